@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import count
 from typing import Literal
 
-from hoplab.spec import CniSpec, LabSpec
+from hoplab.spec import FIRST_CONTROL_PLANE, FIRST_WORKER, CniSpec, LabSpec, machine_size
 
 Role = Literal["control-plane", "worker"]
-
-FIRST_CONTROL_PLANE = 10  # host number in the lab network of the first control-plane VM
-FIRST_WORKER = 20  # ... and of the first worker
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,36 @@ class LabPlan:
     def workers(self) -> tuple[NodePlan, ...]:
         return tuple(node for node in self.nodes if node.role == "worker")
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed and will probably hurt, one sentence each."""
+        found = []
+        if self.accel == "tcg" and self.placement == "vm":
+            found.append(
+                "an emulated control plane takes minutes to settle and a core for good: controlPlane.placement"
+            )
+        racing = [node.name for node in self.workers if self.accel == "tcg" and node.vcpus > 1]
+        if racing:
+            found.append(f"{racing[0]} has more than one emulated vCPU and may crash at boot: nodes.worker.vcpus")
+        return tuple(found)
 
-def mac_address(lab: str, node: str) -> str:
-    """A stable MAC in QEMU's range, from the names alone."""
-    digest = hashlib.sha256(f"{lab}/{node}".encode()).hexdigest()
+
+def mac_address(lab: str, node: str, attempt: int = 0) -> str:
+    """A stable MAC in QEMU's range, from the names alone; a further attempt gives another one."""
+    digest = hashlib.sha256(f"{lab}/{node}{f'/{attempt}' if attempt else ''}".encode()).hexdigest()
     return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
+
+
+def mac_addresses(lab: str, nodes: Iterable[str]) -> dict[str, str]:
+    """A MAC for each node. Where two names give the same one (3 % of labs with 1000 nodes), the later moves on.
+
+    A node's MAC depends on the nodes before it only, so adding workers changes none.
+    """
+    taken: dict[str, str] = {}  # MAC -> node
+    for node in nodes:
+        candidates = (mac_address(lab, node, attempt) for attempt in count())
+        taken[next(mac for mac in candidates if mac not in taken)] = node
+    return {node: mac for mac, node in taken.items()}
 
 
 def plan_lab(spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"]) -> LabPlan:
@@ -84,36 +108,29 @@ def plan_lab(spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"]) -> Lab
         placement = "vm" if accel == "kvm" else "hosted"
     else:
         placement = spec.control_plane_placement
-    hosts = int(spec.network.network_address)
-    nodes: list[NodePlan] = []
-
-    def add(name: str, role: Role, number: int, size: tuple[int, int, int]) -> None:
-        nodes.append(
-            NodePlan(
-                name=name,
-                role=role,
-                address=IPv4Address(hosts + number),
-                prefix=spec.network.prefixlen,
-                mac=mac_address(spec.lab, name),
-                vcpus=size[0],
-                memory_mib=size[1],
-                disk_gib=size[2],
-            )
+    first = int(spec.network.network_address)
+    machines: list[tuple[str, Role, int]] = [("cp1", "control-plane", FIRST_CONTROL_PLANE)]
+    machines += [(f"worker{index + 1}", "worker", FIRST_WORKER + index) for index in range(spec.workers)]
+    macs = mac_addresses(spec.lab, (name for name, _, _ in machines))  # cp1 in both placements: workers keep theirs
+    sizes = {
+        "control-plane": machine_size(spec.control_plane_size, "control-plane", accel),
+        "worker": machine_size(spec.worker_size, "worker", accel),
+    }
+    nodes = tuple(
+        NodePlan(
+            name=name,
+            role=role,
+            address=IPv4Address(first + number),
+            prefix=spec.network.prefixlen,
+            mac=macs[name],
+            vcpus=sizes[role].vcpus,
+            memory_mib=sizes[role].memory_mib,
+            disk_gib=sizes[role].disk_gib,
         )
-
-    if placement == "vm":
-        size = spec.control_plane_size
-        add("cp1", "control-plane", FIRST_CONTROL_PLANE, (size.vcpus, size.memory_mib, size.disk_gib) if size else (2, 3072, 20))
-    for index in range(spec.workers):
-        size = spec.worker_size
-        vcpus = 2 if accel == "kvm" else 1  # more than one emulated vCPU races in TCG
-        add(
-            f"worker{index + 1}",
-            "worker",
-            FIRST_WORKER + index,
-            (size.vcpus, size.memory_mib, size.disk_gib) if size else (vcpus, 2048, 20),
-        )
-    gateway = IPv4Address(hosts + 1)
+        for name, role, number in machines
+        if role == "worker" or placement == "vm"
+    )
+    gateway = IPv4Address(first + 1)
     return LabPlan(
         lab=spec.lab,
         id=lab_id,
@@ -126,7 +143,7 @@ def plan_lab(spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"]) -> Lab
             gateway=gateway,
             domain=f"{spec.lab}.hoplab",
         ),
-        nodes=tuple(nodes),
+        nodes=nodes,
         api_address=nodes[0].address if placement == "vm" else gateway,
         pod_cidr=spec.pod_cidr,
         service_cidr=spec.service_cidr,

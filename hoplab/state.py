@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hoplab.errors import StateError
+from hoplab.paths import LabPaths
+from hoplab.plan import LabPlan
 
 
 @dataclass(frozen=True)
 class NodeState:
+    """One machine that exists."""
+
     name: str
-    role: str
+    role: str  # "control-plane" | "worker"
     address: str
     mac: str
-    domain_uuid: str
 
 
 @dataclass(frozen=True)
 class LabState:
+    """What commands after ``up`` need to know; everything else is asked from libvirt or Kubernetes."""
+
     lab: str
     id: str
-    libvirt_uri: str  # resolved: "qemu+unix:///system?socket=/run/hoplab/<id>/libvirt-sock" for a private libvirt
+    libvirt_uri: str  # resolved, e.g. "qemu+unix:///system?socket=/run/hoplab/<id>/..." for a private libvirt
     netns: str  # "" unless libvirt is private
     accel: str
     placement: str
+    gateway: str  # the host end of the lab network
+    network: str  # libvirt's name of the lab network
     image: str  # digest of the node image
+    image_bin: str  # folder with the host-native kubectl, kubeadm, ... of that image
     nodes: tuple[NodeState, ...]
+    phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
+
+    @property
+    def hosted(self) -> bool:
+        return self.placement == "hosted"
+
+
+def lab_state(
+    plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path, phases: tuple[tuple[str, float], ...] = ()
+) -> LabState:
+    """The state of a lab whose machines were just applied."""
+    return LabState(
+        lab=plan.lab,
+        id=plan.id,
+        libvirt_uri=libvirt_uri,
+        netns=netns,
+        accel=plan.accel,
+        placement=plan.placement,
+        gateway=str(plan.network.gateway),
+        network=plan.network.name,
+        image=image,
+        image_bin=str(image_bin),
+        nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
+        phases=phases,
+    )
+
+
+def save(state: LabState, paths: LabPaths) -> None:
+    """Write the state atomically: a reader sees the old one or the new one, never half of it."""
+    paths.root.mkdir(parents=True, exist_ok=True)
+    part = paths.state.with_suffix(".part")
+    with part.open("w") as file:
+        json.dump(asdict(state), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(paths.state)
+
+
+def load(paths: LabPaths) -> LabState:
+    """The state of an existing lab; StateError when there is none or it can't be read."""
+    try:
+        raw: dict[str, Any] = json.loads(paths.state.read_text())
+        raw["nodes"] = tuple(NodeState(**node) for node in raw["nodes"])
+        raw["phases"] = tuple((str(title), float(seconds)) for title, seconds in raw["phases"])
+        return LabState(**raw)
+    except FileNotFoundError:
+        raise StateError(
+            f"there is no lab {paths.lab!r} here", remedy=f"make it with `./lab up --lab {paths.lab}`"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{paths.state} can't be read as a lab's state: {error}",
+            remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
+        ) from None

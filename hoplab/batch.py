@@ -1,0 +1,62 @@
+"""Many commands in one shell script, and their outputs taken apart again; pure.
+
+The script prints every command's output between marks, so that reading a host costs one round trip, not one a command.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed, and how it ended."""
+
+    code: int
+    out: str
+    err: str = ""
+
+
+class Script:
+    """A shell script that runs commands and marks what each of them printed; pure."""
+
+    def __init__(self, commands: Mapping[str, str], in_pods: Mapping[str, str]) -> None:
+        self.mark = f"@{secrets.token_hex(8)}"  # nothing a command prints looks like it
+        self.end = f"{self.mark} done"
+        self._commands = commands
+        self._in_pods = in_pods
+
+    @cached_property
+    def text(self) -> str:
+        """The script; errors of a command follow its output, so both come back in one stream."""
+        body = self._lines("", self._commands)
+        if self._in_pods:
+            inner = "\n".join([*self._head(), *self._lines("$1/", self._in_pods)])
+            body += [
+                f"inner={shlex.quote(inner)}",
+                'for ns in /run/netns/cni-*; do [ ! -e "$ns" ] || nsenter --net="$ns" sh -c "$inner" sh "${ns##*/}"; done',
+            ]
+        return "\n".join([*self._head(), *body, f"echo '{self.end}'"])
+
+    def _head(self) -> list[str]:
+        return [
+            "export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "err=/run/hoplab-err.$$; trap 'rm -f $err' EXIT",
+            f"""end() {{ code=$?; printf '\\n{self.mark} %s %s\\n' "$code" "$1"; [ ! -s $err ] || cat $err; echo '{self.mark}'; }}""",
+        ]
+
+    def _lines(self, prefix: str, commands: Mapping[str, str]) -> list[str]:
+        return [f'{{ {command}\n}} 2>$err; end "{prefix}{key}"' for key, command in commands.items()]
+
+    def split(self, printed: str) -> dict[str, Output]:
+        """The outputs, taken out of what the script printed."""
+        mark = re.escape(self.mark)
+        pattern = rf"(.*?)\n{mark} (\d+) (\S+)\n(.*?){mark}\n"
+        return {
+            key: Output(int(code), out, err) for out, code, key, err in re.findall(pattern, printed, flags=re.DOTALL)
+        }

@@ -1,0 +1,74 @@
+"""Claims: one that holds says in one sentence what it saw, one that fails says why and carries the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+R_contra = TypeVar("R_contra", contravariant=True)
+R = TypeVar("R")
+
+
+class Promise(Protocol[R_contra]):
+    """Something that one record of a fact has to fulfil. Its ``str`` is how the tool that shows it would print it."""
+
+    def kept_by(self, record: R_contra) -> bool: ...
+
+
+class ClaimFailed(AssertionError):
+    """A claim that does not hold: a sentence, and what was seen."""
+
+    def __init__(self, why: str, evidence: Sequence[object] = ()) -> None:
+        self.why = why
+        self.evidence = tuple(str(each) for each in evidence)
+        super().__init__("\n".join([why, *(f"    {line}" for line in self.evidence)]))
+
+
+class Claim:
+    """One claim while it is checked. The first requirement that is not met ends it."""
+
+    def __init__(self) -> None:
+        self.seen = ""
+        self.evidence: list[str] = []
+
+    def saw(self, sentence: str, *evidence: object) -> None:
+        """The claim holds: what was seen, in one sentence."""
+        self.seen = sentence
+        self.evidence += [str(each) for each in evidence]
+
+    def require(self, holds: object, why: str, *evidence: object) -> None:
+        """Go on when it holds; otherwise the claim fails with the sentence and what was seen."""
+        if not holds:
+            raise ClaimFailed(why, evidence)
+
+    def each_kept(self, promises: Iterable[Promise[R]], records: Iterable[R], *, where: str, kind: str) -> int:
+        """Every promise is kept by some record; otherwise: "worker1 has no route 10.244.2.0/24 via ...". Their number."""
+        found = list(records)
+        wanted = list(promises)
+        for promise in wanted:
+            self.require(
+                any(promise.kept_by(record) for record in found), f"{where} has no {kind} {promise}", *found[:EVIDENCE]
+            )
+        return len(wanted)
+
+
+EVIDENCE = 20  # records shown beside a failure
+
+
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "route"), counted(3, "route"), counted(2, "entry")
+    ('1 route', '3 routes', '2 entries')
+    """
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("ry") else f"{number} {noun}s"
+
+
+def listed(names: Iterable[object]) -> str:
+    """
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    *first, last = [str(name) for name in names] or ["nothing"]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,270 @@
+"""The verbs. Each says what happens, calls hoplab.lab and prints the result; nothing is decided here."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hoplab import __version__, doctor, image, lab, state, testing, verify
+from hoplab.engine import Changes
+from hoplab.errors import LabError
+from hoplab.host import netns
+from hoplab.paths import LabPaths
+from hoplab.screen import PlainProgress, clock, progress
+from hoplab.spec import load_spec
+
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
+
+
+def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--lab NAME``, given to the verb as the lab's paths."""
+    return click.option(
+        "--lab",
+        "paths",
+        metavar="NAME",
+        default="dev",
+        envvar="HOPLAB_LAB",
+        show_default=True,
+        callback=lambda _context, _option, name: LabPaths(name),
+        help="The lab: its spec is Pulumi.NAME.yaml.",
+    )(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def cli() -> None:
+    """A multi-node Kubernetes networking lab on virtual machines, as code.
+
+    \b
+    ./lab up        make the lab (image, machines, cluster)
+    ./lab verify    prove on the real hosts what the course says
+    ./lab destroy   leave nothing behind
+    """
+
+
+@cli.command()
+@lab_option
+@click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
+def up(paths: LabPaths, full: bool) -> None:
+    """Make the lab what its spec says; run it again to continue after an interruption or to apply a change."""
+    screen = progress()
+    result = lab.up(paths, screen, full=full)
+    _print_lab(result.state, result.changes, result.converged.changed)
+
+
+@cli.command()
+@lab_option
+def preview(paths: LabPaths) -> None:
+    """Show what `up` would do to machines, networks and volumes, without touching anything."""
+    _print_changes(lab.preview(paths, progress()), "would be ")
+
+
+@cli.command()
+@lab_option
+@json_option
+def status(paths: LabPaths, as_json: bool) -> None:
+    """Show machines and nodes as they are now; exit code 1 when something is down."""
+    seen = lab.status(paths)
+    if as_json:
+        click.echo(json.dumps(seen, indent=2))
+    else:
+        table = Table("node", "role", "address", "machine", "kubernetes", "podCIDR", box=None)
+        for row in seen["nodes"]:
+            ready = {True: "Ready", False: "NotReady", None: "-"}[row["ready"]]
+            table.add_row(row["name"], row["role"], row["address"], row["machine"], ready, row["podCIDR"] or "-")
+        console = Console()
+        console.print(table)
+        console.print(f"api {seen['api']}, control plane {seen['placement']}, accel {seen['accel']}")
+    if not seen["healthy"]:
+        sys.exit(1)
+
+
+@cli.command(name="verify")
+@lab_option
+@json_option
+@click.option("-k", "only", metavar="EXPRESSION", default="", help="Only lessons that match, as pytest's -k.")
+def verify_(paths: LabPaths, as_json: bool, only: str) -> None:
+    """Prove the course's claims on the real hosts; exit code 1 when one fails."""
+    sys.exit(verify.run(paths, as_json=as_json, only=only))
+
+
+@cli.command(context_settings=PASS_ON)
+@lab_option
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
+    """Log in to NODE, or run COMMAND there."""
+    names = [each.name for each in state.load(paths).nodes]
+    if node not in names:
+        raise LabError(f"there is no machine {node!r} in lab {paths.lab}", remedy=f"one of: {', '.join(names)}")
+    os.execvp("ssh", ["ssh", "-F", str(paths.ssh_config), node, *command])
+
+
+@cli.command(context_settings={**PASS_ON, "help_option_names": []})
+@lab_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
+    """Run kubectl against the lab, from the host side: ./lab kubectl get pods -A"""
+    current = state.load(paths)
+    program = Path(current.image_bin) / "kubectl"
+    if not program.exists():
+        raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
+    with netns.entered(current.netns):
+        os.execve(program, ["kubectl", *arguments], {**os.environ, "KUBECONFIG": str(paths.kubeconfig)})
+
+
+@cli.command()
+@lab_option
+@click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
+def converge(paths: LabPaths, full: bool) -> None:
+    """Run the Ansible roles again on the machines that exist."""
+    result = lab.reconverge(paths, progress(), full=full)
+    click.echo(f"{result.changed} of {result.tasks} tasks changed something, in {clock(result.seconds)}")
+
+
+@cli.command()
+@lab_option
+def stop(paths: LabPaths) -> None:
+    """Shut the machines down and free the host; `start` brings the lab back."""
+    stopped = lab.stop(paths, PlainProgress())
+    _print_list(stopped, "stopped", "nothing was running")
+
+
+@cli.command()
+@lab_option
+def start(paths: LabPaths) -> None:
+    """Bring a stopped lab back, also after a reboot of the host or a machine that was switched off."""
+    lab.start(paths, progress())
+    click.echo("the lab is usable")
+
+
+@cli.command()
+@lab_option
+def destroy(paths: LabPaths) -> None:
+    """Remove everything of the lab, healthy or not, and say what was removed (caches stay)."""
+    _print_list(lab.destroy(paths, PlainProgress()), "removed", "there was nothing to remove")
+
+
+@cli.command(name="doctor")
+@lab_option
+def doctor_(paths: LabPaths) -> None:
+    """Check that this machine can run labs; every fault comes with its remedy."""
+    sys.exit(doctor.report(paths))
+
+
+@cli.group(name="image")
+def image_() -> None:
+    """Node images: build, list, prune."""
+
+
+@image_.command(name="build")
+@lab_option
+def image_build(paths: LabPaths) -> None:
+    """Build the node image of a lab's spec, or say that it is there already."""
+    from hoplab.infra.context import node_image  # noqa: PLC0415 -- pulls in Pulumi's SDK, which other verbs need not wait for
+
+    screen = progress()
+    with screen.phase("node image"):
+        built = node_image(load_spec(paths.lab, paths), screen)
+    click.echo(f"{built.digest}  {built.directory}")
+
+
+@image_.command(name="list")
+def image_list() -> None:
+    """List the node images in the cache."""
+    for built in image.list_images():
+        versions = built.versions
+        click.echo(f"{built.digest}  kubernetes {versions.get('kubernetes', '?')}  {built.directory}")
+
+
+@image_.command(name="prune")
+def image_prune() -> None:
+    """Remove the images that no lab of this project uses."""
+    used = set()
+    for folder in (LabPaths("dev").project / ".lab").glob("*/state.json"):
+        used.add(state.load(LabPaths(folder.parent.name)).image)
+    _print_list(image.prune_images(used), "removed", "every image is in use")
+
+
+@cli.command()
+def version() -> None:
+    """Show the versions of hoplab and of what it puts on nodes."""
+    click.echo(f"hoplab {__version__}")
+    for name, number in sorted(image.component_versions().items()):
+        click.echo(f"{name} {number}")
+
+
+@cli.command()
+@click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no virtual machines.")
+def test(fast: bool) -> None:
+    """Lint, types, unit tests, then the system test on real machines."""
+    sys.exit(testing.run(fast=fast))
+
+
+def _print_changes(changes: Changes, verb: str) -> None:
+    doing = [change for change in changes if change.op != "same"]
+    for change in doing:
+        click.echo(f"  {change.op:<8} {change.type} {change.name}{'  ' + change.detail if change.detail else ''}")
+    same = len(changes) - len(doing)
+    click.echo(f"{len(doing)} {verb}changed, {same} unchanged")
+
+
+def _print_list(lines: list[str], done: str, nothing: str) -> None:
+    for line in lines:
+        click.echo(f"{done} {line}")
+    if not lines:
+        click.echo(nothing)
+
+
+def _print_lab(current: state.LabState, changes: Changes, changed: int) -> None:
+    """The short table that ends `up`."""
+    console = Console()
+    table = Table("node", "role", "address", "ssh", box=None)
+    option = "" if current.lab == "dev" else f" --lab {current.lab}"
+    for node in current.nodes:
+        table.add_row(node.name, node.role, node.address, f"./lab ssh{option} {node.name}")
+    if current.hosted:
+        table.add_row("(this host)", "control-plane", current.gateway, "-")
+    console.print()
+    console.print(table)
+    versions = image.component_versions()
+    console.print(
+        f"\nkubernetes {versions['kubernetes']}, containerd {versions['containerd']}, accel {current.accel}, "
+        f"image {current.image[:12]}"
+    )
+    console.print(f"kubectl   ./lab kubectl{option} get pods -A")
+    console.print(f"verify    ./lab verify{option}")
+    resources = sum(change.op != "same" for change in changes)
+    console.print(f"changed   {resources} resources, {changed} tasks")
+    console.print("took      " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in current.phases))
+
+
+def main() -> None:
+    """Run a verb; a LabError is shown as cause, remedy and log, everything else is a bug and shows its traceback."""
+    try:
+        cli(standalone_mode=False)
+    except LabError as error:
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(error.message)}")
+        if error.remedy:
+            console.print(f"  -> {escape(error.remedy)}")
+        if error.log:
+            console.print(f"  log: {escape(error.log)}")
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; run the same command again to continue", err=True)
+        sys.exit(130)

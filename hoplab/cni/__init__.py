@@ -1,0 +1,109 @@
+"""What a CNI promises about the hosts' own network, as data: computed from the setting and facts, compared by lessons.
+
+One CNI is one module of this folder, found by its name in the spec; there is no list to edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Protocol, cast
+
+from hoplab.errors import LabError
+from hoplab.facts.fdb import FdbEntry
+from hoplab.facts.neighbours import Neighbour
+from hoplab.facts.routes import Route
+from hoplab.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class RoutePromise:
+    """A route of the main table."""
+
+    dst: IPv4Network
+    dev: str
+    via: IPv4Address | None = None
+    onlink: bool = False
+
+    def kept_by(self, record: Route) -> bool:
+        return (
+            (record.table, record.kind) == ("main", "unicast")
+            and (record.dst, record.dev, record.via) == (self.dst, self.dev, self.via)
+            and ("onlink" in record.flags) == self.onlink
+            and not {"dead", "linkdown"} & set(record.flags)
+        )
+
+    def __str__(self) -> str:
+        return str(Route(self.dst, self.via, self.dev, flags=("onlink",) if self.onlink else ()))
+
+
+@dataclass(frozen=True)
+class NeighbourPromise:
+    """An address whose MAC is written down for good, so that nobody has to ask for it by ARP."""
+
+    address: IPv4Address
+    dev: str
+    mac: str
+
+    def kept_by(self, record: Neighbour) -> bool:
+        return (record.address, record.dev, record.mac) == (self.address, self.dev, self.mac) and (
+            "PERMANENT" in record.states
+        )
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.dev} lladdr {self.mac} PERMANENT"
+
+
+@dataclass(frozen=True)
+class FdbPromise:
+    """A MAC that is behind another host."""
+
+    mac: str
+    dev: str
+    dst: IPv4Address
+
+    def kept_by(self, record: FdbEntry) -> bool:
+        return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst))
+
+    def __str__(self) -> str:
+        return f"{self.mac} dev {self.dev} dst {self.dst}"
+
+
+@dataclass(frozen=True)
+class NodePromises:
+    """What one node looks like when the CNI has done its work."""
+
+    interfaces: tuple[str, ...]  # beside one host end per pod
+    bridge: str  # "" when pods' host ends are routed, not bridged
+    pod_gateway: IPv4Address  # every pod's default gateway
+    own_routes: tuple[RoutePromise, ...]  # to the node's own pods
+    routes: tuple[RoutePromise, ...]  # to the other nodes' pods
+    neighbours: tuple[NeighbourPromise, ...] = ()
+    fdb: tuple[FdbPromise, ...] = ()
+    overhead: int = 0  # bytes an encapsulation takes from the MTU
+
+
+class Cni(Protocol):
+    """The shape of a CNI's module."""
+
+    CONFIG_FILE: str  # in /etc/cni/net.d
+    PLUGINS: tuple[str, ...]  # called by the container runtime, in this order
+    BACKENDS: tuple[str, ...]
+
+    def promises(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
+
+
+def chosen(name: str) -> Cni:
+    """The CNI of that name."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError:
+        raise LabError(f"nothing is known of the CNI {name!r}", remedy="write hoplab/cni/<name>.py") from None
+    return cast("Cni", module)
+
+
+def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """What the lab's own CNI promises, by node."""
+    return chosen(lab.setting.cni).promises(lab)

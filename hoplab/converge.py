@@ -1,0 +1,196 @@
+"""The only door to ansible-runner: runs ``playbooks/site.yml`` and turns its events into progress, figures and errors.
+
+What a person sees of a failure is one short text; everything else is in ansible's own log below ``<lab>/ansible``:
+
+    error: worker1: Join the cluster: kubeadm join: error execution phase preflight: ...
+      -> fix the cause, then continue where it stopped: ./lab up --lab dev
+      log: .lab/dev/ansible/artifacts/<time>/stdout
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+from hoplab.errors import ConvergeError
+from hoplab.host import netns as namespaces
+from hoplab.paths import LabPaths
+from hoplab.plan import LabPlan
+from hoplab.progress import Progress
+
+KEPT_RUNS = 5  # logs of earlier runs that are kept
+MESSAGE_LINES = 8  # of a task's output, in an error
+
+
+@dataclass(frozen=True)
+class ConvergeResult:
+    """What a converge did."""
+
+    changed: int  # tasks that changed something
+    tasks: int  # tasks that ran
+    seconds: float
+    per_play: dict[str, float] = field(default_factory=dict)  # seconds
+    slowness: float = 1.0  # of the slowest machine, measured: 1 is a workstation
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed task on one host."""
+
+    host: str
+    task: str
+    message: str
+
+
+def converge(
+    plan: LabPlan,
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    *,
+    full: bool = False,
+    tags: str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> ConvergeResult:
+    """Bring every machine to what its roles say; ``full`` also where nothing changed since the last time.
+
+    May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
+    """
+    return run_playbook("site.yml", plan, paths, netns, progress, full=full, tags=tags, cancelled=cancelled)
+
+
+def run_playbook(
+    playbook: str,
+    plan: LabPlan,
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    *,
+    full: bool = False,
+    tags: str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> ConvergeResult:
+    """Run a playbook of the project on the lab's inventory."""
+    paths.runner.mkdir(parents=True, exist_ok=True)
+    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
+    events = Events(progress)
+    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
+    options = [f"--limit={','.join(['control_plane', *(node.name for node in plan.nodes)])}"]
+    if tags:
+        options.append(f"--tags={tags}")
+    began = time.monotonic()
+    with namespaces.entered(netns):
+        run = ansible_runner.run(
+            private_data_dir=str(paths.runner),
+            project_dir=str(paths.project),
+            playbook=str(paths.project / "playbooks" / playbook),
+            inventory=str(paths.inventory),
+            extravars={"full": True} if full else {},
+            cmdline=" ".join(options),
+            envvars={
+                "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
+                "ANSIBLE_HOME": str(paths.runner / "home"),
+                # the virtualenv's ansible-playbook, also when nobody activated the virtualenv
+                "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+            },
+            ident=ident,
+            rotate_artifacts=KEPT_RUNS,
+            suppress_env_files=True,
+            quiet=True,
+            event_handler=events,
+            cancel_callback=cancelled,
+        )
+    artifacts = paths.runner / "artifacts" / ident
+    with suppress(FileNotFoundError):
+        (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
+    log = artifacts / "stdout"
+    if run.status != "successful":
+        raise failed(events, run.status, log, paths.lab)
+    return ConvergeResult(
+        changed=events.changed,
+        tasks=events.tasks,
+        seconds=time.monotonic() - began,
+        per_play=events.per_play(),
+        slowness=events.slowness,
+    )
+
+
+class Events:
+    """Follows a run: says what is being done, counts, and remembers what failed. Given to ansible-runner as handler."""
+
+    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        self.progress = progress
+        self.clock = clock
+        self.changed = 0
+        self.tasks = 0
+        self.slowness = 1.0
+        self.failures: list[Failure] = []
+        self.plays: list[tuple[str, float]] = []
+        self.ended = clock()
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        data = event.get("event_data", {})
+        kind = event.get("event")
+        self.ended = self.clock()
+        if kind == "playbook_on_play_start":
+            self.plays.append((str(data.get("play")), self.ended))
+        elif kind == "runner_on_start":
+            self.progress.task(f"{data.get('host')}: {data.get('task')}")
+        elif kind == "runner_on_ok":
+            self.tasks += 1
+            result = data.get("res") or {}
+            self.changed += bool(result.get("changed"))
+        elif kind == "runner_on_failed" and not data.get("ignore_errors"):
+            self.tasks += 1
+            self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
+        elif kind == "playbook_on_stats":
+            measured = (data.get("artifact_data") or {}).get("slowness") or {}
+            self.slowness = max([1.0, *(float(value) for value in measured.values())])
+        elif kind == "runner_on_unreachable":
+            self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
+        return True  # keep the event: it is part of the log
+
+    def per_play(self) -> dict[str, float]:
+        """Seconds of each play."""
+        ends = [began for _name, began in self.plays[1:]] + [self.ended]
+        return {name: round(end - began, 1) for (name, began), end in zip(self.plays, ends, strict=True)}
+
+
+def task_message(result: dict[str, Any]) -> str:
+    """The few lines of a task's result that say why it failed.
+
+    >>> task_message({"msg": "non-zero return code", "rc": 1, "stderr": "no such file"})
+    'no such file'
+    """
+    texts = [str(result.get(key) or "") for key in ("stderr", "module_stderr", "msg", "stdout", "exception")]
+    for item in result.get("results") or []:
+        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
+            return task_message(item)
+    generic = ("non-zero return code", "MODULE FAILURE", "One or more items failed")
+    for text in texts:
+        if text.strip() and not text.startswith(generic):
+            return "\n".join(text.strip().splitlines()[-MESSAGE_LINES:])
+    return next((text for text in texts if text.strip()), "it gave no reason")
+
+
+def failed(events: Events, status: str, log: Path, lab: str) -> ConvergeError:
+    """The error of a run that did not succeed."""
+    lines = [f"{failure.host}: {failure.task}: {failure.message}" for failure in events.failures]
+    if not lines:
+        last = log.read_text(errors="replace").strip().splitlines()[-MESSAGE_LINES:] if log.exists() else []
+        lines = [f"Ansible ended with status {status!r}", *(f"  {line}" for line in last)]
+    shown = os.path.relpath(log) if log.is_relative_to(Path.cwd()) else str(log)
+    return ConvergeError(
+        "\n".join(lines),
+        remedy=f"remove the cause, then continue where it stopped: ./lab up --lab {lab}",
+        log=shown,
+    )

@@ -1,0 +1,318 @@
+"""The embedded engine: runs the Pulumi program in this process and applies its resources to libvirt.
+
+For each resource the program registers: nothing, create, update in place or replace, decided from what the journal
+says was applied last and from what libvirt has now. What the program no longer registers is deleted at the end. Every
+step is in the journal before and after it, so an interrupted run is continued by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import libvirt
+
+from hoplab.engine import Applied, Change, Changes, Op, schema
+from hoplab.engine.journal import Journal, Resource
+from hoplab.engine.libvirt_objects import DRIVERS, Driver
+from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_program
+from hoplab.errors import EngineError
+from hoplab.paths import LabPaths
+from hoplab.progress import Progress
+
+DETAIL_LENGTH = 40  # of a value in a change's detail
+
+
+class EmbeddedEngine:
+    """Applies a lab's program without the Pulumi CLI."""
+
+    def __init__(self, paths: LabPaths, program: Path | None = None) -> None:
+        self.paths = paths
+        self.program = program or paths.project / "__main__.py"
+
+    def preview(self, progress: Progress) -> Changes:
+        deployment = self._run(progress, dry_run=True)
+        return tuple(deployment.changes)
+
+    def up(self, progress: Progress) -> Applied:
+        deployment = self._run(progress, dry_run=False)
+        return Applied(deployment.journal.outputs or {}, tuple(deployment.changes))
+
+    def destroy(self, progress: Progress) -> Changes:
+        journal = self._journal()
+        with Deployment(journal, progress, dry_run=False) as deployment:
+            deployment.delete_all()
+        journal.delete()
+        return tuple(deployment.changes)
+
+    def outputs(self) -> dict[str, Any] | None:
+        return self._journal().outputs
+
+    def _journal(self) -> Journal:
+        return Journal.load(self.paths.engine_state, self.paths.id)
+
+    def _run(self, progress: Progress, *, dry_run: bool) -> Deployment:
+        with Deployment(self._journal(), progress, dry_run=dry_run) as deployment:
+            run_program(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
+            deployment.delete_leftovers()
+        return deployment
+
+
+class Deployment:
+    """One run: brings libvirt and the journal to what the program registers. A dry run only says what it would do."""
+
+    def __init__(self, journal: Journal, progress: Progress, *, dry_run: bool) -> None:
+        self.journal = journal
+        self.progress = progress
+        self.dry_run = dry_run
+        self.changes: list[Change] = []
+        self._before = list(journal.resources.values())
+        self._seen: set[str] = set()
+        self._cleared: dict[str, str] = {}  # URN -> why it was deleted to make way, and is to be made again
+        self._renewed: set[str] = set()  # objects behind these URNs are new in this run
+        self._connections: dict[str, libvirt.virConnect] = {}
+
+    def __enter__(self) -> Deployment:
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # or the library prints every error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._connections.values():
+            with contextlib.suppress(libvirt.libvirtError):
+                connection.close()
+
+    # What the program asks for
+
+    def register(self, wanted: Registration) -> Registered:
+        if wanted.urn in self._seen:
+            raise EngineError(
+                f"the program has two resources of type {wanted.type} named {wanted.name!r}", remedy="rename one of them"
+            )
+        self._seen.add(wanted.urn)
+        if not wanted.custom:
+            self._remember(wanted)
+            return Registered("", {})
+        schema.check(wanted.type, wanted.name, wanted.inputs)
+        if wanted.type == schema.PROVIDER:
+            id = str(uuid5(NAMESPACE_URL, wanted.urn))
+            self._remember(wanted, id=id)
+            return Registered(id, {})
+        if not wanted.provider:
+            raise EngineError(
+                f"{schema.short(wanted.type)} {wanted.name!r} has no explicit libvirt provider", remedy="pass provider="
+            )
+        return self._apply(wanted, self.journal.resources.get(wanted.urn))
+
+    def stack_outputs(self, outputs: dict[str, Any]) -> None:
+        if not self.dry_run:
+            self.journal.outputs = outputs
+            self.journal.write()
+
+    def _apply(self, wanted: Registration, old: Resource | None) -> Registered:
+        if old is not None and old.pending:
+            return self._finish_making(wanted, old)
+        if old is None:
+            why = self._cleared.get(wanted.urn)
+            return self._create(wanted, "create" if why is None else "replace", why or "")
+        changed = changed_properties(old.inputs, wanted.inputs)
+        trouble = self._trouble(wanted, old)
+        if trouble == "gone":
+            self._renewed.add(wanted.urn)
+            if not self.dry_run:
+                self.journal.remove(old)
+            return self._create(wanted, "create", "was gone")
+        if self._changes_kind(wanted, old, changed):
+            return self._replace(wanted, old, changed)
+        if not trouble and wanted.type == schema.DOMAIN and self._rests_on_renewed(wanted):
+            trouble = "what it is built on is new"
+        if changed or trouble:
+            return self._update(wanted, old, changed, trouble)
+        self._remember(wanted, id=old.id, outputs=old.outputs)
+        self._change("same", wanted)
+        return Registered(old.id, old.outputs)
+
+    def _changes_kind(self, wanted: Registration, old: Resource, changed: set[str]) -> bool:
+        if not changed:
+            return False
+        driver: type[Driver] = DRIVERS[wanted.type]
+        return driver.must_replace(driver.__new__(driver), old.inputs, wanted.inputs, changed)
+
+    def _rests_on_renewed(self, wanted: Registration) -> bool:
+        return any(not self._renewed.isdisjoint(urns) for urns in wanted.property_dependencies.values())
+
+    # The steps
+
+    def _create(self, wanted: Registration, op: Op, detail: str = "") -> Registered:
+        self._change(op, wanted, detail)
+        if self.dry_run:
+            return Registered("", {})
+        with self._step("create", wanted.type, wanted.name):
+            driver = self._driver(wanted.type, wanted.provider)
+            if driver.find(wanted.inputs):
+                raise EngineError(
+                    f"libvirt already has a {schema.short(wanted.type)} {wanted.inputs['name']!r} "
+                    "that this lab's state does not know",
+                    remedy="if it is a leftover of this lab, `lab destroy` removes it; then run `lab up` again",
+                )
+            self._remember(wanted, pending=True)
+            made = driver.create(wanted.inputs, self.progress)
+        self._remember(wanted, id=made.id, outputs=made.outputs)
+        return Registered(made.id, made.outputs)
+
+    def _finish_making(self, wanted: Registration, old: Resource) -> Registered:
+        """Its making was interrupted: nobody used it yet, so what there is of it is removed and made again."""
+        if not self.dry_run:
+            self._delete(old)
+        return self._create(wanted, "create", "was half made")
+
+    def _update(self, wanted: Registration, old: Resource, changed: set[str], trouble: str) -> Registered:
+        detail = describe(old, wanted, changed)
+        self._change("update", wanted, ", ".join(filter(None, (trouble, detail))))
+        if self.dry_run:
+            return Registered(old.id, old.outputs)
+        with self._step("update", wanted.type, wanted.name):
+            outputs = self._driver(wanted.type, wanted.provider).update(old.id, wanted.inputs, self.progress)
+        self._remember(wanted, id=old.id, outputs={**old.outputs, **outputs})
+        return Registered(old.id, {**old.outputs, **outputs})
+
+    def _replace(self, wanted: Registration, old: Resource, changed: set[str]) -> Registered:
+        detail = describe(old, wanted, changed)
+        same_name = wanted.inputs.get("name") == old.inputs.get("name")
+        if not wanted.delete_before_replace and not same_name:
+            if not self.dry_run:
+                self.journal.condemn(old)
+            return self._create(wanted, "replace", detail)
+        for dependent in self._built_on(old):
+            self._cleared[dependent.urn] = f"is built on {old.name}"
+            if not self.dry_run:
+                self._delete(dependent)
+        if not self.dry_run:
+            self._delete(old)
+        return self._create(wanted, "replace", detail)
+
+    def _built_on(self, resource: Resource) -> list[Resource]:
+        """What uses a resource, directly or not: the last made first."""
+        urns = {resource.urn}
+        found: list[Resource] = []
+        for other in self.journal.resources.values():
+            if other.custom and other.built_on(urns):
+                urns.add(other.urn)
+                found.append(other)
+        return found[::-1]
+
+    def delete_leftovers(self) -> None:
+        """Delete what the program no longer registers, and what was replaced: the last made first."""
+        gone = [*self.journal.condemned, *(old for old in self._before if old.urn not in self._seen)]
+        for resource in reversed(gone):
+            if resource.custom and resource.type != schema.PROVIDER and resource not in self.journal.condemned:
+                self._change("delete", resource)
+            if not self.dry_run:
+                self._delete(resource)
+
+    def delete_all(self) -> None:
+        """Delete everything the journal knows, the last made first."""
+        for resource in reversed([*self.journal.condemned, *self.journal.resources.values()]):
+            if resource.custom and resource.type != schema.PROVIDER:
+                self._change("delete", resource)
+            self._delete(resource)
+
+    def _delete(self, resource: Resource) -> None:
+        if resource.custom and resource.type != schema.PROVIDER:
+            with self._step("delete", resource.type, resource.name):
+                driver = self._driver(resource.type, resource.provider)
+                id = resource.id or driver.find(resource.inputs)
+                if id:
+                    driver.delete(id, resource.inputs)
+        self.journal.remove(resource)
+
+    # Helpers
+
+    def _trouble(self, wanted: Registration, old: Resource) -> str:
+        """What is wrong with an object that was made. In a dry run a libvirt that does not answer is no news."""
+        try:
+            return self._driver(wanted.type, wanted.provider).trouble(old.id, old.inputs)
+        except EngineError:
+            if self.dry_run:
+                return ""
+            raise
+
+    def _driver(self, type: str, provider: str) -> Driver:
+        uri = self.journal.resources[provider.rpartition("::")[0]].inputs["uri"]
+        if uri not in self._connections:
+            try:
+                self._connections[uri] = libvirt.open(uri)
+            except libvirt.libvirtError as error:
+                raise EngineError(
+                    f"libvirt does not answer at {uri}: {error}", remedy="`lab doctor` checks the host"
+                ) from error
+        driver: Driver = DRIVERS[type](self._connections[uri], uri)
+        return driver
+
+    @contextmanager
+    def _step(self, verb: str, type: str, name: str) -> Iterator[None]:
+        self.progress.task(f"{verb} {schema.short(type)} {name}")
+        try:
+            yield
+        except libvirt.libvirtError as error:
+            raise EngineError(
+                f"could not {verb} {schema.short(type)} {name}: {error}",
+                remedy="`lab doctor` checks the host; `lab up` continues where it stopped",
+            ) from error
+
+    def _remember(
+        self, wanted: Registration, *, id: str = "", outputs: Mapping[str, Any] | None = None, pending: bool = False
+    ) -> None:
+        resource = Resource(
+            urn=wanted.urn,
+            type=wanted.type,
+            name=wanted.name,
+            custom=wanted.custom,
+            parent=wanted.parent,
+            provider=wanted.provider,
+            id=id,
+            pending=pending,
+            inputs=wanted.inputs,
+            outputs=dict(outputs or {}),
+            secrets=wanted.secrets,
+            dependencies=wanted.dependencies,
+            property_dependencies=wanted.property_dependencies,
+        )
+        if self.dry_run:
+            if wanted.type == schema.PROVIDER:  # later resources look up where they are
+                self.journal.resources[wanted.urn] = resource
+        else:
+            self.journal.put(resource)
+
+    def _change(self, op: Op, what: Registration | Resource, detail: str = "") -> None:
+        self.changes.append(Change(op, schema.short(what.type), what.name, detail))
+
+
+def changed_properties(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
+    """The properties that differ; one that is not known yet is taken to differ."""
+    return {key for key in {*old, *new} if old.get(key) != new.get(key) or _unknown(new.get(key))}
+
+
+def describe(old: Resource, wanted: Registration, changed: set[str]) -> str:
+    """What differs, for people: "memory 2048 -> 3072"; nothing of a secret."""
+
+    def one(key: str) -> str:
+        before, after = old.inputs.get(key), wanted.inputs.get(key)
+        secret = key in old.secrets or key in wanted.secrets
+        long = max(len(str(before)), len(str(after))) > DETAIL_LENGTH
+        if secret or long or _unknown(after):
+            return key
+        return f"{key} {before} -> {after}"
+
+    return ", ".join(one(key) for key in sorted(changed))
+
+
+def _unknown(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_unknown(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_unknown(item) for item in value)
+    return bool(value == UNKNOWN)

@@ -1,0 +1,108 @@
+"""The resource types the embedded engine knows, with their properties: anything else is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hoplab.engine.monitor import UNKNOWN
+from hoplab.errors import EngineError
+
+POOL = "libvirt:index/pool:Pool"
+VOLUME = "libvirt:index/volume:Volume"
+SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
+NETWORK = "libvirt:index/network:Network"
+DOMAIN = "libvirt:index/domain:Domain"
+PROVIDER = "pulumi:providers:libvirt"
+
+# A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
+Shape = type | list[Any] | dict[str | None, Any]
+
+SHAPES: Mapping[str, Shape] = {
+    PROVIDER: {"uri": str},
+    POOL: {"name": str, "type": str, "target": {"path": str}},
+    VOLUME: {"name": str, "pool": str, "source": str, "format": str, "baseVolumeId": str, "size": int},
+    SEED: {"name": str, "pool": str, "userData": str, "metaData": str, "networkConfig": str},
+    NETWORK: {
+        "name": str,
+        "mode": str,
+        "bridge": str,
+        "addresses": [str],
+        "domain": str,
+        "autostart": bool,
+        "dhcp": {"enabled": bool},
+        "dns": {"enabled": bool, "localOnly": bool, "hosts": [{"hostname": str, "ip": str}]},
+    },
+    DOMAIN: {
+        "name": str,
+        "type": str,
+        "machine": str,
+        "cpu": {"mode": str},
+        "vcpu": int,
+        "memory": int,
+        "kernel": str,
+        "initrd": str,
+        "cmdlines": [{None: str}],
+        "disks": [{"volumeId": str}],
+        "networkInterfaces": [{"networkId": str, "mac": str}],
+        "consoles": [{"type": str, "sourcePath": str, "targetType": str, "targetPort": str}],
+        "graphics": {"type": str, "listenType": str, "autoport": bool},
+        "video": {"type": str},
+        "autostart": bool,
+    },
+}
+
+# Values that stand for one way of doing things; the other ways are not built.
+ONLY: Mapping[tuple[str, str], tuple[Any, ...]] = {
+    (POOL, "type"): ("dir",),
+    (NETWORK, "mode"): ("nat",),
+    (NETWORK, "dhcp.enabled"): (False,),
+    (NETWORK, "dns.enabled"): (True,),
+    (DOMAIN, "type"): ("kvm", "qemu"),
+    (DOMAIN, "consoles[].type"): ("file",),
+    (DOMAIN, "graphics.type"): ("vnc",),
+    (DOMAIN, "graphics.listenType"): ("none",),
+}
+
+
+def short(type: str) -> str:
+    """A resource type for people: "Domain"."""
+    return type.rpartition(":")[2]
+
+
+def check(type: str, name: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse a resource type or property that is not known, and a value of the wrong kind."""
+    if type not in SHAPES:
+        raise EngineError(
+            f"the embedded engine does not know the resource type {type} (of {name!r})",
+            remedy="it knows what this project's program uses; for anything else install the Pulumi CLI",
+        )
+    _check(type, name, "", inputs, SHAPES[type])
+
+
+def _check(type: str, name: str, path: str, value: Any, shape: Shape) -> None:
+    if value == UNKNOWN or value is None:
+        return
+    if isinstance(shape, list) and isinstance(value, list):
+        for item in value:
+            _check(type, name, f"{path}[]", item, shape[0])
+    elif isinstance(shape, dict) and isinstance(value, Mapping):
+        for key, item in value.items():
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in shape and None not in shape:
+                raise EngineError(
+                    f"the embedded engine does not know the property {inner} of {short(type)} {name!r}",
+                    remedy="leave the property out, or install the Pulumi CLI",
+                )
+            _check(type, name, inner, item, shape.get(key, shape.get(None)))
+    elif isinstance(shape, list | dict) or not isinstance(value, shape) or (shape is int and isinstance(value, bool)):
+        raise EngineError(
+            f"{short(type)} {name!r}: property {path} is {value!r}, which is not what the embedded engine takes there",
+            remedy="correct the program",
+        )
+    allowed = ONLY.get((type, path))
+    if allowed and value not in allowed:
+        raise EngineError(
+            f"the embedded engine does not support {path} = {value!r} of {short(type)} {name!r}",
+            remedy=f"use {' or '.join(repr(item) for item in allowed)}, or install the Pulumi CLI",
+        )

@@ -1,0 +1,106 @@
+"""Reading JSON that somebody else wrote: every surprise is a FactError that says where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
+
+from hoplab.facts import FactError
+
+
+class Item:
+    """One JSON object, read by key and expected type. A missing key is the type's empty value."""
+
+    def __init__(self, raw: Any, what: str) -> None:
+        if not isinstance(raw, dict):
+            raise FactError(f"{what} should be an object, not {type(raw).__name__}", remedy=REMEDY)
+        self.raw: dict[str, Any] = raw
+        self.what = what
+
+    def text(self, key: str) -> str:
+        return str(self._typed(key, (str, int), ""))
+
+    def number(self, key: str) -> int:
+        return int(self._typed(key, (int,), 0))
+
+    def truth(self, key: str) -> bool:
+        return bool(self._typed(key, (bool,), False))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(str(each) for each in self._typed(key, (list,), []))
+
+    def item(self, key: str) -> Item:
+        return Item(self._typed(key, (dict,), {}), f"{self.what}.{key}")
+
+    def items(self, key: str) -> tuple[Item, ...]:
+        return tuple(Item(each, f"{self.what}.{key}") for each in self._typed(key, (list,), []))
+
+    def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
+        """An object of strings (labels, annotations, a selector), sorted."""
+        return tuple(sorted((name, str(value)) for name, value in self.item(key).raw.items()))
+
+    def address(self, key: str) -> IPv4Address | None:
+        return address(text, f"{self.what}.{key}") if (text := self.text(key)) else None
+
+    def network(self, key: str) -> IPv4Network | None:
+        return network(text, f"{self.what}.{key}") if (text := self.text(key)) else None
+
+    def _typed(self, key: str, types: tuple[type, ...], empty: Any) -> Any:
+        value = self.raw.get(key)
+        if value is None:
+            return empty
+        if not isinstance(value, types):
+            raise FactError(f"{self.what}.{key} should not be {type(value).__name__}", remedy=REMEDY)
+        return value
+
+
+REMEDY = "the tool that printed it may be of a version hoplab does not know"
+
+
+def document(text: str, what: str) -> Any:
+    """The JSON document of a text. What is no JSON, or nested beyond reason, is a FactError."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise FactError(f"{what} is not JSON: {text[:60]!r}", remedy=REMEDY) from None
+
+
+def listed(text: str, what: str) -> Iterator[Item]:
+    """The objects of a JSON list, as `ip -j` prints it: nothing at all means none, and {} stands for one left out."""
+    if not text.strip():
+        return
+    raw = document(text, what)
+    if not isinstance(raw, list):
+        raise FactError(f"{what} should be a list, not {type(raw).__name__}", remedy=REMEDY)
+    for each in raw:
+        if each != {}:
+            yield Item(each, what)
+
+
+def kubernetes_list(text: str, what: str) -> Iterator[Item]:
+    """The items of a Kubernetes list."""
+    yield from Item(document(text, what), what).items("items")
+
+
+def address(text: str, what: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise FactError(f"{what}: {text!r} is not an IPv4 address", remedy=REMEDY) from None
+
+
+def network(text: str, what: str) -> IPv4Network:
+    """A CIDR range; an address without a prefix length is a /32, `default` is everything."""
+    try:
+        return IPv4Network("0.0.0.0/0" if text == "default" else text)
+    except ValueError:
+        raise FactError(f"{what}: {text!r} is not an IPv4 range", remedy=REMEDY) from None
+
+
+def interface(text: str, prefix: int, what: str) -> IPv4Interface:
+    try:
+        return IPv4Interface(f"{text}/{prefix}")
+    except ValueError:
+        raise FactError(f"{what}: {text}/{prefix} is not an IPv4 address", remedy=REMEDY) from None

@@ -1,0 +1,55 @@
+"""Services as the Kubernetes API knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from hoplab.facts import Fact
+from hoplab.facts._json import Item, address, kubernetes_list
+
+
+@dataclass(frozen=True)
+class ServicePort:
+    name: str  # "" when the service has one port only
+    protocol: str  # "TCP"
+    port: int
+    node_port: int  # 0 when it has none
+
+
+@dataclass(frozen=True)
+class ApiService:
+    """One service."""
+
+    namespace: str
+    name: str
+    kind: str  # "ClusterIP", "NodePort", "LoadBalancer"
+    cluster_ip: IPv4Address | None  # none when it is headless
+    ports: tuple[ServicePort, ...]
+    external_policy: str  # externalTrafficPolicy: "Cluster", "Local", "" when it does not apply
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def parse(text: str) -> tuple[ApiService, ...]:
+    return tuple(_service(item) for item in kubernetes_list(text, "services"))
+
+
+def _service(item: Item) -> ApiService:
+    meta, spec = item.item("metadata"), item.item("spec")
+    given = spec.text("clusterIP")
+    return ApiService(
+        namespace=meta.text("namespace"),
+        name=meta.text("name"),
+        kind=spec.text("type"),
+        cluster_ip=None if given in ("", "None") else address(given, "services"),
+        ports=tuple(
+            ServicePort(port.text("name"), port.text("protocol") or "TCP", port.number("port"), port.number("nodePort"))
+            for port in spec.items("ports")
+        ),
+        external_policy=spec.text("externalTrafficPolicy"),
+    )
+
+
+API_SERVICES = Fact("services", "/api/v1/services", parse, frozenset({"api"}))

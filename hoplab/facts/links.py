@@ -1,0 +1,62 @@
+"""Interfaces: ``ip -d -j link`` with bridge ports, the far ends of veth pairs, and VXLAN details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hoplab.facts import Fact
+from hoplab.facts._json import Item, listed
+
+
+@dataclass(frozen=True)
+class Vxlan:
+    """What a VXLAN interface puts around a frame."""
+
+    id: int  # VNI
+    local: str  # outer source address
+    dev: str  # interface the outer packets leave by
+    port: int  # outer UDP port
+    learning: bool  # learns FDB entries from traffic (flannel's does not: flanneld writes them)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One interface."""
+
+    index: int
+    name: str
+    mac: str
+    mtu: int
+    up: bool
+    kind: str  # "veth", "bridge", "vxlan", ...; "" for a hardware interface and lo
+    master: str  # the bridge it is a port of
+    peer_index: int  # a veth's other end: its index in the namespace it lives in
+    peer_elsewhere: bool  # ... which is another one
+    vxlan: Vxlan | None
+
+
+def parse(text: str) -> tuple[Link, ...]:
+    return tuple(_link(item) for item in listed(text, "links"))
+
+
+def _link(item: Item) -> Link:
+    info = item.item("linkinfo")
+    data = info.item("info_data")
+    kind = info.text("info_kind")
+    return Link(
+        index=item.number("ifindex"),
+        name=item.text("ifname"),
+        mac=item.text("address"),
+        mtu=item.number("mtu"),
+        up="UP" in item.texts("flags"),
+        kind=kind,
+        master=item.text("master"),
+        peer_index=item.number("link_index"),
+        peer_elsewhere="link_netnsid" in item.raw,
+        vxlan=Vxlan(data.number("id"), data.text("local"), data.text("link"), data.number("port"), data.truth("learning"))
+        if kind == "vxlan"
+        else None,
+    )
+
+
+LINKS = Fact("links", "ip -d -j link show", parse, frozenset({"node", "pod"}))

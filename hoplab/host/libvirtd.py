@@ -1,0 +1,230 @@
+"""A libvirtd of the lab's own, in the lab's own network namespace.
+
+    /etc/libvirt, /var/lib/libvirt, /var/cache/libvirt, /var/log/libvirt   are <lab>/libvirt/{etc,lib,cache,log}
+    /run/libvirt                                                           is /run/hoplab/<lab id>
+
+for that libvirtd, the QEMUs and the dnsmasq it starts, and for nobody else (see ``mounts``). So labs do not see each
+other or the system's libvirt, whatever networks, domains and pools they name; QEMU's sockets keep the short paths they
+need, and AppArmor's profiles for libvirtd and dnsmasq fit as they are. `ip netns exec` gives them a /sys of the
+namespace, without the host's cgroups.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import libvirt
+
+from hoplab.errors import HostError
+from hoplab.host import mounts, netns
+from hoplab.host.machines import connected
+from hoplab.paths import LabPaths
+
+TOOLS = {"libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86", "dnsmasq": "dnsmasq-base"}
+TOOLS |= {"ip": "iproute2", "iptables": "iptables"}
+SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+START_DEADLINE_S = 60  # measured: 0.5 s; a host busy with an image build takes several
+END_DEADLINE_S = 10
+
+# The socket's directory is root's alone; polkit would need the host's message bus.
+LIBVIRTD_CONF = """\
+unix_sock_ro_perms = "0700"
+unix_sock_rw_perms = "0700"
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+"""
+# Disks and console logs are below the project, which may be in a home that only its user and root can read.
+QEMU_CONF = """\
+user = "root"
+group = "root"
+security_driver = "none"
+dynamic_ownership = 0
+cgroup_controllers = []
+namespaces = []
+stdio_handler = "file"
+"""
+
+
+class PrivateLibvirt:
+    """The private libvirtd of one lab."""
+
+    def __init__(self, paths: LabPaths) -> None:
+        self.paths = paths
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self.paths.run}/libvirt-sock"
+
+    @property
+    def qemu_logs(self) -> Path:
+        """Where QEMU's own output is: <name>.log per machine."""
+        return self.paths.libvirt / "log" / "qemu"
+
+    def running(self) -> bool:
+        """Whether it answers."""
+        if not netns.exists(self.paths.netns):
+            return False
+        try:
+            with connected(self.uri):
+                return True
+        except libvirt.libvirtError:
+            return False
+
+    def start(self) -> str:
+        """Make the namespace and start libvirtd, unless it answers already; its URI.
+
+        Machines that a libvirtd before left running are found again.
+        """
+        if self.running():
+            return self.uri
+        self._require()
+        self._end_libvirtd()  # one that does not answer, or whose namespace was removed under it
+        netns.create(self.paths.netns)
+        self._write_configuration()
+        self._launch()
+        if not self.running():
+            raise HostError("libvirtd started and does not answer", remedy="read its log", log=str(self._log))
+        return self.uri
+
+    def stop(self) -> list[str]:
+        """End libvirtd and every process in the namespace, remove the namespace and the run directory; says which.
+
+        Definitions and disks stay: ``start`` finds the same domains and networks, shut off.
+        """
+        removed = self._end_libvirtd()
+        removed += end_processes([pid for pid in netns.processes(self.paths.netns) if pid != os.getpid()])
+        if netns.delete(self.paths.netns):
+            removed.append(f"network namespace {self.paths.netns}")
+        if self.paths.run.exists():
+            shutil.rmtree(self.paths.run)
+            removed.append(str(self.paths.run))
+        with suppress(OSError):
+            self.paths.run.parent.rmdir()  # /run/hoplab, with the last lab
+        return removed
+
+    @property
+    def _log(self) -> Path:
+        return self.paths.libvirt / "log" / "libvirtd.log"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.paths.run / "libvirtd.pid"
+
+    @property
+    def _directories(self) -> dict[str, Path]:
+        """What libvirtd finds at its compiled-in places."""
+        return {
+            "/etc/libvirt": self.paths.libvirt / "etc",
+            "/var/lib/libvirt": self.paths.libvirt / "lib",
+            "/var/cache/libvirt": self.paths.libvirt / "cache",
+            "/var/log/libvirt": self.paths.libvirt / "log",
+            "/run/libvirt": self.paths.run,
+        }
+
+    def _require(self) -> None:
+        if os.geteuid() != 0:
+            raise HostError(
+                "a private libvirt needs root (network namespaces, bridges)",
+                remedy="run as root: sudo ./lab ..., or use the system's libvirt: pulumi config set lab:libvirt system",
+            )
+        missing = [tool for tool in TOOLS if shutil.which(tool, path=SEARCH) is None]
+        if missing:
+            packages = " ".join(TOOLS[tool] for tool in missing)
+            raise HostError(f"missing on this host: {', '.join(missing)}", remedy=f"apt-get install {packages}")
+
+    def _write_configuration(self) -> None:
+        for directory in self._directories.values():
+            directory.mkdir(parents=True, exist_ok=True)
+        etc = self.paths.libvirt / "etc"
+        (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF)
+        (etc / "qemu.conf").write_text(QEMU_CONF)
+
+    def _launch(self) -> None:
+        """Start libvirtd; with --daemon it returns when it listens, and says on stderr why it does not."""
+        binds = [f"{ours}:{compiled_in}" for compiled_in, ours in self._directories.items()]
+        launcher = [sys.executable, "-I", mounts.__file__, *binds, "--"]
+        libvirtd = ["libvirtd", "--daemon", "--pid-file", str(self._pid_file)]
+        try:
+            done = subprocess.run(
+                ["ip", "netns", "exec", self.paths.netns, *launcher, *libvirtd],
+                # no message bus: firewalld and machined act on the host, where this lab's bridge is not
+                env={"PATH": SEARCH, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=START_DEADLINE_S,
+                start_new_session=True,  # Ctrl-C in the lab command is not for libvirtd
+            )
+        except subprocess.TimeoutExpired as timeout:
+            raise HostError(
+                f"libvirtd did not start within {START_DEADLINE_S} s", remedy="read its log", log=str(self._log)
+            ) from timeout
+        if done.returncode != 0:
+            said = done.stderr.strip() or f"exit code {done.returncode}"
+            raise HostError(f"libvirtd did not start: {said}", remedy="read its log", log=str(self._log))
+
+    def _end_libvirtd(self) -> list[str]:
+        """End the libvirtd of the pid file, if it is this lab's."""
+        try:
+            pid = int(self._pid_file.read_text())
+            ours = str(self._pid_file) in _command_line(pid)  # after a reboot the number may be someone else's
+        except (FileNotFoundError, ValueError):
+            return []
+        return end_processes([pid]) if ours else []
+
+
+def end_processes(pids: list[int]) -> list[str]:
+    """End processes: SIGTERM, and SIGKILL after ten seconds; what they were ("dnsmasq (pid 4711)")."""
+    ended: list[str] = []
+    left: dict[int, int] = {}  # pidfd -> pid
+    poll = select.poll()
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            what = f"{_name(pid)} (pid {pid})"
+            descriptor = os.pidfd_open(pid)
+            left[descriptor] = pid
+            poll.register(descriptor, select.POLLIN)  # readable once the process has ended
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            ended.append(what)
+    for last_resort in (False, True):
+        deadline = time.monotonic() + END_DEADLINE_S
+        while left and (remaining := deadline - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(remaining * 1000):
+                poll.unregister(descriptor)
+                os.close(descriptor)
+                del left[descriptor]
+        if left and last_resort:
+            raise HostError(
+                f"processes did not end: {', '.join(f'{_name(pid)} (pid {pid})' for pid in left.values())}",
+                remedy="they hang in the kernel (state D in `ps`): look at `dmesg`; only a reboot ends them",
+            )
+        for descriptor in left:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    return ended
+
+
+def _command_line(pid: int) -> list[str]:
+    """The words of a process's command line, none when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _name(pid: int) -> str:
+    """ "dnsmasq", or "qemu-system-x86_64 worker1" for a machine."""
+    words = _command_line(pid)
+    program = Path(words[0]).name if words else "process"
+    guest = [word.removeprefix("guest=").split(",")[0] for word in words if word.startswith("guest=")]
+    return " ".join([program, *guest])

@@ -1,0 +1,172 @@
+"""The golden node image: a disk, a kernel and an initrd that boot as a Kubernetes node with nothing left to install.
+
+    components.toml -> Go programs   -\\
+                    -> Debian systems -+-> container images -> node disk (roles over a chroot, images baked in)
+
+Every arrow is a stage that is kept under a digest of its input, so that a build makes only what changed. docs/image.md
+tells it to people.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hoplab import paths
+from hoplab.image import commands, containers, debian, disk, gobuild
+from hoplab.image.components import Components, components
+from hoplab.image.store import Stage, Store, remove_tree
+from hoplab.progress import Progress
+
+# What the kernel is told at boot. mitigations=off and no ASLR of the kernel: the machines run only what the lab brings, and
+# an emulated CPU pays for both at every switch. apparmor=0: nothing in the image has profiles. A writable root and no
+# fsck: the file system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
+KERNEL_CMDLINE = (
+    "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off nokaslr apparmor=0"
+    " audit=0 nowatchdog rcupdate.rcu_expedited=1 loglevel=4 panic=-1"
+)
+
+# program -> Debian package; what a build runs on the host
+HOST_PROGRAMS = {
+    "go": "golang-go",
+    "gcc": "gcc",  # flannel's udp backend
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "qemu-img": "qemu-utils",
+    "unshare": "util-linux",
+    "setpriv": "util-linux",
+    "tar": "tar",
+}
+
+
+@dataclass(frozen=True)
+class NodeImage:
+    """A finished image in the cache."""
+
+    digest: str
+    directory: Path
+    disk: Path  # qcow2
+    kernel: Path
+    initrd: Path
+    bin: Path  # the programs, static, as they run on this host too (hosted control plane); CNI plugins in bin/cni
+    size_gib: int  # virtual size of the disk
+    versions: dict[str, str]
+
+
+def component_versions() -> dict[str, str]:
+    """Component -> version, from the table alone (nothing is built): ``{"kubernetes": "1.37.2", ...}``."""
+    return components().versions()
+
+
+def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
+    """Kernel and initrd of the nodes, made now or earlier; for a boot probe there is no need of the whole image."""
+    store = _store()
+    system = components().debian["node"]
+    stage = store.find("debian-node", debian.key(system))
+    if stage is None:
+        _check_host()
+        with store.locked(progress):
+            stage = debian.build(system, store, progress, mirror)
+    return stage.directory / debian.KERNEL, stage.directory / debian.INITRD
+
+
+def ensure_image(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "") -> NodeImage:
+    """The image for machines of this acceleration: the cached one, or a new one of which only what changed is built."""
+    store = _store()
+    table = components()
+    if stages := _find_stages(table, store):
+        found = store.find("node", disk.key(accel, stages))
+        if found:
+            return _image(store, found.directory)
+    _check_host()
+    with store.locked(progress):
+        stages = {}
+        for name, component in table.go.items():
+            stages[f"go.{name}"] = gobuild.build(component, store, progress)
+        for name, system in table.debian.items():
+            stages[f"debian.{name}"] = debian.build(system, store, progress, mirror)
+        stages["containers"] = containers.build(table.images, stages, store, progress)
+        built = disk.build(accel, disk.key(accel, stages), stages, table.versions(), store, progress)
+    return _image(store, built.directory)
+
+
+def list_images() -> list[NodeImage]:
+    """The images in the cache, oldest first."""
+    store = _store()
+    found = sorted(store.stages.glob("node-*"), key=lambda directory: directory.stat().st_mtime)
+    return [_image(store, directory) for directory in found]
+
+
+def prune_images(keep: set[str]) -> list[str]:
+    """Remove all images but these digests, and the stages that neither they nor the next build need; say what went."""
+    store = _store()
+    needed = {stage.name for stage in _find_some_stages(components(), store).values()}
+    needed |= {f"node-{digest}" for digest in keep}
+    for directory in store.stages.glob("node-*"):
+        if directory.name in needed:
+            needed |= set(store.manifest(directory)["stages"])
+    removed = []
+    with store.locked(_Silent()):
+        for directory in sorted(store.stages.glob("*")):
+            if directory.name not in needed:
+                size = sum(file.stat().st_size for file in directory.rglob("*") if file.stat().st_nlink == 1)
+                # Renamed first: a removal that is interrupted must not leave half a stage under its name.
+                store.work.mkdir(exist_ok=True)
+                remove_tree(shutil.move(directory, store.work / f"removed-{directory.name}"))
+                removed.append(f"{directory.name} ({size / 2**20:.0f} MiB)")
+    return removed
+
+
+class _Silent:
+    """Progress for work that takes a moment."""
+
+    def phase(self, title: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def task(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+def _store() -> Store:
+    return Store(paths.cache_dir() / "image")
+
+
+def _check_host() -> None:
+    commands.require(HOST_PROGRAMS)
+
+
+def _find_some_stages(table: Components, store: Store) -> dict[str, Stage]:
+    """The stages below the node's that are there."""
+    found: dict[str, Stage | None] = {}
+    for name, component in table.go.items():
+        found[f"go.{name}"] = store.find(f"go-{name}", gobuild.key(component))
+    for name, system in table.debian.items():
+        found[f"debian.{name}"] = store.find(f"debian-{name}", debian.key(system))
+    stages = {name: stage for name, stage in found.items() if stage}
+    if len(stages) == len(found) and (built := store.find("containers", containers.key(table.images, stages))):
+        stages["containers"] = built
+    return stages
+
+
+def _find_stages(table: Components, store: Store) -> dict[str, Stage]:
+    """All stages below the node's, or nothing if one is missing."""
+    stages = _find_some_stages(table, store)
+    return stages if "containers" in stages else {}
+
+
+def _image(store: Store, directory: Path) -> NodeImage:
+    manifest = store.manifest(directory)
+    return NodeImage(
+        digest=manifest["key"],
+        directory=directory,
+        disk=directory / disk.DISK,
+        kernel=directory / debian.KERNEL,
+        initrd=directory / debian.INITRD,
+        bin=directory / disk.BIN,
+        size_gib=manifest["size_gib"],
+        versions=manifest["versions"],
+    )

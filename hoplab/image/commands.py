@@ -1,0 +1,78 @@
+"""Running the programs that do the work: logged, explained when they fail, and gone when we are."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from hoplab.errors import HostError, ImageError
+
+TAIL = 15  # lines of output shown with an error; the log has the rest
+
+
+def require(programs: Mapping[str, str]) -> None:
+    """Every program is there and we are root, or an error that names all that is missing and how to get it."""
+    if os.geteuid() != 0:
+        raise HostError("building the node image needs root (it makes a Debian root file system)", remedy="use sudo")
+    missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
+    if missing:
+        raise HostError(
+            f"building the node image needs {', '.join(missing)}",
+            remedy=f"apt-get install {' '.join(sorted(set(missing.values())))}",
+        )
+
+
+def isolated(argv: Sequence[str], proc: Path | None = None) -> list[str]:
+    """The command in mount and PID namespaces of its own: when it ends, or we are killed, no mount or child stays."""
+    mount_proc = ["--mount-proc" if proc is None else f"--mount-proc={proc}"]
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *mount_proc, "--"]
+    return ["setpriv", "--pdeathsig", "KILL", "--", *unshare, *argv]
+
+
+def run(
+    argv: Sequence[str],
+    what: str,
+    log: Path,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Run a command, its output appended to ``log``; ``on_line`` sees each line of it, for the progress display."""
+    last: list[str] = []
+    with log.open("a") as file:
+        file.write(f"$ {' '.join(argv)}\n")
+        file.flush()
+        # Only the one command dies with us; what has children goes through isolated().
+        process = subprocess.Popen(
+            argv if argv[0] == "setpriv" else ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert process.stdout is not None  # PIPE above
+        try:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                last = [*last[-TAIL + 1 :], line.rstrip()]
+                on_line(line.rstrip())
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if status == 0:
+        return
+    output = "\n".join(last)
+    if "No space left on device" in output or "Disk quota exceeded" in output:
+        raise OSError(errno.ENOSPC, f"{what}: {output}")
+    raise ImageError(f"{what} failed (exit status {status}):\n{output}", remedy=f"the whole output is in {log}", log=str(log))

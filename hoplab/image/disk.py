@@ -1,0 +1,135 @@
+"""The node's disk: Debian's root file system, made a node by the project's own roles, with its container images in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hoplab.image import containers
+from hoplab.image.commands import isolated, run
+from hoplab.image.debian import INITRD, KERNEL, ROOT_TAR
+from hoplab.image.store import Stage, Store, digest, file_digest, tree_digest
+from hoplab.paths import PROJECT
+from hoplab.progress import Progress
+
+SPACE_GIB = 6.0
+SIZE_GIB = 20  # virtual; on disk only what is used
+DISK = "disk.qcow2"
+BIN = "bin"
+ROLES = ("node_base", "container_runtime", "kubernetes")
+PLAYBOOK = PROJECT / "playbooks" / "image.yml"
+PROFILES = PROJECT / "playbooks" / "profiles"
+CNI = ("cni-plugins", "flannel-cni")  # components whose programs go to the nodes' /opt/cni/bin
+# No lazy initialisation: the first boot must not spend an emulated CPU on zeroing inode tables. The journal and the
+# number of inodes are those of a small disk.
+MKE2FS = ("mke2fs", "-q", "-t", "ext4", "-L", "root", "-i", "32768", "-J", "size=64", "-m", "1")
+MKE2FS += ("-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-O", "^orphan_file")
+TASK = re.compile(r"^TASK \[(?P<name>.+)\]")
+
+
+def key(accel: str, stages: Mapping[str, Stage]) -> str:
+    """Digest of all that is in the disk: the stages' contents, roles, playbook, profiles and this code."""
+    sources = [PLAYBOOK, PROFILES, *(PROJECT / "roles" / role for role in ROLES)]
+    code = [file_digest(Path(module)) for module in (__file__, containers.__file__)]
+    contents = {name: stage.content for name, stage in sorted(stages.items())}
+    return digest(accel, contents, tree_digest(sources, PROJECT), code)
+
+
+def build(
+    accel: str, key: str, stages: Mapping[str, Stage], versions: dict[str, str], store: Store, progress: Progress
+) -> Stage:
+    """The finished image: disk, kernel, initrd, and the folder with the programs, made now or earlier."""
+
+    def make(output: Path) -> dict[str, Any]:
+        name = f"node-{accel}"
+        log = store.log(name)
+        log.unlink(missing_ok=True)
+        work = output.parent
+        root = work / "root"
+        _link_programs(stages, output / BIN)
+        for file in (KERNEL, INITRD):
+            os.link(stages["debian.node"].directory / file, output / file)
+        progress.task("unpacking the root file system")
+        _unpack(stages["debian.node"].directory / ROOT_TAR, root, log)
+        _play(root, accel, key, output / BIN, versions, log, progress)
+        archive = stages["containers"].directory / containers.ARCHIVE
+        containers.bake(archive, output / BIN, root, work, log, progress)
+        progress.task("making the disk")
+        _write_disk(root, work / "disk.raw", output / DISK, log)
+        return {
+            "accel": accel,
+            "size_gib": SIZE_GIB,
+            "versions": versions,
+            "stages": sorted(stage.name for stage in stages.values()),
+        }
+
+    return store.make("node", key, make, space_gib=SPACE_GIB)
+
+
+def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
+    """All programs in one folder, CNI plugins in its folder cni: for the roles, and for a hosted control plane."""
+    (target / "cni").mkdir(parents=True)
+    for name, stage in stages.items():
+        if not name.startswith("go."):
+            continue
+        folder = target / "cni" if name.removeprefix("go.") in CNI else target
+        for program in stage.directory.iterdir():
+            if os.access(program, os.X_OK):
+                os.link(program, folder / program.name)
+
+
+def _unpack(tar: Path, root: Path, log: Path) -> None:
+    """The root file system, without kernel and initrd: the machine is booted with the ones beside its disk."""
+    root.mkdir()
+    options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./boot/vmlinuz-*"]
+    options += ["--exclude=./boot/initrd.img-*"]
+    argv = ["tar", "--extract", "--preserve-permissions", f"--file={tar}", f"--directory={root}", *options]
+    run(argv, "unpacking the root file system", log)
+
+
+def _play(
+    root: Path, accel: str, key: str, programs: Path, versions: dict[str, str], log: Path, progress: Progress
+) -> None:
+    """Run the playbook on the root file system, over Ansible's chroot connection."""
+    variables = {
+        "accel": accel,
+        "image_digest": key,
+        "image_programs": str(programs),
+        "image_versions": versions,
+        "ansible_connection": "community.general.chroot",
+        "ansible_python_interpreter": "/usr/bin/python3",
+    }
+    environment = {
+        "ANSIBLE_ROLES_PATH": str(PROJECT / "roles"),
+        "ANSIBLE_CONFIG": "/dev/null",  # nobody's own settings
+        "ANSIBLE_LOCAL_TEMP": str(root.parent / "ansible"),
+        "ANSIBLE_REMOTE_TEMP": "/tmp/ansible",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_RETRY_FILES_ENABLED": "0",
+        "PYTHONWARNINGS": "ignore",
+        "LC_ALL": "C.UTF-8",
+    }
+
+    def on_line(line: str) -> None:
+        if match := TASK.match(line):
+            progress.task(match["name"])
+
+    (root / "proc").mkdir(exist_ok=True)
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", f"{root},", str(PLAYBOOK)]
+    argv += ["--extra-vars", json.dumps(variables)]
+    run(isolated(argv, proc=root / "proc"), "the image's playbook", log, env=environment, on_line=on_line)
+
+
+def _write_disk(root: Path, raw: Path, disk: Path, log: Path) -> None:
+    """An ext4 file system on the whole disk, straight from the folder: no partition, no loop device, no mount."""
+    with raw.open("wb") as file:
+        file.truncate(SIZE_GIB * 2**30)
+    run([*MKE2FS, "-d", str(root), str(raw)], "making the file system", log)
+    run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(disk)], "converting the disk", log)
+
+

@@ -1,0 +1,3 @@
+module hoplab.local/image/echo
+
+go 1.26

@@ -1,0 +1,47 @@
+"""Go programs from their pinned modules. The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) are respected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hoplab.image.commands import run
+from hoplab.image.components import GoComponent
+from hoplab.image.store import Stage, Store, digest, tree_digest
+from hoplab.progress import Progress
+
+SPACE_GIB = 1.0
+# GOWORK: a go.work somewhere above must not change what is built.
+ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
+
+
+def command(component: GoComponent, program: str, output: Path) -> tuple[list[str], dict[str, str]]:
+    """The command that builds one program, and the environment it needs."""
+    link = ["-s", "-w", *(f"-X {variable}" for variable in component.variables)]
+    if component.cgo:
+        link.append("-extldflags -static")  # it runs in containers of any base, and on hosts with another libc
+    argv = ["go", "build", "-mod=readonly", "-trimpath"]
+    argv += ["-tags", ",".join(component.tags)] if component.tags else []
+    argv += ["-ldflags", " ".join(link), "-o", str(output / program), component.programs[program]]
+    return argv, {**ENVIRONMENT, "CGO_ENABLED": "1" if component.cgo else "0"}
+
+
+def key(component: GoComponent) -> str:
+    """Digest of all that decides what the programs are: commands, environment and the locked sources."""
+    commands = [command(component, program, Path("out")) for program in component.programs]
+    return digest(commands, tree_digest([component.folder], component.folder))
+
+
+def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
+    """The component's programs, built now or earlier."""
+
+    def compile_all(output: Path) -> dict[str, Any]:
+        log = store.log(f"go-{component.name}")
+        log.unlink(missing_ok=True)
+        for program in component.programs:
+            progress.task(f"building {program} {component.version}")
+            argv, environment = command(component, program, output)
+            run(argv, f"building {program} {component.version}", log, cwd=component.folder, env=environment)
+        return {"version": component.version, "source": component.source}
+
+    return store.make(f"go-{component.name}", key(component), compile_all, space_gib=SPACE_GIB)

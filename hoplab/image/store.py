@@ -1,0 +1,169 @@
+"""Stages on disk: each is a folder named by the digest of what it was asked to be, and is there whole or not at all.
+
+    <cache>/image/lock                 held while anything is built or removed; says by whom
+    <cache>/image/work/<pid>-<stage>/  being made; moved into place when done, removed by the next build if its maker died
+    <cache>/image/stages/<stage>-<key> done: files and manifest.json (what was asked, and a digest of what came of it)
+    <cache>/image/logs/<stage>.log     the output of the commands that made it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hoplab.errors import ImageError
+from hoplab.progress import Progress
+
+GIB = 2**30
+MANIFEST = "manifest.json"
+
+
+def digest(*parts: object) -> str:
+    """Twenty hex digits that name these values (anything JSON can say); another order is another digest."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(paths: Iterable[Path], below: Path) -> str:
+    """One digest of many files: names, modes and contents, in any order given; folders are walked."""
+    files = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))})
+    return digest(
+        *(
+            (str(file.relative_to(below)), file.stat().st_mode & 0o111 != 0, file_digest(file))
+            for file in files
+            if file.is_file() and "__pycache__" not in file.parts
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage."""
+
+    name: str  # "go-etcd-0123..."
+    directory: Path
+    content: str  # digest of what came of it: the same question may get another answer later (Debian packages)
+
+
+class Store:
+    """The folder of stages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stages = root / "stages"
+        self.logs = root / "logs"
+        self.work = root / "work"
+
+    def find(self, name: str, key: str) -> Stage | None:
+        """A stage made earlier, or None."""
+        directory = self.stages / f"{name}-{key}"
+        try:
+            manifest = json.loads((directory / MANIFEST).read_text())
+        except FileNotFoundError:
+            return None
+        return Stage(directory.name, directory, manifest["content"])
+
+    def make(
+        self, name: str, key: str, build: Callable[[Path], dict[str, Any]], *, space_gib: float
+    ) -> Stage:
+        """A stage made earlier, or made now by ``build``, which fills a folder and returns facts for the manifest.
+
+        The lock must be held. The folder appears under its name in one step, so that a build that is killed at any
+        moment leaves either nothing or everything.
+        """
+        if found := self.find(name, key):
+            return found
+        self.check_space(name, space_gib)
+        work = self.work / f"{os.getpid()}-{name}"
+        remove_tree(work)
+        output = work / "out"
+        output.mkdir(parents=True)
+        try:
+            with explained_space(name, space_gib, self.root):
+                facts = build(output)
+                manifest = {"name": name, "key": key, "content": tree_digest([output], output), **facts}
+                (output / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+                self.stages.mkdir(parents=True, exist_ok=True)
+                os.sync()  # data before the name: after a power cut a stage that is there must be whole
+                output.rename(self.stages / f"{name}-{key}")
+        finally:
+            remove_tree(work)
+        return Stage(f"{name}-{key}", self.stages / f"{name}-{key}", manifest["content"])
+
+    def manifest(self, directory: Path) -> dict[str, Any]:
+        """What is written down about a stage."""
+        manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
+        return manifest
+
+    def log(self, name: str) -> Path:
+        """The log file of a stage's commands."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        return self.logs / f"{name}.log"
+
+    def check_space(self, name: str, space_gib: float) -> None:
+        """Refuse a stage that cannot fit, before it starts."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if free < space_gib * GIB:
+            raise _no_space(name, space_gib, free, self.root)
+
+    @contextlib.contextmanager
+    def locked(self, progress: Progress) -> Iterator[None]:
+        """Hold the lock; if somebody else does, say who, and wait. What a dead build left behind goes first."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                progress.note(f"the node image is being built by {holder}; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(0)
+            file.write(f"process {os.getpid()}")
+            file.flush()
+            for leftover in sorted(self.work.glob("*")):
+                progress.note(f"removing what an interrupted build left: {leftover.name}")
+                remove_tree(leftover)
+            yield
+            file.truncate(0)
+
+
+@contextlib.contextmanager
+def explained_space(name: str, space_gib: float, root: Path) -> Iterator[None]:
+    """Turn "no space left on device" into an error that says how much is missing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_space(name, space_gib, shutil.disk_usage(root).free, root) from error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, whatever is in it; fine if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def _no_space(name: str, space_gib: float, free: int, root: Path) -> ImageError:
+    return ImageError(
+        f"not enough disk space for the image stage {name}: it needs {space_gib:.1f} GiB, {free / GIB:.1f} GiB are free"
+        f" in {root}",
+        remedy="make room there (`./lab image prune` removes unused images), or set XDG_CACHE_HOME to another disk",
+    )

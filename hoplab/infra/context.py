@@ -1,0 +1,85 @@
+"""What the program needs beyond the spec: the plan for this host, the node image, a libvirt that answers, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pulumi
+
+from hoplab.errors import Mistake, SpecError
+from hoplab.host import accel
+from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image
+from hoplab.keys import LabKeys, ensure_keys
+from hoplab.paths import LabPaths
+from hoplab.plan import LabPlan, plan_lab
+from hoplab.progress import Progress
+from hoplab.spec import LabSpec
+
+
+@dataclass(frozen=True)
+class LabContext:
+    """A plan with everything that has to be there before machines can be made."""
+
+    plan: LabPlan
+    image: NodeImage
+    uri: str
+    netns: str  # "" unless libvirt is private
+    keys: LabKeys
+    cmdline: str
+
+
+_resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` asks, then the program in the same process
+
+
+def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
+    """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process."""
+    known = _resolved.get((spec, paths))
+    if known is None:
+        known = _resolved[spec, paths] = _resolve(spec, paths, progress)
+    return known
+
+
+def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
+    kernel, initrd = ensure_boot_files(progress)
+    choice = accel.resolve(spec.accel, kernel, initrd)
+    plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel)
+    image = ensure_image(choice.accel, progress)
+    _check_disks(plan, image, paths)
+    if spec.libvirt == "private":
+        uri, netns = PrivateLibvirt(paths).start(), paths.netns
+    else:
+        uri, netns = {"system": "qemu:///system"}.get(spec.libvirt, spec.libvirt), ""
+    keys = ensure_keys(paths, [node.name for node in plan.nodes])
+    return LabContext(plan, image, uri, netns, keys, KERNEL_CMDLINE)
+
+
+def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
+    """A machine's disk starts as a copy of the image's, and can't be smaller."""
+    fields = {"control-plane": "nodes.controlPlane.disk", "worker": "nodes.workers.disk"}
+    small = {fields[node.role]: node.disk_gib for node in plan.nodes if node.disk_gib < image.size_gib}
+    if small:
+        raise SpecError(
+            str(paths.spec.name),
+            [
+                Mistake(path, f"is {size} GiB", f"at least {image.size_gib} GiB, the size of the node image")
+                for path, size in small.items()
+            ],
+        )
+
+
+class PulumiProgress:
+    """Progress as Pulumi's log: what `pulumi up` shows beside the stack while the program prepares."""
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        pulumi.log.info(title)
+        yield
+
+    def task(self, text: str) -> None:
+        pulumi.log.info(text, ephemeral=True)
+
+    def note(self, text: str) -> None:
+        pulumi.log.info(text)

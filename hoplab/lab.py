@@ -1,0 +1,263 @@
+"""What can be done with a lab. Each function is the table of contents of one verb; the modules it names do the work."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hoplab import cluster, doctor, state
+from hoplab.control_plane import HostedControlPlane
+from hoplab.converge import ConvergeResult, converge
+from hoplab.engine import Changes, choose_engine
+from hoplab.errors import LabError
+from hoplab.host import machines, netns
+from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.host.lock import held
+from hoplab.infra.context import LabContext, resolve
+from hoplab.inventory import write_inventory
+from hoplab.paths import LabPaths
+from hoplab.progress import Progress
+from hoplab.screen import ScreenProgress
+from hoplab.spec import load_spec
+from hoplab.state import LabState
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What ``lab up`` did."""
+
+    state: LabState
+    changes: Changes
+    converged: ConvergeResult
+
+
+def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpResult:
+    """Make the lab what its spec says, and wait until the cluster is really usable. Running it again continues."""
+    spec = load_spec(paths.lab, paths)
+    with held(paths.lock, f"lab up --lab {paths.lab}"):
+        doctor.preflight(spec, paths)
+        with progress.phase("node image"):
+            context = resolve(spec, paths, progress)
+        with progress.phase("machines"):
+            applied = choose_engine(spec, paths).up(progress)
+            lab = _record(context, paths)
+        with progress.phase("cluster"):
+            converged = _converge_while_booting(context, paths, progress, full=full)
+        with progress.phase("usable"):
+            cluster.wait_usable(context.plan, paths, lab.netns, progress)
+        lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
+        state.save(lab, paths)
+    return UpResult(lab, applied, converged)
+
+
+def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
+    """What ``up`` would do to machines, networks and volumes; nothing is touched."""
+    spec = load_spec(paths.lab, paths)
+    with held(paths.lock, f"lab preview --lab {paths.lab}"):
+        doctor.preflight(spec, paths)
+        return choose_engine(spec, paths).preview(progress)
+
+
+def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> ConvergeResult:
+    """Run the roles again on the machines that exist."""
+    spec = load_spec(paths.lab, paths)
+    with held(paths.lock, f"lab converge --lab {paths.lab}"):
+        state.load(paths)
+        with progress.phase("node image"):
+            context = resolve(spec, paths, progress)
+        with progress.phase("cluster"):
+            return _converge_while_booting(context, paths, progress, full=full)
+
+
+def _record(context: LabContext, paths: LabPaths) -> LabState:
+    lab = state.lab_state(
+        context.plan,
+        libvirt_uri=context.uri,
+        netns=context.netns,
+        image=context.image.digest,
+        image_bin=context.image.bin,
+    )
+    state.save(lab, paths)
+    write_inventory(
+        context.plan,
+        paths,
+        netns=context.netns,
+        image_bin=context.image.bin,
+        image_digest=context.image.digest,
+        keys=context.keys,
+    )
+    return lab
+
+
+def _converge_while_booting(
+    context: LabContext, paths: LabPaths, progress: Progress, *, full: bool
+) -> ConvergeResult:
+    """Converge starts at once (a hosted control plane needs no machine) while another thread watches the boots.
+
+    A machine that can't be booted ends the converge early, and its BootError is what the user sees.
+    """
+    plan = context.plan
+    failed: list[LabError] = []
+
+    def watch() -> None:
+        try:
+            machines.watch_boot(
+                context.uri,
+                {machines.domain_name(plan.id, node.name): str(node.address) for node in plan.nodes},
+                console=paths.console,
+                netns=context.netns,
+                progress=progress,
+                accel=plan.accel,
+            )
+        except LabError as error:
+            failed.append(error)
+
+    watcher = threading.Thread(target=watch, name="boot-watch", daemon=True)
+    watcher.start()
+    try:
+        result = converge(plan, paths, context.netns, progress, full=full, cancelled=lambda: bool(failed))
+    except LabError:
+        if failed:
+            raise failed[0] from None
+        raise
+    watcher.join()
+    if failed:
+        raise failed[0]
+    return result
+
+
+def status(paths: LabPaths) -> dict[str, Any]:
+    """What is there now: machines as libvirt sees them, nodes as Kubernetes sees them. Shape: ``lab status --json``."""
+    lab = state.load(paths)
+    private = PrivateLibvirt(paths)
+    running = not lab.netns or private.running()
+    domains = machines.domain_states(lab.libvirt_uri) if running else {}
+    api, nodes = "unreachable", {}
+    if running:
+        with contextlib.suppress(LabError):
+            nodes = {row.name: row for row in cluster.summary(paths, lab.netns)}
+            api = "ready"
+    rows = []
+    for node in lab.nodes:
+        seen = nodes.get(node.name)
+        rows.append(
+            {
+                "name": node.name,
+                "role": node.role,
+                "address": node.address,
+                "machine": domains.get(machines.domain_name(lab.id, node.name), "absent" if running else "stopped"),
+                "ready": seen.ready if seen else None,
+                "kubelet": seen.version if seen else None,
+                "podCIDR": seen.pod_cidr if seen else None,
+            }
+        )
+    healthy = api == "ready" and all(row["machine"] == "running" and row["ready"] for row in rows)
+    return {
+        "lab": lab.lab,
+        "id": lab.id,
+        "healthy": healthy,
+        "accel": lab.accel,
+        "placement": lab.placement,
+        "api": api,
+        "libvirt": lab.libvirt_uri if running else "stopped",
+        "image": lab.image,
+        "nodes": rows,
+    }
+
+
+def stop(paths: LabPaths, progress: Progress) -> list[str]:
+    """Shut the machines down and free the host; everything stays on disk. Returns what was stopped."""
+    lab = state.load(paths)
+    stopped: list[str] = []
+    with held(paths.lock, f"lab stop --lab {paths.lab}"):
+        private = PrivateLibvirt(paths)
+        if not lab.netns or private.running():
+            with ThreadPoolExecutor() as pool:
+                names = [machines.domain_name(lab.id, node.name) for node in lab.nodes]
+                for name, done in zip(names, pool.map(lambda n: machines.shutdown_domain(lab.libvirt_uri, n), names), strict=True):
+                    if done:
+                        progress.task(f"{name} is off")
+                        stopped.append(f"machine {name}")
+        if lab.hosted:
+            stopped += HostedControlPlane(paths, lab.netns).stop()
+        if lab.netns:
+            stopped += private.stop()
+    return stopped
+
+
+def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
+    """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
+    lab = state.load(paths)
+    with held(paths.lock, f"lab start --lab {paths.lab}"):
+        with progress.phase("machines"):
+            if lab.netns:
+                PrivateLibvirt(paths).start()
+            machines.start_network(lab.libvirt_uri, lab.network)
+            if lab.hosted:
+                HostedControlPlane(paths, lab.netns).start()
+            names = {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes}
+            for name in names:
+                machines.start_domain(lab.libvirt_uri, name)
+            machines.watch_boot(
+                lab.libvirt_uri, names, console=paths.console, netns=lab.netns, progress=progress, accel=lab.accel
+            )
+        with progress.phase("usable"):
+            cluster.wait_usable_nodes([node.name for node in lab.nodes], paths, lab.netns, progress)
+    return lab
+
+
+def destroy(paths: LabPaths, progress: Progress) -> list[str]:
+    """Remove the lab whatever its state: healthy, half made or corrupted. Returns what was removed."""
+    removed: list[str] = []
+    with held(paths.lock, f"lab destroy --lab {paths.lab}"):
+        private = PrivateLibvirt(paths)
+        uri = _libvirt_of(paths, private)
+        removed += HostedControlPlane(paths, paths.netns).stop()
+        if uri:
+            removed += _destroy_resources(paths, uri, progress)
+        removed += private.stop()
+        removed += [f"process {pid}" for pid in netns.end_processes(paths.netns)]
+        if netns.delete(paths.netns):
+            removed.append(f"network namespace {paths.netns}")
+        for path in (paths.inventory, paths.ssh_config):
+            if path.exists():
+                path.unlink()
+                removed.append(f"file {path.relative_to(paths.project)}")
+        for folder in (paths.run, paths.root):
+            if folder.exists():
+                shutil.rmtree(folder)
+                removed.append(f"folder {folder}")
+    with contextlib.suppress(FileNotFoundError):
+        paths.lock.unlink()
+    return removed
+
+
+def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
+    """The URI of the libvirt that holds what is left of this lab; "" when there is none to ask."""
+    if paths.libvirt.exists():
+        return private.start()  # it knows its own network and machines also after a reboot
+    with contextlib.suppress(LabError):
+        return state.load(paths).libvirt_uri
+    with contextlib.suppress(LabError):
+        spec = load_spec(paths.lab, paths)
+        return {"private": "", "system": "qemu:///system"}.get(spec.libvirt, spec.libvirt)
+    return ""
+
+
+def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[str]:
+    """Through the engine, which knows what it made; by name where the engine can't (corrupt state, broken spec)."""
+    removed: list[str] = []
+    try:
+        spec = load_spec(paths.lab, paths)
+        for change in choose_engine(spec, paths).destroy(progress):
+            if change.op == "delete":
+                removed.append(f"{change.type} {change.name}")
+    except LabError as error:
+        progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
+    return removed + machines.sweep(uri, paths.id)
+
+

@@ -1,0 +1,126 @@
+"""The two ways progress is shown: a live display on a terminal, plain lines everywhere else (pipes, CI logs)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+
+def clock(seconds: float) -> str:
+    """An elapsed time as people write it.
+
+    >>> clock(9.4), clock(83), clock(3723)
+    ('9s', '1m23s', '1h02m')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """A phase that ended, and how many seconds it took."""
+
+    title: str
+    seconds: float
+
+
+class PlainProgress:
+    """One line per phase and task, each with the time since the command began.
+
+    [   12s] cluster: worker1: kubeadm join
+    """
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.ended: list[PhaseTime] = []
+        self._phase = ""
+        self._task = ""
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        outer, self._phase = self._phase, title
+        began = time.monotonic()
+        self._say(f"{title} ...")
+        try:
+            yield
+        finally:
+            self._phase = outer
+        taken = time.monotonic() - began
+        self.ended.append(PhaseTime(title, taken))
+        self._say(f"{title}: done in {clock(taken)}")
+
+    def task(self, text: str) -> None:
+        if text != self._task:  # a repeated task is one line
+            self._task = text
+            self._say(f"{self._phase}: {text}" if self._phase else text)
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def _say(self, text: str) -> None:
+        with self._lock:
+            print(f"[{clock(time.monotonic() - self.began):>6}] {text}", file=sys.stderr, flush=True)
+
+
+class LiveProgress:
+    """The phases that ended, then the running one with a spinner, its elapsed time and its current task."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.ended: list[PhaseTime] = []
+        self._task = ""
+        self._title = ""
+        self._began = 0.0
+        self._spinner = Spinner("dots")
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        self._title, self._task, self._began = title, "", time.monotonic()
+        with Live(get_renderable=self._render, console=self.console, transient=True, refresh_per_second=8):
+            yield
+        taken = time.monotonic() - self._began
+        self.ended.append(PhaseTime(title, taken))
+        line = Text.assemble((" ✓ ", "green"), f"{title:<34}", (f"{clock(taken):>8}", "dim"))
+        self.console.print(line)
+
+    def task(self, text: str) -> None:
+        self._task = text
+
+    def note(self, text: str) -> None:
+        self.console.print(Text.assemble((" • ", "yellow"), text))
+
+    def _render(self) -> RenderableType:
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            Text(" "),
+            self._spinner,
+            Text(f"{self._title:<32}"),
+            Text(f"{clock(time.monotonic() - self._began):>8}", style="dim"),
+        )
+        if not self._task:
+            return head
+        return Group(head, Text(f"     {self._task}", style="dim", overflow="ellipsis", no_wrap=True))
+
+
+ScreenProgress = PlainProgress | LiveProgress
+
+
+def progress() -> ScreenProgress:
+    """The display that fits where standard error goes."""
+    console = Console(stderr=True)
+    return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress()

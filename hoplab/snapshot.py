@@ -1,0 +1,263 @@
+"""A lab looked at once: the facts of every node, of every pod's network namespace and of the Kubernetes API.
+
+Read-only lessons check a snapshot. It can be saved and loaded again (a recording): the same lessons then run with no
+machine at all. What is kept is the text the commands printed, so a recording also tests the parsers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, Protocol
+
+from hoplab.batch import Output
+from hoplab.errors import LabError
+from hoplab.facts import Fact, Facts, T, discover
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.api_nodes import API_NODES, ApiNode
+from hoplab.facts.api_pods import API_PODS, ApiPod
+from hoplab.facts.links import LINKS, Link
+from hoplab.plan import LabPlan
+
+
+class RecordingError(LabError):
+    """A file is not a recording that this version can read."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the lab was asked to be, as far as lessons depend on it."""
+
+    lab: str
+    network: IPv4Network
+    gateway: IPv4Address
+    pod_cidr: IPv4Network
+    service_cidr: IPv4Network
+    cni: str
+    backend: str
+    proxy_mode: str
+    nodes: Mapping[str, IPv4Address]  # every machine, by name
+
+    @property
+    def api_service_ip(self) -> IPv4Address:
+        return self.service_cidr[1]
+
+    @property
+    def dns_ip(self) -> IPv4Address:
+        return self.service_cidr[10]
+
+
+def setting(plan: LabPlan) -> Setting:
+    """The setting of a planned lab."""
+    return Setting(
+        lab=plan.lab,
+        network=plan.network.cidr,
+        gateway=plan.network.gateway,
+        pod_cidr=plan.pod_cidr,
+        service_cidr=plan.service_cidr,
+        cni=plan.cni.name,
+        backend=plan.cni.backend,
+        proxy_mode=plan.proxy_mode,
+        nodes={node.name: node.address for node in plan.nodes},
+    )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine and what Kubernetes knows of it."""
+
+    name: str
+    facts: Facts
+    api: ApiNode
+
+    @property
+    def address(self) -> IPv4Address:
+        """Its address in the lab network; LabError when it never told Kubernetes."""
+        return _given(self.api.address, f"node {self.name} has no InternalIP")
+
+    @property
+    def pod_cidr(self) -> IPv4Network:
+        return _given(self.api.pod_cidr, f"node {self.name} has no podCIDR")
+
+    def __getitem__(self, fact: Fact[T]) -> T:
+        return self.facts[fact]
+
+    def link(self, name: str) -> Link | None:
+        return next((link for link in self[LINKS] if link.name == name), None)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A running pod with an address of its own, and the network namespace that has it."""
+
+    api: ApiPod
+    node: Node
+    netns: str  # "cni-1b4e..." below /run/netns of its node
+    facts: Facts
+
+    @property
+    def address(self) -> IPv4Address:
+        return _given(self.api.address, f"pod {self.api} has no address")
+
+    def __str__(self) -> str:
+        return str(self.api)
+
+    def __getitem__(self, fact: Fact[T]) -> T:
+        return self.facts[fact]
+
+    @property
+    def eth0(self) -> Link | None:
+        return next((link for link in self[LINKS] if link.name == "eth0"), None)
+
+    @property
+    def host_end(self) -> Link | None:
+        """The other end of its eth0: the interface on its node that has the index eth0 names as its peer's."""
+        eth0 = self.eth0
+        return next((link for link in self.node[LINKS] if eth0 and link.index == eth0.peer_index), None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that read-only lessons look at."""
+
+    setting: Setting
+    versions: Mapping[str, str]
+    node_facts: Mapping[str, Facts]
+    netns_facts: Mapping[str, Mapping[str, Facts]]  # by node, then by name of the namespace
+    api: Facts
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The machines that are nodes of the cluster, in the plan's order."""
+        known = {node.name: node for node in self.api[API_NODES]}
+        return tuple(Node(name, facts, known[name]) for name, facts in self.node_facts.items() if name in known)
+
+    @cached_property
+    def pods(self) -> tuple[Pod, ...]:
+        """Running pods with an address of their own whose namespace was found on their node."""
+        nodes = {node.name: node for node in self.nodes}
+        found = []
+        for pod in self.own_address_pods:
+            for netns, facts in self.netns_facts.get(pod.node, {}).items():
+                if pod.node in nodes and any(address.address == pod.address for address in facts[ADDRESSES]):
+                    found.append(Pod(pod, nodes[pod.node], netns, facts))
+        return tuple(found)
+
+    @property
+    def own_address_pods(self) -> tuple[ApiPod, ...]:
+        """Running pods, as the API knows them, that should have a network namespace of their own."""
+        return tuple(
+            pod for pod in self.api[API_PODS] if pod.running and not pod.going and not pod.host_network and pod.address
+        )
+
+    def save(self, file: Path) -> None:
+        """Write a recording."""
+        document = {
+            "hoplab": FORMAT,
+            "setting": {**asdict(self.setting), "nodes": {name: str(at) for name, at in self.setting.nodes.items()}},
+            "versions": dict(self.versions),
+            "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
+            "pods": {
+                node: {netns: _dump(facts) for netns, facts in found.items()} for node, found in self.netns_facts.items()
+            },
+            "api": _dump(self.api),
+        }
+        file.write_text(json.dumps(document, indent=1, default=str) + "\n")
+
+
+FORMAT = 1  # of recordings
+
+
+def load(file: Path) -> Snapshot:
+    """Read a recording."""
+    try:
+        raw = json.loads(file.read_text())
+        if raw["hoplab"] != FORMAT:
+            raise ValueError(f"its format is {raw['hoplab']!r}")
+        return Snapshot(
+            setting=_setting(raw["setting"]),
+            versions=raw["versions"],
+            node_facts={name: _facts(name, outputs) for name, outputs in raw["nodes"].items()},
+            netns_facts={
+                node: {netns: _facts(f"{node} {netns}", outputs) for netns, outputs in found.items()}
+                for node, found in raw["pods"].items()
+            },
+            api=_facts("api", raw["api"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(f"{file} is not a recording of a lab: {error}", remedy="make one: ./lab record") from None
+
+
+def _setting(raw: dict[str, Any]) -> Setting:
+    return Setting(
+        lab=raw["lab"],
+        network=IPv4Network(raw["network"]),
+        gateway=IPv4Address(raw["gateway"]),
+        pod_cidr=IPv4Network(raw["pod_cidr"]),
+        service_cidr=IPv4Network(raw["service_cidr"]),
+        cni=raw["cni"],
+        backend=raw["backend"],
+        proxy_mode=raw["proxy_mode"],
+        nodes={name: IPv4Address(at) for name, at in raw["nodes"].items()},
+    )
+
+
+def _dump(facts: Facts) -> dict[str, dict[str, Any]]:
+    return {name: asdict(output) for name, output in facts.outputs.items()}
+
+
+def _facts(place: str, raw: dict[str, Any]) -> Facts:
+    return Facts(place, {name: Output(**output) for name, output in raw.items()})
+
+
+class NodeReader(Protocol):
+    """What a snapshot needs of hoplab.hosts.Hosts."""
+
+    def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]: ...
+
+
+class ApiReader(Protocol):
+    """Fetches a path of the Kubernetes API as text."""
+
+    def __call__(self, path: str) -> Output: ...
+
+
+def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: ApiReader) -> Snapshot:
+    """Look at a running lab: one round trip per node, all nodes and the API at once."""
+    node_commands = {fact.name: fact.command for fact in discover("node")}
+    pod_commands = {fact.name: fact.command for fact in discover("pod")}
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)
+        answers = {fact.name: api(fact.command) for fact in discover("api")}
+        outputs = reading.result()
+    return Snapshot(
+        setting=setting,
+        versions=versions,
+        node_facts={
+            node: Facts(node, {key: output for key, output in found.items() if "/" not in key})
+            for node, found in outputs.items()
+        },
+        netns_facts={node: _by_namespace(node, found) for node, found in outputs.items()},
+        api=Facts("api", answers),
+    )
+
+
+def _by_namespace(node: str, outputs: Mapping[str, Output]) -> dict[str, Facts]:
+    """Keys like ``cni-1b4e.../routes`` taken apart."""
+    found: dict[str, dict[str, Output]] = {}
+    for key, output in outputs.items():
+        netns, slash, fact = key.rpartition("/")
+        if slash:
+            found.setdefault(netns, {})[fact] = output
+    return {netns: Facts(f"{node} {netns}", each) for netns, each in found.items()}
+
+
+def _given(value: Any, otherwise: str) -> Any:
+    if value is None:
+        raise LabError(otherwise, remedy="`./lab status` shows what Kubernetes knows of it")
+    return value

@@ -1,0 +1,120 @@
+"""``lab test``: the stages of the project's own test, in order, each with its title, time and output.
+
+It stops at the first stage that fails. The last line is the sum of what pytest counted in all stages:
+
+    N passed, N failed, N skipped
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hoplab.paths import PROJECT
+from hoplab.screen import clock
+
+BIN = Path(sys.executable).parent
+COUNTED = ("passed", "failed", "skipped")
+NO_TESTS = 5  # pytest's exit code when it collected nothing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command; its first word is a program of the virtual environment."""
+
+    title: str
+    command: tuple[str, ...]
+    slow: bool = False  # needs virtual machines
+    only_with: str = ""  # a pattern: skipped as long as no file of the project matches
+
+
+STAGES = (
+    Stage("ruff: lint", ("ruff", "check")),
+    Stage("ruff: format", ("ruff", "format", "--check")),
+    Stage("mypy: types", ("mypy",)),
+    Stage("import-linter: layers", ("lint-imports",)),
+    Stage("ansible-lint: roles", ("ansible-lint", "--offline", "-q"), only_with="playbooks/*.yml"),
+    Stage("pytest: unit tests", ("pytest", "tests/unit")),
+    Stage(
+        "pytest: real machines", ("pytest", "-v", "-s", "tests/system"), slow=True, only_with="tests/system/test_*.py"
+    ),
+)
+
+
+def run(*, fast: bool = False) -> int:
+    """Run the stages, without those that need machines when ``fast``; the exit code for the shell."""
+    return run_stages([stage for stage in STAGES if not (fast and stage.slow)], PROJECT)
+
+
+def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:
+    """Run these stages in the project; what they print goes through line by line."""
+    say = say or _say
+    total: Counter[str] = Counter()
+    times = []
+    failed = ""
+    for stage in stages:
+        if stage.only_with and not any(project.glob(stage.only_with)):
+            times.append(f"{stage.title}: nothing to do, there is no {stage.only_with}")
+            continue
+        say(f"=== {stage.title}")
+        began = time.monotonic()
+        code, counts = _run_stage(stage, project, say)
+        total += counts
+        taken = f"{stage.title}: {'ok' if code == 0 else 'failed'} in {clock(time.monotonic() - began)}"
+        say(f"=== {taken}")
+        times.append(taken)
+        if code != 0:
+            failed = stage.title
+            total["failed"] = max(total["failed"], 1)  # a failed stage is never "0 failed"
+            break
+    say("\n".join(["", *times]))
+    if failed:
+        say(f"stopped at: {failed}")
+    say(", ".join(f"{total[outcome]} {outcome}" for outcome in COUNTED))
+    return 1 if failed else 0
+
+
+def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str]]:
+    program, *arguments = stage.command
+    process = subprocess.Popen(
+        [str(BIN / program), *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', os.defpath)}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    last = ""
+    assert process.stdout is not None
+    with process, process.stdout:
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+            last = line if line.strip() else last
+    if program != "pytest":
+        return process.returncode, Counter()
+    code = 0 if process.returncode == NO_TESTS else process.returncode
+    return code, counted(last)
+
+
+def counted(line: str) -> Counter[str]:
+    """What pytest's last line counts; an error while setting a test up is a failure.
+
+    >>> counted("== 1 failed, 7 passed, 2 errors in 0.1s ==")
+    Counter({'passed': 7, 'failed': 3, 'skipped': 0})
+    """
+    words = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", line)}
+    failed = words.get("failed", 0) + words.get("error", 0) + words.get("errors", 0)
+    return Counter({"passed": words.get("passed", 0), "failed": failed, "skipped": words.get("skipped", 0)})
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

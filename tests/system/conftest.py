@@ -1,0 +1,115 @@
+"""The life of one real lab, told through its command line. The tests of this folder run in order, on one lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hoplab.host import netns
+from hoplab.paths import PROJECT, LabPaths
+
+LAB = "test"
+HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it does not time anything
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended."""
+
+    code: int
+    out: str
+
+    def json(self) -> Any:
+        """The JSON document that a verb with --json printed."""
+        return json.loads(self.out[self.out.index("{") :])
+
+
+@dataclass(frozen=True)
+class LabCommand:
+    """``./lab`` on the lab under test."""
+
+    logs: Path
+    paths: LabPaths
+
+    def __call__(self, *words: str, expect: int | None = 0, env: dict[str, str] | None = None) -> Ran:
+        """Run a verb to its end; standard output and error come back together and are kept as a log."""
+        with self._log(words).open("w+") as log:
+            print(f"$ ./lab {' '.join(words)}", file=sys.stderr, flush=True)
+            process = self._start(words, log.fileno(), env)
+            code = process.wait(timeout=HOUR)
+            log.seek(0)
+            ran = Ran(code, log.read())
+        if expect is not None:
+            assert ran.code == expect, f"./lab {' '.join(words)} ended with {ran.code}, not {expect}:\n{ran.out[-4000:]}"
+        return ran
+
+    def killed_when(self, reached: Callable[[], bool], *words: str, env: dict[str, str] | None = None) -> str:
+        """Start a verb and kill -9 its whole process group as soon as a condition holds; what it had printed."""
+        with self._log(words).open("w+") as log:
+            process = self._start(words, log.fileno(), env)
+            deadline = time.monotonic() + HOUR
+            while not reached():
+                if process.poll() is not None:
+                    log.seek(0)
+                    pytest.fail(f"./lab {' '.join(words)} ended ({process.returncode}) before it could be killed:\n{log.read()[-4000:]}")
+                assert time.monotonic() < deadline, "the moment to kill it never came"
+                select.select([], [], [], 0.1)  # between two looks at the condition
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            log.seek(0)
+            return log.read()
+
+    def _start(self, words: tuple[str, ...], log: int, env: dict[str, str] | None) -> subprocess.Popen[bytes]:
+        verb, *rest = words
+        command = [PROJECT / "lab", verb, "--lab", LAB, *rest]
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
+            cwd=PROJECT,
+            start_new_session=True,  # a process group of its own, so that killing it is like losing the terminal
+        )
+
+    def _log(self, words: tuple[str, ...]) -> Path:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        return self.logs / f"{len(list(self.logs.iterdir())):02d}-{words[0]}.log"
+
+
+@pytest.fixture(scope="session")
+def paths() -> LabPaths:
+    return LabPaths(LAB)
+
+
+@pytest.fixture(scope="session")
+def lab(paths: LabPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
+    """The command, on a lab that does not exist yet; whatever the tests leave is destroyed at the end."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: the system test makes network namespaces and virtual machines")
+    command = LabCommand(tmp_path_factory.mktemp("lab-logs"), paths)
+    command("destroy")
+    yield command
+    command("destroy")
+
+
+def virsh(paths: LabPaths, *words: str) -> str:
+    """virsh on the lab's private libvirt, for looking at it (and breaking it) from behind hoplab's back."""
+    uri = json.loads(paths.state.read_text())["libvirt_uri"]
+    return subprocess.run(["virsh", "-c", uri, *words], check=True, capture_output=True, text=True).stdout
+
+
+def processes_of(paths: LabPaths) -> list[int]:
+    """Processes that live in the lab's network namespace."""
+    return netns.processes(paths.netns) if netns.exists(paths.netns) else []

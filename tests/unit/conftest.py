@@ -1,0 +1,28 @@
+"""What unit tests share: golden files, and a time limit that keeps hypothesis from failing on a busy machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("unit", deadline=None, database=None, derandomize=True)
+settings.load_profile("unit")
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden() -> Callable[[str, str], None]:
+    """``golden("name.txt", text)`` compares with tests/unit/golden/name.txt; UPDATE_GOLDEN=1 writes it instead."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.write_text(text)
+        assert text == path.read_text(), f"{path} differs; if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
+
+    return compare
