@@ -22,9 +22,7 @@ class CloudInit:
     network_config: str
 
 
-def render(
-    node: NodePlan, network: NetworkPlan, *, user_public: str, host_private: str, host_public: str
-) -> CloudInit:
+def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_private: str, host_public: str) -> CloudInit:
     """The seed of one machine: its name, static address, user ``lab`` and the host key we made for it."""
     user_data = "#cloud-config\n" + _dump(
         {

@@ -1,4 +1,4 @@
-"""A hosted control plane: kubeadm's four static pods as native, supervised processes on the host end of the lab network.
+"""A hosted control plane: kubeadm's static pods as native, supervised processes on the host end of the lab network.
 
 kubeadm writes its files below ``<lab>/control-plane`` as if that were ``/`` (``kubeadm --rootfs``), so nothing of the
 workstation's own /etc/kubernetes is touched. The manifests are the single description: the command of each pod is what
@@ -31,7 +31,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
 from hoplab.errors import ClusterError
 from hoplab.host import netns
@@ -151,7 +151,7 @@ class HostedControlPlane:
         """Whether all four processes run."""
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
             states = {info["name"]: info["statename"] for info in supervisor.getAllProcessInfo()}
-            return all(states.get(name) == "RUNNING" for name in ORDER)
+            return all(states.get(name) in ("STARTING", "RUNNING") for name in ORDER)
         return False
 
     def _programs(self) -> list[Program]:

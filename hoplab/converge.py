@@ -65,21 +65,6 @@ def converge(
 
     May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
     """
-    return run_playbook("site.yml", plan, paths, netns, progress, full=full, tags=tags, cancelled=cancelled)
-
-
-def run_playbook(
-    playbook: str,
-    plan: LabPlan,
-    paths: LabPaths,
-    netns: str,
-    progress: Progress,
-    *,
-    full: bool = False,
-    tags: str | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> ConvergeResult:
-    """Run a playbook of the project on the lab's inventory."""
     paths.runner.mkdir(parents=True, exist_ok=True)
     paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
     events = Events(progress)
@@ -92,7 +77,7 @@ def run_playbook(
         run = ansible_runner.run(
             private_data_dir=str(paths.runner),
             project_dir=str(paths.project),
-            playbook=str(paths.project / "playbooks" / playbook),
+            playbook=str(paths.project / "playbooks/site.yml"),
             inventory=str(paths.inventory),
             extravars={"full": True} if full else {},
             cmdline=" ".join(options),

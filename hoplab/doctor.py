@@ -22,6 +22,7 @@ from rich.table import Table
 from hoplab.errors import HostError, LabError, Mistake, SpecError
 from hoplab.host.facts import HostFacts, host_facts
 from hoplab.host.machines import connected
+from hoplab.image import list_images
 from hoplab.paths import LabPaths, cache_dir
 from hoplab.spec import LabSpec, host_mistakes, load_spec
 
@@ -109,7 +110,7 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt)]),
         kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
         memory(facts),
-        disk("disk for images", cache_dir(), 0.0 if _has_images() else CACHE_GIB, facts),
+        disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
         disk("disk for machines", paths.project, LAB_GIB, facts),
     ]
 
@@ -155,9 +156,7 @@ def libvirt_answers(uri: str) -> Check:
         with connected(address) as connection:
             number = connection.getLibVersion()
     except libvirt.libvirtError as error:
-        remedy = (
-            "start it and join the group libvirt, or let the lab have its own: pulumi config set lab:libvirt private"
-        )
+        remedy = "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
         return Check("libvirt", False, f"{address}: {error}", remedy)
     return Check("libvirt", True, f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000} at {address}")
 
@@ -169,9 +168,8 @@ def kvm(device: Path, *, required: bool) -> Check:
     found = f"{device} may not be used by you" if device.exists() else f"no {device}"
     if not required:
         return Check("kvm", True, f"{found}; machines are emulated, about six times slower")
-    return Check(
-        "kvm", False, found, "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
-    )
+    remedy = "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
+    return Check("kvm", False, found, remedy)
 
 
 def memory(facts: HostFacts) -> Check:
@@ -190,10 +188,6 @@ def _host_mistakes(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Mis
     if paths.root.exists():
         facts = replace(facts, networks=tuple(each for each in facts.networks if each != spec.network))
     return host_mistakes(spec, facts)
-
-
-def _has_images() -> bool:
-    return any((cache_dir() / "images").glob("*"))
 
 
 def _check(name: str, ok: bool, found: str, remedy: str) -> Check:

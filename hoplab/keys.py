@@ -69,7 +69,7 @@ def _key_pair(path: Path, comment: str) -> HostKey:
     except ValueError as error:
         raise StateError(
             f"{path} can't be read as an SSH private key: {error}",
-            remedy=f"remove it to have a new one made; the lab's machines then have to be made again (`lab destroy`, `lab up`)",
+            remedy="remove it, then make the lab again: `lab destroy` and `lab up`",
         ) from error
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + f" {comment}"
     _write(path.with_name(path.name + ".pub"), public + "\n", 0o644)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,13 +18,17 @@ from hoplab.errors import LabError
 from hoplab.host import machines, netns
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.host.lock import held
+from hoplab.host.sweep import sweep
 from hoplab.infra.context import LabContext, resolve
+from hoplab.infra.lab import domain_name
 from hoplab.inventory import write_inventory
 from hoplab.paths import LabPaths
 from hoplab.progress import Progress
 from hoplab.screen import ScreenProgress
 from hoplab.spec import load_spec
 from hoplab.state import LabState
+
+BOOT_DEADLINE_S = 60.0  # on an idle machine with KVM a boot takes about 10 s; scaled by the measured speed
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,18 @@ def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False)
             return _converge_while_booting(context, paths, progress, full=full)
 
 
-def _record(context: LabContext, paths: LabPaths) -> LabState:
-    lab = state.lab_state(
+def _state(context: LabContext) -> LabState:
+    return state.lab_state(
         context.plan,
         libvirt_uri=context.uri,
         netns=context.netns,
         image=context.image.digest,
         image_bin=context.image.bin,
     )
+
+
+def _record(context: LabContext, paths: LabPaths) -> LabState:
+    lab = _state(context)
     state.save(lab, paths)
     write_inventory(
         context.plan,
@@ -105,14 +114,7 @@ def _converge_while_booting(
 
     def watch() -> None:
         try:
-            machines.watch_boot(
-                context.uri,
-                {machines.domain_name(plan.id, node.name): str(node.address) for node in plan.nodes},
-                console=paths.console,
-                netns=context.netns,
-                progress=progress,
-                accel=plan.accel,
-            )
+            _watch_boot(_state(context), paths, progress)
         except LabError as error:
             failed.append(error)
 
@@ -128,6 +130,28 @@ def _converge_while_booting(
     if failed:
         raise failed[0]
     return result
+
+
+def _watch_boot(lab: LabState, paths: LabPaths, progress: Progress) -> None:
+    """Wait until every machine's SSH server answers; BootError when one can't be brought that far."""
+    addresses = {node.name: node.address for node in lab.nodes}
+    machines.watch_boot(
+        lab.libvirt_uri,
+        {name: domain_name(lab.id, name) for name in addresses},
+        paths.console,
+        lambda name: _ssh_answers(addresses[name], lab.netns),
+        progress,
+        deadline_s=BOOT_DEADLINE_S * machines.speed(lab.accel),
+        qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else machines.SYSTEM_QEMU_LOGS,
+    )
+
+
+def _ssh_answers(address: str, namespace: str) -> bool:
+    """Whether the SSH server of a machine says its banner within a second."""
+    with contextlib.suppress(OSError), netns.entered(namespace):
+        with socket.create_connection((address, 22), timeout=1) as connection:
+            return connection.recv(4) == b"SSH-"
+    return False
 
 
 def status(paths: LabPaths) -> dict[str, Any]:
@@ -149,7 +173,7 @@ def status(paths: LabPaths) -> dict[str, Any]:
                 "name": node.name,
                 "role": node.role,
                 "address": node.address,
-                "machine": domains.get(machines.domain_name(lab.id, node.name), "absent" if running else "stopped"),
+                "machine": domains.get(domain_name(lab.id, node.name), "absent" if running else "stopped"),
                 "ready": seen.ready if seen else None,
                 "kubelet": seen.version if seen else None,
                 "podCIDR": seen.pod_cidr if seen else None,
@@ -177,7 +201,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
         private = PrivateLibvirt(paths)
         if not lab.netns or private.running():
             with ThreadPoolExecutor() as pool:
-                names = [machines.domain_name(lab.id, node.name) for node in lab.nodes]
+                names = [domain_name(lab.id, node.name) for node in lab.nodes]
                 for name, done in zip(names, pool.map(lambda n: machines.shutdown_domain(lab.libvirt_uri, n), names), strict=True):
                     if done:
                         progress.task(f"{name} is off")
@@ -199,12 +223,9 @@ def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
             machines.start_network(lab.libvirt_uri, lab.network)
             if lab.hosted:
                 HostedControlPlane(paths, lab.netns).start()
-            names = {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes}
-            for name in names:
-                machines.start_domain(lab.libvirt_uri, name)
-            machines.watch_boot(
-                lab.libvirt_uri, names, console=paths.console, netns=lab.netns, progress=progress, accel=lab.accel
-            )
+            for node in lab.nodes:
+                machines.start_domain(lab.libvirt_uri, domain_name(lab.id, node.name))
+            _watch_boot(lab, paths, progress)
         with progress.phase("usable"):
             cluster.wait_usable_nodes([node.name for node in lab.nodes], paths, lab.netns, progress)
     return lab
@@ -220,9 +241,6 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
         if uri:
             removed += _destroy_resources(paths, uri, progress)
         removed += private.stop()
-        removed += [f"process {pid}" for pid in netns.end_processes(paths.netns)]
-        if netns.delete(paths.netns):
-            removed.append(f"network namespace {paths.netns}")
         for path in (paths.inventory, paths.ssh_config):
             if path.exists():
                 path.unlink()
@@ -258,6 +276,6 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
                 removed.append(f"{change.type} {change.name}")
     except LabError as error:
         progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
-    return removed + machines.sweep(uri, paths.id)
+    return removed + sweep(uri, paths.id)
 
 

@@ -150,7 +150,7 @@ _TESTS: Mapping[str, Callable[[Option, Packet], bool]] = {
     "--dst-type": lambda option, packet: option.values[0] == "LOCAL" and packet.dst_is_local,
     "--ctstate": lambda option, packet: packet.state in option.values[0].split(","),
 }
-_SILENT = frozenset({"-m", "--comment"})  # they name a module or say something, and decide nothing
+_SILENT = frozenset({"-m", "--comment", "--nfacct-name"})  # they name a module, say something or count: decide nothing
 
 
 def _marked(rule: Rule, mark: int) -> int:

@@ -498,7 +498,7 @@ def _range_mistakes(spec: LabSpec, read: _Reader) -> list[Mistake]:
             mistakes.append(Mistake(path, wrong, f"ranges that are apart, for instance {free}"))
     if "nodes.workers" not in read.wrong:
         mistakes += _small_ranges(spec, ranges)
-    if "serviceCIDR" in ranges and not 12 <= spec.service_cidr.prefixlen <= 27:  # noqa: PLR2004 -- the API server's limits
+    if "serviceCIDR" in ranges and not 12 <= spec.service_cidr.prefixlen <= 27:  # the API server's limits
         wrong = f"{spec.service_cidr} has a prefix length of {spec.service_cidr.prefixlen}"
         mistakes.append(Mistake("serviceCIDR", wrong, "a prefix length from 12 to 27"))
     return mistakes
@@ -559,7 +559,7 @@ def _kind(value: object) -> str:
     """What a value is, in words: "the list [1, 2]"."""
     names = {list: "a list", dict: "a mapping", bool: "a yes or no", str: "a text", int: "a number", float: "a number"}
     text = str(value) if not isinstance(value, bool) else str(value).lower()
-    return f"{names.get(type(value), 'something else')} ({text if len(text) <= 30 else text[:27] + '...'})"  # noqa: PLR2004
+    return f"{names.get(type(value), 'something else')} ({text if len(text) <= 30 else text[:27] + '...'})"
 
 
 def _one_of(allowed: Collection[str]) -> str:

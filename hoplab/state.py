@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hoplab.errors import StateError
 from hoplab.paths import LabPaths
@@ -31,8 +31,8 @@ class LabState:
     id: str
     libvirt_uri: str  # resolved, e.g. "qemu+unix:///system?socket=/run/hoplab/<id>/..." for a private libvirt
     netns: str  # "" unless libvirt is private
-    accel: str
-    placement: str
+    accel: Literal["kvm", "tcg"]
+    placement: Literal["vm", "hosted"]
     gateway: str  # the host end of the lab network
     network: str  # libvirt's name of the lab network
     image: str  # digest of the node image

@@ -70,7 +70,6 @@ class Deployment:
         self.progress = progress
         self.dry_run = dry_run
         self.changes: list[Change] = []
-        self._before = list(journal.resources.values())
         self._seen: set[str] = set()
         self._cleared: dict[str, str] = {}  # URN -> why it was deleted to make way, and is to be made again
         self._renewed: set[str] = set()  # objects behind these URNs are new in this run
@@ -90,7 +89,8 @@ class Deployment:
     def register(self, wanted: Registration) -> Registered:
         if wanted.urn in self._seen:
             raise EngineError(
-                f"the program has two resources of type {wanted.type} named {wanted.name!r}", remedy="rename one of them"
+                f"the program has two resources of type {wanted.type} named {wanted.name!r}",
+                remedy="rename one of them",
             )
         self._seen.add(wanted.urn)
         if not wanted.custom:
@@ -198,7 +198,7 @@ class Deployment:
         """What uses a resource, directly or not: the last made first."""
         urns = {resource.urn}
         found: list[Resource] = []
-        for other in self.journal.resources.values():
+        for other in self.journal.ordered():
             if other.custom and other.built_on(urns):
                 urns.add(other.urn)
                 found.append(other)
@@ -206,7 +206,7 @@ class Deployment:
 
     def delete_leftovers(self) -> None:
         """Delete what the program no longer registers, and what was replaced: the last made first."""
-        gone = [*self.journal.condemned, *(old for old in self._before if old.urn not in self._seen)]
+        gone = [*self.journal.condemned, *(old for old in self.journal.ordered() if old.urn not in self._seen)]
         for resource in reversed(gone):
             if resource.custom and resource.type != schema.PROVIDER and resource not in self.journal.condemned:
                 self._change("delete", resource)
@@ -215,7 +215,7 @@ class Deployment:
 
     def delete_all(self) -> None:
         """Delete everything the journal knows, the last made first."""
-        for resource in reversed([*self.journal.condemned, *self.journal.resources.values()]):
+        for resource in reversed([*self.journal.condemned, *self.journal.ordered()]):
             if resource.custom and resource.type != schema.PROVIDER:
                 self._change("delete", resource)
             self._delete(resource)

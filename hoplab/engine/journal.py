@@ -1,10 +1,11 @@
-"""The embedded engine's memory: every resource it made, in the order they were made, on disk after every step."""
+"""The embedded engine's memory: every resource it made, on disk after every step."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class Resource:
     dependencies: tuple[str, ...] = ()
     property_dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def needs(self) -> set[str]:
+        """URNs of what has to exist as long as this does."""
+        return {self.parent, self.provider.rpartition("::")[0], *self.dependencies} - {""}
+
     def built_on(self, urns: set[str]) -> bool:
         """Whether one of its properties comes from one of these resources."""
         return any(not urns.isdisjoint(sources) for sources in self.property_dependencies.values())
@@ -42,7 +48,7 @@ class Journal:
     def __init__(self, path: Path, lab_id: str) -> None:
         self.path = path
         self.lab_id = lab_id
-        self.resources: dict[str, Resource] = {}  # by URN; what a resource depends on comes before it
+        self.resources: dict[str, Resource] = {}  # by URN
         self.condemned: list[Resource] = []  # replaced, to be deleted once nothing uses them any more
         self.outputs: dict[str, Any] | None = None
         self._written = ""
@@ -79,9 +85,13 @@ class Journal:
         journal._written = text
         return journal
 
+    def ordered(self) -> list[Resource]:
+        """All resources, each after what it depends on."""
+        graph = {resource.urn: resource.needs for resource in self.resources.values()}
+        return [self.resources[urn] for urn in TopologicalSorter(graph).static_order() if urn in self.resources]
+
     def put(self, resource: Resource) -> None:
-        """Add a resource after all others, or bring it up to date and move it there."""
-        self.resources.pop(resource.urn, None)
+        """Add a resource, or bring it up to date."""
         self.resources[resource.urn] = resource
         self.write()
 
@@ -138,7 +148,9 @@ class Journal:
         kept = f"; the version before it is {self.previous}" if self.previous.exists() else ""
         remedy = f"`lab destroy --lab {self.lab_id.rpartition('-')[0]}` removes the lab by name"
         if self.previous.exists():
-            remedy = f"put the previous version in its place (mv {self.previous} {self.path}) and run `lab up`, or {remedy}"
+            remedy = (
+                f"put the previous version in its place (mv {self.previous} {self.path}) and run `lab up`, or {remedy}"
+            )
         return StateError(f"{self.path} {why}{kept}", remedy=remedy)
 
 

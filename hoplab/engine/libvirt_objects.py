@@ -144,7 +144,7 @@ class Volumes(_Fixed):
     def create(self, inputs: Inputs, progress: Progress) -> Made:
         pool = self.connection.storagePoolLookupByName(inputs["pool"])
         if "source" in inputs:
-            volume = upload(self.connection, pool, inputs["name"], Path(inputs["source"]), inputs["format"], progress)
+            volume = self._upload(pool, inputs["name"], Path(inputs["source"]), inputs["format"], progress)
         else:
             volume = self._overlay(pool, inputs)
         return Made(volume.key(), {"size": volume.info()[1]})
@@ -166,6 +166,42 @@ class Volumes(_Fixed):
         if volume is not None:
             volume.delete()
 
+    def _upload(
+        self, pool: libvirt.virStoragePool, name: str, source: Path, format: str, progress: Progress
+    ) -> libvirt.virStorageVol:
+        """A new volume with the content of a file; none when it could not be filled."""
+        size = source.stat().st_size
+        free = pool.info()[3]
+        if free < size + MARGIN:
+            raise _disk_full(name, size, free)
+        volume = pool.createXML(xml.volume(name, capacity=size, format=format))
+        stream = self.connection.newStream()
+        sent = 0
+
+        def read(_stream: libvirt.virStream, amount: int, descriptor: int) -> bytes:
+            nonlocal sent
+            chunk = os.read(descriptor, amount)
+            before, sent = sent, sent + len(chunk)
+            if size > MARGIN and before * 20 // size != sent * 20 // size:
+                progress.task(f"uploading {name}: {100 * sent // size} %")
+            return chunk
+
+        try:
+            with source.open("rb") as file:
+                volume.upload(stream, 0, size)
+                stream.sendAll(read, file.fileno())
+                stream.finish()
+            pool.refresh()
+        except BaseException as error:
+            with suppress(libvirt.libvirtError):
+                stream.abort()
+            with suppress(libvirt.libvirtError):
+                volume.delete()
+            if isinstance(error, libvirt.libvirtError) and "No space left" in str(error):
+                raise _disk_full(name, size, pool.info()[3]) from error
+            raise
+        return pool.storageVolLookupByName(name)
+
 
 class Seeds(Volumes):
     """cloud-init's seed: an ISO image with three files. The id is "<volume id>;<random>", as the provider's."""
@@ -175,17 +211,17 @@ class Seeds(Volumes):
         return f"{key};" if key else ""
 
     def trouble(self, id: str, inputs: Inputs) -> str:
-        return super().trouble(id.split(";")[0], inputs)
+        return super().trouble(id.partition(";")[0], inputs)
 
     def create(self, inputs: Inputs, progress: Progress) -> Made:
         pool = self.connection.storagePoolLookupByName(inputs["pool"])
         with tempfile.TemporaryDirectory(prefix="hoplab-seed-") as folder:
             image = make_iso(Path(folder), inputs)
-            volume = upload(self.connection, pool, inputs["name"], image, "raw", progress)
+            volume = self._upload(pool, inputs["name"], image, "raw", progress)
         return Made(f"{volume.key()};{uuid4()}", {})
 
     def delete(self, id: str, inputs: Inputs) -> None:
-        super().delete(id.split(";")[0], inputs)
+        super().delete(id.partition(";")[0], inputs)
 
 
 class Networks:
@@ -229,7 +265,9 @@ class Networks:
         for address in [address for address in there if there[address] != wanted.get(address)]:
             self._update_dns(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, xml.dns_host(address))
         for address in [address for address in wanted if there.get(address) != wanted[address]]:
-            self._update_dns(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, xml.dns_host(address, wanted[address]))
+            self._update_dns(
+                network, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, xml.dns_host(address, wanted[address])
+            )
         return {}
 
     @staticmethod
@@ -316,43 +354,6 @@ DRIVERS: Mapping[str, Any] = {
 }
 
 
-def upload(
-    connection: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, source: Path, format: str, progress: Progress
-) -> libvirt.virStorageVol:
-    """A new volume with the content of a file; none when it could not be filled."""
-    size = source.stat().st_size
-    free = pool.info()[3]
-    if free < size + MARGIN:
-        raise _disk_full(name, size, free)
-    volume = pool.createXML(xml.volume(name, capacity=size, format=format))
-    stream = connection.newStream()
-    sent = 0
-
-    def read(_stream: libvirt.virStream, amount: int, descriptor: int) -> bytes:
-        nonlocal sent
-        chunk = os.read(descriptor, amount)
-        before, sent = sent, sent + len(chunk)
-        if size > MARGIN and before * 20 // size != sent * 20 // size:
-            progress.task(f"uploading {name}: {100 * sent // size} %")
-        return chunk
-
-    try:
-        with source.open("rb") as file:
-            volume.upload(stream, 0, size)
-            stream.sendAll(read, file.fileno())
-            stream.finish()
-        pool.refresh()
-    except BaseException as error:
-        with suppress(libvirt.libvirtError):
-            stream.abort()
-        with suppress(libvirt.libvirtError):
-            volume.delete()
-        if isinstance(error, libvirt.libvirtError) and "No space left" in str(error):
-            raise _disk_full(name, size, pool.info()[3]) from error
-        raise
-    return pool.storageVolLookupByName(name)
-
-
 def make_iso(folder: Path, inputs: Inputs) -> Path:
     """The ISO image that cloud-init's NoCloud recognises by its label."""
     files = {"user-data": "userData", "meta-data": "metaData", "network-config": "networkConfig"}
@@ -373,7 +374,9 @@ def make_iso(folder: Path, inputs: Inputs) -> Path:
 
 def _disk_full(name: str, needed: int, free: int) -> EngineError:
     mebibytes = f"{needed / 2**20:.0f} MiB needed and {MARGIN // 2**20} MiB to spare, {free / 2**20:.0f} MiB free"
-    return EngineError(f"not enough disk space for volume {name}: {mebibytes}", remedy="free some space, then run it again")
+    return EngineError(
+        f"not enough disk space for volume {name}: {mebibytes}", remedy="free some space, then run it again"
+    )
 
 
 def _undefine(domain: libvirt.virDomain) -> None:

@@ -155,7 +155,9 @@ def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: 
 
 def cmdline(groups: Sequence[Mapping[str, str]]) -> str:
     """The kernel command line, its arguments in alphabetical order like the provider's."""
-    return " ".join(sorted(value if key == "_" else f"{key}={value}" for group in groups for key, value in group.items()))
+    return " ".join(
+        sorted(value if key == "_" else f"{key}={value}" for group in groups for key, value in group.items())
+    )
 
 
 def _disk(devices: ET.Element, index: int, disk: DiskVolume) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pulumi.runtime
-from google.protobuf import empty_pb2, json_format, struct_pb2
+from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]  # has no types
 from pulumi.runtime import rpc
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 from pulumi.runtime.settings import Settings
@@ -81,7 +81,7 @@ def run_program(program: Path, stack: str, registrar: Registrar, progress: Progr
     def main() -> None:
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # as the SDK's own reset does
         pulumi.runtime.configure(settings)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # failed siblings of the first error: said once is enough
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # one error is said once, not by each of its dependents
         asyncio.run(_in_stack(program, monitor))
 
     try:
@@ -125,9 +125,7 @@ class Monitor:
     def SignalAndWaitForShutdown(self, _: object) -> empty_pb2.Empty:
         return empty_pb2.Empty()
 
-    def RegisterResource(
-        self, request: resource_pb2.RegisterResourceRequest
-    ) -> resource_pb2.RegisterResourceResponse:
+    def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
         with self._lock:
             if self._closed:
                 raise EngineError("stopped after an earlier error")

@@ -94,7 +94,7 @@ def _check(type: str, name: str, path: str, value: Any, shape: Shape) -> None:
                     f"the embedded engine does not know the property {inner} of {short(type)} {name!r}",
                     remedy="leave the property out, or install the Pulumi CLI",
                 )
-            _check(type, name, inner, item, shape.get(key, shape.get(None)))
+            _check(type, name, inner, item, shape[key] if key in shape else shape[None])
     elif isinstance(shape, list | dict) or not isinstance(value, shape) or (shape is int and isinstance(value, bool)):
         raise EngineError(
             f"{short(type)} {name!r}: property {path} is {value!r}, which is not what the embedded engine takes there",

@@ -12,19 +12,16 @@ namespace, without the host's cgroups.
 from __future__ import annotations
 
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import libvirt
 
 from hoplab.errors import HostError
-from hoplab.host import mounts, netns
+from hoplab.host import mounts, netns, processes
 from hoplab.host.machines import connected
 from hoplab.paths import LabPaths
 
@@ -32,7 +29,6 @@ TOOLS = {"libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system
 TOOLS |= {"ip": "iproute2", "iptables": "iptables"}
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_DEADLINE_S = 60  # measured: 0.5 s; a host busy with an image build takes several
-END_DEADLINE_S = 10
 
 # The socket's directory is root's alone; polkit would need the host's message bus.
 LIBVIRTD_CONF = """\
@@ -101,7 +97,7 @@ class PrivateLibvirt:
         Definitions and disks stay: ``start`` finds the same domains and networks, shut off.
         """
         removed = self._end_libvirtd()
-        removed += end_processes([pid for pid in netns.processes(self.paths.netns) if pid != os.getpid()])
+        removed += netns.end_processes(self.paths.netns)
         if netns.delete(self.paths.netns):
             removed.append(f"network namespace {self.paths.netns}")
         if self.paths.run.exists():
@@ -177,54 +173,7 @@ class PrivateLibvirt:
         """End the libvirtd of the pid file, if it is this lab's."""
         try:
             pid = int(self._pid_file.read_text())
-            ours = str(self._pid_file) in _command_line(pid)  # after a reboot the number may be someone else's
+            ours = str(self._pid_file) in processes.command_line(pid)  # after a reboot the number may be someone else's
         except (FileNotFoundError, ValueError):
             return []
-        return end_processes([pid]) if ours else []
-
-
-def end_processes(pids: list[int]) -> list[str]:
-    """End processes: SIGTERM, and SIGKILL after ten seconds; what they were ("dnsmasq (pid 4711)")."""
-    ended: list[str] = []
-    left: dict[int, int] = {}  # pidfd -> pid
-    poll = select.poll()
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            what = f"{_name(pid)} (pid {pid})"
-            descriptor = os.pidfd_open(pid)
-            left[descriptor] = pid
-            poll.register(descriptor, select.POLLIN)  # readable once the process has ended
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-            ended.append(what)
-    for last_resort in (False, True):
-        deadline = time.monotonic() + END_DEADLINE_S
-        while left and (remaining := deadline - time.monotonic()) > 0:
-            for descriptor, _ in poll.poll(remaining * 1000):
-                poll.unregister(descriptor)
-                os.close(descriptor)
-                del left[descriptor]
-        if left and last_resort:
-            raise HostError(
-                f"processes did not end: {', '.join(f'{_name(pid)} (pid {pid})' for pid in left.values())}",
-                remedy="they hang in the kernel (state D in `ps`): look at `dmesg`; only a reboot ends them",
-            )
-        for descriptor in left:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    return ended
-
-
-def _command_line(pid: int) -> list[str]:
-    """The words of a process's command line, none when it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _name(pid: int) -> str:
-    """ "dnsmasq", or "qemu-system-x86_64 worker1" for a machine."""
-    words = _command_line(pid)
-    program = Path(words[0]).name if words else "process"
-    guest = [word.removeprefix("guest=").split(",")[0] for word in words if word.startswith("guest=")]
-    return " ".join([program, *guest])
+        return processes.end([pid]) if ours else []

@@ -8,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,14 +18,14 @@ from hoplab.errors import BusyError
 
 @contextmanager
 def held(path: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock for the body; ``what`` is the thing worked on ("lab dev").
+    """Hold the lock ``<lab>.lock`` for the body; ``what`` is the command that does, as its user knows it ("lab up").
 
     While another command holds it: ``BusyError`` naming that command, or, given ``wait`` (``progress.note``), say so
     once and wait for it to end.
     """
-    descriptor = _take(path, what, wait)
+    descriptor = _take(path, wait)
     try:
-        holder = {"pid": os.getpid(), "command": _command(), "since": datetime.now().strftime("%H:%M:%S")}
+        holder = {"pid": os.getpid(), "command": what, "since": datetime.now().strftime("%H:%M:%S")}
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
@@ -35,25 +33,32 @@ def held(path: Path, what: str, *, wait: Callable[[str], None] | None = None) ->
         os.close(descriptor)
 
 
-def _take(path: Path, what: str, wait: Callable[[str], None] | None) -> int:
+def _take(path: Path, wait: Callable[[str], None] | None) -> int:
     """An open, locked descriptor of the file that is at ``path`` now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            busy = f"{what} is being worked on by {_holder(descriptor)}"
-            if wait is None:
-                os.close(descriptor)
-                raise BusyError(busy, remedy="try again when it has ended") from None
-            wait(f"{busy}; waiting for it to end")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                os.ftruncate(descriptor, 0)
-                return descriptor
+            _lock(descriptor, path.stem, wait)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    os.ftruncate(descriptor, 0)
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)  # its last holder removed the file we waited for: take the one that is there now
+
+
+def _lock(descriptor: int, name: str, wait: Callable[[str], None] | None) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        busy = f"{name} is being worked on by {_holder(descriptor)}"
+        if wait is None:
+            raise BusyError(busy, remedy="try again when it has ended") from None
+        wait(f"{busy}; waiting for it to end")
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _holder(descriptor: int) -> str:
@@ -63,9 +68,3 @@ def _holder(descriptor: int) -> str:
         return f"`{holder['command']}` (pid {holder['pid']}) since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "another command"  # which has the lock, and has not written its name yet
-
-
-def _command() -> str:
-    """This process as its user typed it: "lab up --lab dev"."""
-    program = Path(sys.argv[0]).name
-    return shlex.join(["lab" if program == "__main__.py" else program, *sys.argv[1:]])

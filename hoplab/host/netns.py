@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hoplab.errors import HostError
+from hoplab.host import processes as process
 
 NAMED = Path("/run/netns")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -55,6 +56,11 @@ def processes(name: str) -> list[int]:
     return sorted(int(pid) for pid in _ip("netns", "pids", name).split())
 
 
+def end_processes(name: str) -> list[str]:
+    """End every process that lives in the namespace, this one excepted; what they were ("dnsmasq (pid 4711)")."""
+    return process.end(pid for pid in processes(name) if pid != os.getpid())
+
+
 @contextmanager
 def entered(name: str) -> Iterator[None]:
     """Run the body in the namespace, this thread only; "" stays where it is."""
@@ -62,7 +68,7 @@ def entered(name: str) -> Iterator[None]:
         yield
         return
     if not exists(name):
-        raise HostError(f"there is no network namespace {name}", remedy="bring the lab up, or start it: ./lab start")
+        raise HostError(f"there is no network namespace {name}", remedy="start the lab: ./lab start")
     with Path("/proc/thread-self/ns/net").open() as before, (NAMED / name).open() as target:
         _setns(target.fileno())
         try:
@@ -86,6 +92,6 @@ def _ip(*arguments: str) -> str:
         raise HostError("the command `ip` is missing", remedy="apt-get install iproute2")
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        remedy = "run as root: sudo ./lab ..." if os.geteuid() != 0 else "see what it says; ./lab doctor checks the host"
+        remedy = "run as root: sudo ./lab ..." if os.geteuid() != 0 else "see ./lab doctor"
         raise HostError(f"`ip {' '.join(arguments)}` failed: {done.stderr.strip()}", remedy=remedy)
     return done.stdout

@@ -9,7 +9,6 @@ tells it to people.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ from hoplab.image.components import Components, components
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.progress import Progress
 
-# What the kernel is told at boot. mitigations=off and no ASLR of the kernel: the machines run only what the lab brings, and
-# an emulated CPU pays for both at every switch. apparmor=0: nothing in the image has profiles. A writable root and no
-# fsck: the file system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
+# What the kernel is told at boot. mitigations=off and no ASLR of the kernel: the machines run only what the lab brings,
+# and an emulated CPU pays for both at every switch. apparmor=0: nothing in the image has profiles. A writable root and
+# no fsck: the file system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
 KERNEL_CMDLINE = (
     "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off nokaslr apparmor=0"
     " audit=0 nowatchdog rcupdate.rcu_expedited=1 loglevel=4 panic=-1"
@@ -89,7 +88,8 @@ def ensure_image(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str =
         for name, system in table.debian.items():
             stages[f"debian.{name}"] = debian.build(system, store, progress, mirror)
         stages["containers"] = containers.build(table.images, stages, store, progress)
-        built = disk.build(accel, disk.key(accel, stages), stages, table.versions(), store, progress)
+        order = disk.Order(accel, disk.key(accel, stages), stages, table.versions())
+        built = disk.build(order, store, progress)
     return _image(store, built.directory)
 
 
@@ -115,7 +115,7 @@ def prune_images(keep: set[str]) -> list[str]:
                 size = sum(file.stat().st_size for file in directory.rglob("*") if file.stat().st_nlink == 1)
                 # Renamed first: a removal that is interrupted must not leave half a stage under its name.
                 store.work.mkdir(exist_ok=True)
-                remove_tree(shutil.move(directory, store.work / f"removed-{directory.name}"))
+                remove_tree(directory.rename(store.work / f"removed-{directory.name}"))
                 removed.append(f"{directory.name} ({size / 2**20:.0f} MiB)")
     return removed
 

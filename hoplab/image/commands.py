@@ -75,4 +75,5 @@ def run(
     output = "\n".join(last)
     if "No space left on device" in output or "Disk quota exceeded" in output:
         raise OSError(errno.ENOSPC, f"{what}: {output}")
-    raise ImageError(f"{what} failed (exit status {status}):\n{output}", remedy=f"the whole output is in {log}", log=str(log))
+    message = f"{what} failed (exit status {status}):\n{output}"
+    raise ImageError(message, remedy=f"the whole output is in {log}", log=str(log))

@@ -57,9 +57,7 @@ class Components:
 
     def versions(self) -> dict[str, str]:
         """Component -> version, for people and for the spec's list of supported versions."""
-        return {name: component.version for name, component in self.go.items()} | {
-            "debian": self.debian["node"].suite
-        }
+        return {name: component.version for name, component in self.go.items()} | {"debian": self.debian["node"].suite}
 
 
 def parse(text: str, folder: Path) -> Components:

@@ -28,9 +28,7 @@ def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
     return digest([dataclasses.astuple(image) for image in images], contents, file_digest(Path(oci.__file__)))
 
 
-def build(
-    images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress
-) -> Stage:
+def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:
     """The archive with all images, made now or earlier; ``stages`` by "go.<component>" and "debian.<system>"."""
 
     def write(output: Path) -> dict[str, Any]:
@@ -87,15 +85,13 @@ wait $pid || true
 """
 
 
-def bake(archive: Path, programs: Path, root: Path, work: Path, log: Path, progress: Progress) -> None:
+def bake(archive: Path, programs: Path, root: Path, scratch: Path, log: Path) -> None:
     """Import the archive into the containerd of the root file system ``root``, with a private containerd on this host.
 
     On an emulated machine the same import takes minutes instead of seconds. It runs in namespaces of its own, so the
     overlay mounts it makes while unpacking are nowhere else to be seen, and go with it.
     """
-    progress.task("importing container images into the node's containerd")
     target = root / "var/lib/containerd"
-    scratch = work / "containerd"
     scratch.mkdir()
     arguments = [programs / "containerd", programs / "ctr", target, scratch, archive]
     run(isolated(["sh", "-c", IMPORT, "sh", *map(str, arguments)]), "importing container images", log)

@@ -20,8 +20,8 @@ INITRD = "initrd.img"
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 
-# The root is a whole virtio disk with ext4, which the kernel has built in: the initrd needs one module and no shell tools.
-# A small one is unpacked in a moment, which counts where the CPU is emulated.
+# The root is a whole virtio disk with ext4, which the kernel has built in: the initrd needs one module and no shell
+# tools. A small one is unpacked in a moment, which counts where the CPU is emulated.
 INITRAMFS_CONF = "MODULES=list\nBUSYBOX=n\nKEYMAP=n\nCOMPRESS=lz4\n"
 INITRAMFS_MODULES = "virtio_blk\n"
 

@@ -1,4 +1,4 @@
-"""The node's disk: Debian's root file system, made a node by the project's own roles, with its container images in it."""
+"""The node's disk: Debian's root file system, made a node by the project's roles, with its container images in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ PROFILES = PROJECT / "playbooks" / "profiles"
 CNI = ("cni-plugins", "flannel-cni")  # components whose programs go to the nodes' /opt/cni/bin
 # No lazy initialisation: the first boot must not spend an emulated CPU on zeroing inode tables. The journal and the
 # number of inodes are those of a small disk.
-MKE2FS = ("mke2fs", "-q", "-t", "ext4", "-L", "root", "-i", "32768", "-J", "size=64", "-m", "1")
-MKE2FS += ("-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-O", "^orphan_file")
+MKE2FS = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-i", "32768", "-J", "size=64", "-m", "1"]
+MKE2FS += ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
 TASK = re.compile(r"^TASK \[(?P<name>.+)\]")
 
 
@@ -40,35 +41,43 @@ def key(accel: str, stages: Mapping[str, Stage]) -> str:
     return digest(accel, contents, tree_digest(sources, PROJECT), code)
 
 
-def build(
-    accel: str, key: str, stages: Mapping[str, Stage], versions: dict[str, str], store: Store, progress: Progress
-) -> Stage:
+@dataclass(frozen=True)
+class Order:
+    """What is to be built."""
+
+    accel: str
+    key: str
+    stages: Mapping[str, Stage]
+    versions: dict[str, str]
+
+
+def build(order: Order, store: Store, progress: Progress) -> Stage:
     """The finished image: disk, kernel, initrd, and the folder with the programs, made now or earlier."""
 
     def make(output: Path) -> dict[str, Any]:
-        name = f"node-{accel}"
-        log = store.log(name)
+        log = store.log(f"node-{order.accel}")
         log.unlink(missing_ok=True)
-        work = output.parent
-        root = work / "root"
-        _link_programs(stages, output / BIN)
+        root = output.parent / "root"
+        system = order.stages["debian.node"].directory
+        _link_programs(order.stages, output / BIN)
         for file in (KERNEL, INITRD):
-            os.link(stages["debian.node"].directory / file, output / file)
+            os.link(system / file, output / file)
         progress.task("unpacking the root file system")
-        _unpack(stages["debian.node"].directory / ROOT_TAR, root, log)
-        _play(root, accel, key, output / BIN, versions, log, progress)
-        archive = stages["containers"].directory / containers.ARCHIVE
-        containers.bake(archive, output / BIN, root, work, log, progress)
+        _unpack(system / ROOT_TAR, root, log)
+        _play(root, _variables(order, output / BIN), log, progress)
+        progress.task("importing container images into the node's containerd")
+        archive = order.stages["containers"].directory / containers.ARCHIVE
+        containers.bake(archive, output / BIN, root, output.parent / "containerd", log)
         progress.task("making the disk")
-        _write_disk(root, work / "disk.raw", output / DISK, log)
+        _write_disk(root, output.parent / "disk.raw", output / DISK, log)
         return {
-            "accel": accel,
+            "accel": order.accel,
             "size_gib": SIZE_GIB,
-            "versions": versions,
-            "stages": sorted(stage.name for stage in stages.values()),
+            "versions": order.versions,
+            "stages": sorted(stage.name for stage in order.stages.values()),
         }
 
-    return store.make("node", key, make, space_gib=SPACE_GIB)
+    return store.make("node", order.key, make, space_gib=SPACE_GIB)
 
 
 def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
@@ -92,18 +101,20 @@ def _unpack(tar: Path, root: Path, log: Path) -> None:
     run(argv, "unpacking the root file system", log)
 
 
-def _play(
-    root: Path, accel: str, key: str, programs: Path, versions: dict[str, str], log: Path, progress: Progress
-) -> None:
-    """Run the playbook on the root file system, over Ansible's chroot connection."""
-    variables = {
-        "accel": accel,
-        "image_digest": key,
+def _variables(order: Order, programs: Path) -> dict[str, Any]:
+    """What the playbook is told: playbooks/image.yml and the profiles read these."""
+    return {
+        "accel": order.accel,
+        "image_digest": order.key,
         "image_programs": str(programs),
-        "image_versions": versions,
+        "image_versions": order.versions,
         "ansible_connection": "community.general.chroot",
         "ansible_python_interpreter": "/usr/bin/python3",
     }
+
+
+def _play(root: Path, variables: Mapping[str, Any], log: Path, progress: Progress) -> None:
+    """Run the playbook on the root file system, over Ansible's chroot connection."""
     environment = {
         "ANSIBLE_ROLES_PATH": str(PROJECT / "roles"),
         "ANSIBLE_CONFIG": "/dev/null",  # nobody's own settings
@@ -131,5 +142,3 @@ def _write_disk(root: Path, raw: Path, disk: Path, log: Path) -> None:
         file.truncate(SIZE_GIB * 2**30)
     run([*MKE2FS, "-d", str(root), str(raw)], "making the file system", log)
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(disk)], "converting the disk", log)
-
-

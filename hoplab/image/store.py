@@ -1,9 +1,9 @@
 """Stages on disk: each is a folder named by the digest of what it was asked to be, and is there whole or not at all.
 
-    <cache>/image/lock                 held while anything is built or removed; says by whom
-    <cache>/image/work/<pid>-<stage>/  being made; moved into place when done, removed by the next build if its maker died
-    <cache>/image/stages/<stage>-<key> done: files and manifest.json (what was asked, and a digest of what came of it)
-    <cache>/image/logs/<stage>.log     the output of the commands that made it
+<cache>/image/lock                 held while anything is built or removed; says by whom
+<cache>/image/work/<pid>-<stage>/  being made; moved into place when done, or removed by the next build
+<cache>/image/stages/<stage>-<key> done: files and manifest.json (what was asked, and a digest of what came of it)
+<cache>/image/logs/<stage>.log     the output of the commands that made it
 """
 
 from __future__ import annotations
@@ -78,9 +78,7 @@ class Store:
             return None
         return Stage(directory.name, directory, manifest["content"])
 
-    def make(
-        self, name: str, key: str, build: Callable[[Path], dict[str, Any]], *, space_gib: float
-    ) -> Stage:
+    def make(self, name: str, key: str, build: Callable[[Path], dict[str, Any]], *, space_gib: float) -> Stage:
         """A stage made earlier, or made now by ``build``, which fills a folder and returns facts for the manifest.
 
         The lock must be held. The folder appears under its name in one step, so that a build that is killed at any

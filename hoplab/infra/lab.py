@@ -10,15 +10,11 @@ import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from hoplab.cloudinit import CloudInit, render
+from hoplab.host.machines import domain_name as domain_name
 from hoplab.infra import libvirt
 from hoplab.infra.context import LabContext
 from hoplab.paths import LabPaths
 from hoplab.plan import NetworkPlan, NodePlan
-
-
-def domain_name(lab_id: str, node: str) -> str:
-    """libvirt's name of a machine: unique on a host that runs several labs."""
-    return f"hoplab-{lab_id}-{node}"
 
 
 class LabNetwork(ComponentResource):
@@ -27,7 +23,9 @@ class LabNetwork(ComponentResource):
     id_: Output[str]
     name: Output[str]
 
-    def __init__(self, name: str, plan: NetworkPlan, hosts: dict[str, str], opts: ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, plan: NetworkPlan, hosts: dict[str, str], opts: ResourceOptions | None = None
+    ) -> None:
         super().__init__("hoplab:lab:LabNetwork", name, {}, opts)
         network = libvirt.nat_network(
             name,
@@ -154,7 +152,9 @@ class Lab(ComponentResource):
     def __init__(self, name: str, args: LabArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("hoplab:lab:Lab", name, {}, opts)
         context, plan = args.context, args.context.plan
-        here = ResourceOptions(parent=self, provider=libvirt.provider("libvirt", context.uri, ResourceOptions(parent=self)))
+        here = ResourceOptions(
+            parent=self, provider=libvirt.provider("libvirt", context.uri, ResourceOptions(parent=self))
+        )
         store = Store("store", plan.network.name, args.pool, opts=here)
         network = LabNetwork("network", plan.network, {node.name: str(node.address) for node in plan.nodes}, opts=here)
         image = NodeImage(

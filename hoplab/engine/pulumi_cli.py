@@ -1,0 +1,166 @@
+"""The Pulumi CLI, driven through its Automation API: same program, same answers as the embedded engine.
+
+Without an account: unless the user is logged in somewhere, the state goes to <lab>/pulumi and is encrypted with a
+passphrase of our own (<lab>/keys/passphrase).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation
+from pulumi.automation import EngineEvent, OpType, Stack
+
+from hoplab.engine import Applied, Change, Changes, Op
+from hoplab.errors import BusyError, EngineError
+from hoplab.paths import LabPaths
+from hoplab.progress import Progress
+
+OPS: dict[OpType, Op] = {
+    OpType.SAME: "same",
+    OpType.CREATE: "create",
+    OpType.UPDATE: "update",
+    OpType.REPLACE: "replace",
+    OpType.DELETE: "delete",
+}
+COLOUR = re.compile(r"<\{%.*?%\}>")  # Pulumi's colour marks
+
+
+class PulumiCli:
+    """Applies a lab's program with the Pulumi CLI. ``open_stack(create)`` gives the stack, None when there is none."""
+
+    def __init__(self, paths: LabPaths, open_stack: Callable[[bool], Stack | None] | None = None) -> None:
+        self.paths = paths
+        self._open = open_stack or self._open_stack
+
+    def preview(self, progress: Progress) -> Changes:
+        seen = _Events(progress)
+        stack = self._required()
+        with self._translated(seen):
+            stack.preview(on_event=seen, refresh=True, color="never")
+        return seen.changes
+
+    def up(self, progress: Progress) -> Applied:
+        seen = _Events(progress)
+        stack = self._required()
+        with self._translated(seen):
+            result = stack.up(on_event=seen, refresh=True, color="never")
+        return Applied({name: output.value for name, output in result.outputs.items()}, seen.changes)
+
+    def destroy(self, progress: Progress) -> Changes:
+        seen = _Events(progress)
+        with self._translated(seen):
+            stack = self._open(False)
+            if stack is None:
+                return ()
+            stack.destroy(on_event=seen, color="never")
+            # or `stack rm` removes the lab's spec as well
+            stack.workspace.remove_stack(stack.name, preserve_config=True)
+        return seen.changes
+
+    def outputs(self) -> dict[str, Any] | None:
+        with self._translated(None):
+            stack = self._open(False)
+            return {name: output.value for name, output in stack.outputs().items()} if stack else None
+
+    def _required(self) -> Stack:
+        with self._translated(None):
+            stack = self._open(True)
+        assert stack is not None
+        return stack
+
+    def _open_stack(self, create: bool) -> Stack | None:
+        options = automation.LocalWorkspaceOptions(env_vars=environment(self.paths))
+        find = automation.create_or_select_stack if create else automation.select_stack
+        try:
+            return find(self.paths.lab, work_dir=str(self.paths.project), opts=options)
+        except automation.StackNotFoundError:
+            return None
+
+    @contextmanager
+    def _translated(self, seen: _Events | None) -> Iterator[None]:
+        """Pulumi's errors in our words."""
+        try:
+            yield
+        except automation.ConcurrentUpdateError as error:
+            raise BusyError(
+                f"another Pulumi operation is working on the stack {self.paths.lab!r}",
+                remedy=f"wait for it; if it was interrupted: pulumi cancel --stack {self.paths.lab}",
+            ) from error
+        except automation.CommandError as error:
+            said = "\n".join(seen.errors) if seen and seen.errors else _last_lines(str(error))
+            raise EngineError(f"pulumi failed: {said}", remedy="correct what it names; `lab up` continues") from error
+
+
+class _Events:
+    """What Pulumi's engine reports while it works: progress for the screen, changes and errors for us."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.errors: list[str] = []
+        self._changes: dict[str, Change] = {}
+
+    @property
+    def changes(self) -> Changes:
+        return tuple(self._changes.values())
+
+    def __call__(self, event: EngineEvent) -> None:
+        if event.resource_pre_event is not None:
+            step = event.resource_pre_event.metadata
+            op = OPS.get(step.op)  # the two halves of a replacement are not steps of their own
+            if op is not None and step.type.startswith("libvirt:"):
+                name, type = step.urn.rpartition("::")[2], step.type.rpartition(":")[2]
+                self._changes[step.urn] = Change(op, type, name, ", ".join(sorted(step.diffs or ())))
+                if op != "same":
+                    self.progress.task(f"{op} {type} {name}")
+        if event.diagnostic_event is not None:
+            text = COLOUR.sub("", event.diagnostic_event.message).strip()
+            if event.diagnostic_event.severity == "error":
+                self.errors.append(text)
+            elif event.diagnostic_event.severity == "warning":
+                self.progress.note(text)
+            elif text:
+                self.progress.task(text)
+
+
+def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[str, str]:
+    """What the CLI has to be told: nothing of what the user has settled already."""
+    user = dict(os.environ) if given is None else given
+    told = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if not _logged_in(user):
+        backend = paths.root / "pulumi"
+        backend.mkdir(parents=True, exist_ok=True)
+        told["PULUMI_BACKEND_URL"] = f"file://{backend}"
+    if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & user.keys():
+        told["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(paths))
+    return told
+
+
+def _logged_in(user: dict[str, str]) -> bool:
+    if user.get("PULUMI_BACKEND_URL") or user.get("PULUMI_ACCESS_TOKEN"):
+        return True
+    home = Path(user.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    try:
+        return bool(json.loads((home / "credentials.json").read_text()).get("current"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _passphrase(paths: LabPaths) -> Path:
+    path = paths.keys / "passphrase"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(24))
+    return path
+
+
+def _last_lines(text: str, count: int = 8) -> str:
+    return "\n".join([line for line in COLOUR.sub("", text).splitlines() if line.strip()][-count:])

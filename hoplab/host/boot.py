@@ -1,0 +1,231 @@
+"""Virtual machines while they boot: up, crashed or hung, and what their last words were.
+
+A machine under emulation may crash at boot through no fault of the lab (QEMU's TCG has races), so a boot is watched and
+restarted a bounded number of times. Signs of a crash come from three places: libvirt's lifecycle events, the machine's
+state (asked every second, so a lost event costs a second and no more) and the kernel's words on the serial console.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+import libvirt
+
+from hoplab.errors import BootError
+from hoplab.host import netns
+from hoplab.host.console import LAST_WORDS
+from hoplab.host.machines import STATES, connected, console_of, lookup, power_off, power_on
+from hoplab.progress import Progress
+
+ALIVE = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_NOSTATE}
+REASONS = {
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): "QEMU crashed",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): "QEMU did not start",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN): "it shut itself down",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED): "powered off from outside",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): "I/O error, is the disk full?",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "its kernel panicked",
+    (libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED): "its kernel panicked",
+}
+
+TICK_S = 1.0
+HANG_S = 60.0  # nothing on the console and no work done for so long is a hang; a guest that waits still ticks
+HANG_CPU_S = 0.3  # less CPU time than this is no work
+MAX_RESTARTS = 3
+BOOT_S = 60.0  # power-on to SSH on an idle machine with KVM is under 10 s
+TCG_FACTOR = 6.0  # measured: Python in an emulated guest against Python on the host
+REFERENCE_S = 0.012  # what the measurement in `speed` takes on an idle core
+
+
+def speed(accel: Literal["kvm", "tcg"]) -> float:
+    """By what to multiply deadlines meant for an idle machine with KVM: 1 there, 6 and more under emulation.
+
+    How long a fixed piece of Python takes now (a slow core takes longer), times how many processes want each core,
+    times the factor of emulation.
+    """
+    started = time.perf_counter()
+    digest = b""
+    for _ in range(20_000):
+        digest = hashlib.sha256(digest).digest()
+    slowness = (time.perf_counter() - started) / REFERENCE_S
+    crowd = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return min(max(1.0, slowness), 4.0) * min(max(1.0, crowd), 3.0) * (TCG_FACTOR if accel == "tcg" else 1.0)
+
+
+def wait_until_up(
+    uri: str,
+    addresses: Mapping[str, str],
+    progress: Progress,
+    *,
+    namespace: str,
+    accel: Literal["kvm", "tcg"],
+    qemu_logs: Path,
+) -> dict[str, int]:
+    """Wait until every machine answers as an SSH server; ``addresses`` are by domain name, ``namespace`` is the lab's.
+
+    Returns how often each had to be restarted. The deadline is scaled by the speed of the host.
+    """
+    deadline_s = BOOT_S * speed(accel)
+
+    def is_up(name: str) -> bool:
+        return ssh_answers(addresses[name])
+
+    with netns.entered(namespace):
+        return watch_boot(uri, list(addresses), is_up, progress, deadline_s=deadline_s, qemu_logs=qemu_logs)
+
+
+def ssh_answers(address: str, *, port: int = 22, timeout_s: float = 1.0) -> bool:
+    """Whether an SSH server says hello there."""
+    try:
+        with socket.create_connection((address, port), timeout=timeout_s) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def watch_boot(
+    uri: str,
+    names: Sequence[str],
+    is_up: Callable[[str], bool],
+    progress: Progress,
+    *,
+    deadline_s: float,
+    qemu_logs: Path,
+    max_restarts: int = MAX_RESTARTS,
+) -> dict[str, int]:
+    """Wait until every machine is up; domain name -> how often it had to be restarted.
+
+    ``is_up`` is asked about once a second for each machine that is not up yet, in the calling thread, and should answer
+    within a second. Each boot of a machine has ``deadline_s``. ``BootError`` when one fails more often than allowed.
+    """
+    with _lifecycle_events(uri) as (connection, something_happened):
+        boots = [_Boot(lookup(connection, name)) for name in names]
+        while True:
+            for boot in boots:
+                trouble = boot.trouble(deadline_s)
+                if trouble and boot.restarts == max_restarts:
+                    power_off(boot.domain)  # a kernel that panicked would keep a core busy
+                    raise _gave_up(boot, trouble, qemu_logs)
+                if trouble:
+                    boot.restart()
+                    progress.note(
+                        f"{boot.name}: {trouble}; restarted it ({boot.restarts} of at most {max_restarts} times)"
+                    )
+                elif not boot.up and is_up(boot.name):
+                    boot.up = True
+                    waiting = [other.name for other in boots if not other.up]
+                    progress.task(f"{boot.name} is up" + (f", waiting for {', '.join(waiting)}" if waiting else ""))
+            if all(boot.up for boot in boots):
+                return {boot.name: boot.restarts for boot in boots}
+            something_happened.wait(TICK_S)
+            something_happened.clear()
+
+
+class _Boot:
+    """One machine while it is watched."""
+
+    def __init__(self, domain: libvirt.virDomain) -> None:
+        self.domain = domain
+        self.name = domain.name()
+        self.console = console_of(domain)
+        self.restarts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.up = False
+        self.since = self.moved = time.monotonic()  # when this boot began, when there was a last sign of life
+        self.cpu_s = 0.0  # CPU time used by then
+
+    def restart(self) -> None:
+        """Power off, and on again."""
+        power_off(self.domain)
+        self.console.clear()
+        power_on(self.domain)
+        self.restarts += 1
+        self._begin()
+
+    def trouble(self, deadline_s: float) -> str:
+        """What is wrong with it right now, "" when nothing is."""
+        said_something = self.console.read()
+        (state, reason), cpu_s = self.domain.state(), self.domain.info()[4] / 1e9
+        if self.console.crash():
+            return self.console.crash()
+        if state not in ALIVE:
+            why = REASONS.get((state, reason))
+            return f"it is {STATES[state]}" + (f" ({why})" if why else "")
+        return "" if self.up else self._slow(said_something, cpu_s, deadline_s)
+
+    def _slow(self, said_something: bool, cpu_s: float, deadline_s: float) -> str:
+        """Whether it hangs, or takes too long."""
+        now = time.monotonic()
+        if said_something or cpu_s - self.cpu_s > HANG_CPU_S:
+            self.moved, self.cpu_s = now, cpu_s
+        if now - self.moved > HANG_S:
+            return f"it hangs: nothing on the console and no work done for {HANG_S:.0f} s"
+        if now - self.since > deadline_s:
+            return f"it is not up after {deadline_s:.0f} s"
+        return ""
+
+
+def _gave_up(boot: _Boot, trouble: str, qemu_logs: Path) -> BootError:
+    """The error with the end of the console and of QEMU's own log."""
+    words = {"its console": boot.console.last_words(), "QEMU": _qemu_said(qemu_logs / f"{boot.name}.log")}
+    said = [
+        f"\nlast words of {who}:" + "".join(f"\n  {line}" for line in lines) for who, lines in words.items() if lines
+    ]
+    return BootError(
+        f"{boot.name} does not boot ({boot.restarts + 1} attempts): {trouble}{''.join(said)}",
+        remedy="read its console log; when emulated, one vCPU a machine and less load on the host help: ./lab up",
+        log=str(boot.console.path or ""),
+    )
+
+
+def _qemu_said(log: Path) -> list[str]:
+    """The end of libvirt's QEMU log of the last start, without the long command line it begins with."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return []  # a system libvirt's logs are root's
+    return text.rpartition("-msg timestamp=on\n")[2].splitlines()[-LAST_WORDS:]
+
+
+@contextmanager
+def _lifecycle_events(uri: str) -> Iterator[tuple[libvirt.virConnect, threading.Event]]:
+    """A connection, and a flag that is set whenever a machine starts, stops, pauses or crashes."""
+    _run_event_loop()
+    something_happened = threading.Event()
+
+    def happened(*_: object) -> None:
+        something_happened.set()
+
+    with connected(uri) as connection:
+        callback = connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, happened, None)
+        try:
+            yield connection, something_happened
+        finally:
+            with suppress(libvirt.libvirtError):
+                connection.domainEventDeregisterAny(callback)
+
+
+_event_loop_runs = threading.Lock()  # taken for good by the first who needs it
+
+
+def _run_event_loop() -> None:
+    """Run libvirt's event loop in a thread of its own; it has to keep running once it has been registered."""
+    if not _event_loop_runs.acquire(blocking=False):
+        return
+    libvirt.virEventRegisterDefaultImpl()
+
+    def loop() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=loop, name="libvirt events", daemon=True).start()

@@ -1,0 +1,233 @@
+"""A running lab under verification: its snapshot, and ways to send real packets and look before and after.
+
+    with opened(paths) as live:
+        live.snapshot                     # for read-only lessons
+        live.ask(pod, url)                # one request from inside a pod, with what the node saw of it
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address
+from typing import Any
+
+from kubernetes import client
+
+from hoplab import cluster, image, outside, probe, snapshot, state
+from hoplab.batch import Output
+from hoplab.claims import ClaimFailed
+from hoplab.errors import ClusterError
+from hoplab.facts.conntrack import CONNTRACK, Flow
+from hoplab.facts.iptables import IPTABLES, Iptables, Rule
+from hoplab.hosts import Hosts
+from hoplab.outside import Outside
+from hoplab.paths import LabPaths
+from hoplab.plan import plan_lab
+from hoplab.proxy import iptables as iptables_proxy
+from hoplab.snapshot import Node, Pod, Snapshot
+from hoplab.spec import load_spec
+
+API_TIMEOUT = 30  # seconds for one answer of the Kubernetes API
+ANSWER_TIMEOUT = 10  # seconds for the answer to a lesson's request
+SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed what verification made
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the far end of a request saw of it."""
+
+    remote: IPv4Address  # the client, as the server saw it
+    local: IPv4Address | None  # the server's own address
+    node: str  # where the server runs
+    pod: str  # its name
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was made, with the node's rules before and after it and the connections it left."""
+
+    url: str
+    output: Output
+    before: Iptables
+    after: Iptables
+    flows: tuple[Flow, ...]
+
+    @property
+    def answered(self) -> bool:
+        return self.output.code == 0
+
+    @property
+    def answer(self) -> Answer:
+        """The answer of an echo; ClaimFailed when there was none."""
+        if not self.answered:
+            raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
+        return parse_answer(self.output.out)
+
+    def counted(self, rule: Rule, table: str) -> int:
+        """How many more packets a rule has counted after the request than before."""
+        return packets(self.after, table, rule) - packets(self.before, table, rule)
+
+
+def packets(found: Iptables, table: str, rule: Rule) -> int:
+    return sum(each.packets for each in found.rules(table, rule.chain) if each == rule)
+
+
+def parse_answer(text: str) -> Answer:
+    """The JSON that an echo answers with."""
+    try:
+        raw = json.loads(text)
+        local = raw.get("local_addr", "").rpartition(":")[0]
+        return Answer(
+            remote=IPv4Address(raw["remote_addr"].rpartition(":")[0]),
+            local=IPv4Address(local) if local else None,
+            node=raw.get("node", ""),
+            pod=raw.get("hostname", ""),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ClaimFailed(f"what answered is no echo of ours: {text[:80]!r}") from None
+
+
+@dataclass(frozen=True)
+class Live:
+    """A lab that runs."""
+
+    snapshot: Snapshot
+    hosts: Hosts
+    outside: Outside
+
+    @cached_property
+    def probes(self) -> tuple[Pod, ...]:
+        """The echo pods, one per node, in the order of the nodes."""
+        return self._pods("echo")
+
+    @cached_property
+    def single(self) -> Pod:
+        """The pod behind the NodePort services."""
+        found = self._pods("single")
+        if not found:
+            raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
+        return found[0]
+
+    def _pods(self, app: str) -> tuple[Pod, ...]:
+        order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
+        found = [pod for pod in self.snapshot.pods if pod.api.namespace == probe.NAMESPACE and pod.api.label("app") == app]
+        return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
+
+    def service(self, name: str) -> iptables_proxy.ServicePromise:
+        """A service of the verification workload."""
+        wanted = f"{probe.NAMESPACE}/{name}"
+        return next(each for each in iptables_proxy.promises(self.snapshot) if each.service == wanted)
+
+    def ask(self, pod: Pod, url: str) -> Asked:
+        """One HTTP request from inside a pod's network namespace; its node is looked at before and after."""
+        return self._ask(pod.node, url, in_pod(pod, http_get(url)), str(pod.address))
+
+    def ask_from_node(self, node: Node, url: str) -> Asked:
+        """One HTTP request from a node itself."""
+        return self._ask(node, url, http_get(url), str(node.address))
+
+    def run(self, pod: Pod, command: str) -> Output:
+        """One command in a pod's network namespace, with the node's tools."""
+        return self.hosts.batch(pod.node.name, {"it": in_pod(pod, command)})["it"]
+
+    def unique(self) -> str:
+        """A path nobody asked for yet."""
+        return secrets.token_hex(6)
+
+    def _ask(self, node: Node, url: str, command: str, source: str) -> Asked:
+        found = self.hosts.batch(
+            node.name,
+            {
+                "before": IPTABLES.command,
+                "answer": command,
+                "flows": f"conntrack -L -f ipv4 --orig-src {source}",
+                "after": IPTABLES.command,
+            },
+        )
+        return Asked(
+            url=url,
+            output=found["answer"],
+            before=IPTABLES.parse(found["before"].out),
+            after=IPTABLES.parse(found["after"].out),
+            flows=CONNTRACK.parse(found["flows"].out),
+        )
+
+
+def in_pod(pod: Pod, command: str) -> str:
+    """A command, run in the pod's network namespace: no tool has to be in the pod."""
+    return f"nsenter --net=/run/netns/{pod.netns} {command}"
+
+
+def http_get(url: str) -> str:
+    return f"curl --silent --show-error --fail --max-time {ANSWER_TIMEOUT} {shlex.quote(url)}"
+
+
+@contextmanager
+def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> Iterator[Live]:
+    """Connect to a running lab, make sure that its probe pods are there, and look at it."""
+    lab = state.load(paths)
+    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel="kvm" if lab.accel == "kvm" else "tcg")
+    setting = snapshot.setting(plan)
+    versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
+    with ExitStack() as stack:
+        k8s = stack.enter_context(cluster.api(paths, lab.netns)).api
+        hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
+        stack.callback(hosts.close)
+        served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
+        say("waiting for the pods that verification asks with")
+        made = probe.ensure(requester(k8s))
+        say("looking at the nodes")
+        yield Live(_looked(setting, versions, hosts, k8s, patient=made), hosts, served)
+
+
+def _looked(
+    setting: snapshot.Setting, versions: Mapping[str, str], hosts: Hosts, k8s: client.ApiClient, *, patient: bool
+) -> Snapshot:
+    """Take the snapshot; again while kube-proxy has not yet followed what we just made ourselves."""
+    deadline = time.monotonic() + SETTLE_DEADLINE
+    while True:
+        seen = snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
+        if not patient or settled(seen) or time.monotonic() > deadline:
+            return seen  # what is still missing then is for the lessons to tell
+        time.sleep(1)
+
+
+def settled(seen: Snapshot) -> bool:
+    """Whether every node has a chain for every ready endpoint."""
+    wanted = {endpoint.chain for service in iptables_proxy.promises(seen) for endpoint in service.endpoints}
+    return all(wanted <= set(node[IPTABLES].chains("nat")) for node in seen.nodes)
+
+
+def requester(k8s: client.ApiClient) -> probe.Api:
+    """Requests with plain JSON bodies, through the client library's connection."""
+
+    def request(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        status, text = _request(k8s, method, path, body)
+        found = json.loads(text) if text.startswith("{") else {"message": text}
+        return status, found
+
+    return request
+
+
+def _read(k8s: client.ApiClient, path: str) -> Output:
+    status, text = _request(k8s, "GET", path)
+    return Output(0, text) if status == 200 else Output(status, "", text)  # noqa: PLR2004
+
+
+def _request(k8s: client.ApiClient, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+    headers = {"Accept": "application/json", "Content-Type": "application/json"}
+    url = f"{k8s.configuration.host}{path}"
+    try:
+        answer = k8s.call_api(method, url, headers, body, _request_timeout=API_TIMEOUT)
+        return answer.status, (answer.read() or b"").decode()
+    except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
+        raise ClusterError(
+            f"the Kubernetes API does not answer {method} {path}: {error}", remedy="see `./lab status`"
+        ) from error

@@ -1,0 +1,67 @@
+"""The world outside the cluster: a small HTTP service on the host end of the lab network that remembers who asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
+
+from hoplab.errors import HostError
+from hoplab.host import netns
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A running service."""
+
+    address: IPv4Address
+    port: int
+    _asked: dict[str, IPv4Address]
+
+    def url(self, path: str) -> str:
+        return f"http://{self.address}:{self.port}/{path}"
+
+    def asker(self, path: str) -> IPv4Address | None:
+        """The client address it saw behind a request for the path; None when nobody asked."""
+        return self._asked.get(f"/{path}")
+
+
+@contextmanager
+def serving(address: IPv4Address, namespace: str) -> Iterator[Outside]:
+    """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
+    asked: dict[str, IPv4Address] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers like the echo pods do."""
+
+        def do_GET(self) -> None:
+            asked[self.path] = IPv4Address(self.client_address[0])
+            body = json.dumps({"remote_addr": "{}:{}".format(*self.client_address[:2]), "path": self.path}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing on standard error."""
+
+    try:
+        with netns.entered(namespace):
+            server = ThreadingHTTPServer((str(address), 0), Handler)  # its socket stays in the namespace
+    except OSError as error:
+        raise HostError(
+            f"can't listen on {address}, the host end of the lab network: {error.strerror}",
+            remedy="`./lab status` shows whether the lab runs; `./lab start` starts it",
+        ) from None
+    thread = threading.Thread(target=server.serve_forever, name="outside", daemon=True)
+    thread.start()
+    try:
+        yield Outside(address, server.server_address[1], asked)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
