@@ -39,7 +39,9 @@ class Script:
             inner = "\n".join([*self._head(), *self._lines("$1/", self._in_pods)])
             body += [
                 f"inner={shlex.quote(inner)}",
-                'for ns in /run/netns/cni-*; do [ ! -e "$ns" ] || nsenter --net="$ns" sh -c "$inner" sh "${ns##*/}"; done',
+                "for ns in /run/netns/cni-*; do",
+                '[ ! -e "$ns" ] || nsenter --net="$ns" sh -c "$inner" sh "${ns##*/}"',
+                "done",
             ]
         return "\n".join([*self._head(), *body, f"echo '{self.end}'"])
 
@@ -47,7 +49,8 @@ class Script:
         return [
             "export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "err=/run/hoplab-err.$$; trap 'rm -f $err' EXIT",
-            f"""end() {{ code=$?; printf '\\n{self.mark} %s %s\\n' "$code" "$1"; [ ! -s $err ] || cat $err; echo '{self.mark}'; }}""",
+            "end() { code=$?; printf '\\n%s %s %s\\n' '" + self.mark + '\' $code "$1"',
+            f"[ ! -s $err ] || cat $err; echo '{self.mark}'; }}",
         ]
 
     def _lines(self, prefix: str, commands: Mapping[str, str]) -> list[str]:

@@ -42,7 +42,7 @@ class Claim:
             raise ClaimFailed(why, evidence)
 
     def each_kept(self, promises: Iterable[Promise[R]], records: Iterable[R], *, where: str, kind: str) -> int:
-        """Every promise is kept by some record; otherwise: "worker1 has no route 10.244.2.0/24 via ...". Their number."""
+        """Every promise is kept by some record; their number. Otherwise: "worker1 has no route 10.244.2.0/24 ..."."""
         found = list(records)
         wanted = list(promises)
         for promise in wanted:

@@ -176,7 +176,7 @@ def image_build(paths: LabPaths) -> None:
 
     screen = progress()
     with screen.phase("node image"):
-        built = node_image(load_spec(paths.lab, paths), screen)
+        _plan, built = node_image(load_spec(paths.lab, paths), paths, screen)
     click.echo(f"{built.digest}  {built.directory}")
 
 

@@ -1,7 +1,7 @@
 """The cluster as its API tells it: whether it is usable, and what to show of it. Always asked from the host side.
 
-    with api(paths, netns) as k8s:
-        read(k8s, "/api/v1/nodes")
+with api(paths, netns) as k8s:
+    read(k8s, "/api/v1/nodes")
 """
 
 from __future__ import annotations

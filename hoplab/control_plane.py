@@ -37,6 +37,7 @@ from hoplab.errors import ClusterError
 from hoplab.host import netns
 from hoplab.paths import LabPaths
 
+ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of a program that it keeps going
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")  # each needs the ones before it
 INSIDE = re.compile(r"(?<==)(?=/etc/kubernetes/|/var/lib/etcd)")  # where a flag's value is a path below the root folder
 READY_S = 120.0  # native start takes about 10 s in all; a host with every core busy needs a multiple
@@ -90,7 +91,7 @@ def supervisord_conf(programs: list[Program], root: Path, run: Path) -> str:
         lines += [
             "",
             f"[program:{program.name}]",
-            f"command = {command}".replace("%", "%%"),
+            f"command = {command}",
             # not read by the program: another image must be another configuration, or nobody would restart it
             f'environment = HOPLAB_BIN="{image}"',
             f"priority = {priority}",  # stopped in reverse
@@ -103,7 +104,7 @@ def supervisord_conf(programs: list[Program], root: Path, run: Path) -> str:
             "stdout_logfile_maxbytes = 10MB",
             "stdout_logfile_backups = 1",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace("%", "%%") + "\n"  # supervisord expands %(name)s
 
 
 class HostedControlPlane:
@@ -130,7 +131,7 @@ class HostedControlPlane:
         with self._supervisor() as supervisor:
             self._reload(supervisor)
             for program in programs:
-                if supervisor.getProcessInfo(program.name)["statename"] not in ("RUNNING", "STARTING", "BACKOFF"):
+                if supervisor.getProcessInfo(program.name)["statename"] not in ALIVE:
                     supervisor.startProcess(program.name, False)
                     started.append(program.name)
                 self._wait_ready(program, supervisor)
@@ -140,7 +141,7 @@ class HostedControlPlane:
         """End supervisord and with it the four processes; returns what was stopped."""
         stopped = []
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
-            stopped = [info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] == "RUNNING"]
+            stopped = [info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] in ALIVE]
             pid = supervisor.getPID()
             supervisor.shutdown()
             _wait_gone([pid])
@@ -151,7 +152,7 @@ class HostedControlPlane:
         """Whether all four processes run."""
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
             states = {info["name"]: info["statename"] for info in supervisor.getAllProcessInfo()}
-            return all(states.get(name) in ("STARTING", "RUNNING") for name in ORDER)
+            return all(states.get(name) in ALIVE[:2] for name in ORDER)
         return False
 
     def _programs(self) -> list[Program]:
@@ -234,7 +235,7 @@ class HostedControlPlane:
         reason = ""
         while time.monotonic() < deadline:
             state = supervisor.getProcessInfo(program.name)
-            if state["statename"] in ("FATAL", "EXITED", "STOPPED", "UNKNOWN"):
+            if state["statename"] not in ALIVE:
                 reason = f"it is {state['statename']} ({state['spawnerr'] or state['description']})"
                 break
             try:

@@ -58,7 +58,6 @@ def converge(
     progress: Progress,
     *,
     full: bool = False,
-    tags: str | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
     """Bring every machine to what its roles say; ``full`` also where nothing changed since the last time.
@@ -69,9 +68,6 @@ def converge(
     paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
     events = Events(progress)
     ident = datetime.now().strftime("%Y%m%d-%H%M%S")
-    options = [f"--limit={','.join(['control_plane', *(node.name for node in plan.nodes)])}"]
-    if tags:
-        options.append(f"--tags={tags}")
     began = time.monotonic()
     with namespaces.entered(netns):
         run = ansible_runner.run(
@@ -80,7 +76,6 @@ def converge(
             playbook=str(paths.project / "playbooks/site.yml"),
             inventory=str(paths.inventory),
             extravars={"full": True} if full else {},
-            cmdline=" ".join(options),
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),

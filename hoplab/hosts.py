@@ -31,7 +31,7 @@ class NodeUnreachable(LabError):
     """A node could not be logged in to, or the connection broke."""
 
 
-class _VerifyingBackend(ParamikoBackend):
+class _VerifyingBackend(ParamikoBackend):  # type: ignore[misc]  # testinfra has no types
     """testinfra's paramiko backend warns of unknown host keys; this one refuses them, as the ssh_config says."""
 
     def _load_ssh_config(
@@ -39,7 +39,9 @@ class _VerifyingBackend(ParamikoBackend):
     ) -> None:
         super()._load_ssh_config(client, cfg, ssh_config, ssh_config_dir)
         entry = ssh_config.lookup(self.host.name)
-        if "sock" not in cfg:  # no ProxyCommand: connect here, because the name below is an alias and resolves to nothing
+        if (
+            "sock" not in cfg
+        ):  # no ProxyCommand: connect here, because the name below is an alias and resolves to nothing
             cfg["sock"] = socket.create_connection((cfg["hostname"], cfg["port"]), timeout=self.timeout)
         cfg["hostname"] = entry.get("hostkeyalias", cfg["hostname"])  # what known_hosts calls it
         for path in entry.get("userknownhostsfile", "").split():
@@ -75,7 +77,9 @@ class Hosts:
             self._open[name] = Host(backend)
         return self._open[name]
 
-    def batch(self, name: str, commands: Mapping[str, str], *, in_pods: Mapping[str, str] | None = None) -> dict[str, Output]:
+    def batch(
+        self, name: str, commands: Mapping[str, str], *, in_pods: Mapping[str, str] | None = None
+    ) -> dict[str, Output]:
         """Run commands on a node in one round trip; their outputs by the keys given.
 
         ``in_pods`` run once in each pod's network namespace too: their outputs have the keys ``cni-1b4e.../routes``.

@@ -36,9 +36,7 @@ def write_inventory(
     paths.ssh_config.write_text(ssh_config_text(plan, paths, netns=netns, keys=keys))
 
 
-def lab_facts(
-    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str
-) -> dict[str, Any]:
+def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str) -> dict[str, Any]:
     """What group_vars/all.yml makes role inputs of."""
     return {
         "name": plan.lab,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from hoplab import cluster, doctor, state
@@ -15,20 +15,19 @@ from hoplab.control_plane import HostedControlPlane
 from hoplab.converge import ConvergeResult, converge
 from hoplab.engine import Changes, choose_engine
 from hoplab.errors import LabError
-from hoplab.host import machines, netns
+from hoplab.host import boot, machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.host.lock import held
-from hoplab.host.sweep import sweep
 from hoplab.infra.context import LabContext, resolve
-from hoplab.infra.lab import domain_name
 from hoplab.inventory import write_inventory
 from hoplab.paths import LabPaths
 from hoplab.progress import Progress
 from hoplab.screen import ScreenProgress
 from hoplab.spec import load_spec
-from hoplab.state import LabState
+from hoplab.state import LabState, NodeState
 
-BOOT_DEADLINE_S = 60.0  # on an idle machine with KVM a boot takes about 10 s; scaled by the measured speed
+SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
+SHUTDOWN_S = 15.0  # an idle machine with KVM needs a third of it; scaled by the measured speed
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
             cluster.wait_usable(context.plan, paths, lab.netns, progress)
         lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
         state.save(lab, paths)
-    return UpResult(lab, applied, converged)
+    return UpResult(lab, applied.changes, converged)
 
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
@@ -102,9 +101,7 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
     return lab
 
 
-def _converge_while_booting(
-    context: LabContext, paths: LabPaths, progress: Progress, *, full: bool
-) -> ConvergeResult:
+def _converge_while_booting(context: LabContext, paths: LabPaths, progress: Progress, *, full: bool) -> ConvergeResult:
     """Converge starts at once (a hosted control plane needs no machine) while another thread watches the boots.
 
     A machine that can't be booted ends the converge early, and its BootError is what the user sees.
@@ -114,7 +111,7 @@ def _converge_while_booting(
 
     def watch() -> None:
         try:
-            _watch_boot(_state(context), paths, progress)
+            _wait_until_up(_state(context), paths, progress)
         except LabError as error:
             failed.append(error)
 
@@ -132,26 +129,16 @@ def _converge_while_booting(
     return result
 
 
-def _watch_boot(lab: LabState, paths: LabPaths, progress: Progress) -> None:
+def _wait_until_up(lab: LabState, paths: LabPaths, progress: Progress) -> None:
     """Wait until every machine's SSH server answers; BootError when one can't be brought that far."""
-    addresses = {node.name: node.address for node in lab.nodes}
-    machines.watch_boot(
+    boot.wait_until_up(
         lab.libvirt_uri,
-        {name: domain_name(lab.id, name) for name in addresses},
-        paths.console,
-        lambda name: _ssh_answers(addresses[name], lab.netns),
+        {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes},
         progress,
-        deadline_s=BOOT_DEADLINE_S * machines.speed(lab.accel),
-        qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else machines.SYSTEM_QEMU_LOGS,
+        namespace=lab.netns,
+        accel=lab.accel,
+        qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else SYSTEM_QEMU_LOGS,
     )
-
-
-def _ssh_answers(address: str, namespace: str) -> bool:
-    """Whether the SSH server of a machine says its banner within a second."""
-    with contextlib.suppress(OSError), netns.entered(namespace):
-        with socket.create_connection((address, 22), timeout=1) as connection:
-            return connection.recv(4) == b"SSH-"
-    return False
 
 
 def status(paths: LabPaths) -> dict[str, Any]:
@@ -173,7 +160,7 @@ def status(paths: LabPaths) -> dict[str, Any]:
                 "name": node.name,
                 "role": node.role,
                 "address": node.address,
-                "machine": domains.get(domain_name(lab.id, node.name), "absent" if running else "stopped"),
+                "machine": domains.get(machines.domain_name(lab.id, node.name), "absent" if running else "stopped"),
                 "ready": seen.ready if seen else None,
                 "kubelet": seen.version if seen else None,
                 "podCIDR": seen.pod_cidr if seen else None,
@@ -200,12 +187,17 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
     with held(paths.lock, f"lab stop --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         if not lab.netns or private.running():
+            patience = SHUTDOWN_S * boot.speed(lab.accel)
+
+            def shut_down(node: NodeState) -> str:
+                name = machines.domain_name(lab.id, node.name)
+                itself = machines.shutdown_domain(lab.libvirt_uri, name, deadline_s=patience)
+                progress.task(f"{node.name} is off")
+                return f"machine {node.name}" + ("" if itself else f" (switched off: not down after {patience:.0f} s)")
+
+            progress.task("shutting the machines down")
             with ThreadPoolExecutor() as pool:
-                names = [domain_name(lab.id, node.name) for node in lab.nodes]
-                for name, done in zip(names, pool.map(lambda n: machines.shutdown_domain(lab.libvirt_uri, n), names), strict=True):
-                    if done:
-                        progress.task(f"{name} is off")
-                        stopped.append(f"machine {name}")
+                stopped += pool.map(shut_down, lab.nodes)
         if lab.hosted:
             stopped += HostedControlPlane(paths, lab.netns).stop()
         if lab.netns:
@@ -224,8 +216,8 @@ def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
             if lab.hosted:
                 HostedControlPlane(paths, lab.netns).start()
             for node in lab.nodes:
-                machines.start_domain(lab.libvirt_uri, domain_name(lab.id, node.name))
-            _watch_boot(lab, paths, progress)
+                machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
+            _wait_until_up(lab, paths, progress)
         with progress.phase("usable"):
             cluster.wait_usable_nodes([node.name for node in lab.nodes], paths, lab.netns, progress)
     return lab
@@ -276,6 +268,4 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
                 removed.append(f"{change.type} {change.name}")
     except LabError as error:
         progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
-    return removed + sweep(uri, paths.id)
-
-
+    return removed + machines.sweep(uri, paths.id)

@@ -1,8 +1,8 @@
 """A running lab under verification: its snapshot, and ways to send real packets and look before and after.
 
-    with opened(paths) as live:
-        live.snapshot                     # for read-only lessons
-        live.ask(pod, url)                # one request from inside a pod, with what the node saw of it
+with opened(paths) as live:
+    live.snapshot                     # for read-only lessons
+    live.ask(pod, url)                # one request from inside a pod, with what the node saw of it
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from hoplab.spec import load_spec
 
 API_TIMEOUT = 30  # seconds for one answer of the Kubernetes API
 ANSWER_TIMEOUT = 10  # seconds for the answer to a lesson's request
+OUTSIDE_TIMEOUT = 4  # seconds until a request from outside, which nobody answers, is given up
 SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed what verification made
 
 
@@ -69,6 +70,11 @@ class Asked:
         if not self.answered:
             raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
         return parse_answer(self.output.out)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers to several requests: an echo puts each on a line of its own."""
+        return tuple(parse_answer(line) for line in self.output.out.splitlines())
 
     def counted(self, rule: Rule, table: str) -> int:
         """How many more packets a rule has counted after the request than before."""
@@ -117,7 +123,9 @@ class Live:
 
     def _pods(self, app: str) -> tuple[Pod, ...]:
         order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
-        found = [pod for pod in self.snapshot.pods if pod.api.namespace == probe.NAMESPACE and pod.api.label("app") == app]
+        found = [
+            pod for pod in self.snapshot.pods if pod.api.namespace == probe.NAMESPACE and pod.api.label("app") == app
+        ]
         return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
 
     def service(self, name: str) -> iptables_proxy.ServicePromise:
@@ -126,12 +134,16 @@ class Live:
         return next(each for each in iptables_proxy.promises(self.snapshot) if each.service == wanted)
 
     def ask(self, pod: Pod, url: str) -> Asked:
-        """One HTTP request from inside a pod's network namespace; its node is looked at before and after."""
+        """An HTTP request from inside a pod's network namespace; its node is looked at before and after.
+
+        A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
+        """
         return self._ask(pod.node, url, in_pod(pod, http_get(url)), str(pod.address))
 
-    def ask_from_node(self, node: Node, url: str) -> Asked:
-        """One HTTP request from a node itself."""
-        return self._ask(node, url, http_get(url), str(node.address))
+    def ask_from_outside(self, url: str) -> Answer | None:
+        """An HTTP request from the host end of the lab network; None when nobody answers."""
+        body = self.outside.ask(url, OUTSIDE_TIMEOUT)
+        return None if body is None else parse_answer(body)
 
     def run(self, pod: Pod, command: str) -> Output:
         """One command in a pod's network namespace, with the node's tools."""
@@ -166,7 +178,9 @@ def in_pod(pod: Pod, command: str) -> str:
 
 
 def http_get(url: str) -> str:
-    return f"curl --silent --show-error --fail --max-time {ANSWER_TIMEOUT} {shlex.quote(url)}"
+    return (
+        f"curl --silent --show-error --fail --header 'Connection: close' --max-time {ANSWER_TIMEOUT} {shlex.quote(url)}"
+    )
 
 
 @contextmanager
@@ -177,7 +191,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     setting = snapshot.setting(plan)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
     with ExitStack() as stack:
-        k8s = stack.enter_context(cluster.api(paths, lab.netns)).api
+        k8s = stack.enter_context(cluster.api(paths, lab.netns))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         stack.callback(hosts.close)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
@@ -218,7 +232,7 @@ def requester(k8s: client.ApiClient) -> probe.Api:
 
 def _read(k8s: client.ApiClient, path: str) -> Output:
     status, text = _request(k8s, "GET", path)
-    return Output(0, text) if status == 200 else Output(status, "", text)  # noqa: PLR2004
+    return Output(0, text) if status == 200 else Output(status, "", text)
 
 
 def _request(k8s: client.ApiClient, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
+from urllib.parse import urlsplit
 
 from hoplab.errors import HostError
 from hoplab.host import netns
@@ -20,6 +22,7 @@ class Outside:
 
     address: IPv4Address
     port: int
+    namespace: str  # the lab's; "" for the host's own
     _asked: dict[str, IPv4Address]
 
     def url(self, path: str) -> str:
@@ -28,6 +31,19 @@ class Outside:
     def asker(self, path: str) -> IPv4Address | None:
         """The client address it saw behind a request for the path; None when nobody asked."""
         return self._asked.get(f"/{path}")
+
+    def ask(self, url: str, timeout: float) -> str | None:
+        """The answer to an HTTP request made from here; None when there is none."""
+        found = urlsplit(url)
+        with netns.entered(self.namespace):
+            connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
+            try:
+                connection.request("GET", found.path, headers={"Connection": "close"})
+                return connection.getresponse().read().decode()
+            except (OSError, HTTPException):
+                return None
+            finally:
+                connection.close()
 
 
 @contextmanager
@@ -60,7 +76,7 @@ def serving(address: IPv4Address, namespace: str) -> Iterator[Outside]:
     thread = threading.Thread(target=server.serve_forever, name="outside", daemon=True)
     thread.start()
     try:
-        yield Outside(address, server.server_address[1], asked)
+        yield Outside(address, server.server_address[1], namespace, asked)
     finally:
         server.shutdown()
         server.server_close()

@@ -1,8 +1,8 @@
 """The workload that verification looks at and asks with: pods and services in a namespace of their own.
 
-They are made by the first `lab verify`, stay for the next one (an emulated node needs half a minute to start a pod), and
-go with `lab verify --cleanup` or the lab. The namespace carries a digest of what is in it, so another version of hoplab
-makes its own anew.
+They are made by the first `lab verify` and stay for the next one (an emulated node needs half a minute to start a pod);
+they go with the lab, or with `lab kubectl delete namespace hoplab-verify`. The namespace carries a digest of what is in
+it, so another version of hoplab makes its own anew.
 
     echo          one pod on every node, behind a ClusterIP
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
@@ -93,7 +93,9 @@ def digest() -> str:
     return hashlib.sha256(json.dumps(manifests(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def ensure(api: Api, *, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep) -> bool:
+def ensure(
+    api: Api, *, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep
+) -> bool:
     """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now."""
     deadline = clock() + DEADLINE
 
@@ -108,11 +110,17 @@ def ensure(api: Api, *, clock: Callable[[], float] = time.monotonic, pause: Call
             pause(1.0)
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
-    if status == 200 and found["metadata"].get("labels", {}).get(DIGEST) == digest():  # noqa: PLR2004
+    if status == 200 and found["metadata"].get("labels", {}).get(DIGEST) == digest():
         made = False
     else:
         remove(api)
-        wait(lambda: "the old ones are still being deleted" if api("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] == 200 else "")  # noqa: PLR2004
+        wait(
+            lambda: (
+                "the old ones are still being deleted"
+                if api("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] == 200
+                else ""
+            )
+        )
         made = True
         metadata = {"name": NAMESPACE, "labels": {DIGEST: digest()}}
         _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
@@ -153,7 +161,7 @@ def _reason(api: Api, app: str) -> str:
 def remove(api: Api) -> bool:
     """Delete the workload; True when there was one. Kubernetes finishes it in the background."""
     status, _ = api("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
-    return status < 300  # noqa: PLR2004
+    return status < 300
 
 
 def _create(api: Api, path: str, body: dict[str, Any]) -> None:

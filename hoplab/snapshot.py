@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hoplab.batch import Output
 from hoplab.errors import LabError
@@ -23,6 +23,8 @@ from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
 from hoplab.facts.links import LINKS, Link
 from hoplab.plan import LabPlan
+
+G = TypeVar("G")
 
 
 class RecordingError(LabError):
@@ -148,6 +150,14 @@ class Snapshot:
                     found.append(Pod(pod, nodes[pod.node], netns, facts))
         return tuple(found)
 
+    def pods_on(self, node: Node) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.pods if pod.node is node)
+
+    @property
+    def places(self) -> Mapping[str, Facts]:
+        """Every network namespace that was looked at and is known by name: nodes, then pods."""
+        return {**{node.name: node.facts for node in self.nodes}, **{str(pod): pod.facts for pod in self.pods}}
+
     @property
     def own_address_pods(self) -> tuple[ApiPod, ...]:
         """Running pods, as the API knows them, that should have a network namespace of their own."""
@@ -163,7 +173,8 @@ class Snapshot:
             "versions": dict(self.versions),
             "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
             "pods": {
-                node: {netns: _dump(facts) for netns, facts in found.items()} for node, found in self.netns_facts.items()
+                node: {netns: _dump(facts) for netns, facts in found.items()}
+                for node, found in self.netns_facts.items()
             },
             "api": _dump(self.api),
         }
@@ -257,7 +268,7 @@ def _by_namespace(node: str, outputs: Mapping[str, Output]) -> dict[str, Facts]:
     return {netns: Facts(f"{node} {netns}", each) for netns, each in found.items()}
 
 
-def _given(value: Any, otherwise: str) -> Any:
+def _given(value: G | None, otherwise: str) -> G:
     if value is None:
         raise LabError(otherwise, remedy="`./lab status` shows what Kubernetes knows of it")
     return value

@@ -45,9 +45,7 @@ class LabState:
         return self.placement == "hosted"
 
 
-def lab_state(
-    plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path, phases: tuple[tuple[str, float], ...] = ()
-) -> LabState:
+def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path) -> LabState:
     """The state of a lab whose machines were just applied."""
     return LabState(
         lab=plan.lab,
@@ -61,7 +59,6 @@ def lab_state(
         image=image,
         image_bin=str(image_bin),
         nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
-        phases=phases,
     )
 
 

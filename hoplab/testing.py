@@ -40,7 +40,11 @@ STAGES = (
     Stage("ruff: format", ("ruff", "format", "--check")),
     Stage("mypy: types", ("mypy",)),
     Stage("import-linter: layers", ("lint-imports",)),
-    Stage("ansible-lint: roles", ("ansible-lint", "--offline", "-q"), only_with="playbooks/*.yml"),
+    Stage(
+        "ansible-lint: roles",
+        ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
+        only_with="playbooks/*.yml",
+    ),
     Stage("pytest: unit tests", ("pytest", "tests/unit")),
     Stage(
         "pytest: real machines", ("pytest", "-v", "-s", "tests/system"), slow=True, only_with="tests/system/test_*.py"

@@ -1,9 +1,9 @@
 """The verification run: the lessons, on a lab or on a recording of one, reported as a list of sentences.
 
-    Addresses
-      ✓ every pod has an address of its own, and it is the one Kubernetes knows -- 7 pods, 10.244.0.2 to 10.244.1.5
-      ✗ ...
-          worker1 has no route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink
+Addresses
+  ✓ every pod has an address of its own, and it is the one Kubernetes knows -- 7 pods, 10.244.0.2 to 10.244.1.5
+  ✗ ...
+      worker1 has no route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink
 """
 
 from __future__ import annotations
@@ -92,11 +92,7 @@ def run(
     say = Say(stream, quiet=as_json)
     started = time.monotonic()
     with ExitStack() as stack:
-        lab: Live | Snapshot
-        if recording:
-            lab = snapshot.load(recording)
-        else:
-            lab = stack.enter_context(live.opened(paths, say.doing))
+        lab = snapshot.load(recording) if recording else stack.enter_context(live.opened(paths, say.doing))
         say.doing("")
         seen = lab.snapshot if isinstance(lab, Live) else lab
         report = Report(seen.setting.lab, dict(seen.versions), looked_seconds=time.monotonic() - started)
@@ -187,7 +183,7 @@ class _Collector:
 def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
     failed = [phase for phase in phases if phase.failed]
     skipped = [phase for phase in phases if phase.skipped]
-    found = dict((failed or skipped or phases[-1:])[0].user_properties)
+    found: dict[str, Any] = dict((failed or skipped or phases[-1:])[0].user_properties)
     outcome: Outcome = "failed" if failed else "skipped" if skipped else "passed"
     why = found.get("why", "")
     if outcome == "skipped" and isinstance(skipped[0].longrepr, tuple):
@@ -217,7 +213,9 @@ def explained(error: BaseException) -> tuple[str, tuple[str, ...]]:
         return error.why, error.evidence
     if isinstance(error, LabError):
         return error.message, (error.remedy,) if error.remedy else ()
-    return f"the lesson itself broke: {type(error).__name__}: {error}", tuple(traceback.format_tb(error.__traceback__)[-1:])
+    return f"the lesson itself broke: {type(error).__name__}: {error}", tuple(
+        traceback.format_tb(error.__traceback__)[-1:]
+    )
 
 
 class Say:
@@ -253,5 +251,7 @@ class Say:
                     self._console.print(f"        {escape(line)}")
 
     def summary(self, report: Report) -> None:
-        counts = f"{report.number('passed')} claims hold, {report.number('failed')} fail, {report.number('skipped')} skipped"
+        counts = (
+            f"{report.number('passed')} claims hold, {report.number('failed')} fail, {report.number('skipped')} skipped"
+        )
         self._console.print(f"\n{counts} in {report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)")

@@ -17,7 +17,7 @@ import libvirt
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine import schema
 from hoplab.errors import EngineError
-from hoplab.host.machines import shutdown_domain
+from hoplab.host.machines import power_on, shutdown_domain
 from hoplab.progress import Progress
 
 Inputs = Mapping[str, Any]
@@ -310,8 +310,8 @@ class Domains:
         domain = self.connection.defineXML(self._document(inputs))
         try:
             domain.setAutostart(bool(inputs.get("autostart")))
-            domain.create()
-        except libvirt.libvirtError:
+            power_on(domain)
+        except (libvirt.libvirtError, EngineError):
             _undefine(domain)
             raise
         return Made(domain.UUIDString(), {})
@@ -324,7 +324,7 @@ class Domains:
             shutdown_domain(self.uri, inputs["name"], deadline_s=SHUTDOWN_DEADLINE_S)
         domain = self.connection.defineXML(document)
         domain.setAutostart(bool(inputs.get("autostart")))
-        domain.create()
+        power_on(domain)
         return {}
 
     def delete(self, id: str, inputs: Inputs) -> None:
@@ -383,12 +383,8 @@ def _undefine(domain: libvirt.virDomain) -> None:
     if domain.isActive():
         with suppress(libvirt.libvirtError):  # it may end by itself at this moment
             domain.destroy()
-    domain.undefineFlags(
-        libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-        | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    )
+    saved = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    domain.undefineFlags(saved)
 
 
 def _lookup(find: Any, key: str) -> Any:

@@ -18,6 +18,7 @@ from hoplab.batch import Output
 from hoplab.errors import LabError
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Where = Literal["node", "pod", "api"]
 
 
@@ -26,12 +27,12 @@ class FactError(LabError):
 
 
 @dataclass(frozen=True)
-class Fact(Generic[T]):
+class Fact(Generic[T_co]):
     """One thing that can be asked: on a node, inside a pod's network namespace, or of the Kubernetes API."""
 
     name: str  # "routes"
     command: str  # a shell command; for "api" the path of a GET request
-    parse: Callable[[str], T]  # text in, records out; FactError is all it may raise
+    parse: Callable[[str], T_co]  # text in, records out; FactError is all it may raise
     where: frozenset[Where] = frozenset({"node"})
 
 

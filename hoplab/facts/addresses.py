@@ -19,6 +19,9 @@ class Address:
     broadcast: IPv4Address | None
     scope: str  # "global", "link", "host"
 
+    def __str__(self) -> str:
+        return f"{self.address}/{self.network.prefixlen} dev {self.dev}"
+
 
 def parse(text: str) -> tuple[Address, ...]:
     found = []

@@ -44,7 +44,7 @@ class Flow:
         return f"{self.protocol} {self.original}, replies {self.reply}"
 
 
-_DIRECTION = re.compile(r"src=(\S+) dst=(\S+)(?: sport=(\d+) dport=(\d+))?")
+_DIRECTION = re.compile(r"src=(\S+) dst=(\S+)(?: sport=(\d{1,5}) dport=(\d{1,5}))?")
 
 
 def parse(text: str) -> tuple[Flow, ...]:
@@ -55,7 +55,7 @@ def parse(text: str) -> tuple[Flow, ...]:
             Direction(src, dst, int(sport or 0), int(dport or 0)) for src, dst, sport, dport in _DIRECTION.findall(line)
         ]
         words = line.split()
-        if len(directions) != 2:  # noqa: PLR2004 - one each way
+        if len(directions) != 2:  # one each way
             raise FactError(f"{line!r} is not a conntrack entry", remedy="run `conntrack -L` on the node")
         state = next((word for word in words if re.fullmatch(r"[A-Z][A-Z_]+\d?", word)), "")
         flows.append(Flow(words[0], state, directions[0], directions[1]))

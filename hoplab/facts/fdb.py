@@ -1,4 +1,4 @@
-"""Forwarding databases of bridges and VXLAN interfaces: behind which port, or which host, a MAC is. ``bridge -j fdb``"""
+"""Forwarding databases of bridges and VXLAN interfaces: behind which port or host a MAC is, ``bridge -j fdb``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class FdbEntry:
     dst: str  # VXLAN: address of the host that unwraps it
     master: str  # bridge port: the bridge
     state: str  # "permanent", "" when learned
+
+    def __str__(self) -> str:
+        return f"{self.mac} dev {self.dev} dst {self.dst}" if self.dst else f"{self.mac} dev {self.dev}"
 
 
 def parse(text: str) -> tuple[FdbEntry, ...]:

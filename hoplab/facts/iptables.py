@@ -1,4 +1,4 @@
-"""iptables as ``iptables-save -c`` prints it: tables, chains with their policies, rules with parsed matches and counters.
+"""iptables as ``iptables-save -c`` prints it: tables, chains with policies, rules with parsed matches and counters.
 
 iptables-nft (Debian's default) and iptables-legacy print the same text.
 """
@@ -97,7 +97,7 @@ class Iptables:
 
 
 _CHAIN = re.compile(r":(\S+) (\S+)(?: \[\d+:\d+\])?")
-_RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A (.+)")
+_RULE = re.compile(r"(?:\[(\d{1,20}):(\d{1,20})\] )?-A (.+)")
 _NETWORK_OPTIONS = ("-s", "-d")
 
 

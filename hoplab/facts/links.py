@@ -34,6 +34,11 @@ class Link:
     peer_elsewhere: bool  # ... which is another one
     vxlan: Vxlan | None
 
+    def __str__(self) -> str:
+        peer = f"@if{self.peer_index}" if self.peer_elsewhere else ""
+        words = [f"{self.index}: {self.name}{peer}", self.kind, f"mtu {self.mtu}", "up" if self.up else "down"]
+        return " ".join(word for word in [*words, f"master {self.master}" if self.master else "", self.mac] if word)
+
 
 def parse(text: str) -> tuple[Link, ...]:
     return tuple(_link(item) for item in listed(text, "links"))
@@ -53,7 +58,9 @@ def _link(item: Item) -> Link:
         master=item.text("master"),
         peer_index=item.number("link_index"),
         peer_elsewhere="link_netnsid" in item.raw,
-        vxlan=Vxlan(data.number("id"), data.text("local"), data.text("link"), data.number("port"), data.truth("learning"))
+        vxlan=Vxlan(
+            data.number("id"), data.text("local"), data.text("link"), data.number("port"), data.truth("learning")
+        )
         if kind == "vxlan"
         else None,
     )

@@ -18,6 +18,9 @@ class Neighbour:
     mac: str
     states: tuple[str, ...]  # "REACHABLE", "STALE", "PERMANENT", "FAILED", ...
 
+    def __str__(self) -> str:
+        return " ".join([str(self.address), "dev", self.dev, *(["lladdr", self.mac] if self.mac else []), *self.states])
+
 
 def parse(text: str) -> tuple[Neighbour, ...]:
     found = []

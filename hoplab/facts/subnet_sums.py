@@ -29,6 +29,6 @@ _BATCH = "link add hands type bridge\nlink set hands up\n" + "".join(
 
 SUBNET_SUMS: Fact[tuple[Route, ...]] = Fact(
     "subnet_sums",
-    f"unshare --net sh -c 'printf \"%s\" \"{_BATCH}\" | ip -batch - && ip -4 -d -j route show table all'",
+    f'unshare --net sh -c \'printf "%s" "{_BATCH}" | ip -batch - && ip -4 -d -j route show table all\'',
     parse,
 )

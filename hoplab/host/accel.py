@@ -20,7 +20,7 @@ KVM = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PROBE_DEADLINE_S = 15.0  # with working KVM the kernel is there in about a second
 LATE_LINE = b"as init process"  # "Run /init as init process": the kernel is up and hands over to the initrd
-QEMU_KVM = ("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host")
+QEMU = ("qemu-system-x86_64", "-accel", "kvm", "-cpu", "host")
 KERNEL_ARGUMENTS = "console=ttyS0 panic=-1"  # a panic ends QEMU (-no-reboot), so the probe does not wait it out
 
 
@@ -61,7 +61,7 @@ def _cached_probe(kernel: Path, initrd: Path) -> AccelChoice:
     return choice
 
 
-def probe(kernel: Path, initrd: Path, *, qemu: tuple[str, ...] = QEMU_KVM) -> AccelChoice:
+def probe(kernel: Path, initrd: Path) -> AccelChoice:
     """Boot the kernel under KVM until it starts /init, or fails to."""
     if not KVM.exists():
         return AccelChoice("tcg", f"there is no {KVM}")
@@ -71,7 +71,7 @@ def probe(kernel: Path, initrd: Path, *, qemu: tuple[str, ...] = QEMU_KVM) -> Ac
     boot = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", KERNEL_ARGUMENTS]
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen([*qemu, *machine, *boot], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        process = subprocess.Popen([*QEMU, *machine, *boot], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     except FileNotFoundError as missing:
         raise HostError("QEMU is not installed", remedy="apt-get install qemu-system-x86") from missing
     with process:

@@ -112,8 +112,9 @@ def watch_boot(
             for boot in boots:
                 trouble = boot.trouble(deadline_s)
                 if trouble and boot.restarts == max_restarts:
+                    error = _gave_up(boot, trouble, qemu_logs)
                     power_off(boot.domain)  # a kernel that panicked would keep a core busy
-                    raise _gave_up(boot, trouble, qemu_logs)
+                    raise error
                 if trouble:
                     boot.restart()
                     progress.note(
@@ -194,7 +195,8 @@ def _qemu_said(log: Path) -> list[str]:
         text = log.read_text(errors="replace")
     except OSError:
         return []  # a system libvirt's logs are root's
-    return text.rpartition("-msg timestamp=on\n")[2].splitlines()[-LAST_WORDS:]
+    said = text.rpartition("-msg timestamp=on\n")[2].splitlines()
+    return [line for line in said if "is tainted:" not in line][-LAST_WORDS:]
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """A libvirtd of the lab's own, in the lab's own network namespace.
 
-    /etc/libvirt, /var/lib/libvirt, /var/cache/libvirt, /var/log/libvirt   are <lab>/libvirt/{etc,lib,cache,log}
-    /run/libvirt                                                           is /run/hoplab/<lab id>
+    /etc/libvirt, /var/lib/libvirt, /var/log/libvirt   are <lab>/libvirt/{etc,lib,log}
+    /run/libvirt                                       is /run/hoplab/<lab id>
+    /var/cache/libvirt                                 is ~/.cache/hoplab/libvirt (what QEMU can do: 4 s to find out)
 
 for that libvirtd, the QEMUs and the dnsmasq it starts, and for nobody else (see ``mounts``). So labs do not see each
 other or the system's libvirt, whatever networks, domains and pools they name; QEMU's sockets keep the short paths they
@@ -23,7 +24,7 @@ import libvirt
 from hoplab.errors import HostError
 from hoplab.host import mounts, netns, processes
 from hoplab.host.machines import connected
-from hoplab.paths import LabPaths
+from hoplab.paths import LabPaths, cache_dir
 
 TOOLS = {"libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86", "dnsmasq": "dnsmasq-base"}
 TOOLS |= {"ip": "iproute2", "iptables": "iptables"}
@@ -121,7 +122,7 @@ class PrivateLibvirt:
         return {
             "/etc/libvirt": self.paths.libvirt / "etc",
             "/var/lib/libvirt": self.paths.libvirt / "lib",
-            "/var/cache/libvirt": self.paths.libvirt / "cache",
+            "/var/cache/libvirt": cache_dir() / "libvirt",
             "/var/log/libvirt": self.paths.libvirt / "log",
             "/run/libvirt": self.paths.run,
         }

@@ -60,6 +60,6 @@ def command_line(pid: int) -> list[str]:
 def describe(pid: int) -> str:
     """ "dnsmasq (pid 4711)", or "qemu-system-x86_64 worker1 (pid 4712)" for a machine."""
     words = command_line(pid)
-    program = Path(words[0]).name if words else "process"
+    program = Path(words[0]).name or "process" if words else "process"
     guest = [word.removeprefix("guest=").split(",")[0] for word in words if word.startswith("guest=")]
     return f"{' '.join([program, *guest])} (pid {pid})"

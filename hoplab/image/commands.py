@@ -44,12 +44,12 @@ def run(
 ) -> None:
     """Run a command, its output appended to ``log``; ``on_line`` sees each line of it, for the progress display."""
     last: list[str] = []
-    with log.open("a") as file:
-        file.write(f"$ {' '.join(argv)}\n")
-        file.flush()
-        # Only the one command dies with us; what has children goes through isolated().
-        process = subprocess.Popen(
-            argv if argv[0] == "setpriv" else ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+    # Only the one command dies with us; what has children goes through isolated().
+    bound = list(argv) if argv[0] == "setpriv" else ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    with (
+        log.open("a") as file,
+        subprocess.Popen(
+            bound,
             cwd=cwd,
             env={**os.environ, **env} if env else None,
             stdin=subprocess.DEVNULL,
@@ -57,7 +57,9 @@ def run(
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-        )
+        ) as process,
+    ):
+        print("$", *argv, file=file, flush=True)
         assert process.stdout is not None  # PIPE above
         try:
             for line in process.stdout:
@@ -68,7 +70,6 @@ def run(
             status = process.wait()
         except BaseException:
             process.kill()
-            process.wait()
             raise
     if status == 0:
         return

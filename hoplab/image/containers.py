@@ -70,14 +70,14 @@ address = "$4/containerd.sock"
 [ttrpc]
 address = "$4/containerd.sock.ttrpc"
 END
-"$1" --config "$4/config.toml" & pid=$!
+"$1" --log-level warn --config "$4/config.toml" & pid=$!
 tries=0
 until "$2" --address "$4/containerd.sock" version >/dev/null 2>&1; do
     tries=$((tries + 1))
     if [ $tries -gt 300 ] || ! kill -0 $pid; then echo "containerd does not answer"; exit 1; fi
     sleep 0.1
 done
-"$2" --address "$4/containerd.sock" --namespace k8s.io images import --discard-unpacked-layers "$5"
+"$2" --address "$4/containerd.sock" --namespace k8s.io images import --local --discard-unpacked-layers "$5"
 "$2" --address "$4/containerd.sock" --namespace k8s.io content prune references
 "$2" --address "$4/containerd.sock" --namespace k8s.io images list --quiet
 kill $pid

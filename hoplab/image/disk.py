@@ -108,16 +108,13 @@ def _variables(order: Order, programs: Path) -> dict[str, Any]:
         "image_digest": order.key,
         "image_programs": str(programs),
         "image_versions": order.versions,
-        "ansible_connection": "community.general.chroot",
-        "ansible_python_interpreter": "/usr/bin/python3",
     }
 
 
 def _play(root: Path, variables: Mapping[str, Any], log: Path, progress: Progress) -> None:
     """Run the playbook on the root file system, over Ansible's chroot connection."""
     environment = {
-        "ANSIBLE_ROLES_PATH": str(PROJECT / "roles"),
-        "ANSIBLE_CONFIG": "/dev/null",  # nobody's own settings
+        "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),  # not the user's own
         "ANSIBLE_LOCAL_TEMP": str(root.parent / "ansible"),
         "ANSIBLE_REMOTE_TEMP": "/tmp/ansible",
         "ANSIBLE_NOCOLOR": "1",

@@ -42,11 +42,16 @@ def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
     return known
 
 
-def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
-    kernel, initrd = ensure_boot_files(progress)
+def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
+    """The plan of a spec on this host, and its node image, built or found."""
+    kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
     choice = accel.resolve(spec.accel, kernel, initrd)
     plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel)
-    image = ensure_image(choice.accel, progress)
+    return plan, ensure_image(choice.accel, progress, spec.image_mirror)
+
+
+def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
+    plan, image = node_image(spec, paths, progress)
     _check_disks(plan, image, paths)
     if spec.libvirt == "private":
         uri, netns = PrivateLibvirt(paths).start(), paths.netns

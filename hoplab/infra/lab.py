@@ -10,7 +10,7 @@ import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from hoplab.cloudinit import CloudInit, render
-from hoplab.host.machines import domain_name as domain_name
+from hoplab.host.machines import domain_name as domain_name  # noqa: PLC0414 - those who ask for a lab's machines
 from hoplab.infra import libvirt
 from hoplab.infra.context import LabContext
 from hoplab.paths import LabPaths

@@ -1,6 +1,6 @@
 """kube-proxy in iptables mode: KUBE-SERVICES -> KUBE-SVC-* -> KUBE-SEP-*, and KUBE-MARK-MASQ for what has to be masked.
 
-The names of the chains are hashes of what they are for, so they can be told in advance, and so is which rules there are.
+The names of the chains are hashes of what they are for, so they can be told in advance.
 """
 
 from __future__ import annotations

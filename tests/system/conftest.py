@@ -51,7 +51,7 @@ class LabCommand:
             log.seek(0)
             ran = Ran(code, log.read())
         if expect is not None:
-            assert ran.code == expect, f"./lab {' '.join(words)} ended with {ran.code}, not {expect}:\n{ran.out[-4000:]}"
+            assert ran.code == expect, f"./lab {' '.join(words)} ended with {ran.code}:\n{ran.out[-4000:]}"
         return ran
 
     def killed_when(self, reached: Callable[[], bool], *words: str, env: dict[str, str] | None = None) -> str:
@@ -62,7 +62,7 @@ class LabCommand:
             while not reached():
                 if process.poll() is not None:
                     log.seek(0)
-                    pytest.fail(f"./lab {' '.join(words)} ended ({process.returncode}) before it could be killed:\n{log.read()[-4000:]}")
+                    pytest.fail(f"./lab {' '.join(words)} ended before it could be killed:\n{log.read()[-4000:]}")
                 assert time.monotonic() < deadline, "the moment to kill it never came"
                 select.select([], [], [], 0.1)  # between two looks at the condition
             os.killpg(process.pid, signal.SIGKILL)
@@ -72,7 +72,7 @@ class LabCommand:
 
     def _start(self, words: tuple[str, ...], log: int, env: dict[str, str] | None) -> subprocess.Popen[bytes]:
         verb, *rest = words
-        command = [PROJECT / "lab", verb, "--lab", LAB, *rest]
+        command = [str(PROJECT / "lab"), verb, "--lab", LAB, *rest]
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -34,7 +34,7 @@ def test_a_wrong_spec_makes_nothing(lab: LabCommand, paths: LabPaths) -> None:
         ran = lab("up", expect=2)
     finally:
         paths.spec.write_text(good)
-    assert "podCIDR" in ran.out 
+    assert "podCIDR" in ran.out
     assert not paths.root.exists()
 
 
@@ -53,7 +53,8 @@ def test_killed_in_the_middle_of_converge(lab: LabCommand, paths: LabPaths) -> N
     def joining() -> bool:
         if not paths.state.exists() or not paths.ssh_config.exists():
             return False
-        look = ["ssh", "-F", str(paths.ssh_config), "-o", "ConnectTimeout=5", "worker1", "sudo ls /etc/kubernetes/pki/ca.crt"]
+        ssh = ["ssh", "-F", str(paths.ssh_config), "-o", "ConnectTimeout=5", "worker1"]
+        look = [*ssh, "sudo ls /etc/kubernetes/pki/ca.crt"]
         return subprocess.run(look, capture_output=True, check=False, timeout=60).returncode == 0
 
     lab.killed_when(joining, "up")

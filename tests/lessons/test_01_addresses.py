@@ -1,0 +1,76 @@
+"""Chapter 1, addresses: ``ip address``, on nodes and inside pods."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+from hoplab.claims import Claim, counted, listed
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.snapshot import Snapshot
+
+LOOPBACK = IPv4Address("127.0.0.1")
+RFC1918 = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
+
+
+def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
+    """Every node has an address of its own in the lab network, and it is the one Kubernetes knows it by."""
+    for node in lab.nodes:
+        planned = lab.setting.nodes[node.name]
+        found = [each for each in node[ADDRESSES] if each.dev == "eth0"]
+        claim.require(
+            any(each.address == planned and each.network == lab.setting.network for each in found),
+            f"{node.name} has no {planned} in {lab.setting.network} on eth0",
+            *found,
+        )
+        claim.require(node.address == planned, f"Kubernetes knows {node.name} by {node.address}, not by {planned}")
+    claim.require(len({node.address for node in lab.nodes}) == len(lab.nodes), "two nodes share an address")
+    claim.saw(listed(f"{node.name} has {node.address}" for node in lab.nodes))
+
+
+def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
+    """Every pod has an address of its own from the pod range, on the eth0 of a network namespace of its own."""
+    claim.require(lab.own_address_pods, "no pod with an address of its own is running")
+    found = {pod.api: pod for pod in lab.pods}
+    for pod in lab.own_address_pods:
+        claim.require(pod in found, f"no network namespace on {pod.node} has {pod.address}, the address of {pod}")
+        claim.require(
+            pod.address in lab.setting.pod_cidr, f"{pod} has {pod.address}, outside of {lab.setting.pod_cidr}"
+        )
+        claim.require(
+            any(each.dev == "eth0" and each.address == pod.address for each in found[pod][ADDRESSES]),
+            f"{pod} has {pod.address} on another interface than eth0",
+            *found[pod][ADDRESSES],
+        )
+    addresses = sorted(pod.address for pod in lab.pods)
+    claim.require(len(set(addresses)) == len(addresses), "two pods share an address", *addresses)
+    claim.saw(f"{counted(len(addresses), 'pod')} in {lab.setting.pod_cidr}: {listed(addresses)}")
+
+
+def test_all_addresses_are_private(lab: Snapshot, claim: Claim) -> None:
+    """Nodes, pods and services use private ranges (RFC 1918), which the internet does not route."""
+    ranges = {
+        "the lab network": lab.setting.network,
+        "the pod range": lab.setting.pod_cidr,
+        "the service range": lab.setting.service_cidr,
+    }
+    home = {name: next((each for each in RFC1918 if used.subnet_of(each)), None) for name, used in ranges.items()}
+    for name, private in home.items():
+        claim.require(private, f"{name} {ranges[name]} is in none of {listed(RFC1918)}")
+    for place, facts in lab.places.items():
+        for each in facts[ADDRESSES]:
+            claim.require(
+                each.address.is_loopback or any(each.address in private for private in RFC1918),
+                f"{each.dev} of {place} has the public address {each.address}",
+            )
+    claim.saw(listed(f"{name} {ranges[name]} is in {private}" for name, private in home.items()))
+
+
+def test_every_namespace_has_its_own_loopback(lab: Snapshot, claim: Claim) -> None:
+    """127.0.0.1 is on lo in every network namespace: in each pod it is that pod alone."""
+    for place, facts in lab.places.items():
+        claim.require(
+            any((each.dev, each.address) == ("lo", LOOPBACK) for each in facts[ADDRESSES]),
+            f"{place} has no {LOOPBACK} on lo",
+            *facts[ADDRESSES],
+        )
+    claim.saw(f"lo has {LOOPBACK} on {counted(len(lab.nodes), 'node')} and in {counted(len(lab.pods), 'pod')}")

@@ -1,0 +1,140 @@
+"""Chapter 3, routes: ``ip route``, ``bridge fdb``, ``ip neigh``."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab import cni
+from hoplab.claims import Claim, counted, listed
+from hoplab.cni.flannel import vtep_mac
+from hoplab.facts.fdb import FDB
+from hoplab.facts.neighbours import NEIGHBOURS
+from hoplab.facts.proc_routes import PROC_ROUTES
+from hoplab.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.facts.rules import RULES
+from hoplab.facts.sysctls import SYSCTLS
+from hoplab.facts.unreachable import UNREACHABLE
+from hoplab.snapshot import Snapshot
+
+
+def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
+    """A node sends what is for its own pod range to its own pods: with a bridge CNI to the bridge, directly."""
+    for node in lab.nodes:
+        claim.each_kept(cni.promises(lab)[node.name].own_routes, node[ROUTES], where=node.name, kind="route")
+    claim.saw(
+        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].own_routes)
+    )
+
+
+@pytest.mark.needs(nodes=2)
+def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
+    """A node has a route to every other node's pod range, by way of that node."""
+    for node in lab.nodes:
+        claim.each_kept(cni.promises(lab)[node.name].routes, node[ROUTES], where=node.name, kind="route")
+    claim.saw(listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].routes))
+
+
+@pytest.mark.needs(cni="flannel", backend="vxlan", nodes=2)
+def test_flannel_wrote_down_who_unwraps(lab: Snapshot, claim: Claim) -> None:
+    """With flannel VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
+    entries = 0
+    for node in lab.nodes:
+        promised = cni.promises(lab)[node.name]
+        entries += claim.each_kept(promised.neighbours, node[NEIGHBOURS], where=node.name, kind="neighbour")
+        entries += claim.each_kept(promised.fdb, node[FDB], where=node.name, kind="FDB entry")
+    first = lab.nodes[0]
+    claim.saw(f"{counted(entries, 'entry')}; on {first.name}: {listed(cni.promises(lab)[first.name].fdb)}")
+
+
+@pytest.mark.needs(cni="flannel", backend="vxlan")
+def test_flannel_announces_the_mac_it_has(lab: Snapshot, claim: Claim) -> None:
+    """The VXLAN MAC that flannel announces through the Kubernetes API is the one flannel.1 has."""
+    for node in lab.nodes:
+        link = node.link("flannel.1")
+        claim.require(link, f"{node.name} has no flannel.1")
+        assert link
+        claim.require(
+            link.mac == vtep_mac(node), f"{node.name} announces {vtep_mac(node)}, but flannel.1 has {link.mac}"
+        )
+    claim.saw(listed(f"{node.name} announces {vtep_mac(node)}" for node in lab.nodes))
+
+
+def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
+    """The longest prefix that contains an address decides where it goes, not the order of the table."""
+    for node in lab.nodes:
+        promised = cni.promises(lab)[node.name]
+        for pod in lab.pods:
+            routes = promised.own_routes if pod.node is node else promised.routes
+            expected = next((route for route in routes if pod.address in route.dst), None)
+            chosen = lookup(node[ROUTES], pod.address)
+            candidates = [route for route in node[ROUTES] if route.table == "main" and pod.address in route.dst]
+            claim.require(
+                expected and chosen and (chosen.dst, chosen.dev) == (expected.dst, expected.dev),
+                f"{node.name} sends {pod.address} ({pod}) by `{chosen}`, not by `{expected}`",
+                *candidates,
+            )
+            claim.require(len(candidates) > 1, f"{node.name} had no choice for {pod.address}", *candidates)
+    pod = lab.pods[0]
+    claim.saw(
+        f"{pod.address} goes by `{lookup(pod.node[ROUTES], pod.address)}` on {pod.node.name}, "
+        "although `default` contains it too"
+    )
+
+
+def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
+    """Where no route matches and there is no default, the network is unreachable (tried in an empty namespace)."""
+    for node in lab.nodes:
+        claim.require(
+            "Network is unreachable" in node[UNREACHABLE],
+            f"{node.name}, asked for a route in a namespace without any, said: {node[UNREACHABLE]}",
+        )
+    claim.saw(f"`{lab.nodes[0][UNREACHABLE]}` on {counted(len(lab.nodes), 'node')}")
+
+
+def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
+    """Direct, default, host and network routes are all on show, and each says who made it."""
+    shown = []
+    for node in lab.nodes:
+        main = [route for route in node[ROUTES] if route.table == "main" and route.kind == "unicast"]
+        kinds = {
+            "direct": [route for route in main if route.scope == "link" and route.via is None],
+            "default": [route for route in main if route.dst == DEFAULT],
+            "network": [route for route in main if route.via and route.dst != DEFAULT],
+            "host": [route for route in node[ROUTES] if route.kind == "local" and route.dst.prefixlen == 32],
+        }
+        for kind, routes in kinds.items():
+            if kind != "network" or len(lab.nodes) > 1:  # one node alone needs no way to another
+                claim.require(routes, f"{node.name} has no {kind} route", *main)
+        claim.require(all(route.protocol for route in main), f"a route of {node.name} does not say who made it", *main)
+        shown = [f"{kind} `{routes[0]}` (proto {routes[0].protocol})" for kind, routes in kinds.items() if routes]
+    claim.saw(f"on {lab.nodes[-1].name}: {listed(shown)}")
+
+
+def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
+    """`ip route show table main` and /proc/net/route say the same, on nodes and in pods."""
+    lines = 0
+    for place, facts in lab.places.items():
+        tool = {(each.dst, each.dev or "*", each.via, each.metric) for each in facts[ROUTES] if each.table == "main"}
+        kernel = {(each.dst, each.dev, each.via, each.metric) for each in facts[PROC_ROUTES]}
+        claim.require(tool == kernel, f"they differ on {place} in {listed(tool ^ kernel)}")
+        lines += len(tool)
+    claim.saw(f"{counted(lines, 'route')} in {counted(len(lab.places), 'namespace')}")
+
+
+def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
+    """The kernel asks the tables local, main and default in this order (`ip rule`), so own addresses win."""
+    for node in lab.nodes:
+        order = [rule.table for rule in sorted(node[RULES], key=lambda rule: rule.priority)]
+        claim.require(order[0] == "local", f"{node.name} asks {order[0]} first")
+        claim.require(order[-2:] == ["main", "default"], f"{node.name} ends with {listed(order[-2:])}", *node[RULES])
+    claim.saw(f"{listed(order)} on {counted(len(lab.nodes), 'node')}")
+
+
+def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
+    """A node passes on packets that are not for itself: ip_forward is on, and bridged packets meet iptables."""
+    for node in lab.nodes:
+        for name in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
+            claim.require(
+                node[SYSCTLS].get(name) == "1", f"{name} is {node[SYSCTLS].get(name, 'missing')} on {node.name}"
+            )
+    claim.saw(f"both switches are 1 on {listed(node.name for node in lab.nodes)}")

@@ -1,0 +1,123 @@
+"""Chapter 5, subnets and CIDR: ``kubectl get nodes -o jsonpath=...podCIDR``, ``kubectl get services -A``."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from hoplab.claims import Claim, counted, listed
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.api_nodes import API_NODES
+from hoplab.facts.api_services import API_SERVICES
+from hoplab.facts.routes import ROUTES
+from hoplab.facts.subnet_sums import ADDRESSES as SUMS
+from hoplab.facts.subnet_sums import SUBNET_SUMS
+from hoplab.snapshot import Snapshot
+
+NODE_PREFIX = 24
+
+
+def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
+    """Every node is Ready and has a /24 of its own out of the pod range; no two overlap."""
+    known = {node.name: node for node in lab.api[API_NODES]}
+    for name in lab.setting.nodes:
+        claim.require(name in known, f"{name} is a machine of the lab but no node of the cluster", listed(known))
+        claim.require(known[name].ready, f"{name} is not Ready: {known[name].why_not_ready}")
+    for node in lab.nodes:
+        claim.require(
+            node.pod_cidr.prefixlen == NODE_PREFIX and node.pod_cidr.subnet_of(lab.setting.pod_cidr),
+            f"{node.name} has {node.pod_cidr}, which is no /{NODE_PREFIX} of {lab.setting.pod_cidr}",
+        )
+    for one, other in combinations(lab.nodes, 2):
+        claim.require(
+            not one.pod_cidr.overlaps(other.pod_cidr),
+            f"{one.name} has {one.pod_cidr}, which overlaps {other.pod_cidr} of {other.name}",
+        )
+    claim.saw(listed(f"{node.name} is Ready with {node.pod_cidr}" for node in lab.nodes))
+
+
+def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
+    """Each pod's address is inside the range of the node it runs on."""
+    claim.require(lab.pods, "no pod's network namespace was found")
+    for pod in lab.pods:
+        claim.require(
+            pod.address in pod.node.pod_cidr,
+            f"{pod} has {pod.address}, but {pod.node.name}, where it runs, has {pod.node.pod_cidr}",
+        )
+    claim.saw(listed(f"{pod.address} is in {pod.node.pod_cidr}" for pod in lab.pods))
+
+
+def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Claim) -> None:
+    """Network, broadcast, first and last usable address follow from the prefix: the kernel does the same sums."""
+    for node in lab.nodes:
+        main = {route.dst for route in node[SUBNET_SUMS] if route.table == "main" and route.scope == "link"}
+        ends = {route.dst[0] for route in node[SUBNET_SUMS] if route.kind == "broadcast"}
+        for given in SUMS:
+            network = given.network
+            alone = network.prefixlen == 32  # one address: nothing else is in its network
+            claim.require(alone or network in main, f"{given} on {node.name} makes no route to {network}", *main)
+            claim.require(
+                alone or network.broadcast_address in ends,
+                f"{given} on {node.name} makes no broadcast address {network.broadcast_address}",
+                *ends,
+            )
+    claim.saw(
+        listed(f"{given} is in {given.network.network_address} to {given.network.broadcast_address}" for given in SUMS)
+    )
+
+
+def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
+    """Of a node's range the last address is for broadcast, the first usable one is the bridge's, pods have the rest."""
+    for node in lab.nodes:
+        broadcast = [route.dst[0] for route in node[ROUTES] if route.kind == "broadcast"]
+        last = node.pod_cidr.broadcast_address
+        claim.require(last in broadcast, f"{last} is no broadcast address on {node.name}", *broadcast)
+        first = node.pod_cidr[1]
+        claim.require(
+            any(each.address == first for each in node[ADDRESSES]),
+            f"{first}, the first of {node.pod_cidr}, is not on {node.name}",
+        )
+        for pod in lab.pods:
+            claim.require(
+                pod.address not in (node.pod_cidr[0], first, last), f"{pod} has {pod.address}, an end of its range"
+            )
+    claim.saw(
+        listed(
+            f"{node.pod_cidr}: {node.pod_cidr[1]} is {node.name}'s own, {node.pod_cidr[-1]} is for broadcast"
+            for node in lab.nodes
+        )
+    )
+
+
+def test_services_have_a_range_of_their_own(lab: Snapshot, claim: Claim) -> None:
+    """ClusterIPs come from the service range: `kubernetes` is the first address of it, `kube-dns` the tenth."""
+    services = {str(each): each for each in lab.api[API_SERVICES]}
+    for name, expected in (
+        ("default/kubernetes", lab.setting.api_service_ip),
+        ("kube-system/kube-dns", lab.setting.dns_ip),
+    ):
+        claim.require(name in services, f"there is no service {name}", listed(services))
+        claim.require(services[name].cluster_ip == expected, f"{name} has {services[name].cluster_ip}, not {expected}")
+    for each in services.values():
+        claim.require(
+            each.cluster_ip is None or each.cluster_ip in lab.setting.service_cidr,
+            f"{each} has {each.cluster_ip}, outside of {lab.setting.service_cidr}",
+        )
+    ranges = {"services": lab.setting.service_cidr, "pods": lab.setting.pod_cidr, "the lab": lab.setting.network}
+    for (one, first), (other, second) in combinations(ranges.items(), 2):
+        claim.require(not first.overlaps(second), f"the ranges of {one} and {other} overlap: {first} and {second}")
+    claim.saw(
+        f"kubernetes is {lab.setting.api_service_ip}, kube-dns is {lab.setting.dns_ip}, "
+        f"{counted(len(services), 'service')} in {lab.setting.service_cidr}"
+    )
+
+
+def test_no_interface_owns_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
+    """No interface anywhere has a ClusterIP (kube-proxy iptables mode): the address exists only as rules."""
+    cluster_ips = {each.cluster_ip: each for each in lab.api[API_SERVICES] if each.cluster_ip}
+    for place, facts in lab.places.items():
+        for each in facts[ADDRESSES]:
+            claim.require(each.address not in cluster_ips, f"{each.dev} of {place} has {each.address}, a ClusterIP")
+    claim.saw(
+        f"none of {counted(len(cluster_ips), 'ClusterIP')} is on an interface of {counted(len(lab.nodes), 'node')} "
+        f"or {counted(len(lab.pods), 'pod')}"
+    )

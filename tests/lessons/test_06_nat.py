@@ -1,0 +1,166 @@
+"""Chapter 6, NAT: ``iptables-save -c -t nat``, ``conntrack -L``, and what the receiver saw."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab import probe
+from hoplab.claims import Claim, counted, listed
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.conntrack import CONNTRACK
+from hoplab.facts.iptables import IPTABLES
+from hoplab.live import Live
+from hoplab.netfilter import Packet, walk
+from hoplab.snapshot import Snapshot
+
+
+def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
+    """The rules of POSTROUTING mask what a pod sends to the outside, and nothing that one pod sends to another."""
+    for node in lab.nodes:
+        nat = node[IPTABLES].chains("nat")
+        for pod in lab.pods_on(node):
+            for end in walk(nat, "POSTROUTING", Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
+                claim.require(
+                    end.verdict == "MASQUERADE",
+                    f"on {node.name} a packet of {pod} to {lab.setting.gateway} ends in {end.verdict}, not MASQUERADE",
+                    *end.path,
+                )
+            for other in lab.pods:
+                for end in walk(nat, "POSTROUTING", Packet(pod.address, other.address)):
+                    claim.require(
+                        end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
+                    )
+    claim.saw(f"so it is for {counted(len(lab.pods), 'pod')} in the rules of {counted(len(lab.nodes), 'node')}")
+
+
+def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Claim) -> None:
+    """A pod's packets reach the outside with its node's address, and conntrack sends the replies back to the pod."""
+    for pod in live.probes:
+        node, path = pod.node, live.unique()
+        asked = live.ask(pod, live.outside.url(path))
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        asker = live.outside.asker(path)
+        claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
+        ends = walk(
+            asked.before.chains("nat"), "POSTROUTING", Packet(pod.address, lab.setting.gateway, dport=live.outside.port)
+        )
+        rule = ends[0].last
+        claim.require(
+            rule and rule.target == "MASQUERADE" and asked.counted(rule, "nat") >= 1,
+            f"no MASQUERADE rule on {node.name} counted the packet",
+            *ends[0].path,
+        )
+        flows = [flow for flow in asked.flows if flow.original.dport == live.outside.port]
+        claim.require(
+            any(flow.reply.dst == str(node.address) for flow in flows),
+            f"conntrack on {node.name} has no entry that sends replies for {node.address} on to {pod}",
+            *flows,
+        )
+    claim.saw(
+        f"{listed(f'{pod.address} was seen as {pod.node.address}' for pod in live.probes)}; "
+        f"on {node.name} `{rule}` counted it, and conntrack has {flows[-1]}"
+    )
+
+
+@pytest.mark.needs(nodes=2)
+def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
+    """From pod to pod, also across nodes, the receiver sees the sender's own address."""
+    seen = []
+    for pod, other in zip(live.probes, (*live.probes[1:], live.probes[0]), strict=True):
+        asked = live.ask(pod, f"http://{other.address}:{probe.PORT}/")
+        answer = asked.answer
+        claim.require(
+            answer.remote == pod.address,
+            f"{other} on {other.node.name} saw {answer.remote}, not {pod.address} of {pod}",
+        )
+        claim.require(answer.node == other.node.name, f"{answer.pod} on {answer.node} answered for {other}")
+        flows = [flow for flow in asked.flows if flow.original.dst == str(other.address)]
+        claim.require(
+            flows and not any(flow.source_translated or flow.destination_translated for flow in flows),
+            f"conntrack on {pod.node.name} has no untranslated entry for {pod.address} to {other.address}",
+            *asked.flows,
+        )
+        seen.append(f"{other} on {other.node.name} saw {answer.remote}, the address of {pod} on {pod.node.name}")
+    claim.saw(listed(seen))
+
+
+def test_kube_dns_answers_a_pod(lab: Snapshot, live: Live, claim: Claim) -> None:
+    """kube-dns answers from its ClusterIP when a pod asks it for a service's name."""
+    name = "kubernetes.default.svc.cluster.local"
+    for pod in live.probes:
+        answer = live.run(pod, f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}")
+        claim.require(
+            answer.out.split() == [str(lab.setting.api_service_ip)],
+            f"{pod} asked {lab.setting.dns_ip} for {name} and got: {(answer.out + answer.err).strip() or 'nothing'}",
+        )
+    claim.saw(f"{listed(live.probes)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
+
+
+@pytest.mark.needs(proxy="iptables")
+def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -> None:
+    """A ClusterIP is translated (DNAT) to a pod behind it, chosen per connection; the client's address stays."""
+    service, client = live.service("echo"), live.probes[0]
+    behind = {endpoint.address for endpoint in service.endpoints}
+    connections = 24  # with two pods behind the service, all 24 reach the same one once in eight million runs
+    asked = live.ask(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]")
+    answers = asked.answers
+    claim.require(
+        len(answers) == connections, f"{len(answers)} of {connections} connections to {service} were answered"
+    )
+    for answer in answers:
+        claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
+        own = answer.local == client.address  # the pod reached itself: then the bridge's address stands for it
+        claim.require(
+            own or answer.remote == client.address,
+            f"{answer.pod} saw {answer.remote}, not the client's {client.address}",
+        )
+    reached = {str(answer.local) for answer in answers}
+    claim.require(len(behind) == 1 or len(reached) > 1, f"all {connections} connections reached {listed(reached)}")
+    flows = [flow for flow in asked.flows if flow.original.dst == str(service.cluster_ip)]
+    claim.require(
+        flows and all(flow.destination_translated for flow in flows),
+        f"conntrack on {client.node.name} has no translated entry for {service}",
+        *asked.flows,
+    )
+    claim.saw(f"{connections} connections to {service} reached {listed(sorted(reached))}; conntrack has {flows[-1]}")
+
+
+@pytest.mark.needs(proxy="iptables")
+def test_a_node_port_answers_on_every_node(live: Live, claim: Claim) -> None:
+    """A NodePort is translated to a pod on every node, also on one that runs no such pod, and the sender is masked."""
+    service, seen = live.service("single"), []
+    for node in live.snapshot.nodes:
+        answer = live.ask_from_outside(f"http://{node.address}:{service.node_port}/")
+        claim.require(answer, f"{node.name} does not answer on {service.node_port}")
+        assert answer
+        claim.require(
+            answer.local == live.single.address, f"{answer.local} answered on {node.name}, not {live.single.address}"
+        )
+        own = {each.address for each in node[ADDRESSES]}
+        claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {node.name}", *own)
+        seen.append(f"asked on {node.name}, {live.single} on {live.single.node.name} saw {answer.remote}")
+    claim.saw(f"port {service.node_port}: {listed(seen)}")
+
+
+@pytest.mark.needs(proxy="iptables", nodes=2)
+def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) -> None:
+    """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod don't answer."""
+    service, client = live.service("single-local"), live.snapshot.setting.gateway
+    home = live.single.node
+    for node in live.snapshot.nodes:
+        answer = live.ask_from_outside(f"http://{node.address}:{service.node_port}/")
+        if node is not home:
+            claim.require(answer is None, f"{node.name} answers on {service.node_port} without a pod of it: {answer}")
+            continue
+        claim.require(answer, f"{node.name}, which runs {live.single}, does not answer on {service.node_port}")
+        claim.require(answer and answer.remote == client, f"{live.single} saw {answer and answer.remote}, not {client}")
+    text = live.hosts.batch(
+        home.name, {"flows": f"{CONNTRACK.command} --orig-src {client} --orig-port-dst {service.node_port} -p tcp"}
+    )
+    flows = CONNTRACK.parse(text["flows"].out)
+    claim.require(
+        flows and all(flow.destination_translated and not flow.source_translated for flow in flows),
+        f"conntrack on {home.name} has no entry with DNAT and without SNAT for port {service.node_port}",
+        *flows,
+    )
+    claim.saw(f"{live.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")

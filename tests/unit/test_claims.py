@@ -1,0 +1,458 @@
+"""Every read-only lesson holds on a recording of a healthy lab, and fails when just its subject is broken there."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import pytest
+
+from hoplab import verify
+from hoplab.batch import Output
+from hoplab.claims import Claim, ClaimFailed
+from hoplab.facts import FactError, Facts
+from hoplab.paths import PROJECT
+from hoplab.proxy import iptables as kube_proxy
+from hoplab.snapshot import Snapshot, load
+
+Edit = Callable[[str], str]
+
+LESSONS = PROJECT / "tests" / "lessons"
+HEALTHY = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+FIRST, SECOND = HEALTHY.nodes[:2]
+POD = next(pod for pod in HEALTHY.pods if pod.node.name == FIRST.name and pod.api.label("app") == "echo")
+
+
+@cache
+def read_only() -> Mapping[str, Callable[[Snapshot, Claim], None]]:
+    """The lessons that need a snapshot only, by name."""
+    found = {}
+    for path in sorted(LESSONS.glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_") and set(inspect.signature(function).parameters) == {"lab", "claim"}:
+                found[name.removeprefix("test_")] = function
+    return found
+
+
+def failures(lab: Snapshot) -> dict[str, str]:
+    """The lessons that fail on a snapshot, and why."""
+    found = {}
+    for name, lesson in read_only().items():
+        claim = Claim()
+        try:
+            lesson(lab, claim)
+            assert claim.seen, f"{name} holds but does not say what it saw"
+        except ClaimFailed as error:
+            found[name] = error.why
+        except FactError as error:
+            found[name] = error.message
+    return found
+
+
+def on_node(fact: str, edit: Edit, lab: Snapshot = HEALTHY, node: str = FIRST.name) -> Snapshot:
+    """The lab with one fact of one node edited."""
+    return replace(lab, node_facts={**lab.node_facts, node: _edited(lab.node_facts[node], fact, edit)})
+
+
+def in_pod(fact: str, edit: Edit) -> Snapshot:
+    """... of one pod's namespace."""
+    here = HEALTHY.netns_facts[FIRST.name]
+    found = {**here, POD.netns: _edited(here[POD.netns], fact, edit)}
+    return replace(HEALTHY, netns_facts={**HEALTHY.netns_facts, FIRST.name: found})
+
+
+def in_api(fact: str, edit: Edit) -> Snapshot:
+    return replace(HEALTHY, api=_edited(HEALTHY.api, fact, edit))
+
+
+def _edited(facts: Facts, fact: str, edit: Edit) -> Facts:
+    before = facts.outputs[fact].out
+    after = edit(before)
+    assert after != before, f"nothing to break in {fact} of {facts.place}"
+    return Facts(facts.place, {**facts.outputs, fact: Output(0, after)})
+
+
+def without(**wanted: Any) -> Edit:
+    """A JSON list without the objects that have these values."""
+
+    def edit(text: str) -> str:
+        return json.dumps([each for each in json.loads(text) if not _has(each, wanted)])
+
+    return edit
+
+
+def changed(wanted: Mapping[str, Any], **to: Any) -> Edit:
+    """A JSON list with values changed in the objects that have the wanted ones."""
+
+    def edit(text: str) -> str:
+        return json.dumps([{**each, **to} if _has(each, wanted) else each for each in json.loads(text)])
+
+    return edit
+
+
+def _has(each: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(each.get(key) == value for key, value in wanted.items())
+
+
+def added(*items: Any) -> Edit:
+    return lambda text: json.dumps([*json.loads(text), *items])
+
+
+def lines_without(pattern: str) -> Edit:
+    return lambda text: "".join(line for line in text.splitlines(keepends=True) if not re.search(pattern, line))
+
+
+def api_item(name: str, change: Callable[[dict[str, Any]], None]) -> Edit:
+    """A Kubernetes list with one object changed."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        for item in document["items"]:
+            if item["metadata"]["name"] == name:
+                change(item)
+        return json.dumps(document)
+
+    return edit
+
+
+def not_ready(item: dict[str, Any]) -> None:
+    item["status"]["conditions"] = [{"type": "Ready", "status": "False", "message": "kubelet is gone"}]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing broken: which lessons must fail, and what the first of them has to name."""
+
+    name: str
+    broken: Callable[[], Snapshot]
+    caught_by: tuple[str, ...]
+    says: str
+
+
+gateway = HEALTHY.setting.gateway
+remote = SECOND.pod_cidr
+host_end = POD.host_end
+assert host_end
+ECHO = next(each for each in kube_proxy.promises(HEALTHY) if each.service == "hoplab-verify/echo")
+
+
+def _address(dev: str, address: str) -> dict[str, Any]:
+    """As `ip -j address` shows it."""
+    return {"ifname": dev, "addr_info": [{"family": "inet", "local": address, "prefixlen": 32}]}
+
+
+def _dropped(text: str, name: str) -> str:
+    """A Kubernetes list without an object."""
+    document = json.loads(text)
+    return json.dumps({"items": [item for item in document["items"] if item["metadata"]["name"] != name]})
+
+
+FAULTS = (
+    Fault(
+        "a node lost its address",
+        lambda: on_node("addresses", without(ifname="eth0")),
+        ("every_node_has_its_own_address",),
+        f"{FIRST.name} has no {FIRST.address}",
+    ),
+    Fault(
+        "a pod's address is not in any namespace",
+        lambda: in_pod("addresses", lambda text: text.replace(str(POD.address), str(FIRST.pod_cidr[99]))),
+        ("every_pod_has_its_own_address",),
+        f"has {POD.address}, the address of {POD}",
+    ),
+    Fault(
+        "a pod has a public address",
+        lambda: in_pod("addresses", added(_address("eth0", "8.8.8.8"))),
+        ("all_addresses_are_private",),
+        f"eth0 of {POD} has the public address 8.8.8.8",
+    ),
+    Fault(
+        "a pod has no loopback",
+        lambda: in_pod("addresses", without(ifname="lo")),
+        ("every_namespace_has_its_own_loopback",),
+        f"{POD} has no 127.0.0.1",
+    ),
+    Fault(
+        "flannel.1 is down",
+        lambda: on_node("links", changed({"ifname": "flannel.1"}, flags=["BROADCAST"])),
+        ("a_node_has_the_interfaces_of_its_cni",),
+        f"flannel.1 of {FIRST.name} is down",
+    ),
+    Fault(
+        "a veth is unplugged",
+        lambda: on_node("links", without(ifname=host_end.name)),
+        ("a_pod_hangs_on_a_veth_pair", "a_node_has_the_interfaces_of_its_cni", "the_host_end_is_a_port_of_the_bridge"),
+        f"the eth0 of {POD} names",
+    ),
+    Fault(
+        "a host end left the bridge",
+        lambda: on_node("links", changed({"ifname": host_end.name}, master=None)),
+        ("the_host_end_is_a_port_of_the_bridge",),
+        "is a port of no bridge, not of cni0",
+    ),
+    Fault(
+        "the MTU of cni0 leaves no room for VXLAN",
+        lambda: on_node("links", changed({"ifname": "cni0"}, mtu=1500)),
+        ("encapsulation_leaves_room_in_the_mtu",),
+        f"cni0 on {FIRST.name} has the MTU 1500, not 1450",
+    ),
+    Fault(
+        "another CNI's file comes first",
+        lambda: on_node("cni_config", lambda text: f'==> /etc/cni/net.d/00-x.conf <==\n{{"type": "ptp"}}\n{text}'),
+        ("the_runtime_is_told_which_plugin_to_call",),
+        "00-x.conf, not 10-flannel.conflist",
+    ),
+    Fault(
+        "the route to the node's own pods is gone",
+        lambda: on_node("routes", without(dst=str(FIRST.pod_cidr))),
+        ("a_node_routes_its_own_range_to_its_pods", "the_longest_prefix_decides", "proc_and_ip_route_agree"),
+        f"{FIRST.name} has no route {FIRST.pod_cidr} dev cni0",
+    ),
+    Fault(
+        "the route to the other node's pods is gone",
+        lambda: on_node("routes", without(dst=str(remote))),
+        ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "proc_and_ip_route_agree"),
+        f"{FIRST.name} has no route {remote} via {remote[0]} dev flannel.1 onlink",
+    ),
+    Fault(
+        "an FDB entry is gone",
+        lambda: on_node("fdb", without(dst=str(SECOND.address))),
+        ("flannel_wrote_down_who_unwraps",),
+        f"dev flannel.1 dst {SECOND.address}",
+    ),
+    Fault(
+        "a neighbour entry is gone",
+        lambda: on_node("neighbours", without(dst=str(remote[0]))),
+        ("flannel_wrote_down_who_unwraps",),
+        f"{FIRST.name} has no neighbour {remote[0]} dev flannel.1",
+    ),
+    Fault(
+        "flannel.1 was made anew with another MAC",
+        lambda: on_node("links", changed({"ifname": "flannel.1"}, address="aa:aa:aa:aa:aa:aa")),
+        ("flannel_announces_the_mac_it_has",),
+        "but flannel.1 has aa:aa:aa:aa:aa:aa",
+    ),
+    Fault(
+        "a longer prefix leads astray",
+        lambda: on_node(
+            "routes",
+            added({"dst": str(next(remote.subnets())), "gateway": str(gateway), "dev": "eth0", "protocol": "static"}),
+        ),
+        ("the_longest_prefix_decides", "proc_and_ip_route_agree"),
+        f"by `{next(remote.subnets())} via {gateway} dev eth0`, not by",
+    ),
+    Fault(
+        "an empty namespace finds a way",
+        lambda: on_node("unreachable", lambda _text: "198.51.100.1 via 192.0.2.1"),
+        ("no_route_means_unreachable",),
+        "198.51.100.1 via",
+    ),
+    Fault(
+        "the default route is gone",
+        lambda: on_node("routes", without(dst="default")),
+        ("kinds_of_routes", "a_nodes_gateway_is_the_labs", "the_longest_prefix_decides", "proc_and_ip_route_agree"),
+        f"{FIRST.name} has no default route",
+    ),
+    Fault(
+        "the kernel has a route that ip does not show",
+        lambda: on_node("proc_routes", lambda text: text + "cni0\t0009F40A\t00000000\t1\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"),
+        ("proc_and_ip_route_agree",),
+        f"they differ on {FIRST.name}",
+    ),
+    Fault(
+        "another table is asked first",
+        lambda: on_node("rules", changed({"table": "local"}, priority=40000)),
+        ("the_tables_are_asked_in_order",),
+        f"{FIRST.name} asks main first",
+    ),
+    Fault(
+        "forwarding is off",
+        lambda: on_node("sysctls", lambda text: text.replace("ipv4/ip_forward:1", "ipv4/ip_forward:0")),
+        ("nodes_forward",),
+        f"net.ipv4.ip_forward is 0 on {FIRST.name}",
+    ),
+    Fault(
+        "a pod's default gateway is flannel.1's address",
+        lambda: in_pod("routes", changed({"dst": "default"}, gateway=str(FIRST.pod_cidr[0]))),
+        ("a_pods_gateway_is_its_nodes_bridge", "proc_and_ip_route_agree"),
+        f"not one via {FIRST.pod_cidr[1]} dev eth0",
+    ),
+    Fault(
+        "the gateway does not answer ARP",
+        lambda: on_node("neighbours", without(dst=str(gateway))),
+        ("a_nodes_gateway_is_the_labs",),
+        f"{FIRST.name} has learned no MAC for {gateway}",
+    ),
+    Fault(
+        "a pod reaches its neighbours by the gateway",
+        lambda: in_pod("routes", changed({"dst": str(FIRST.pod_cidr)}, gateway=str(FIRST.pod_cidr[1]))),
+        ("the_same_subnet_goes_direct", "proc_and_ip_route_agree"),
+        f"{POD} does not reach {FIRST.pod_cidr} directly",
+    ),
+    Fault(
+        "a node is not Ready",
+        lambda: in_api("nodes", api_item(FIRST.name, not_ready)),
+        ("nodes_are_ready_with_a_range_each",),
+        f"{FIRST.name} is not Ready: kubelet is gone",
+    ),
+    Fault(
+        "a machine never joined",
+        lambda: in_api("nodes", lambda text: _dropped(text, SECOND.name)),
+        ("nodes_are_ready_with_a_range_each", "every_pod_has_its_own_address"),
+        f"{SECOND.name} is a machine of the lab but no node",
+    ),
+    Fault(
+        "two nodes have the same range",
+        lambda: in_api("nodes", api_item(SECOND.name, lambda item: item["spec"].update(podCIDR=str(FIRST.pod_cidr)))),
+        ("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range"),
+        f"which overlaps {FIRST.pod_cidr} of {SECOND.name}",
+    ),
+    Fault(
+        "a pod runs on another node than its address says",
+        lambda: in_api("nodes", api_item(FIRST.name, lambda item: item["spec"].update(podCIDR="10.244.9.0/24"))),
+        ("pods_are_in_their_nodes_range",),
+        "has 10.244.9.0/24",
+    ),
+    Fault(
+        "the kernel can't do sums",
+        lambda: on_node("subnet_sums", without(dst="172.20.31.255")),
+        ("first_and_last_address_follow_from_the_prefix",),
+        "172.20.30.41/20 on",
+    ),
+    Fault(
+        "the range's last address is not for broadcast",
+        lambda: on_node("routes", without(dst=str(FIRST.pod_cidr.broadcast_address))),
+        ("a_nodes_range_has_its_ends",),
+        f"{FIRST.pod_cidr.broadcast_address} is no broadcast address",
+    ),
+    Fault(
+        "kube-dns has another ClusterIP",
+        lambda: in_api("services", lambda text: text.replace(f'"{HEALTHY.setting.dns_ip}"', '"10.96.0.11"')),
+        ("services_have_a_range_of_their_own",),
+        "kube-system/kube-dns has 10.96.0.11, not 10.96.0.10",
+    ),
+    Fault(
+        "an interface has a ClusterIP",
+        lambda: on_node("addresses", added(_address("lo", "10.96.0.10"))),
+        ("no_interface_owns_a_cluster_ip",),
+        f"lo of {FIRST.name} has 10.96.0.10, a ClusterIP",
+    ),
+    Fault(
+        "the MASQUERADE rule is gone",
+        lambda: on_node("iptables", lines_without(r"-A FLANNEL-POSTRTG -s \S+ ! -d 224.*MASQUERADE")),
+        ("what_leaves_the_pod_range_is_masqueraded",),
+        f"to {gateway} ends in ACCEPT, not MASQUERADE",
+    ),
+    Fault(
+        "pod to pod is masqueraded",
+        lambda: on_node("iptables", lines_without("-A FLANNEL-POSTRTG.*RETURN")),
+        ("what_leaves_the_pod_range_is_masqueraded",),
+        "is translated",
+    ),
+    Fault(
+        "a table has lost a built-in chain",
+        lambda: on_node("iptables", lines_without("^:INPUT ACCEPT")),
+        ("tables_and_their_hooks",),
+        "has the built-in chains",
+    ),
+    Fault(
+        "nobody calls KUBE-SERVICES in PREROUTING",
+        lambda: on_node("iptables", lines_without("-A PREROUTING .*KUBE-SERVICES")),
+        ("kube_proxy_hooks_in_its_chains",),
+        f"PREROUTING of nat on {FIRST.name} never calls KUBE-SERVICES",
+    ),
+    Fault(
+        "the rules of a KUBE-SVC chain are flushed",
+        lambda: on_node("iptables", lines_without(f"-A {ECHO.chain} ")),
+        ("a_service_leads_to_its_endpoints",),
+        f"{ECHO} leads to nothing",
+    ),
+    Fault(
+        "an endpoint gets all connections",
+        lambda: on_node("iptables", lambda text: re.sub(r"--probability 0\.[0-9]+", "--probability 0.99", text)),
+        ("every_endpoint_gets_the_same_share",),
+        "has probabilities 0.99",
+    ),
+    Fault(
+        "KUBE-MARK-MASQ does not mark",
+        lambda: on_node("iptables", lines_without("-A KUBE-MARK-MASQ")),
+        ("marked_packets_are_masked", "node_ports_come_last"),
+        "is not marked",
+    ),
+    Fault(
+        "the mark is not taken off",
+        lambda: on_node("iptables", lines_without("-A KUBE-POSTROUTING -j MARK")),
+        ("marked_packets_are_masked",),
+        "the mark 0x4000 stays on the packet",
+    ),
+    Fault(
+        "KUBE-NODEPORTS is never reached",
+        lambda: on_node("iptables", lines_without("-A KUBE-SERVICES .*-j KUBE-NODEPORTS")),
+        ("node_ports_come_last",),
+        "is not for the node's own addresses",
+    ),
+    Fault(
+        "the userspace proxy is back",
+        lambda: on_node("iptables", lambda text: text.replace("*nat\n", "*nat\n:KUBE-PORTALS-HOST - [0:0]\n")),
+        ("portals_are_gone",),
+        "has KUBE-PORTALS-HOST",
+    ),
+    Fault(
+        "a service without endpoints is not rejected",
+        lambda: on_node("iptables", lines_without("has no endpoints.*REJECT")),
+        ("a_service_without_endpoints_rejects",),
+        "for hoplab-verify/nobody",
+    ),
+    Fault(
+        "a node does not know a ClusterIP",
+        lambda: on_node("iptables", lines_without("-A KUBE-SERVICES .*default/kubernetes:https")),
+        ("only_rules_know_a_cluster_ip", "a_service_leads_to_its_endpoints"),
+        f"the rules of {FIRST.name} lack 10.96.0.1",
+    ),
+)
+
+
+def test_all_lessons_hold_on_a_healthy_lab() -> None:
+    assert failures(HEALTHY) == {}
+    assert len(read_only()) >= 35
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_fails_exactly_its_lessons(fault: Fault) -> None:
+    found = failures(fault.broken())
+    assert fault.says in found.get(fault.caught_by[0], ""), found
+    assert set(found) == set(fault.caught_by)
+
+
+def test_every_lesson_catches_some_fault() -> None:
+    assert set(read_only()) == {name for fault in FAULTS for name in fault.caught_by}
+
+
+def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:
+    def lab(**other: Any) -> Snapshot:
+        return replace(HEALTHY, setting=replace(HEALTHY.setting, **other))
+
+    assert verify.lacking(HEALTHY, cni="flannel", backend="vxlan", proxy="iptables", nodes=2) == ""
+    assert "needs the CNI flannel; this lab has calico" in verify.lacking(lab(cni="calico"), cni="flannel")
+    assert "backend vxlan; this lab has host-gw" in verify.lacking(
+        lab(backend="host-gw"), cni="flannel", backend="vxlan"
+    )
+    assert "needs kube-proxy in iptables mode" in verify.lacking(lab(proxy_mode="nftables"), proxy="iptables")
+    assert "needs 9 nodes" in verify.lacking(HEALTHY, nodes=9)
+
+
+def test_a_failed_claim_carries_its_evidence() -> None:
+    with pytest.raises(ClaimFailed) as caught:
+        Claim().require(False, "worker1 has no cni0", "1: lo", "2: eth0")
+    assert caught.value.why == "worker1 has no cni0"
+    assert str(caught.value) == "worker1 has no cni0\n    1: lo\n    2: eth0"

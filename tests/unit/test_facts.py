@@ -1,0 +1,302 @@
+"""Facts: real output in, records out; and no text, however odd, ends in anything but records or a FactError."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hoplab.batch import Output
+from hoplab.facts import Fact, FactError, Facts, discover
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.facts.api_nodes import API_NODES
+from hoplab.facts.api_pods import API_PODS
+from hoplab.facts.api_services import API_SERVICES
+from hoplab.facts.cni_config import CNI_CONFIG, CniConfig
+from hoplab.facts.conntrack import CONNTRACK, Direction
+from hoplab.facts.fdb import FDB
+from hoplab.facts.iptables import IPTABLES, Option, Rule
+from hoplab.facts.links import LINKS, Vxlan
+from hoplab.facts.neighbours import NEIGHBOURS
+from hoplab.facts.proc_routes import PROC_ROUTES, ProcRoute
+from hoplab.facts.routes import DEFAULT, ROUTES, Route, lookup
+from hoplab.facts.rules import RULES
+from hoplab.facts.sysctls import SYSCTLS
+from hoplab.facts.unreachable import UNREACHABLE
+from hoplab.paths import PROJECT
+from hoplab.snapshot import Snapshot, load
+
+EVERY: dict[str, Fact[Any]] = {
+    f"{where}/{fact.name}": fact for where in ("node", "pod", "api") for fact in discover(where)
+}
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Snapshot:
+    return load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+
+
+def test_facts_are_discovered_in_their_places() -> None:
+    assert {"links", "routes", "iptables", "conntrack"} <= {fact.name for fact in discover("node")}
+    assert {"links", "routes", "addresses", "neighbours"} <= {fact.name for fact in discover("pod")}
+    assert {"nodes", "pods", "services", "endpoints"} == {fact.name for fact in discover("api")}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(text=st.text())
+@settings(max_examples=25, deadline=None)
+def test_no_text_crashes_a_parser(name: str, text: str) -> None:
+    with contextlib.suppress(FactError):
+        EVERY[name].parse(text)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+keys = st.sampled_from(
+    ["items", "metadata", "spec", "status", "name", "addresses", "addr_info", "family", "local", "prefixlen", "dst", "gateway", "flags", "ifname", "linkinfo", "labels", "info_data", "info_kind", "conditions", "type", "podCIDR", "podIP", "clusterIP", "ports", "port", "endpoints", "addressType", "plugins"]
+)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(document=documents)
+@settings(max_examples=25, deadline=None)
+def test_no_json_crashes_a_parser(name: str, document: object) -> None:
+    with contextlib.suppress(FactError):
+        EVERY[name].parse(json.dumps(document))
+
+
+words = st.text(alphabet="abcXYZ09-_./:,!\"'\\ ", min_size=1, max_size=10)
+plain = st.text(alphabet="abcXYZ09_./:,", min_size=1, max_size=10)
+options = st.builds(
+    Option,
+    st.sampled_from(["--dport", "--mark", "-i", "-o", "--ctstate", "--to-destination", "--dst-type"]),
+    st.tuples(plain),
+    st.booleans(),
+) | st.builds(lambda text: Option("--comment", (text,)), words)
+rules = st.builds(
+    Rule,
+    chain=st.just("FORWARD"),
+    matches=st.lists(options, max_size=4).map(tuple),
+    target=st.sampled_from(["ACCEPT", "KUBE-SVC-NPX46M4PTMTKRN6Y", "MASQUERADE"]),
+    goto=st.booleans(),
+    target_options=st.lists(options, max_size=2).map(tuple),
+)
+
+
+@given(rules)
+@settings(deadline=None)
+def test_a_rule_survives_being_written_and_read(rule: Rule) -> None:
+    found = IPTABLES.parse(f"*filter\n:FORWARD DROP [0:0]\n[7:420] {rule}\nCOMMIT\n").rules("filter", "FORWARD")
+    assert found == (rule,)
+    assert (found[0].packets, found[0].bytes) == (7, 420)
+
+
+def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> None:
+    for node in recorded.nodes:
+        text = node.facts.outputs["iptables"].out
+        written = [line.partition("] ")[2] for line in text.splitlines() if line.startswith("[")]
+        tables = node[IPTABLES].tables.values()
+        read = [str(rule) for table in tables for chain in table.values() for rule in chain.rules]
+        assert sorted(_unquoted(line) for line in written) == sorted(_unquoted(line) for line in read)
+        assert len(read) > 30
+
+
+def _unquoted(line: str) -> str:
+    """iptables quotes some comments that do not need it."""
+    return line.replace('"', "")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("-A INPUT -j ACCEPT", "not declared"),
+        ("-A FORWARD -j", "names no target"),
+        ("-A FORWARD ACCEPT", "stray"),
+        ("-A FORWARD -s nowhere -j ACCEPT", "no IPv4 range"),
+        ("-A FORWARD -j ACCEPT !", "ends in `!`"),
+        ('-A FORWARD -m comment --comment "open', "open quote"),
+        ("-X FORWARD", "neither chain nor rule"),
+    ],
+)
+def test_what_is_no_rule_is_named(line: str, why: str) -> None:
+    with pytest.raises(FactError, match=why) as caught:
+        IPTABLES.parse(f"*filter\n:FORWARD DROP [0:0]\n{line}\nCOMMIT\n")
+    assert line in caught.value.message and caught.value.remedy
+
+
+def test_a_line_outside_of_a_table_is_refused() -> None:
+    with pytest.raises(FactError, match="outside of a table"):
+        IPTABLES.parse("-A FORWARD -j ACCEPT\n")
+
+
+def test_rule_accessors() -> None:
+    line = "-A X ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -g KUBE-MARK-MASQ"
+    (rule,) = IPTABLES.parse(f"*nat\n:X - [0:0]\n{line}\nCOMMIT\n").rules("nat", "X")
+    assert (rule.source, rule.destination) == (None, IPv4Network("10.96.0.10/32"))
+    assert rule.match("-s") == Option("-s", ("10.244.0.0/16",), negated=True)
+    assert (rule.value("--dport"), rule.value("--sport"), rule.comment, rule.goto) == ("53", "", "", True)
+    assert str(rule) == line
+
+
+def test_links(recorded: Snapshot) -> None:
+    node = recorded.nodes[0]
+    vtep = node.link("flannel.1")
+    assert vtep and vtep.vxlan == Vxlan(1, str(node.address), "eth0", 8472, learning=False)
+    assert vtep.mtu == 1450 and vtep.up
+    bridge = node.link("cni0")
+    assert bridge and bridge.kind == "bridge"
+    ports = [link for link in node[LINKS] if link.master == "cni0"]
+    assert ports and all(port.kind == "veth" and port.peer_elsewhere and port.peer_index > 1 for port in ports)
+    assert f"@if{ports[0].peer_index}" in str(ports[0])
+
+
+def test_addresses(recorded: Snapshot) -> None:
+    node = recorded.nodes[0]
+    (own,) = [each for each in node[ADDRESSES] if each.dev == "eth0"]
+    assert (own.address, own.network) == (recorded.setting.nodes[node.name], recorded.setting.network)
+    assert own.broadcast == recorded.setting.network.broadcast_address
+    assert str(own) == f"{own.address}/24 dev eth0"
+
+
+def test_routes_and_the_longest_prefix(recorded: Snapshot) -> None:
+    first, second = recorded.nodes[:2]
+    found = lookup(first[ROUTES], second.pod_cidr[9])
+    assert found and str(found) == f"{second.pod_cidr} via {second.pod_cidr[0]} dev flannel.1 onlink"
+    default = lookup(first[ROUTES], IPv4Address("203.0.113.9"))
+    assert default and default.dst == DEFAULT and str(default) == f"default via {recorded.setting.gateway} dev eth0"
+    own = lookup(first[ROUTES], first.address)
+    assert own and own.kind == "local"
+    assert lookup((), first.address) is None
+    assert str(Route(IPv4Network("10.0.0.0/26"), kind="blackhole")) == "blackhole 10.0.0.0/26"
+
+
+def test_the_lower_metric_wins_among_equals() -> None:
+    slow, fast = (Route(DEFAULT, dev=dev, metric=metric) for dev, metric in (("eth1", 200), ("eth0", 100)))
+    assert lookup((slow, fast), IPv4Address("192.0.2.1")) is fast
+
+
+def test_proc_routes() -> None:
+    text = (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t014DA8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
+        "cni0\t0000F40A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    )
+    assert PROC_ROUTES.parse(text) == (
+        ProcRoute("eth0", DEFAULT, IPv4Address("192.168.77.1"), 100),
+        ProcRoute("cni0", IPv4Network("10.244.0.0/24"), None, 0),
+    )
+    with pytest.raises(FactError, match="is not a line of"):
+        PROC_ROUTES.parse("Iface\ncni0 zz")
+
+
+def test_neighbours_fdb_rules_sysctls(recorded: Snapshot) -> None:
+    node, other = recorded.nodes[:2]
+    (peer,) = [each for each in node[NEIGHBOURS] if each.dev == "flannel.1"]
+    assert peer.address == other.pod_cidr[0] and peer.states == ("PERMANENT",)
+    assert str(peer) == f"{peer.address} dev flannel.1 lladdr {peer.mac} PERMANENT"
+    (entry,) = [each for each in node[FDB] if each.dev == "flannel.1" and each.dst]
+    assert (entry.mac, entry.dst) == (peer.mac, str(other.address))
+    assert [rule.table for rule in node[RULES]] == ["local", "main", "default"]
+    assert node[SYSCTLS]["net.ipv4.ip_forward"] == "1"
+    assert "Network is unreachable" in node[UNREACHABLE]
+
+
+def test_a_neighbour_needs_an_address() -> None:
+    with pytest.raises(FactError, match="without an address"):
+        NEIGHBOURS.parse('[{"dev": "eth0"}]')
+
+
+def test_sysctl_lines() -> None:
+    assert SYSCTLS.parse("/proc/sys/net/ipv4/ip_forward:0\n") == {"net.ipv4.ip_forward": "0"}
+    with pytest.raises(FactError, match="not a sysctl"):
+        SYSCTLS.parse("ip_forward 1\n")
+
+
+CONNTRACK_TEXT = """\
+tcp      6 117 TIME_WAIT src=10.244.0.5 dst=192.168.77.1 sport=41962 dport=36511 src=192.168.77.1 dst=192.168.77.20 \
+sport=36511 dport=16220 [ASSURED] mark=0 use=1
+udp      17 27 src=10.244.0.5 dst=10.96.0.10 sport=50123 dport=53 src=10.244.0.2 dst=10.244.0.5 sport=53 dport=50123 \
+mark=0 use=1
+icmp     1 29 src=10.244.0.5 dst=10.244.1.2 type=8 code=0 id=7 src=10.244.1.2 dst=10.244.0.5 type=0 code=0 id=7 mark=0 use=1
+"""
+
+
+def test_conntrack() -> None:
+    masked, dns, ping = CONNTRACK.parse(CONNTRACK_TEXT)
+    assert (masked.protocol, masked.state) == ("tcp", "TIME_WAIT")
+    assert masked.original == Direction("10.244.0.5", "192.168.77.1", 41962, 36511)
+    assert masked.source_translated and not masked.destination_translated
+    assert dns.destination_translated and not dns.source_translated
+    assert not ping.source_translated and str(ping.original) == "10.244.0.5 -> 10.244.1.2"
+    assert str(dns) == "udp 10.244.0.5:50123 -> 10.96.0.10:53, replies 10.244.0.2:53 -> 10.244.0.5:50123"
+    with pytest.raises(FactError, match="not a conntrack entry"):
+        CONNTRACK.parse("tcp 6 src=10.0.0.1 dst=10.0.0.2\n")
+
+
+def test_cni_config(recorded: Snapshot) -> None:
+    (found,) = recorded.nodes[0][CNI_CONFIG]
+    assert (found.name, found.plugins) == ("cbr0", ("flannel", "portmap"))
+    single = '==> /etc/cni/net.d/10-x.conf <==\n{"name": "x", "type": "bridge"}\n'
+    assert CNI_CONFIG.parse(single) == (CniConfig("/etc/cni/net.d/10-x.conf", "x", ("bridge",)),)
+    with pytest.raises(FactError, match="10-x.conf is not JSON"):
+        CNI_CONFIG.parse("==> /etc/cni/net.d/10-x.conf <==\n{\n")
+
+
+def test_the_api_side(recorded: Snapshot) -> None:
+    node = recorded.api[API_NODES][0]
+    assert node.ready and node.pod_cidr and node.address == recorded.setting.nodes[node.name]
+    assert node.kubelet.startswith("v1.") and node.runtime.startswith("containerd://")
+    echo = [pod for pod in recorded.api[API_PODS] if pod.label("app") == "echo"]
+    assert len(echo) == len(recorded.nodes) and all(pod.running and pod.ready and not pod.host_network for pod in echo)
+    services = {str(service): service for service in recorded.api[API_SERVICES]}
+    assert [(port.name, port.port, port.protocol) for port in services["kube-system/kube-dns"].ports][:2] == [
+        ("dns", 53, "UDP"),
+        ("dns-tcp", 53, "TCP"),
+    ]
+    assert services["hoplab-verify/single"].ports[0].node_port == 30080
+    assert services["hoplab-verify/single-local"].external_policy == "Local"
+    behind = [each for each in recorded.api[API_ENDPOINTS] if each.service == "echo"]
+    assert {(each.address, each.port, each.ready) for each in behind} == {(pod.address, 8080, True) for pod in echo}
+
+
+def test_api_oddities() -> None:
+    node = '{"items": [{"metadata": {"name": "n"}, "status": {"conditions": []}}]}'
+    assert API_NODES.parse(node)[0].why_not_ready == "it never reported"
+    headless = '{"items": [{"metadata": {"name": "s", "namespace": "d"}, "spec": {"clusterIP": "None"}}]}'
+    assert API_SERVICES.parse(headless)[0].cluster_ip is None
+    slices = '{"items": [{"addressType": "IPv4", "metadata": {}, "ports": [{"port": 1}], "endpoints": [{}]}]}'
+    with pytest.raises(FactError, match="has no address"):
+        API_ENDPOINTS.parse(slices)
+    assert API_ENDPOINTS.parse('{"items": [{"addressType": "IPv6"}]}') == ()
+
+
+def test_surprises_in_json_say_where() -> None:
+    with pytest.raises(FactError, match="links should be a list, not dict"):
+        LINKS.parse("{}")
+    with pytest.raises(FactError, match=r"links\.ifindex should not be list"):
+        LINKS.parse('[{"ifindex": []}]')
+    with pytest.raises(FactError, match=r"routes\.dst: 'here' is not an IPv4 range"):
+        ROUTES.parse('[{"dst": "here"}]')
+    with pytest.raises(FactError, match="routes should be an object, not int"):
+        ROUTES.parse("[1]")
+    with pytest.raises(FactError, match="is not an IPv4 address"):
+        ADDRESSES.parse('[{"addr_info": [{"family": "inet", "local": "x", "prefixlen": 8}]}]')
+    assert ROUTES.parse("") == ROUTES.parse("[{}]") == ()
+
+
+def test_facts_of_a_place_explain_what_is_missing() -> None:
+    here = Facts("worker1", {"routes": Output(2, "", "Cannot open netlink socket\n"), "links": Output(0, "what?")})
+    with pytest.raises(FactError, match="`ip -4 -d -j route show table all` ended with 2 on worker1: Cannot open"):
+        here[ROUTES]
+    with pytest.raises(FactError, match="addresses was not looked at on worker1"):
+        here[ADDRESSES]
+    with pytest.raises(FactError, match="links on worker1: links is not JSON"):
+        here[LINKS]

@@ -1,0 +1,181 @@
+"""Roles: their interface is what argument_specs says, their templates are what Kubernetes reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
+
+from hoplab.paths import PROJECT
+
+ROLES = sorted(path.name for path in (PROJECT / "roles").iterdir() if path.is_dir())
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def defaults(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = load(PROJECT / "roles" / role / "defaults/main.yml")
+    return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_argument_specs_equal_defaults(role: str) -> None:
+    options = load(PROJECT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert {name: option.get("default") for name, option in options.items()} == defaults(role)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_input_is_described_and_carries_the_roles_name(role: str) -> None:
+    options = load(PROJECT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    for name, option in options.items():
+        assert name.startswith(f"{role}_")
+        assert option["description"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_checks_its_inputs_first(role: str) -> None:
+    first = load(PROJECT / "roles" / role / "tasks/main.yml")[0]
+    assert "ansible.builtin.assert" in first or "preflight.yml" in str(first)
+
+
+def test_the_map_of_inputs_names_inputs_that_exist() -> None:
+    known = {name for role in ROLES for name in defaults(role)}
+    mapped = {name for name in load(PROJECT / "inventory/group_vars/all.yml") if name.startswith(tuple(ROLES))}
+    assert mapped - known == set()
+    assert mapped, "the map is empty"
+
+
+def render(path: str, **values: Any) -> str:
+    """A template as Ansible renders it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PROJECT),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(FilterModule().filters())
+    return environment.get_template(path).render(values)
+
+
+def documents(text: str) -> dict[str, dict[str, Any]]:
+    return {document["kind"]: document for document in yaml.safe_load_all(text)}
+
+
+def kubeadm(**values: Any) -> dict[str, dict[str, Any]]:
+    inputs = defaults("kubeadm_control_plane") | {
+        "kubeadm_control_plane_node_name": "cp1",
+        "kubeadm_control_plane_advertise_address": "192.168.77.10",
+    }
+    given = {f"kubeadm_control_plane_{name}": value for name, value in values.items()}
+    return documents(render("roles/kubeadm_control_plane/templates/kubeadm.yml.j2", **inputs | given))
+
+
+def test_kubeadm_configuration() -> None:
+    seen = kubeadm()
+    assert seen["InitConfiguration"]["localAPIEndpoint"] == {"advertiseAddress": "192.168.77.10", "bindPort": 6443}
+    assert seen["InitConfiguration"]["bootstrapTokens"] == [{"ttl": "1h0m0s"}]
+    assert "patches" not in seen["InitConfiguration"]
+    assert seen["ClusterConfiguration"]["encryptionAlgorithm"] == "ECDSA-P256"
+    assert seen["ClusterConfiguration"]["networking"] == {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/12"}
+    assert seen["KubeProxyConfiguration"]["mode"] == "iptables"
+    assert set(seen["KubeletConfiguration"]) == {"apiVersion", "kind"}
+
+
+def test_kubeadm_configuration_with_a_profile() -> None:
+    seen = kubeadm(
+        controller_manager_args={"leader-elect": "false"},
+        kubelet_config={"syncFrequency": "5m", "featureGates": {"EventedPLEG": True}},
+        static_pod_patches={"etcd": {}},
+        slowness=2.5,
+    )
+    extra = [{"name": "leader-elect", "value": "false"}]
+    assert seen["ClusterConfiguration"]["controllerManager"] == {"extraArgs": extra}
+    assert seen["KubeletConfiguration"]["featureGates"] == {"EventedPLEG": True}
+    assert seen["InitConfiguration"]["patches"] == {"directory": "/etc/kubernetes/patches"}
+    assert seen["InitConfiguration"]["timeouts"]["kubeletHealthCheck"] == "600s"
+
+
+def test_join_configuration() -> None:
+    inputs = defaults("kubeadm_worker") | {
+        "kubeadm_worker_node_name": "worker1",
+        "kubeadm_worker_api_endpoint": "192.168.77.1:6443",
+        "kubeadm_worker_token": "abcdef.0123456789abcdef",
+        "kubeadm_worker_ca_hash": "sha256:00",
+    }
+    join = documents(render("roles/kubeadm_worker/templates/join.yml.j2", **inputs))["JoinConfiguration"]
+    assert join["discovery"]["bootstrapToken"] == {
+        "apiServerEndpoint": "192.168.77.1:6443",
+        "token": "abcdef.0123456789abcdef",
+        "caCertHashes": ["sha256:00"],
+    }
+    assert join["nodeRegistration"]["imagePullPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_flannel_manifest(backend: str) -> None:
+    inputs = defaults("cni_flannel") | {"cni_flannel_api_address": "192.168.77.1", "cni_flannel_backend": backend}
+    seen = documents(render("roles/cni_flannel/templates/flannel.yml.j2", **inputs))
+    network = yaml.safe_load(seen["ConfigMap"]["data"]["net-conf.json"])
+    assert network["Network"] == "10.244.0.0/16"
+    assert network["Backend"] == {"Type": backend}
+    pod = seen["DaemonSet"]["spec"]["template"]["spec"]
+    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in pod["containers"][0]["env"]
+    mounted = {mount["name"] for each in [*pod["containers"], *pod["initContainers"]] for mount in each["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_flannel_is_the_one_that_is_in_the_image() -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    name, _, version = defaults("cni_flannel")["cni_flannel_image"].rpartition(":v")
+    assert version == table["go"]["flannel"]["version"]
+    image = next(image for image in table["image"] if image["name"].startswith(f"{name}:"))
+    assert "opt/bin/flanneld" in image["files"]
+
+
+def test_no_log_where_a_token_is() -> None:
+    tasks = load(PROJECT / "roles/kubeadm_worker/tasks/join.yml")
+    secret = [task for task in tasks if "kubeadm_worker_token" in str(task) or "--print-join-command" in str(task)]
+    assert [task["name"] for task in secret if not task.get("no_log")] == []
+    assert len(secret) == 2
+
+
+def look(tmp_path: Path, **values: Any) -> dict[str, Any]:
+    """What playbooks/files/look.sh.j2 prints, run in a folder that stands for the machine's files."""
+    text = render("playbooks/files/look.sh.j2", machine_is_host=True, stamp_file=tmp_path / "applied", **values)
+    script = re.sub(r"/etc/hoplab/image.json", str(tmp_path / "image.json"), text)
+    ran = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    found: dict[str, Any] = yaml.safe_load(ran.stdout)
+    return found
+
+
+def test_looking_at_a_fresh_machine(tmp_path: Path) -> None:
+    seen = look(tmp_path)
+    assert seen.pop("loop_ms") >= 0
+    assert seen == {"applied": "", "image": "", "ca": "", "kubelet_conf": False, "traces": False}
+
+
+def test_looking_at_a_machine_that_joined(tmp_path: Path) -> None:
+    (tmp_path / "pki").mkdir()
+    (tmp_path / "pki/ca.crt").write_text("a certificate")
+    (tmp_path / "kubelet.conf").write_text("a kubeconfig")
+    (tmp_path / "applied").write_text("0123-4567\n")
+    (tmp_path / "image.json").write_text('{\n    "accel": "tcg",\n    "digest": "beef"\n}\n')
+    seen = look(tmp_path)
+    assert (seen["applied"], seen["image"], seen["kubelet_conf"], seen["traces"]) == ("0123-4567", "beef", True, True)
+    assert seen["ca"] == hashlib.sha256(b"a certificate").hexdigest()
+
+
+def test_looking_at_a_machine_where_a_join_was_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "bootstrap-kubelet.conf").write_text("a token")
+    seen = look(tmp_path)
+    assert (seen["kubelet_conf"], seen["traces"]) == (False, True)
