@@ -40,8 +40,7 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
             ],
             "disable_root": True,
             "ssh_pwauth": False,
-            "ssh_deletekeys": False,  # keep ours
-            "ssh_genkeytypes": [],  # and make no others: RSA takes a minute on an emulated machine
+            "ssh_deletekeys": False,  # keep ours; as there are some, cloud-init makes no others
             "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public},
             "ssh": {"emit_keys_to_console": False},
             "no_ssh_fingerprints": True,
@@ -61,7 +60,7 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
                     "dhcp6": False,
                     "accept-ra": False,
                     "addresses": [f"{node.address}/{node.prefix}"],
-                    "routes": [{"to": "default", "via": str(network.gateway)}],
+                    "routes": [{"to": "0.0.0.0/0", "via": str(network.gateway)}],
                     "nameservers": {"addresses": [str(network.gateway)], "search": [network.domain]},
                 }
             },

@@ -23,10 +23,11 @@ import ansible_runner
 
 from hoplab.errors import ConvergeError
 from hoplab.host import netns as namespaces
-from hoplab.paths import LabPaths
+from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan
 from hoplab.progress import Progress
 
+TIED = PROJECT / "playbooks/bin"  # an ansible-playbook that ends with us, to the virtualenv's
 KEPT_RUNS = 5  # logs of earlier runs that are kept
 MESSAGE_LINES = 8  # of a task's output, in an error
 
@@ -79,8 +80,7 @@ def converge(
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),
-                # the virtualenv's ansible-playbook, also when nobody activated the virtualenv
-                "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+                "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             },
             ident=ident,
             rotate_artifacts=KEPT_RUNS,

@@ -43,11 +43,17 @@ class _VerifyingBackend(ParamikoBackend):  # type: ignore[misc]  # testinfra has
             "sock" not in cfg
         ):  # no ProxyCommand: connect here, because the name below is an alias and resolves to nothing
             cfg["sock"] = socket.create_connection((cfg["hostname"], cfg["port"]), timeout=self.timeout)
-        cfg["hostname"] = entry.get("hostkeyalias", cfg["hostname"])  # what known_hosts calls it
+        if alias := entry.get("hostkeyalias"):  # known_hosts has the key under this name, with no port
+            cfg |= {"hostname": alias, "port": 22}
         for path in entry.get("userknownhostsfile", "").split():
             client.load_host_keys(path)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        cfg |= {"allow_agent": False, "look_for_keys": False}
+        cfg |= {
+            "allow_agent": False,
+            "look_for_keys": False,
+            "banner_timeout": self.timeout,
+            "auth_timeout": self.timeout,
+        }
 
     def _exec_command(self, command: bytes) -> tuple[int, bytes, bytes]:
         """As the inherited one, but a node that hangs ends in a TimeoutError."""
@@ -86,6 +92,9 @@ class Hosts:
         """
         script = Script(commands, in_pods or {})
         try:
+            _ = self[
+                name
+            ].backend.client  # log in here: when it fails inside of run, testinfra hides why by trying again
             result = self[name].run(script.text)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise NodeUnreachable(

@@ -47,7 +47,7 @@ class Outside:
 
 
 @contextmanager
-def serving(address: IPv4Address, namespace: str) -> Iterator[Outside]:
+def serving(address: IPv4Address, namespace: str, port: int = 0) -> Iterator[Outside]:
     """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
     asked: dict[str, IPv4Address] = {}
 
@@ -67,13 +67,13 @@ def serving(address: IPv4Address, namespace: str) -> Iterator[Outside]:
 
     try:
         with netns.entered(namespace):
-            server = ThreadingHTTPServer((str(address), 0), Handler)  # its socket stays in the namespace
+            server = ThreadingHTTPServer((str(address), port), Handler)  # its socket stays in the namespace
     except OSError as error:
         raise HostError(
             f"can't listen on {address}, the host end of the lab network: {error.strerror}",
             remedy="`./lab status` shows whether the lab runs; `./lab start` starts it",
         ) from None
-    thread = threading.Thread(target=server.serve_forever, name="outside", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="outside", daemon=True)
     thread.start()
     try:
         yield Outside(address, server.server_address[1], namespace, asked)

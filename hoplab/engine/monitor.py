@@ -11,7 +11,8 @@ import contextvars
 import logging
 import runpy
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,7 +87,7 @@ def run_program(program: Path, stack: str, registrar: Registrar, progress: Progr
 
     try:
         contextvars.copy_context().run(main)
-    except Exception as error:
+    except BaseException as error:
         raise monitor.failure or error from None
 
 
@@ -107,7 +108,7 @@ class Monitor:
     def __init__(self, stack: str, registrar: Registrar) -> None:
         self.stack = stack
         self.registrar = registrar
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._closed = False
         self._lock = threading.Lock()  # the SDK registers from several threads; one step at a time is written down
         self._stack_urn = ""
@@ -126,23 +127,17 @@ class Monitor:
         return empty_pb2.Empty()
 
     def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> resource_pb2.RegisterResourceResponse:
-        with self._lock:
-            if self._closed:
-                raise EngineError("stopped after an earlier error")
-            try:
-                wanted = self._registration(request)
-                done = self.registrar.register(wanted)
-            except Exception as error:
-                self._closed = True
-                self.failure = error
-                raise
+        with self._step():
+            wanted = self._registration(request)
+            done = self.registrar.register(wanted)
         return resource_pb2.RegisterResourceResponse(
             urn=wanted.urn, id=done.id, object=to_struct({**wanted.inputs, **done.outputs})
         )
 
     def RegisterResourceOutputs(self, request: resource_pb2.RegisterResourceOutputsRequest) -> empty_pb2.Empty:
-        if request.urn == self._stack_urn:
-            self.registrar.stack_outputs(from_struct(request.outputs)[0])
+        with self._step():
+            if request.urn == self._stack_urn:
+                self.registrar.stack_outputs(from_struct(request.outputs)[0])
         return empty_pb2.Empty()
 
     def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> None:
@@ -158,9 +153,21 @@ class Monitor:
         self._refuse(f"the parameterized package {request.name}")
 
     def _refuse(self, what: str) -> None:
-        self._closed = True
-        self.failure = _unsupported(what)
-        raise self.failure
+        with self._step():
+            raise _unsupported(what)
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """One request at a time; the first that fails ends the run, whatever the SDK makes of its exception."""
+        with self._lock:
+            if self._closed:
+                raise EngineError("stopped after an earlier error")
+            try:
+                yield
+            except BaseException as error:
+                self._closed = True
+                self.failure = error
+                raise EngineError("stopped") from error  # the SDK waits for ever where it gets a BaseException
 
     def _registration(self, request: resource_pb2.RegisterResourceRequest) -> Registration:
         options = {

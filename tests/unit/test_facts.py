@@ -57,9 +57,9 @@ def test_no_text_crashes_a_parser(name: str, text: str) -> None:
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-keys = st.sampled_from(
-    ["items", "metadata", "spec", "status", "name", "addresses", "addr_info", "family", "local", "prefixlen", "dst", "gateway", "flags", "ifname", "linkinfo", "labels", "info_data", "info_kind", "conditions", "type", "podCIDR", "podIP", "clusterIP", "ports", "port", "endpoints", "addressType", "plugins"]
-)
+KEYS = """items metadata spec status name addresses addr_info family local prefixlen dst gateway flags ifname linkinfo
+    labels info_data info_kind conditions type podCIDR podIP clusterIP ports port endpoints addressType plugins"""
+keys = st.sampled_from(KEYS.split())
 documents = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
 )
@@ -225,7 +225,8 @@ tcp      6 117 TIME_WAIT src=10.244.0.5 dst=192.168.77.1 sport=41962 dport=36511
 sport=36511 dport=16220 [ASSURED] mark=0 use=1
 udp      17 27 src=10.244.0.5 dst=10.96.0.10 sport=50123 dport=53 src=10.244.0.2 dst=10.244.0.5 sport=53 dport=50123 \
 mark=0 use=1
-icmp     1 29 src=10.244.0.5 dst=10.244.1.2 type=8 code=0 id=7 src=10.244.1.2 dst=10.244.0.5 type=0 code=0 id=7 mark=0 use=1
+icmp     1 29 src=10.244.0.5 dst=10.244.1.2 type=8 code=0 id=7 src=10.244.1.2 dst=10.244.0.5 type=0 \
+code=0 id=7 mark=0 use=1
 """
 
 
@@ -246,7 +247,7 @@ def test_cni_config(recorded: Snapshot) -> None:
     assert (found.name, found.plugins) == ("cbr0", ("flannel", "portmap"))
     single = '==> /etc/cni/net.d/10-x.conf <==\n{"name": "x", "type": "bridge"}\n'
     assert CNI_CONFIG.parse(single) == (CniConfig("/etc/cni/net.d/10-x.conf", "x", ("bridge",)),)
-    with pytest.raises(FactError, match="10-x.conf is not JSON"):
+    with pytest.raises(FactError, match=r"10-x\.conf is not JSON"):
         CNI_CONFIG.parse("==> /etc/cni/net.d/10-x.conf <==\n{\n")
 
 
@@ -294,7 +295,7 @@ def test_surprises_in_json_say_where() -> None:
 
 def test_facts_of_a_place_explain_what_is_missing() -> None:
     here = Facts("worker1", {"routes": Output(2, "", "Cannot open netlink socket\n"), "links": Output(0, "what?")})
-    with pytest.raises(FactError, match="`ip -4 -d -j route show table all` ended with 2 on worker1: Cannot open"):
+    with pytest.raises(FactError, match=r"`ip -4 -d -j route show table all` ended with 2 on worker1: Cannot open"):
         here[ROUTES]
     with pytest.raises(FactError, match="addresses was not looked at on worker1"):
         here[ADDRESSES]

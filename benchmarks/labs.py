@@ -1,0 +1,212 @@
+"""Labs that exist for one measurement: a spec file and logs of their own, and nothing left when it is over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from hoplab.errors import LabError
+from hoplab.paths import PROJECT, LabPaths
+
+RESULTS = PROJECT / "benchmarks" / "results"
+MARK = "# made by benchmarks/, and removed at its end\n"  # a spec file without it is somebody's
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command that ended."""
+
+    code: int
+    seconds: float
+    out: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class BenchLab:
+    """``./lab`` on a lab of the benchmark's own; every command's output is a file in ``logs``."""
+
+    paths: LabPaths
+    logs: Path
+
+    def __call__(self, title: str, *words: str) -> Ran:
+        """Run ``./lab <words> --lab <name>`` to its end, timed; its output goes to <logs>/<title>.log."""
+        verb, *rest = words
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{title}.log"
+        began = time.monotonic()
+        with log.open("w") as out:
+            code = subprocess.run(
+                [str(self.paths.project / "lab"), verb, "--lab", self.paths.lab, *rest],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.paths.project,
+                check=False,
+            ).returncode
+        return Ran(code, time.monotonic() - began, log.read_text(errors="replace"), log)
+
+    def destroy(self, title: str) -> None:
+        """Leave nothing of the lab; LabError when that fails, because nothing measured after it would be cold."""
+        ran = self(title, "destroy")
+        if ran.code != 0:
+            raise LabError(
+                f"lab {self.paths.lab} can't be destroyed: {last_line(ran.out)}",
+                remedy=f"./lab destroy --lab {self.paths.lab}, then try again",
+                log=str(ran.log),
+            )
+
+    def keep_evidence(self, title: str) -> Path:
+        """Copy what explains a failure out of the lab, before it is destroyed; returns the folder."""
+        folder = self.logs / f"{title}-evidence"
+        sources = {
+            "console": self.paths.console,
+            "qemu": self.paths.libvirt / "log" / "qemu",
+            "control-plane": self.paths.control_plane / "log",
+            "ansible": self.paths.runner / "artifacts",
+        }
+        for name, source in sources.items():
+            if source.is_dir():
+                shutil.copytree(source, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("job_events"))
+        if self.paths.state.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.paths.state, folder)
+        return folder
+
+
+@contextmanager
+def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[BenchLab]:
+    """A lab with these settings, nothing of which exists yet; whatever becomes of it is destroyed at the end.
+
+    What an interrupted benchmark left is removed first. A lab that is no benchmark's is refused.
+    """
+    lab = BenchLab(LabPaths(name), logs)
+    spec = lab.paths.spec
+    if spec.exists() and not spec.read_text().startswith(MARK):
+        raise LabError(
+            f"{spec.name} is a lab of somebody's: the benchmark would destroy it",
+            remedy="give the benchmark's lab another name (--lab), or rename that file",
+        )
+    spec.write_text(MARK + yaml.safe_dump({"config": dict(settings)}, sort_keys=False))
+    try:
+        lab.destroy(f"{name}-before")
+        yield lab
+    finally:
+        try:
+            lab.destroy(f"{name}-after")
+        finally:
+            spec.unlink(missing_ok=True)
+
+
+def settings(workers: int, accel: str, placement: str, engine: str) -> dict[str, Any]:
+    """The spec of a benchmark's lab: the default lab, with what differs said."""
+    chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}}
+    if accel != "auto":
+        chosen["lab:accel"] = accel
+    if engine != "auto":
+        chosen["lab:engine"] = engine
+    if placement != "auto":
+        chosen["lab:controlPlane"] = {"placement": placement}
+    return chosen
+
+
+def spec_options(function: Command) -> Command:
+    """The options that say what lab is measured; the command gets them as ``workers``, ``accel``, ..."""
+    for option in (
+        click.option("--engine", type=click.Choice(["auto", "pulumi", "embedded"]), default="auto", show_default=True),
+        click.option("--placement", type=click.Choice(["auto", "vm", "hosted"]), default="auto", show_default=True),
+        click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True),
+        click.option("--workers", type=click.IntRange(1, 50), default=2, show_default=True),
+    ):
+        function = option(function)
+    return function
+
+
+def results_folder(benchmark: str) -> Path:
+    """A new folder for the logs and figures of one run."""
+    folder = RESULTS / f"{benchmark}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@dataclass
+class Report:
+    """What a benchmark found: lines for people as it goes, one JSON line at the end, both also in its folder."""
+
+    benchmark: str
+    folder: Path
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+        with (self.folder / "report.txt").open("a") as file:
+            file.write(text + "\n")
+
+    def end(self) -> None:
+        line = json.dumps({"benchmark": self.benchmark, **self.figures})
+        (self.folder / "result.json").write_text(line + "\n")
+        self.say(line)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells in columns: the first to the left, the others to the right.
+
+    >>> print(table([["", "s"], ["up", "251"]]))
+          s
+    up  251
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def last_line(text: str) -> str:
+    """What a failed command said: its error, else its last words.
+
+    >>> last_line("[ 3s] cluster\\nerror: worker1 does not boot\\n  -> try again\\n  log: x")
+    'worker1 does not boot'
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else lines[-1] if lines else "it said nothing"
+
+
+def load() -> float:
+    """How many processes wanted a core during the last minute: what else this machine was doing."""
+    return round(os.getloadavg()[0], 1)
+
+
+def main(command: click.Command) -> None:
+    """Run a benchmark's command; a LabError is shown as `./lab` shows it."""
+    try:
+        code = command.main(standalone_mode=False)
+    except LabError as error:
+        print(f"error: {error.message}\n  -> {error.remedy}", file=sys.stderr)
+        if error.log:
+            print(f"  log: {error.log}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

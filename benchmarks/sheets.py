@@ -1,0 +1,160 @@
+"""What someone who makes the lab by hand has ready before he begins: the same files that `./lab up` works with.
+
+They come from the project itself (the Pulumi program under mocks, the roles' templates), so both sides of the
+benchmark always make the same machines and the same cluster. Neither Pulumi nor Ansible runs when the lab is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.nativetypes
+import pulumi
+import yaml
+from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
+from jinja2.runtime import missing
+
+from hoplab.engine import schema
+from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.image import KERNEL_CMDLINE, NodeImage
+from hoplab.infra.context import LabContext
+from hoplab.infra.lab import Lab, LabArgs
+from hoplab.inventory import HOSTED, lab_facts
+from hoplab.keys import ensure_keys
+from hoplab.paths import LabPaths
+from hoplab.plan import LabPlan
+
+SLOWNESS = 8  # timeouts of kubeadm for the slowest machine that the roles expect; costs nothing where all goes well
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What the program asks libvirt for."""
+
+    type: str
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Everything that is made by hand, as it is typed."""
+
+    resources: tuple[Resource, ...]
+    kubeadm: str  # configuration of `kubeadm init`
+    patches: Mapping[str, str]  # of static pods, by name
+    network: str  # manifest of the pod network
+    inputs: Mapping[str, Any]
+
+    def of(self, type: str) -> list[Mapping[str, Any]]:
+        """The resources of a type, in the program's order."""
+        return [resource.inputs for resource in self.resources if resource.type == type]
+
+    def join(self, node: str, *, token: str, ca_hash: str) -> str:
+        """The configuration of `kubeadm join` for a node."""
+        known = {"kubeadm_worker_token": token, "kubeadm_worker_ca_hash": ca_hash, "inventory_hostname": node}
+        return render("kubeadm_worker", "join.yml.j2", {**self.inputs, **known})
+
+
+def sheets(plan: LabPlan, image: NodeImage, paths: LabPaths) -> Sheets:
+    """The sheets of a lab. Makes its keys, which are on the machines' seeds."""
+    keys = ensure_keys(paths, [node.name for node in plan.nodes])
+    context = LabContext(plan, image, PrivateLibvirt(paths).uri, paths.netns, keys, KERNEL_CMDLINE)
+    inputs = role_inputs(plan, image, paths)
+    patches: Mapping[str, Any] = resolve("kubeadm_control_plane", "kubeadm_control_plane_static_pod_patches", inputs)
+    return Sheets(
+        resources=registered(context, paths),
+        kubeadm=render("kubeadm_control_plane", "kubeadm.yml.j2", inputs),
+        patches={pod: yaml.safe_dump(patch) for pod, patch in patches.items()},
+        network=render(f"cni_{plan.cni.name}", f"{plan.cni.name}.yml.j2", inputs),
+        inputs=inputs,
+    )
+
+
+def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, Any]:
+    """What Ansible knows of the lab when it asks inventory/group_vars/all.yml for a role's inputs."""
+    return {
+        "lab": lab_facts(plan, paths, netns=paths.netns, image_bin=image.bin, image_digest=image.digest),
+        "inventory_hostname": HOSTED if plan.placement == "hosted" else plan.nodes[0].name,
+        "machine": {"slowness": SLOWNESS, "traces": False},
+    }
+
+
+def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
+    """The libvirt resources that the Pulumi program registers for a lab.
+
+    An uploaded volume's id is the file it comes from and any other's its name, so that one can read in a machine's
+    properties what it is made of.
+    """
+    seen: list[Resource] = []
+
+    class Recorder(pulumi.runtime.Mocks):
+        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+            if args.typ in schema.SHAPES and args.typ != schema.PROVIDER:
+                seen.append(Resource(args.typ, dict(args.inputs)))
+            return str(args.inputs.get("source") or args.inputs.get("name", args.name)), args.inputs
+
+        def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], None]:
+            return {}, None
+
+    @pulumi.runtime.test  # type: ignore[untyped-decorator]  # waits until everything is registered
+    def program() -> None:
+        Lab(paths.lab, LabArgs.of(context, paths))
+
+    pulumi.runtime.set_mocks(Recorder(), stack=paths.lab)
+    program()
+    return tuple(seen)
+
+
+def render(role: str, template: str, inputs: Mapping[str, Any]) -> str:
+    """A role's template with its defaults, the lab's map of inputs over them, and what is known over both."""
+    path = Path("roles") / role / "templates" / template
+    return _environment(jinja2.Environment).get_template(str(path)).render(_variables(role, inputs))
+
+
+def resolve(role: str, name: str, inputs: Mapping[str, Any]) -> Any:
+    """The value of one input of a role."""
+    return _resolved(_variables(role, inputs)[name], _variables(role, inputs))
+
+
+def _variables(role: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    project = LabPaths("any").project
+    defaults = yaml.safe_load((project / f"roles/{role}/defaults/main.yml").read_text())
+    mapped = yaml.safe_load((project / "inventory/group_vars/all.yml").read_text())
+    return {**defaults, **mapped, **inputs}
+
+
+class _Lazy(jinja2.runtime.Context):
+    """Values that are templates themselves are rendered when, and only when, a template asks for them: Ansible's way."""
+
+    def resolve_or_missing(self, key: str) -> Any:
+        value = super().resolve_or_missing(key)
+        return value if value is missing or key not in self.parent else _resolved(value, self.parent)
+
+
+def _environment(kind: type[jinja2.Environment]) -> Any:
+    environment = kind(
+        loader=jinja2.FileSystemLoader(LabPaths("any").project),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.context_class = _Lazy
+    environment.filters.update(FilterModule().filters())
+    return environment
+
+
+def _resolved(value: Any, variables: Mapping[str, Any]) -> Any:
+    """A value with every template in it rendered, the types of what they give kept."""
+    match value:
+        case str() if "{{" in value or "{%" in value:
+            return _environment(jinja2.nativetypes.NativeEnvironment).from_string(value.strip()).render(variables)
+        case list():
+            return [_resolved(item, variables) for item in value]
+        case dict():
+            return {key: _resolved(item, variables) for key, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,89 @@
+"""Traffic lessons on answers that are told, not sent: each holds on healthy ones and fails on broken ones."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from hoplab import live, outside
+from hoplab.batch import Output
+from hoplab.claims import ClaimFailed
+from hoplab.errors import HostError
+from hoplab.facts.conntrack import CONNTRACK
+from hoplab.facts.iptables import IPTABLES
+from hoplab.live import Answer, Asked
+from hoplab.paths import PROJECT
+from hoplab.snapshot import load
+
+RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+ANSWER = '{"remote_addr":"10.244.0.5:41000","local_addr":"10.244.1.2:8080","node":"worker2","hostname":"echo-x"}'
+LOOPBACK = IPv4Address("127.0.0.1")
+
+
+def asked(output: Output, *, packets: int = 1) -> Asked:
+    def rules(count: int) -> str:
+        return f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+
+    return Asked("http://x/", output, IPTABLES.parse(rules(0)), IPTABLES.parse(rules(packets)), CONNTRACK.parse(""))
+
+
+def test_an_echos_answer_is_read() -> None:
+    expected = Answer(IPv4Address("10.244.0.5"), IPv4Address("10.244.1.2"), "worker2", "echo-x")
+    assert asked(Output(0, ANSWER + "\n")).answer == expected
+    assert asked(Output(0, f"{ANSWER}\n{ANSWER}\n")).answers == (expected, expected)
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", '{"remote_addr": 5}', '{"remote_addr": "nobody:1"}'])
+def test_another_answer_is_not_taken_for_an_echos(text: str) -> None:
+    with pytest.raises(ClaimFailed, match="no echo of ours"):
+        live.parse_answer(text)
+
+
+def test_no_answer_says_why() -> None:
+    with pytest.raises(ClaimFailed, match=r"http://x/ did not answer: curl: .28. timed out"):
+        _ = asked(Output(28, "", "curl: (28) timed out\n")).answer
+
+
+def test_counters_before_and_after() -> None:
+    found = asked(Output(0, ANSWER), packets=3)
+    (rule,) = found.after.rules("nat", "POSTROUTING")
+    assert found.counted(rule, "nat") == 3
+
+
+def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
+    assert live.settled(RECORDED)
+    first = RECORDED.nodes[0].name
+    facts = RECORDED.node_facts[first]
+    text = "*nat\nCOMMIT\n"
+    bare = replace(facts, outputs={**facts.outputs, "iptables": Output(0, text)}, _parsed={})
+    assert not live.settled(replace(RECORDED, node_facts={**RECORDED.node_facts, first: bare}))
+
+
+def test_commands_go_into_the_pods_namespace() -> None:
+    pod = RECORDED.pods[0]
+    command = live.in_pod(pod, live.http_get("http://x/[1-2]"))
+    assert command.startswith(f"nsenter --net=/run/netns/{pod.netns} curl ")
+    assert "'http://x/[1-2]'" in command
+
+
+def test_the_outside_remembers_who_asked() -> None:
+    with outside.serving(LOOPBACK, "") as served:
+        body = served.ask(served.url("abc"), 5)
+        assert body and live.parse_answer(body).remote == LOOPBACK
+        assert served.asker("abc") == LOOPBACK
+        assert served.asker("never") is None
+        url = served.url("abc")
+    assert served.ask(url, 1) is None
+    assert "outside" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_address_that_is_not_here_is_named() -> None:
+    with (
+        pytest.raises(HostError, match=r"can't listen on 127\.0\.0\.1"),
+        outside.serving(LOOPBACK, "") as served,
+        outside.serving(LOOPBACK, "", port=served.port),
+    ):
+        pass

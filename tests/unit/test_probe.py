@@ -1,0 +1,105 @@
+"""The verification workload against an API server that is a dictionary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hoplab import probe
+from hoplab.errors import ClusterError
+
+
+class FakeApi:
+    """Keeps what is posted; pods get ready after a number of looks."""
+
+    def __init__(self, *, ready_after: int = 2, refuse: str = "") -> None:
+        self.made: list[str] = []
+        self.namespace: dict[str, Any] | None = None
+        self.looks = 0
+        self.ready_after = ready_after
+        self.refuse = refuse
+        self.deleted = 0
+
+    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        if method == "POST" and body:
+            if body["kind"] == self.refuse:
+                return 403, {"message": "not you"}
+            if body["kind"] == "Namespace":
+                self.namespace = body
+            elif body["metadata"]["name"] in self.made:
+                return 409, {}
+            self.made.append(body["metadata"]["name"])
+            return 201, body
+        if method == "DELETE":
+            found, self.namespace = self.namespace, None
+            self.made.clear()
+            self.deleted += 1
+            return (200 if found else 404), {}
+        if path.endswith(f"/namespaces/{probe.NAMESPACE}"):
+            return (200, self.namespace) if self.namespace else (404, {})
+        if path.endswith("/daemonsets/echo"):
+            self.looks += 1
+            ready = 2 if self.looks > self.ready_after else 1
+            return 200, {"status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": ready}}
+        if path.endswith("/deployments/single"):
+            return 200, {"status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1}}
+        waiting = {"reason": "ErrImageNeverPull", "message": "no image"}
+        pod = {"metadata": {"name": "echo-x"}, "status": {"containerStatuses": [{"state": {"waiting": waiting}}]}}
+        return 200, {"items": [pod]}
+
+
+class Clock:
+    """Time passes only in pauses."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_it_is_made_once_and_then_kept() -> None:
+    api, clock = FakeApi(), Clock()
+    assert probe.ensure(api, clock=clock, pause=clock.pause) is True
+    assert {"hoplab-verify", "echo", "single", "single-local", "nobody"} <= set(api.made)
+    before = clock.now
+    assert probe.ensure(api, clock=clock, pause=clock.pause) is False
+    assert clock.now == before and api.deleted == 1  # the first look found nothing to delete
+
+
+def test_another_versions_workload_is_made_anew() -> None:
+    api, clock = FakeApi(), Clock()
+    probe.ensure(api, clock=clock, pause=clock.pause)
+    assert api.namespace
+    api.namespace["metadata"]["labels"][probe.DIGEST] = "another"
+    assert probe.ensure(api, clock=clock, pause=clock.pause) is True
+    assert api.deleted == 2 and api.namespace["metadata"]["labels"][probe.DIGEST] == probe.digest()
+
+
+def test_pods_that_never_get_ready_are_named_with_the_reason() -> None:
+    api, clock = FakeApi(ready_after=10**6), Clock()
+    with pytest.raises(
+        ClusterError, match="1 of 2 pods of echo are ready; echo-x: ErrImageNeverPull no image"
+    ) as caught:
+        probe.ensure(api, clock=clock, pause=clock.pause)
+    assert "describe pods" in caught.value.remedy
+    assert clock.now > probe.DEADLINE
+
+
+def test_a_refusal_is_shown() -> None:
+    clock = Clock()
+    with pytest.raises(ClusterError, match="DaemonSet echo can't be made: not you"):
+        probe.ensure(FakeApi(refuse="DaemonSet"), clock=clock, pause=clock.pause)
+
+
+def test_the_manifests_fit_together() -> None:
+    objects = [body for _, body in probe.manifests()]
+    apps = {body["metadata"]["name"] for body in objects if body["kind"] != "Service"}
+    services = {body["metadata"]["name"]: body["spec"] for body in objects if body["kind"] == "Service"}
+    assert services["nobody"]["selector"]["app"] not in apps
+    assert {services[name]["selector"]["app"] for name in ("echo", "single", "single-local")} <= apps
+    assert services["single-local"]["externalTrafficPolicy"] == "Local"
