@@ -23,7 +23,7 @@ from hoplab.paths import PROJECT, LabPaths
 
 RESULTS = PROJECT / "benchmarks" / "results"
 MARK = "# made by benchmarks/, and removed at its end\n"  # a spec file without it is somebody's
-Command = TypeVar("Command", bound=Callable[..., None])
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[Be
             spec.unlink(missing_ok=True)
 
 
-def settings(workers: int, accel: str, placement: str, engine: str) -> dict[str, Any]:
+def settings(workers: int, accel: str, placement: str, engine: str = "auto") -> dict[str, Any]:
     """The spec of a benchmark's lab: the default lab, with what differs said."""
     chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}}
     if accel != "auto":
@@ -124,10 +124,13 @@ def settings(workers: int, accel: str, placement: str, engine: str) -> dict[str,
     return chosen
 
 
+ENGINES = click.Choice(["auto", "pulumi", "embedded"])
+engine_option = click.option("--engine", type=ENGINES, default="auto", show_default=True)
+
+
 def spec_options(function: Command) -> Command:
     """The options that say what lab is measured; the command gets them as ``workers``, ``accel``, ..."""
     for option in (
-        click.option("--engine", type=click.Choice(["auto", "pulumi", "embedded"]), default="auto", show_default=True),
         click.option("--placement", type=click.Choice(["auto", "vm", "hosted"]), default="auto", show_default=True),
         click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True),
         click.option("--workers", type=click.IntRange(1, 50), default=2, show_default=True),

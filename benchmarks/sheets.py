@@ -16,7 +16,7 @@ import jinja2.nativetypes
 import pulumi
 import yaml
 from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
-from jinja2.runtime import missing
+from jinja2.utils import missing
 
 from hoplab.engine import schema
 from hoplab.host.libvirtd import PrivateLibvirt
@@ -25,7 +25,7 @@ from hoplab.infra.context import LabContext
 from hoplab.infra.lab import Lab, LabArgs
 from hoplab.inventory import HOSTED, lab_facts
 from hoplab.keys import ensure_keys
-from hoplab.paths import LabPaths
+from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan
 
 SLOWNESS = 8  # timeouts of kubeadm for the slowest machine that the roles expect; costs nothing where all goes well
@@ -94,7 +94,7 @@ def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
     class Recorder(pulumi.runtime.Mocks):
         def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
             if args.typ in schema.SHAPES and args.typ != schema.PROVIDER:
-                seen.append(Resource(args.typ, dict(args.inputs)))
+                seen.append(Resource(args.typ, _plain(args.inputs)))
             return str(args.inputs.get("source") or args.inputs.get("name", args.name)), args.inputs
 
         def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], None]:
@@ -109,10 +109,25 @@ def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
     return tuple(seen)
 
 
+def _plain(value: Any) -> Any:
+    """A property as the program meant it: Pulumi's protocol wraps secrets, and knows floats only (2.0 -> 2)."""
+    match value:
+        case dict() if pulumi.runtime.rpc.is_rpc_secret(value):
+            return _plain(pulumi.runtime.rpc.unwrap_rpc_secret(value))
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_plain(item) for item in value]
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case _:
+            return value
+
+
 def render(role: str, template: str, inputs: Mapping[str, Any]) -> str:
     """A role's template with its defaults, the lab's map of inputs over them, and what is known over both."""
     path = Path("roles") / role / "templates" / template
-    return _environment(jinja2.Environment).get_template(str(path)).render(_variables(role, inputs))
+    return str(_environment(jinja2.Environment).get_template(str(path)).render(_variables(role, inputs)))
 
 
 def resolve(role: str, name: str, inputs: Mapping[str, Any]) -> Any:
@@ -121,14 +136,13 @@ def resolve(role: str, name: str, inputs: Mapping[str, Any]) -> Any:
 
 
 def _variables(role: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    project = LabPaths("any").project
-    defaults = yaml.safe_load((project / f"roles/{role}/defaults/main.yml").read_text())
-    mapped = yaml.safe_load((project / "inventory/group_vars/all.yml").read_text())
+    defaults = yaml.safe_load((PROJECT / f"roles/{role}/defaults/main.yml").read_text())
+    mapped = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())
     return {**defaults, **mapped, **inputs}
 
 
 class _Lazy(jinja2.runtime.Context):
-    """Values that are templates themselves are rendered when, and only when, a template asks for them: Ansible's way."""
+    """Values that are templates themselves are rendered when a template asks for them, and only then: Ansible's way."""
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
@@ -137,7 +151,7 @@ class _Lazy(jinja2.runtime.Context):
 
 def _environment(kind: type[jinja2.Environment]) -> Any:
     environment = kind(
-        loader=jinja2.FileSystemLoader(LabPaths("any").project),
+        loader=jinja2.FileSystemLoader(PROJECT),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,

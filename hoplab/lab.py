@@ -16,6 +16,7 @@ from hoplab.converge import ConvergeResult, converge
 from hoplab.engine import Changes, choose_engine
 from hoplab.errors import LabError
 from hoplab.host import boot, machines
+from hoplab.host.facts import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.host.lock import held
 from hoplab.infra.context import LabContext, resolve
@@ -41,11 +42,13 @@ class UpResult:
 
 def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpResult:
     """Make the lab what its spec says, and wait until the cluster is really usable. Running it again continues."""
-    spec = load_spec(paths.lab, paths)
+    spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab up --lab {paths.lab}"):
         doctor.preflight(spec, paths)
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
+        for warning in context.plan.warnings:
+            progress.note(f"warning: {warning}")
         with progress.phase("machines"):
             applied = choose_engine(spec, paths).up(progress)
             lab = _record(context, paths)
@@ -60,7 +63,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
     """What ``up`` would do to machines, networks and volumes; nothing is touched."""
-    spec = load_spec(paths.lab, paths)
+    spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
         return choose_engine(spec, paths).preview(progress)

@@ -19,7 +19,7 @@ import libvirt
 from hoplab.engine import Applied, Change, Changes, Op, schema
 from hoplab.engine.journal import Journal, Resource
 from hoplab.engine.libvirt_objects import DRIVERS, Driver
-from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_program
+from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_file
 from hoplab.errors import EngineError
 from hoplab.paths import LabPaths
 from hoplab.progress import Progress
@@ -57,7 +57,7 @@ class EmbeddedEngine:
 
     def _run(self, progress: Progress, *, dry_run: bool) -> Deployment:
         with Deployment(self._journal(), progress, dry_run=dry_run) as deployment:
-            run_program(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
+            run_file(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
             deployment.delete_leftovers()
         return deployment
 

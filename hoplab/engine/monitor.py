@@ -11,7 +11,7 @@ import contextvars
 import logging
 import runpy
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +67,21 @@ class Registrar(Protocol):
     def stack_outputs(self, outputs: dict[str, Any]) -> None: ...
 
 
-def run_program(program: Path, stack: str, registrar: Registrar, progress: Progress, *, dry_run: bool) -> None:
+def run_file(program: Path, stack: str, registrar: Registrar, progress: Progress, *, dry_run: bool) -> None:
+    """Run a file that is a Pulumi program, as ``pulumi up`` runs it."""
+
+    def execute() -> None:
+        runpy.run_path(str(program), run_name="__main__")
+
+    run_program(execute, stack, registrar, progress, dry_run=dry_run)
+
+
+def run_program(
+    program: Callable[[], None], stack: str, registrar: Registrar, progress: Progress, *, dry_run: bool
+) -> None:
     """Run a Pulumi program; the first error of a registration ends it and is raised here."""
     monitor = Monitor(stack, registrar)
-    settings = Settings(
-        project=PROJECT_NAME,
-        stack=stack,
-        monitor=monitor,
-        engine=Log(progress),
-        dry_run=dry_run,
-        root_directory=str(program.parent),
-    )
+    settings = Settings(project=PROJECT_NAME, stack=stack, monitor=monitor, engine=Log(progress), dry_run=dry_run)
 
     def main() -> None:
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # as the SDK's own reset does
@@ -91,12 +95,9 @@ def run_program(program: Path, stack: str, registrar: Registrar, progress: Progr
         raise monitor.failure or error from None
 
 
-async def _in_stack(program: Path, monitor: Monitor) -> None:
-    def execute() -> None:
-        runpy.run_path(str(program), run_name="__main__")
-
+async def _in_stack(program: Callable[[], None], monitor: Monitor) -> None:
     try:
-        await pulumi.runtime.run_in_stack(execute)
+        await pulumi.runtime.run_in_stack(program)
     except BaseException:
         monitor.close()  # registrations still queued are not begun, also after Ctrl-C
         raise

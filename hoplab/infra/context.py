@@ -63,7 +63,7 @@ def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
 
 def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
     """A machine's disk starts as a copy of the image's, and can't be smaller."""
-    fields = {"control-plane": "nodes.controlPlane.disk", "worker": "nodes.workers.disk"}
+    fields = {"control-plane": "nodes.controlPlane.disk", "worker": "nodes.worker.disk"}
     small = {fields[node.role]: node.disk_gib for node in plan.nodes if node.disk_gib < image.size_gib}
     if small:
         raise SpecError(

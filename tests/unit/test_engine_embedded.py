@@ -18,6 +18,7 @@ from hoplab.engine import Change, Changes, embedded, libvirt_objects
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.journal import Journal
+from hoplab.engine.monitor import UNKNOWN
 from hoplab.errors import EngineError
 from hoplab.paths import LabPaths
 
@@ -137,6 +138,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(xml, "domain", test_domain)
     monkeypatch.setattr(libvirt_objects.Volumes, "_upload", filled)
     monkeypatch.setattr(libvirt_objects, "make_iso", no_iso)
+    monkeypatch.setattr("os.fsync", lambda _: None)
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     connection = libvirt.open(URI)  # the same libvirt for everyone as long as one connection is open
     yield World(tmp_path, connection)
@@ -317,7 +319,9 @@ def test_what_is_not_ours_is_left_alone(world: World) -> None:
     for file in world.paths.root.glob("engine.json*"):
         file.unlink()
     before = world.there()
-    with pytest.raises(EngineError, match=r"libvirt already has a (Pool|Network) 'hoplab-dev-\w+' that this lab's") as caught:
+    with pytest.raises(
+        EngineError, match=r"libvirt already has a (Pool|Network) 'hoplab-dev-\w+' that this lab's"
+    ) as caught:
         world.up()
     assert caught.value.remedy.startswith("if it is a leftover of this lab, `lab destroy` removes it")
     assert world.there() == before
@@ -331,7 +335,7 @@ def test_what_is_not_ours_is_left_alone(world: World) -> None:
             "the embedded engine does not know the resource type aws:s3:Bucket (of 'b')",
         ),
         (
-            "import pulumi_libvirt as l\nl.Pool('p', name='p', type='dir', path='/x', opts=pulumi.ResourceOptions(parent=lab))",
+            "import pulumi_libvirt as l\nl.Pool('p', name='p', type='dir', path='/x')",
             "the embedded engine does not know the property path of Pool 'p'",
         ),
         (
@@ -423,4 +427,4 @@ def test_a_disk_smaller_than_the_image_is_refused(world: World) -> None:
 
 def test_describe_names_what_differs_and_shortens_it() -> None:
     assert embedded.changed_properties({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == {"b", "c"}
-    assert embedded.changed_properties({"a": [{"b": 1}]}, {"a": [{"b": embedded.UNKNOWN}]}) == {"a"}
+    assert embedded.changed_properties({"a": [{"b": 1}]}, {"a": [{"b": UNKNOWN}]}) == {"a"}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from kubernetes.client import ApiClient
 
 from hoplab import live, outside
 from hoplab.batch import Output
 from hoplab.claims import ClaimFailed
-from hoplab.errors import HostError
+from hoplab.errors import ClusterError, HostError
 from hoplab.facts.conntrack import CONNTRACK
 from hoplab.facts.iptables import IPTABLES
 from hoplab.live import Answer, Asked
@@ -87,3 +90,32 @@ def test_an_address_that_is_not_here_is_named() -> None:
         outside.serving(LOOPBACK, "", port=served.port),
     ):
         pass
+
+
+class Client:
+    """The part of the kubernetes client that requests go through."""
+
+    def __init__(self, *, status: int = 200, body: bytes = b"{}", broken: bool = False) -> None:
+        self.configuration = SimpleNamespace(host="https://192.0.2.1:6443")
+        self.status, self.body, self.broken = status, body, broken
+        self.asked: list[tuple[str, str]] = []
+
+    def call_api(self, method: str, url: str, *_rest: object, **_options: object) -> SimpleNamespace:
+        self.asked.append((method, url))
+        if self.broken:
+            raise ConnectionRefusedError("connection refused")
+        return SimpleNamespace(status=self.status, read=lambda: self.body)
+
+
+def test_requests_go_through_the_client_library() -> None:
+    kube = Client(status=201, body=b'{"kind": "Pod"}')
+    assert live.requester(cast("ApiClient", kube))("POST", "/api/v1/pods", {}) == (201, {"kind": "Pod"})
+    assert kube.asked == [("POST", "https://192.0.2.1:6443/api/v1/pods")]
+    plain = Client(status=503, body=b"busy")
+    assert live.requester(cast("ApiClient", plain))("GET", "/x") == (503, {"message": "busy"})
+
+
+def test_an_api_that_does_not_answer_is_named() -> None:
+    with pytest.raises(ClusterError, match="does not answer GET /api/v1/nodes: connection refused") as caught:
+        live.requester(cast("ApiClient", Client(broken=True)))("GET", "/api/v1/nodes")
+    assert "lab status" in caught.value.remedy

@@ -1,0 +1,251 @@
+"""`./lab up` beside the same lab made by hand, in one run, so that both meet the same machine on the same day.
+
+Rounds alternate which side goes first. Each side starts from nothing of the lab (no network namespace), with the node
+image in the cache, and ends when the cluster is usable by the same judgement. After `./lab up` the same command again
+shows what doing nothing costs, and `./lab verify` what looking costs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+
+import click
+
+from benchmarks.byhand import make, prepare, reap
+from benchmarks.labs import (
+    BenchLab,
+    Report,
+    bench_lab,
+    engine_option,
+    last_line,
+    load,
+    main,
+    results_folder,
+    settings,
+    spec_options,
+    table,
+)
+from hoplab import state
+from hoplab.errors import LabError
+from hoplab.image import NodeImage
+from hoplab.plan import LabPlan
+
+RATIO = 1.3  # of the medians, at most
+NO_OP_S = 10.0
+RESTARTED = re.compile(r"; restarted it \(\d+ of at most")  # hoplab.host.boot's note
+CHANGED = re.compile(r"^changed +(\d+) resources, (\d+) tasks$", re.MULTILINE)  # the end of `./lab up`
+
+
+@dataclass(frozen=True)
+class Bringup:
+    """One side of one round."""
+
+    seconds: float | None  # None: it failed
+    steps: dict[str, float] = field(default_factory=dict)
+    why: str = ""  # it failed
+    boot_retries: int = 0
+    load: float = 0.0  # of the machine, when it began
+    no_op_s: float | None = None
+    no_op_changed: int | None = None  # resources and tasks
+    verify_s: float | None = None
+    verify_failed: bool = False
+
+
+def up(lab: BenchLab, title: str, *, verify: bool) -> Bringup:
+    """One `./lab up` from nothing, then what follows it."""
+    busy = load()
+    ran = lab(f"{title}-up", "up")
+    if ran.code != 0:
+        lab.keep_evidence(title)
+        return Bringup(None, why=last_line(ran.out), boot_retries=boot_retries(ran.out), load=busy)
+    phases = {name: round(seconds, 1) for name, seconds in state.load(lab.paths).phases}
+    again = lab(f"{title}-no-op", "up")
+    looked = lab(f"{title}-verify", "verify") if verify else None
+    return Bringup(
+        round(ran.seconds, 1),
+        phases,
+        boot_retries=boot_retries(ran.out),
+        load=busy,
+        no_op_s=round(again.seconds, 1),
+        no_op_changed=changed(again.out) if again.code == 0 else None,
+        verify_s=round(looked.seconds, 1) if looked else None,
+        verify_failed=bool(looked and looked.code != 0),
+    )
+
+
+def by_hand(lab: BenchLab, plan: LabPlan, image: NodeImage, title: str, *, verify: bool) -> Bringup:
+    """The same by hand; `./lab verify` proves that it is the same cluster."""
+    busy = load()
+    try:
+        laps, hand = make(lab, plan, image, title)
+    except LabError as error:
+        lab.keep_evidence(title)
+        return Bringup(None, why=error.message, load=busy)
+    looked = None
+    if verify:
+        hand.record()
+        looked = lab(f"{title}-verify", "verify")
+    return Bringup(
+        laps.total,
+        laps.times,
+        load=busy,
+        verify_s=round(looked.seconds, 1) if looked else None,
+        verify_failed=bool(looked and looked.code != 0),
+    )
+
+
+def boot_retries(output: str) -> int:
+    """How often a machine had to be started again.
+
+    >>> boot_retries("[ 9s] hoplab-a-worker1: its kernel panicked; restarted it (1 of at most 3 times)")
+    1
+    """
+    return len(RESTARTED.findall(output))
+
+
+def changed(output: str) -> int | None:
+    """How many resources and tasks `./lab up` says it changed; None where it says nothing of that.
+
+    >>> changed("changed   2 resources, 3 tasks")
+    5
+    """
+    found = CHANGED.search(output)
+    return int(found[1]) + int(found[2]) if found else None
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """The median of those that are there."""
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 1) if known else None
+
+
+def middle(side: Sequence[Bringup]) -> Bringup:
+    """The bring-up that never was: every figure the median of its side's."""
+    return Bringup(
+        median([each.seconds for each in side]),
+        no_op_s=median([each.no_op_s for each in side]),
+        verify_s=median([each.verify_s for each in side]),
+    )
+
+
+def ratio(hand: Bringup, lab: Bringup) -> float | None:
+    """How many times as long `./lab up` took; None where one side failed."""
+    return round(lab.seconds / hand.seconds, 3) if lab.seconds and hand.seconds else None
+
+
+def shortcomings(hands: Sequence[Bringup], labs: Sequence[Bringup]) -> list[str]:
+    """Where the figures miss what they have to be, one sentence each; none when all is well."""
+    found = [f"a bring-up failed: {each.why}" for each in (*hands, *labs) if each.seconds is None]
+    times = ratio(middle(hands), middle(labs))
+    if times and times > RATIO:
+        found.append(f"`./lab up` takes {times:.2f} times as long as by hand, at most {RATIO} is wanted")
+    no_op = middle(labs).no_op_s
+    if no_op is not None and no_op > NO_OP_S:
+        found.append(f"`./lab up` takes {no_op:.1f} s where there is nothing to do, at most {NO_OP_S:.0f} s is wanted")
+    for each in labs:
+        if each.seconds is not None and each.no_op_changed != 0:
+            what = "failed" if each.no_op_changed is None else f"changed {each.no_op_changed} resources or tasks"
+            found.append(f"the second `./lab up` {what}")
+    found += ["`./lab verify` found a claim that does not hold" for each in (*hands, *labs) if each.verify_failed]
+    return found
+
+
+def line(title: str, side: str, made: Bringup) -> str:
+    """One bring-up for people."""
+    if made.seconds is None:
+        return f"{title}  {side:<9} failed: {made.why}"
+    steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in made.steps.items())
+    text = f"{title}  {side:<9} {made.seconds:6.1f} s  (load {made.load}; {steps})"
+    if made.boot_retries:
+        text += f"  boot retries: {made.boot_retries}"
+    if made.no_op_s is not None:
+        text += f"  again {made.no_op_s:.1f} s, {made.no_op_changed} changed"
+    if made.verify_s is not None:
+        text += f"  verify {made.verify_s:.1f} s" + (" FAILED" if made.verify_failed else "")
+    return text
+
+
+def figures_table(hands: Sequence[Bringup], labs: Sequence[Bringup]) -> str:
+    """Rounds, medians and their ratio."""
+
+    def seconds(value: float | None) -> str:
+        return "failed" if value is None else f"{value:.1f}"
+
+    rows = [["", "by hand s", "./lab up s", "ratio", "no-op s", "verify s"]]
+    titles = [*(f"round {number}" for number in range(1, len(hands) + 1)), "median"]
+    for title, hand, lab in zip(titles, [*hands, middle(hands)], [*labs, middle(labs)], strict=True):
+        times = ratio(hand, lab)
+        extra = ["-" if value is None else f"{value:.1f}" for value in (lab.no_op_s, lab.verify_s)]
+        rows.append([title, seconds(hand.seconds), seconds(lab.seconds), f"{times:.2f}" if times else "-", *extra])
+    return table(rows)
+
+
+@click.command()
+@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Also run `./lab verify` on both.")
+@spec_options
+@engine_option
+def pair(rounds: int, verify: bool, workers: int, accel: str, placement: str, engine: str) -> int:
+    """Make the lab by hand and with `./lab up`, alternating, and compare; exit code 1 where a target is missed.
+
+    Uses two labs of its own, "byhand" and "bench", one at a time, and leaves nothing of them.
+    """
+    folder = results_folder("pair")
+    report = Report("pair", folder)
+    spec = settings(workers, accel, placement, engine)
+    hands: list[Bringup] = []
+    labs: list[Bringup] = []
+    with ExitStack() as stack:
+        hand = stack.enter_context(bench_lab("byhand", spec, folder))
+        lab = stack.enter_context(bench_lab("bench", spec, folder))
+        plan, image = prepare(hand.paths)
+        report.say(
+            f"{len(os.sched_getaffinity(0))} cores, accel {plan.accel}, control plane {plan.placement}, "
+            f"{workers} workers, image {image.digest[:12]}; logs in {folder}"
+        )
+
+        def one_by_hand(title: str) -> None:
+            hands.append(by_hand(hand, plan, image, f"{title}-byhand", verify=verify))
+            report.say(line(title, "by hand", hands[-1]))
+            hand.destroy(f"{title}-byhand-destroy")
+            reap()
+
+        def one_lab(title: str) -> None:
+            labs.append(up(lab, f"{title}-lab", verify=verify))
+            report.say(line(title, "./lab up", labs[-1]))
+            lab.destroy(f"{title}-lab-destroy")
+
+        for number in range(1, rounds + 1):
+            sides: list[Callable[[str], None]] = [one_by_hand, one_lab]
+            for side in sides if number % 2 else reversed(sides):
+                side(f"round-{number}")
+    missed = shortcomings(hands, labs)
+    report.say("\n" + figures_table(hands, labs) + "\n")
+    for sentence in missed:
+        report.say(f"missed: {sentence}")
+    floor, mine = middle(hands), middle(labs)
+    report.figures = {
+        "cores": len(os.sched_getaffinity(0)),
+        "accel": plan.accel,
+        "placement": plan.placement,
+        "workers": workers,
+        "by_hand_s": floor.seconds,
+        "lab_up_s": mine.seconds,
+        "ratio": ratio(floor, mine),
+        "no_op_s": mine.no_op_s,
+        "verify_s": mine.verify_s,
+        "missed": missed,
+        "by_hand": [asdict(each) for each in hands],
+        "lab_up": [asdict(each) for each in labs],
+    }
+    report.end()
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    main(pair)
