@@ -6,6 +6,7 @@ benchmark always make the same machines and the same cluster. Neither Pulumi nor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,9 +137,13 @@ def resolve(role: str, name: str, inputs: Mapping[str, Any]) -> Any:
 
 
 def _variables(role: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    defaults = yaml.safe_load((PROJECT / f"roles/{role}/defaults/main.yml").read_text())
-    mapped = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())
-    return {**defaults, **mapped, **inputs}
+    return {**_load(f"roles/{role}/defaults/main.yml"), **_load("inventory/group_vars/all.yml"), **inputs}
+
+
+@functools.cache
+def _load(path: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((PROJECT / path).read_text())
+    return loaded
 
 
 class _Lazy(jinja2.runtime.Context):
@@ -149,6 +154,7 @@ class _Lazy(jinja2.runtime.Context):
         return value if value is missing or key not in self.parent else _resolved(value, self.parent)
 
 
+@functools.cache
 def _environment(kind: type[jinja2.Environment]) -> Any:
     environment = kind(
         loader=jinja2.FileSystemLoader(PROJECT),

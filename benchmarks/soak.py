@@ -124,11 +124,11 @@ def restart_counts(pods: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-def running(lab: BenchLab, proc: Path = Path("/proc")) -> dict[str, int]:
+def running(lab: BenchLab) -> dict[str, int]:
     """The processes of the lab that have to stay the same: {"etcd": 4711, "hoplab-soak-1a2b3c-worker1": 4712, ...}."""
     programs, guests = f"{lab.paths.control_plane}/bin/", f"guest={machines.domain_name(lab.paths.id, '')}"
     found: dict[str, int] = {}
-    for folder in proc.glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         words = processes.command_line(int(folder.name))
         if words and words[0].startswith(programs):
             found[Path(words[0]).name] = int(folder.name)

@@ -11,16 +11,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-import urllib3
-from kubernetes import client, config
+from typing import TYPE_CHECKING, Any
 
 from hoplab.errors import ClusterError
 from hoplab.host import netns as namespaces
 from hoplab.paths import LabPaths
 from hoplab.plan import LabPlan
 from hoplab.progress import Progress
+
+if TYPE_CHECKING:
+    from kubernetes import client
 
 POLL_S = 1.0
 PATIENCE_S = {"kvm": 300.0, "tcg": 1200.0}  # from joined to usable, on an unloaded host a fifth of it
@@ -51,6 +51,8 @@ class Snapshot:
 @contextmanager
 def api(paths: LabPaths, netns: str) -> Iterator[client.ApiClient]:
     """A client of the lab's API server, in the lab's namespace: use it within the body only."""
+    from kubernetes import client, config  # noqa: PLC0415 -- takes a second to load, and not every verb needs it
+
     if not paths.kubeconfig.exists():
         raise ClusterError(
             f"lab {paths.lab!r} has no kubeconfig yet", remedy=f"bring the cluster up: ./lab up --lab {paths.lab}"
@@ -65,6 +67,9 @@ def api(paths: LabPaths, netns: str) -> Iterator[client.ApiClient]:
 
 def read(k8s: client.ApiClient, path: str) -> dict[str, Any]:
     """The JSON of one GET; ClusterError says why there is none."""
+    import urllib3  # noqa: PLC0415 -- as in ``api``
+    from kubernetes.client import ApiException  # noqa: PLC0415
+
     try:
         url = f"{k8s.configuration.host}{path}"
         answer = k8s.call_api("GET", url, {"Accept": "application/json"}, _request_timeout=10)
@@ -73,7 +78,7 @@ def read(k8s: client.ApiClient, path: str) -> dict[str, Any]:
         raise ClusterError(
             f"the API server does not answer: {error}", remedy="see `./lab status`; ./lab start brings a lab back"
         ) from None
-    except client.ApiException as error:
+    except ApiException as error:
         raise ClusterError(
             f"the API server answers {path} with {error.status} {error.reason}", remedy="see `./lab status`"
         ) from None

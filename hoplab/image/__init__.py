@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Literal
 
 from hoplab import paths
-from hoplab.image import commands, containers, debian, disk, gobuild
+from hoplab.image import commands, containers, debian, disk, gobuild, initrd
 from hoplab.image.components import Components, components
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.progress import Progress
 
-# What the kernel is told at boot. mitigations=off and no ASLR of the kernel: the machines run only what the lab brings,
-# and an emulated CPU pays for both at every switch. apparmor=0: nothing in the image has profiles. A writable root and
-# no fsck: the file system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
+# What the kernel is told at boot. mitigations=off: the machines run only what the lab brings, and an emulated CPU pays
+# at every switch. lsm: no AppArmor or SELinux, whose hooks would ask a policy that nobody wrote. No fsck: the file
+# system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
 KERNEL_CMDLINE = (
-    "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off nokaslr apparmor=0"
-    " audit=0 nowatchdog rcupdate.rcu_expedited=1 loglevel=4 panic=-1"
+    "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off lsm=capability"
+    " audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests loglevel=4 panic=-1"
 )
 
 # program -> Debian package; what a build runs on the host
@@ -62,27 +62,24 @@ def component_versions() -> dict[str, str]:
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
     """Kernel and initrd of the nodes, made now or earlier; for a boot probe there is no need of the whole image."""
-    store = _store()
-    system = components().debian["node"]
-    stage = store.find("debian-node", debian.key(system))
+    store, table = _store(), components()
+    stage = _find_stages(table, store).get("boot")
     if stage is None:
         _check_host()
         with store.locked(progress):
-            stage = debian.build(system, store, progress, mirror)
-    return stage.directory / debian.KERNEL, stage.directory / debian.INITRD
+            stage = _build_boot(table, store, progress, mirror)["boot"]
+    return stage.directory / debian.KERNEL, stage.directory / initrd.INITRD
 
 
 def ensure_image(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "") -> NodeImage:
     """The image for machines of this acceleration: the cached one, or a new one of which only what changed is built."""
-    store = _store()
-    table = components()
-    if stages := _find_stages(table, store):
-        found = store.find("node", disk.key(accel, stages))
-        if found:
-            return _image(store, found.directory)
+    store, table = _store(), components()
+    stages = _find_stages(table, store)
+    if _complete(table, stages) and (found := store.find("node", disk.key(accel, stages))):
+        return _image(store, found.directory)
     _check_host()
     with store.locked(progress):
-        stages = {}
+        stages = _build_boot(table, store, progress, mirror)
         for name, component in table.go.items():
             stages[f"go.{name}"] = gobuild.build(component, store, progress)
         for name, system in table.debian.items():
@@ -91,6 +88,15 @@ def ensure_image(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str =
         order = disk.Order(accel, disk.key(accel, stages), stages, table.versions())
         built = disk.build(order, store, progress)
     return _image(store, built.directory)
+
+
+def _build_boot(table: Components, store: Store, progress: Progress, mirror: str) -> dict[str, Stage]:
+    """What the nodes boot with, and the two stages it is made of."""
+    stages = {
+        "go.initrd": gobuild.build(table.go["initrd"], store, progress),
+        "debian.node": debian.build(table.debian["node"], store, progress, mirror),
+    }
+    return {**stages, "boot": initrd.build(stages, store, progress)}
 
 
 def list_images() -> list[NodeImage]:
@@ -103,7 +109,7 @@ def list_images() -> list[NodeImage]:
 def prune_images(keep: set[str]) -> list[str]:
     """Remove all images but these digests, and the stages that neither they nor the next build need; say what went."""
     store = _store()
-    needed = {stage.name for stage in _find_some_stages(components(), store).values()}
+    needed = {stage.name for stage in _find_stages(components(), store).values()}
     needed |= {f"node-{digest}" for digest in keep}
     for directory in store.stages.glob("node-*"):
         if directory.name in needed:
@@ -139,7 +145,7 @@ def _check_host() -> None:
     commands.require(HOST_PROGRAMS)
 
 
-def _find_some_stages(table: Components, store: Store) -> dict[str, Stage]:
+def _find_stages(table: Components, store: Store) -> dict[str, Stage]:
     """The stages below the node's that are there."""
     found: dict[str, Stage | None] = {}
     for name, component in table.go.items():
@@ -147,15 +153,15 @@ def _find_some_stages(table: Components, store: Store) -> dict[str, Stage]:
     for name, system in table.debian.items():
         found[f"debian.{name}"] = store.find(f"debian-{name}", debian.key(system))
     stages = {name: stage for name, stage in found.items() if stage}
-    if len(stages) == len(found) and (built := store.find("containers", containers.key(table.images, stages))):
+    if {"go.initrd", "debian.node"} <= set(stages) and (boot := store.find("boot", initrd.key(stages))):
+        stages["boot"] = boot
+    if set(found) <= set(stages) and (built := store.find("containers", containers.key(table.images, stages))):
         stages["containers"] = built
     return stages
 
 
-def _find_stages(table: Components, store: Store) -> dict[str, Stage]:
-    """All stages below the node's, or nothing if one is missing."""
-    stages = _find_some_stages(table, store)
-    return stages if "containers" in stages else {}
+def _complete(table: Components, stages: dict[str, Stage]) -> bool:
+    return len(stages) == len(table.go) + len(table.debian) + len(("boot", "containers"))
 
 
 def _image(store: Store, directory: Path) -> NodeImage:
@@ -165,7 +171,7 @@ def _image(store: Store, directory: Path) -> NodeImage:
         directory=directory,
         disk=directory / disk.DISK,
         kernel=directory / debian.KERNEL,
-        initrd=directory / debian.INITRD,
+        initrd=directory / initrd.INITRD,
         bin=directory / disk.BIN,
         size_gib=manifest["size_gib"],
         versions=manifest["versions"],

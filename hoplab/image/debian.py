@@ -1,4 +1,4 @@
-"""Debian root file systems, and the kernel and initrd that come with the node's."""
+"""Debian root file systems, and the kernel that comes with the node's."""
 
 from __future__ import annotations
 
@@ -14,24 +14,16 @@ from hoplab.progress import Progress
 SPACE_GIB = 2.5
 ROOT_TAR = "root.tar"
 KERNEL = "vmlinuz"
-INITRD = "initrd.img"
+MODULES = "modules"  # folder with what the initrd needs
 
 # Neither people nor programs read these on a node; a third of the files, and mke2fs copies each.
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 
-# The root is a whole virtio disk with ext4, which the kernel has built in: the initrd needs one module and no shell
-# tools. A small one is unpacked in a moment, which counts where the CPU is emulated.
-INITRAMFS_CONF = "MODULES=list\nBUSYBOX=n\nKEYMAP=n\nCOMPRESS=lz4\n"
-INITRAMFS_MODULES = "virtio_blk\n"
-
-# $1 is the root. Runs before the kernel's package is configured, so that its initrd is made once, in this shape.
-BEFORE_CONFIGURE = f"""
-set -eu
-mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
-printf '%s' '{INITRAMFS_CONF}' > "$1/etc/initramfs-tools/conf.d/hoplab.conf"
-printf '%s' '{INITRAMFS_MODULES}' > "$1/usr/share/initramfs-tools/modules.d/hoplab"
-"""
+# The initrd is made by hoplab.image.initrd; without this hook the kernel's package makes none.
+INITRD_HOOK = "/etc/kernel/postinst.d/initramfs-tools"
+# The root is a whole virtio disk with ext4. The kernel has all of that built in but the disk's driver.
+INITRD_MODULES = ("virtio_blk",)
 
 
 def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
@@ -39,8 +31,8 @@ def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
     argv = ["mmdebstrap", f"--variant={system.variant}", f"--include={','.join(system.packages)}"]
     argv += [f"--dpkgopt=path-exclude={path}" for path in UNWANTED]
     argv += [f"--dpkgopt=path-include={path}" for path in KEPT]
-    if "initramfs-tools" in system.packages:
-        argv.append(f"--essential-hook={BEFORE_CONFIGURE}")
+    if any(package.startswith("linux-image-") for package in system.packages):
+        argv.append(f"--dpkgopt=path-exclude={INITRD_HOOK}")
     return [*argv, system.suite, str(tar), *([mirror] if mirror else [])]
 
 
@@ -50,7 +42,7 @@ def key(system: DebianSystem) -> str:
 
 
 def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -> Stage:
-    """The root file system as a tar archive, made now or earlier; the node's with kernel and initrd beside it."""
+    """The root file system as a tar archive, made now or earlier; the node's with the kernel beside it."""
 
     def bootstrap(output: Path) -> dict[str, Any]:
         log = store.log(f"debian-{system.name}")
@@ -65,7 +57,7 @@ def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -
             env={"TMPDIR": str(output.parent)},
             on_line=lambda line: progress.task(f"{what}: {textwrap.shorten(line.removeprefix('I: '), 50)}"),
         )
-        if "initramfs-tools" in system.packages:
+        if system.name == "node":
             _take_boot_files(tar, output, log)
         return {"suite": system.suite}
 
@@ -73,10 +65,12 @@ def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -
 
 
 def _take_boot_files(tar: Path, output: Path, log: Path) -> None:
-    """Kernel and initrd out of the archive: the machines are booted directly with them, without a boot loader."""
-    extract = ["tar", "--extract", f"--file={tar}", f"--directory={output}", "--wildcards", "--strip-components=2"]
-    run([*extract, "./boot/vmlinuz-*", "./boot/initrd.img-*"], "taking the kernel out of the root file system", log)
+    """Kernel and modules out of the archive: machines are booted directly with them, without a boot loader."""
+    extract = ["tar", "--extract", f"--file={tar}", "--wildcards", "--transform=s,.*/,,"]
+    what = "taking the kernel out of the root file system"
+    run([*extract, f"--directory={output}", "./boot/vmlinuz-*"], what, log)
     (kernel,) = output.glob("vmlinuz-*")
-    (initrd,) = output.glob("initrd.img-*")
     kernel.rename(output / KERNEL)
-    initrd.rename(output / INITRD)
+    (output / MODULES).mkdir()
+    modules = [f"./usr/lib/modules/*/{module}.ko.xz" for module in INITRD_MODULES]
+    run([*extract, f"--directory={output / MODULES}", *modules], what, log)

@@ -13,7 +13,8 @@ from typing import Any
 
 from hoplab.image import containers
 from hoplab.image.commands import isolated, run
-from hoplab.image.debian import INITRD, KERNEL, ROOT_TAR
+from hoplab.image.debian import KERNEL, ROOT_TAR
+from hoplab.image.initrd import INITRD
 from hoplab.image.store import Stage, Store, digest, file_digest, tree_digest
 from hoplab.paths import PROJECT
 from hoplab.progress import Progress
@@ -61,7 +62,7 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         system = order.stages["debian.node"].directory
         _link_programs(order.stages, output / BIN)
         for file in (KERNEL, INITRD):
-            os.link(system / file, output / file)
+            os.link(order.stages["boot"].directory / file, output / file)
         progress.task("unpacking the root file system")
         _unpack(system / ROOT_TAR, root, log)
         _play(root, _variables(order, output / BIN), log, progress)
@@ -84,7 +85,7 @@ def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
     """All programs in one folder, CNI plugins in its folder cni: for the roles, and for a hosted control plane."""
     (target / "cni").mkdir(parents=True)
     for name, stage in stages.items():
-        if not name.startswith("go."):
+        if not name.startswith("go.") or name == "go.initrd":
             continue
         folder = target / "cni" if name.removeprefix("go.") in CNI else target
         for program in stage.directory.iterdir():
@@ -93,10 +94,9 @@ def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
 
 
 def _unpack(tar: Path, root: Path, log: Path) -> None:
-    """The root file system, without kernel and initrd: the machine is booted with the ones beside its disk."""
+    """The root file system, without the kernel: the machine is booted with the one beside its disk."""
     root.mkdir()
     options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./boot/vmlinuz-*"]
-    options += ["--exclude=./boot/initrd.img-*"]
     argv = ["tar", "--extract", "--preserve-permissions", f"--file={tar}", f"--directory={root}", *options]
     run(argv, "unpacking the root file system", log)
 

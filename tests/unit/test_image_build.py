@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import stat
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from hoplab import image
-from hoplab.image import containers, debian, disk, gobuild, oci
+from hoplab.image import containers, debian, disk, gobuild, initrd, oci
 from hoplab.image.components import components
 from hoplab.image.store import Stage, Store
 from hoplab.paths import PROJECT
@@ -55,16 +56,45 @@ def test_a_mirror_is_only_where_packages_come_from() -> None:
     assert debian.key(more) != debian.key(system)
 
 
-def test_boot_files_are_taken_out_of_the_archive(tmp_path: Path) -> None:
-    boot = tmp_path / "root" / "boot"
-    boot.mkdir(parents=True)
-    (boot / "vmlinuz-6.12").write_text("kernel")
-    (boot / "initrd.img-6.12").write_text("initrd")
+def test_kernel_and_modules_are_taken_out_of_the_archive(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "boot").mkdir(parents=True)
+    (root / "boot" / "vmlinuz-6.12").write_text("kernel")
+    (root / "usr/lib/modules/6.12/kernel/drivers/block").mkdir(parents=True)
+    for name in ("virtio_blk", "loop"):
+        (root / f"usr/lib/modules/6.12/kernel/drivers/block/{name}.ko.xz").write_text(name)
     with tarfile.open(tmp_path / "root.tar", "w") as tar:
-        tar.add(tmp_path / "root", ".")
-    debian._take_boot_files(tmp_path / "root.tar", tmp_path, tmp_path / "log")
-    assert (tmp_path / debian.KERNEL).read_text() == "kernel"
-    assert (tmp_path / debian.INITRD).read_text() == "initrd"
+        tar.add(root, ".")
+    output = tmp_path / "out"
+    output.mkdir()
+    debian._take_boot_files(tmp_path / "root.tar", output, tmp_path / "log")
+    assert (output / debian.KERNEL).read_text() == "kernel"
+    assert [file.name for file in (output / debian.MODULES).iterdir()] == ["virtio_blk.ko.xz"]
+
+
+def _read_newc(data: bytes) -> dict[str, tuple[int, bytes, tuple[int, int]]]:
+    """name -> mode, content, device: as the kernel's documentation of its initramfs buffer format says."""
+    found = {}
+    while data:
+        assert data[:6] == b"070701"
+        numbers = [int(data[6 + 8 * i : 14 + 8 * i], 16) for i in range(13)]
+        mode, size, device, name_size = numbers[1], numbers[6], (numbers[9], numbers[10]), numbers[11]
+        name = data[110 : 110 + name_size - 1].decode()
+        start = (110 + name_size + 3) // 4 * 4
+        found[name] = (mode, data[start : start + size], device)
+        data = data[(start + size + 3) // 4 * 4 :]
+    return found
+
+
+def test_initrd_is_an_archive_that_the_kernel_reads(tmp_path: Path) -> None:
+    (tmp_path / "init").write_text("program!")
+    (tmp_path / "module").write_text("module")
+    found = _read_newc(initrd.archive({"init": tmp_path / "init", "modules/m.ko.xz": tmp_path / "module"}))
+    assert list(found) == ["dev", "modules", "proc", "root", "dev/console", "init", "modules/m.ko.xz", "TRAILER!!!"]
+    assert stat.filemode(found["dev"][0]) == "drwxr-xr-x"
+    assert (stat.filemode(found["dev/console"][0]), found["dev/console"][2]) == ("crw-------", (5, 1))
+    assert (stat.filemode(found["init"][0]), found["init"][1]) == ("-rwxr-xr-x", b"program!")
+    assert found["modules/m.ko.xz"][1] == b"module"
 
 
 def _archive(folder: Path, name: str) -> Path:
@@ -145,6 +175,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         stages[f"go.{name}"] = store.make(f"go-{name}", gobuild.key(component), empty, space_gib=0)
     for name, system in TABLE.debian.items():
         stages[f"debian.{name}"] = store.make(f"debian-{name}", debian.key(system), empty, space_gib=0)
+    stages["boot"] = store.make("boot", initrd.key(stages), empty, space_gib=0)
     stages["containers"] = store.make("containers", containers.key(TABLE.images, stages), empty, space_gib=0)
     for accel in ("kvm", "tcg"):
         store.make("node", disk.key(accel, stages), empty, space_gib=0)

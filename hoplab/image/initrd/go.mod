@@ -1,0 +1,3 @@
+module hoplab.local/image/initrd
+
+go 1.26
