@@ -82,7 +82,7 @@ class ByHand:
         self._power_on(libvirt)
         laps.lap("power-on")
         invitation: Future[tuple[str, str]] = Future()
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(max_workers=len(self.plan.workers)) as pool:
             try:
                 joins = [pool.submit(self._join, node.name, invitation, laps) for node in self.plan.workers]
                 self._control_plane(laps)
