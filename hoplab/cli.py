@@ -20,9 +20,17 @@ from hoplab.errors import LabError
 from hoplab.host import netns
 from hoplab.paths import LabPaths
 from hoplab.screen import PlainProgress, clock, progress
-from hoplab.spec import load_spec
+from hoplab.spec import load_spec, name_mistakes
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
+
+
+def _paths(_context: click.Context, _option: click.Parameter, name: str) -> LabPaths:
+    """The lab's paths; a name that is none never gets near anything that makes or removes files."""
+    mistakes = name_mistakes(name)
+    if mistakes:
+        raise click.BadParameter(f"{name!r} is not a lab's name: {mistakes[0].right}")
+    return LabPaths(name)
 
 
 def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +42,7 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
         default="dev",
         envvar="HOPLAB_LAB",
         show_default=True,
-        callback=lambda _context, _option, name: LabPaths(name),
+        callback=_paths,
         help="The lab: its spec is Pulumi.NAME.yaml.",
     )(function)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -14,6 +15,9 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+
+PERCENT = re.compile(r":? *\d+ ?%")
 
 
 def clock(seconds: float) -> str:
@@ -65,9 +69,10 @@ class PlainProgress:
         self._say(f"{title}: done in {clock(taken)}")
 
     def task(self, text: str) -> None:
-        if text != self._task:  # a repeated task is one line
-            self._task = text
-            self._say(f"{self._phase}: {text}" if self._phase else text)
+        what = PERCENT.sub("", text)
+        if what != self._task:  # a repeated task is one line, and so is one that only counts up
+            self._task = what
+            self._say(f"{self._phase}: {what}" if self._phase else what)
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -91,7 +96,7 @@ class LiveProgress:
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
         self._title, self._task, self._began = title, "", time.monotonic()
-        with Live(get_renderable=self._render, console=self.console, transient=True, refresh_per_second=8):
+        with Live(get_renderable=self.render, console=self.console, transient=True, refresh_per_second=8):
             yield
         taken = time.monotonic() - self._began
         self.ended.append(PhaseTime(title, taken))
@@ -104,7 +109,8 @@ class LiveProgress:
     def note(self, text: str) -> None:
         self.console.print(Text.assemble((" • ", "yellow"), text))
 
-    def _render(self) -> RenderableType:
+    def render(self) -> RenderableType:
+        """The running phase as it is shown now."""
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(" "),

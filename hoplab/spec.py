@@ -104,7 +104,7 @@ def machine_size(asked: NodeSize | None, role: str, accel: str) -> MachineSize:
 def load_spec(lab: str, paths: LabPaths, host: Host | None = None) -> LabSpec:
     """The spec in ``Pulumi.<lab>.yaml``; with a host, also checked against what that host has."""
     source = paths.spec.name
-    name = _name_mistakes(lab)
+    name = name_mistakes(lab)
     if name:
         raise SpecError(f"lab {lab!r}", name)
     try:
@@ -143,7 +143,7 @@ def parse_spec(
 
     Values may be what ``pulumi config set`` writes: numbers as text, and a whole section as JSON text.
     """
-    read = _Reader(_name_mistakes(lab))
+    read = _Reader(name_mistakes(lab))
     top = read.namespace(config)
 
     nodes = read.section(top, "nodes", "workers", "controlPlane", "worker")
@@ -454,7 +454,7 @@ _DEFAULT = LabSpec("default")
 _PRIVATE_RANGES = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
-def _name_mistakes(lab: str) -> list[Mistake]:
+def name_mistakes(lab: str) -> list[Mistake]:
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", lab):
         right = "a letter, then letters, digits and dashes, all lower case"
         return [Mistake("name", f"{lab!r} is no name for a lab", right)]

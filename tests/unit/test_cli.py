@@ -1,0 +1,181 @@
+"""The verbs as a person types them: help, errors, what is printed. Nothing real runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hoplab import cli, lab, state
+from hoplab.converge import ConvergeResult
+from hoplab.engine import Change
+from hoplab.errors import LabError
+from hoplab.paths import LabPaths
+from hoplab.plan import plan_lab
+from hoplab.spec import LabSpec
+
+VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image"}]
+STATE = state.lab_state(
+    plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg"),
+    libvirt_uri="test:///default",
+    netns="",
+    image="0123456789abcdef",
+    image_bin=Path("/nowhere"),
+)
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.cli, words, catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str) -> None:
+    code, out = run(verb, "--help")
+    assert code == 0
+    assert f"Usage: cli {verb}" in out
+    assert len(cli.cli.commands[verb].help or "") > 20
+
+
+def test_the_verbs_there_are() -> None:
+    asked = "up preview status verify ssh kubectl converge stop start destroy doctor image version test".split()
+    assert sorted(cli.cli.commands) == sorted(asked)
+
+
+def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        error = LabError("the [disk] is full", remedy="free 3 GiB", log="/lab/log")
+        error.exit_code = 7
+        raise error
+
+    monkeypatch.setattr(lab, "up", refuse)
+    monkeypatch.setattr(sys, "argv", ["lab", "up"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 7
+    assert capsys.readouterr().err == "error: the [disk] is full\n  -> free 3 GiB\n  log: /lab/log\n"
+
+
+def test_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lab, "up", interrupt)
+    monkeypatch.setattr(sys, "argv", ["lab", "up"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "run the same command again to continue" in capsys.readouterr().err
+
+
+def test_wrong_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["lab", "up", "--fast"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+def test_up_ends_with_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab.UpResult(
+        replace(STATE, phases=(("machines", 4.0), ("cluster", 92.0))),
+        (Change("create", "Domain", "worker1"), Change("same", "Network", "network")),
+        ConvergeResult(changed=3, tasks=9, seconds=92.0),
+    )
+    monkeypatch.setattr(lab, "up", lambda *_, **__: made)
+    code, out = run("up")
+    assert code == 0
+    for words in ("worker2", "./lab ssh worker1", "./lab kubectl get pods -A", "kubernetes 1.37", "containerd 2."):
+        assert words in out
+    assert "changed   1 resources, 3 tasks" in out
+    assert "took      machines 4s, cluster 1m32s" in out
+
+
+@pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
+def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> None:
+    row = {"name": "worker1", "role": "worker", "address": "192.168.77.20", "machine": "shut off"}
+    row |= {"ready": False, "kubelet": None, "podCIDR": None}
+    seen = {"healthy": healthy, "api": "ready", "placement": "hosted", "accel": "tcg", "nodes": [row]}
+    monkeypatch.setattr(lab, "status", lambda _paths: seen)
+    ended, out = run("status")
+    assert ended == code
+    assert "shut off" in out and "NotReady" in out
+    ended, out = run("status", "--json")
+    assert ended == code
+    assert json.loads(out) == seen
+
+
+def test_preview_names_what_would_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = (Change("update", "Domain", "worker1", "memory 2048 -> 3072"), Change("same", "Pool", "store"))
+    monkeypatch.setattr(lab, "preview", lambda *_: changes)
+    code, out = run("preview")
+    assert code == 0
+    assert "update   Domain worker1  memory 2048 -> 3072" in out
+    assert "1 would be changed, 1 unchanged" in out
+
+
+@pytest.mark.parametrize(
+    ("removed", "said"), [(["machine worker1"], "removed machine worker1"), ([], "there was nothing to remove")]
+)
+def test_destroy_says_what_it_removed(monkeypatch: pytest.MonkeyPatch, removed: list[str], said: str) -> None:
+    monkeypatch.setattr(lab, "destroy", lambda *_: removed)
+    assert said in run("destroy")[1]
+
+
+def test_ssh_to_a_machine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    with pytest.raises(LabError, match="there is no machine 'worker9' in lab dev") as failed:
+        run("ssh", "worker9")
+    assert failed.value.remedy == "one of: worker1, worker2"
+
+
+def test_ssh_uses_the_labs_own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    monkeypatch.setattr("os.execvp", lambda _program, words: ran.append(words))
+    run("ssh", "worker1", "ip", "-br", "addr")
+    assert ran == [["ssh", "-F", str(LabPaths("dev").ssh_config), "worker1", "ip", "-br", "addr"]]
+
+
+def test_kubectl_without_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    with pytest.raises(LabError, match="/nowhere/kubectl is gone") as failed:
+        run("kubectl", "get", "pods", "-A")
+    assert "./lab image build" in failed.value.remedy
+
+
+def test_kubectl_gets_its_own_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[list[str]] = []
+    (tmp_path / "kubectl").touch()
+    monkeypatch.setattr(state, "load", lambda _paths: replace(STATE, image_bin=str(tmp_path)))
+    monkeypatch.setattr("os.execve", lambda _program, words, _env: ran.append(words))
+    run("kubectl", "get", "pods", "-A", "--help")
+    assert ran == [["kubectl", "get", "pods", "-A", "--help"]]
+
+
+def test_another_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def remember(paths: LabPaths, *_: Any) -> list[str]:
+        asked.append(paths.lab)
+        return []
+
+    monkeypatch.setattr(lab, "destroy", remember)
+    run("destroy", "--lab", "blue")
+    run("destroy")
+    assert asked == ["blue", "dev"]
+
+
+def test_a_lab_name_is_not_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab destroy --lab ../x` must never reach the part that removes folders."""
+    never: Callable[..., Any] = lambda *_: pytest.fail("it went on")  # noqa: E731
+    monkeypatch.setattr(lab, "destroy", never)
+    code, out = run("destroy", "--lab", "../x")
+    assert code == 2
+    assert "'../x' is not a lab's name" in out
