@@ -146,11 +146,12 @@ def missing(seen: Snapshot, names: tuple[str, ...]) -> list[str]:
             reasons.append(f"node {name} is not Ready: {why}")
         elif not nodes[name]["spec"].get("podCIDR"):
             reasons.append(f"node {name} has no pod range")
-    if not any(each["metadata"]["name"] == "kube-proxy" for each in seen.daemon_sets):
+    essential = [each for each in seen.daemon_sets if _priority(each) == "system-node-critical"]  # not people's own
+    if not any(each["metadata"]["name"] == "kube-proxy" for each in essential):
         reasons.append("kube-proxy is not installed")
     if not any(each["metadata"]["name"] == "coredns" for each in seen.deployments):
         reasons.append("coredns is not installed")
-    for each in seen.daemon_sets:
+    for each in essential:
         status = each.get("status", {})
         wanted = max(status.get("desiredNumberScheduled", 0), len(names))
         reasons += _behind(each, status.get("numberReady", 0), wanted, seen.pods)
@@ -175,6 +176,10 @@ def _behind(owner: dict[str, Any], ready: int, wanted: int, pods: list[dict[str,
         and (why := _pod_waits(pod))
     ]
     return reasons or [f"{meta['name']}: {ready} of {wanted} ready"]
+
+
+def _priority(owner: dict[str, Any]) -> str:
+    return str(owner["spec"]["template"]["spec"].get("priorityClassName", ""))
 
 
 def _where(pod: dict[str, Any]) -> str:

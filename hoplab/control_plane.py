@@ -98,7 +98,7 @@ def supervisord_conf(programs: list[Program], root: Path, run: Path) -> str:
             "autostart = false",
             "autorestart = true",
             "startretries = 100",
-            "stopwaitsecs = 20",
+            "stopwaitsecs = 5",  # an API server with watchers would take a minute; it has nothing to lose
             "redirect_stderr = true",
             f"stdout_logfile = {root}/log/{program.name}.log",
             "stdout_logfile_maxbytes = 10MB",

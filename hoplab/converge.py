@@ -23,6 +23,7 @@ import ansible_runner
 
 from hoplab.errors import ConvergeError
 from hoplab.host import netns as namespaces
+from hoplab.inventory import inputs_digest
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan
 from hoplab.progress import Progress
@@ -76,7 +77,7 @@ def converge(
             project_dir=str(paths.project),
             playbook=str(paths.project / "playbooks/site.yml"),
             inventory=str(paths.inventory),
-            extravars={"full": True} if full else {},
+            extravars={"inputs": inputs_digest(paths), "full": full},
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),

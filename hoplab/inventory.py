@@ -9,7 +9,6 @@ made of the facts in ``inventory/group_vars/all.yml``. The ssh_config is what pe
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from hoplab.paths import LabPaths
 from hoplab.plan import LabPlan
 
 HOSTED = "control-plane"  # name of the host end of the lab network in the inventory, and of its etcd member
-SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the facts, decides what a converge does
+SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the inventory, decides what a converge does
 
 
 def write_inventory(
@@ -29,7 +28,6 @@ def write_inventory(
 ) -> None:
     """Write both files (and make the folder that SSH's control sockets live in)."""
     facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest)
-    facts["inputs"] = inputs_digest(facts, paths.project)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths.inventory.parent.mkdir(parents=True, exist_ok=True)
     paths.inventory.write_text(inventory_text(plan, facts))
@@ -61,16 +59,16 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
     }
 
 
-def inputs_digest(facts: dict[str, Any], project: Path) -> str:
-    """Digest of all that decides what a converge does to a machine: the facts, and every file of roles and playbooks.
+def inputs_digest(paths: LabPaths) -> str:
+    """Digest of all that decides what a converge does: the inventory, and every file of roles and playbooks.
 
     A machine that carries this digest as its stamp has had exactly these inputs applied and is left alone.
     """
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest = hashlib.sha256(paths.inventory.read_bytes())
     for source in SOURCES:
-        for path in sorted((project / source).rglob("*")):
+        for path in sorted((paths.project / source).rglob("*")):
             if path.is_file() and path.suffix != ".md":
-                digest.update(f"\0{path.relative_to(project)}\0".encode() + path.read_bytes())
+                digest.update(f"\0{path.relative_to(paths.project)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -108,6 +106,7 @@ def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys
         "  LogLevel ERROR",
         "  ServerAliveInterval 15",
         "  ServerAliveCountMax 8",
+        "  KexAlgorithms curve25519-sha256",  # OpenSSH's post-quantum default takes seconds on an emulated machine
         "  ControlMaster auto",
         "  ControlPersist 10m",
         f"  ControlPath {paths.run}/ssh-%n",

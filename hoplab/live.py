@@ -11,7 +11,8 @@ import json
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from hoplab import cluster, image, outside, probe, snapshot, state
 from hoplab.batch import Output
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
+from hoplab.facts import Facts
 from hoplab.facts.conntrack import CONNTRACK, Flow
 from hoplab.facts.iptables import IPTABLES, Iptables, Rule
 from hoplab.hosts import Hosts
@@ -138,38 +140,48 @@ class Live:
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
         """
-        return self._ask(pod.node, url, in_pod(pod, http_get(url)), str(pod.address))
+        return self._ask(pod.node, url, in_pod(pod, http_get(url)), pod.address)
+
+    def ask_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Asked]:
+        """One request from each of several pods, on all their nodes at once."""
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(urls, pool.map(self.ask, urls, urls.values()), strict=True))
 
     def ask_from_outside(self, url: str) -> Answer | None:
         """An HTTP request from the host end of the lab network; None when nobody answers."""
         body = self.outside.ask(url, OUTSIDE_TIMEOUT)
         return None if body is None else parse_answer(body)
 
-    def run(self, pod: Pod, command: str) -> Output:
-        """One command in a pod's network namespace, with the node's tools."""
-        return self.hosts.batch(pod.node.name, {"it": in_pod(pod, command)})["it"]
+    def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
+        """One command in each pod's network namespace, with its node's tools, on all nodes at once."""
+
+        def run(pod: Pod) -> Output:
+            return self.hosts.batch(pod.node.name, {"it": in_pod(pod, command)})["it"]
+
+        asked = tuple(pods)
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(asked, pool.map(run, asked), strict=True))
+
+    def flows(self, node: Node, client: IPv4Address) -> tuple[Flow, ...]:
+        """The connections a node remembers that the client began."""
+        found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": _conntrack(client)})["flows"]}
+        return Facts(node.name, found)[CONNTRACK]
 
     def unique(self) -> str:
         """A path nobody asked for yet."""
         return secrets.token_hex(6)
 
-    def _ask(self, node: Node, url: str, command: str, source: str) -> Asked:
-        found = self.hosts.batch(
-            node.name,
-            {
-                "before": IPTABLES.command,
-                "answer": command,
-                "flows": f"conntrack -L -f ipv4 --orig-src {source}",
-                "after": IPTABLES.command,
-            },
-        )
-        return Asked(
-            url=url,
-            output=found["answer"],
-            before=IPTABLES.parse(found["before"].out),
-            after=IPTABLES.parse(found["after"].out),
-            flows=CONNTRACK.parse(found["flows"].out),
-        )
+    def _ask(self, node: Node, url: str, command: str, source: IPv4Address) -> Asked:
+        rules = f"{IPTABLES.command} -t nat"
+        commands = {"before": rules, "answer": command, "flows": _conntrack(source), "after": rules}
+        found = self.hosts.batch(node.name, commands)
+        before, after = (Facts(node.name, {IPTABLES.name: found[when]})[IPTABLES] for when in ("before", "after"))
+        flows = Facts(node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
+        return Asked(url, found["answer"], before, after, flows)
+
+
+def _conntrack(client: IPv4Address) -> str:
+    return f"{CONNTRACK.command} --orig-src {client}"
 
 
 def in_pod(pod: Pod, command: str) -> str:

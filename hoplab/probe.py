@@ -165,9 +165,13 @@ def remove(api: Api) -> bool:
 
 
 def _create(api: Api, path: str, body: dict[str, Any]) -> None:
+    """Make an object unless it is there. (Posting it again is not enough: a taken nodePort is no 409 but a 422.)"""
+    name = body["metadata"]["name"]
+    if api("GET", f"{path}/{name}")[0] == 200:
+        return
     status, answer = api("POST", path, body)
-    if status not in (201, 409):  # made, or there already
+    if status != 201:
         raise ClusterError(
-            f"{body['kind']} {body['metadata']['name']} can't be made: {answer.get('message', status)}",
+            f"{body['kind']} {name} can't be made: {answer.get('message', status)}",
             remedy=f"remove what is left of it: ./lab kubectl delete namespace {NAMESPACE}",
         )

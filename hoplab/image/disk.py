@@ -15,7 +15,7 @@ from hoplab.image import containers
 from hoplab.image.commands import isolated, run
 from hoplab.image.debian import KERNEL, ROOT_TAR
 from hoplab.image.initrd import INITRD
-from hoplab.image.store import Stage, Store, digest, file_digest, tree_digest
+from hoplab.image.store import Stage, Store, digest, file_digest, remove_tree, tree_digest
 from hoplab.paths import PROJECT
 from hoplab.progress import Progress
 
@@ -131,6 +131,7 @@ def _play(root: Path, variables: Mapping[str, Any], log: Path, progress: Progres
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", f"{root},", str(PLAYBOOK)]
     argv += ["--extra-vars", json.dumps(variables)]
     run(isolated(argv, proc=root / "proc"), "the image's playbook", log, env=environment, on_line=on_line)
+    remove_tree(root / "tmp" / "ansible")
 
 
 def _write_disk(root: Path, raw: Path, disk: Path, log: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 from hoplab import probe
 from hoplab.claims import Claim, counted, listed
 from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.conntrack import CONNTRACK
 from hoplab.facts.iptables import IPTABLES
 from hoplab.live import Live
 from hoplab.netfilter import Packet, walk
@@ -35,11 +34,11 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
 
 def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Claim) -> None:
     """A pod's packets reach the outside with its node's address, and conntrack sends the replies back to the pod."""
-    for pod in live.probes:
-        node, path = pod.node, live.unique()
-        asked = live.ask(pod, live.outside.url(path))
+    paths = {pod: live.unique() for pod in live.probes}
+    for pod, asked in live.ask_all({pod: live.outside.url(path) for pod, path in paths.items()}).items():
+        node = pod.node
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
-        asker = live.outside.asker(path)
+        asker = live.outside.asker(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
         ends = walk(
             asked.before.chains("nat"), "POSTROUTING", Packet(pod.address, lab.setting.gateway, dport=live.outside.port)
@@ -66,9 +65,10 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Cl
 def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
     """From pod to pod, also across nodes, the receiver sees the sender's own address."""
     seen = []
-    for pod, other in zip(live.probes, (*live.probes[1:], live.probes[0]), strict=True):
-        asked = live.ask(pod, f"http://{other.address}:{probe.PORT}/")
-        answer = asked.answer
+    pairs = dict(zip(live.probes, (*live.probes[1:], live.probes[0]), strict=True))
+    asked_all = live.ask_all({pod: f"http://{other.address}:{probe.PORT}/" for pod, other in pairs.items()})
+    for pod, other in pairs.items():
+        asked, answer = asked_all[pod], asked_all[pod].answer
         claim.require(
             answer.remote == pod.address,
             f"{other} on {other.node.name} saw {answer.remote}, not {pod.address} of {pod}",
@@ -87,8 +87,7 @@ def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
 def test_kube_dns_answers_a_pod(lab: Snapshot, live: Live, claim: Claim) -> None:
     """kube-dns answers from its ClusterIP when a pod asks it for a service's name."""
     name = "kubernetes.default.svc.cluster.local"
-    for pod in live.probes:
-        answer = live.run(pod, f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}")
+    for pod, answer in live.run_all(live.probes, f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}").items():
         claim.require(
             answer.out.split() == [str(lab.setting.api_service_ip)],
             f"{pod} asked {lab.setting.dns_ip} for {name} and got: {(answer.out + answer.err).strip() or 'nothing'}",
@@ -154,10 +153,7 @@ def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) ->
             continue
         claim.require(answer, f"{node.name}, which runs {live.single}, does not answer on {service.node_port}")
         claim.require(answer and answer.remote == client, f"{live.single} saw {answer and answer.remote}, not {client}")
-    text = live.hosts.batch(
-        home.name, {"flows": f"{CONNTRACK.command} --orig-src {client} --orig-port-dst {service.node_port} -p tcp"}
-    )
-    flows = CONNTRACK.parse(text["flows"].out)
+    flows = [flow for flow in live.flows(home, client) if flow.original.dport == service.node_port]
     claim.require(
         flows and all(flow.destination_translated and not flow.source_translated for flow in flows),
         f"conntrack on {home.name} has no entry with DNAT and without SNAT for port {service.node_port}",

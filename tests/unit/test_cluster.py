@@ -32,7 +32,8 @@ def node(name: str, ready: str = "True", pod_cidr: str = "10.244.0.0/24", messag
 
 
 def owner(name: str, namespace: str, status: dict[str, int], replicas: int | None = None) -> dict[str, Any]:
-    spec: dict[str, Any] = {"selector": {"matchLabels": {"app": name}}}
+    pods = {"spec": {"priorityClassName": "system-node-critical"}}
+    spec: dict[str, Any] = {"selector": {"matchLabels": {"app": name}}, "template": pods}
     if replicas is not None:
         spec["replicas"] = replicas
     return {
@@ -97,6 +98,13 @@ def test_a_daemon_set_must_be_on_every_node_we_planned() -> None:
     seen = usable()
     seen.daemon_sets[1]["status"].update(desiredNumberScheduled=1, numberReady=1)
     assert missing(seen, NAMES) == ["kube-flannel-ds: 1 of 2 ready"]
+
+
+def test_peoples_own_daemon_sets_are_not_waited_for() -> None:
+    seen = usable()
+    seen.daemon_sets.append(owner("mine", "default", {"desiredNumberScheduled": 2, "numberReady": 0}))
+    seen.daemon_sets[-1]["spec"]["template"]["spec"].clear()
+    assert missing(seen, NAMES) == []
 
 
 def test_a_rollout_that_has_not_begun() -> None:

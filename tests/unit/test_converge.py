@@ -84,6 +84,7 @@ def ran(
 ) -> tuple[FakeRunner, Any, Told]:
     fake, told = FakeRunner(events, status), Told()
     monkeypatch.setattr(ansible_runner, "run", fake.run)
+    monkeypatch.setattr("hoplab.converge.inputs_digest", lambda _paths: "0123")
     return fake, converge(PLAN, LabPaths("dev", tmp_path), "", told, **options), told
 
 
@@ -140,7 +141,7 @@ def test_the_users_environment_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_what_ansible_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake, _, _ = ran(monkeypatch, tmp_path, RUN, full=True)
-    assert fake.given["extravars"] == {"full": True}
+    assert fake.given["extravars"] == {"full": True, "inputs": "0123"}
     assert fake.given["inventory"] == str(tmp_path / "inventory/dev.yml")
     assert fake.given["suppress_env_files"] is True
     assert os.pathsep in fake.given["envvars"]["PATH"]

@@ -27,8 +27,6 @@ class FakeApi:
                 return 403, {"message": "not you"}
             if body["kind"] == "Namespace":
                 self.namespace = body
-            elif body["metadata"]["name"] in self.made:
-                return 409, {}
             self.made.append(body["metadata"]["name"])
             return 201, body
         if method == "DELETE":
@@ -38,6 +36,9 @@ class FakeApi:
             return (200 if found else 404), {}
         if path.endswith(f"/namespaces/{probe.NAMESPACE}"):
             return (200, self.namespace) if self.namespace else (404, {})
+        name = path.rpartition("/")[2]
+        if method == "GET" and name in ("echo", "single", "single-local", "nobody") and name not in self.made:
+            return 404, {}
         if path.endswith("/daemonsets/echo"):
             self.looks += 1
             ready = 2 if self.looks > self.ready_after else 1
