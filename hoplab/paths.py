@@ -1,9 +1,9 @@
 """Where everything lives. Caches stay when a lab goes; all else of a lab is below three folders named here.
 
-    <project>/.lab/<lab>/        a lab's own files: state, keys (0600), kubeconfig, console logs, disks, ansible's logs
-    <project>/inventory/<lab>.*  generated: inventory and ssh_config
-    /run/hoplab/<lab id>/        sockets and pid files (gone after a reboot of the host, made again by `lab start`)
-    ~/.cache/hoplab/             node images and everything they are built from
+<project>/.lab/<lab>/        a lab's own files: state, keys (0600), kubeconfig, console logs, disks, ansible's logs
+<project>/inventory/<lab>.*  generated: inventory and ssh_config
+/run/hoplab/<lab id>/        sockets and pid files (gone after a reboot of the host, made again by `lab start`)
+~/.cache/hoplab/             node images and everything they are built from
 """
 
 from __future__ import annotations

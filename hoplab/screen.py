@@ -16,7 +16,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-
 PERCENT = re.compile(r":? *\d+ ?%")
 
 

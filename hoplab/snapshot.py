@@ -69,7 +69,7 @@ def setting(plan: LabPlan) -> Setting:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object each in a snapshot
 class Node:
     """A machine and what Kubernetes knows of it."""
 
@@ -93,7 +93,7 @@ class Node:
         return next((link for link in self[LINKS] if link.name == name), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object each in a snapshot
 class Pod:
     """A running pod with an address of its own, and the network namespace that has it."""
 

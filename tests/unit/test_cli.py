@@ -44,7 +44,22 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 def test_the_verbs_there_are() -> None:
-    asked = "up preview status verify ssh kubectl converge stop start destroy doctor image version test".split()
+    asked = [
+        "up",
+        "preview",
+        "status",
+        "verify",
+        "ssh",
+        "kubectl",
+        "converge",
+        "stop",
+        "start",
+        "destroy",
+        "doctor",
+        "image",
+        "version",
+        "test",
+    ]
     assert sorted(cli.cli.commands) == sorted(asked)
 
 
@@ -99,7 +114,7 @@ def test_up_ends_with_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
 def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> None:
-    row = {"name": "worker1", "role": "worker", "address": "192.168.77.20", "machine": "shut off"}
+    row: dict[str, Any] = {"name": "worker1", "role": "worker", "address": "192.168.77.20", "machine": "shut off"}
     row |= {"ready": False, "kubelet": None, "podCIDR": None}
     seen = {"healthy": healthy, "api": "ready", "placement": "hosted", "accel": "tcg", "nodes": [row]}
     monkeypatch.setattr(lab, "status", lambda _paths: seen)

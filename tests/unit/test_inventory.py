@@ -35,6 +35,7 @@ Host *
   LogLevel ERROR
   ServerAliveInterval 15
   ServerAliveCountMax 8
+  KexAlgorithms curve25519-sha256
   ControlMaster auto
   ControlPersist 10m
   ControlPath {run}/ssh-%n
