@@ -205,7 +205,6 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     with ExitStack() as stack:
         k8s = stack.enter_context(cluster.api(paths, lab.netns))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
-        stack.callback(hosts.close)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
         say("waiting for the pods that verification asks with")
         made = probe.ensure(requester(k8s))

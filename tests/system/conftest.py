@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ class LabCommand:
         """Run a verb to its end; standard output and error come back together and are kept as a log."""
         with self._log(words).open("w+") as log:
             print(f"$ ./lab {' '.join(words)}", file=sys.stderr, flush=True)
-            process = self._start(words, log.fileno(), env)
-            code = process.wait(timeout=HOUR)
+            with self._started(words, log.fileno(), env) as process:
+                code = process.wait(timeout=HOUR)
             log.seek(0)
             ran = Ran(code, log.read())
         if expect is not None:
@@ -57,28 +58,37 @@ class LabCommand:
     def killed_when(self, reached: Callable[[], bool], *words: str, env: dict[str, str] | None = None) -> str:
         """Start a verb and kill -9 its whole process group as soon as a condition holds; what it had printed."""
         with self._log(words).open("w+") as log:
-            process = self._start(words, log.fileno(), env)
-            deadline = time.monotonic() + HOUR
-            while not reached():
-                if process.poll() is not None:
-                    log.seek(0)
-                    pytest.fail(f"./lab {' '.join(words)} ended before it could be killed:\n{log.read()[-4000:]}")
-                assert time.monotonic() < deadline, "the moment to kill it never came"
-                select.select([], [], [], 0.1)  # between two looks at the condition
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with self._started(words, log.fileno(), env) as process:
+                deadline = time.monotonic() + HOUR
+                while not reached():
+                    if process.poll() is not None:
+                        log.seek(0)
+                        pytest.fail(f"./lab {' '.join(words)} ended before it could be killed:\n{log.read()[-4000:]}")
+                    assert time.monotonic() < deadline, "the moment to kill it never came"
+                    select.select([], [], [], 0.1)  # between two looks at the condition
             log.seek(0)
             return log.read()
 
+    @contextmanager
+    def _started(
+        self, words: tuple[str, ...], log: int, env: dict[str, str] | None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A running ./lab; what still runs at the end of the body, whatever ended it, is killed with its group."""
+        process = self._start(words, log, env)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
     def _start(self, words: tuple[str, ...], log: int, env: dict[str, str] | None) -> subprocess.Popen[bytes]:
-        verb, *rest = words
-        command = [str(PROJECT / "lab"), verb, "--lab", LAB, *rest]
         return subprocess.Popen(
-            command,
+            [str(PROJECT / "lab"), *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "HOPLAB_LAB": LAB, **(env or {})},
             cwd=PROJECT,
             start_new_session=True,  # a process group of its own, so that killing it is like losing the terminal
         )

@@ -10,8 +10,12 @@ import signal
 import subprocess
 from pathlib import Path
 
-from hoplab.paths import LabPaths
+import pytest
+
+from hoplab.paths import LabPaths, cache_dir
 from tests.system.conftest import LabCommand, processes_of, virsh
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
 
 def recorded(paths: LabPaths, kind: str) -> int:
@@ -36,6 +40,20 @@ def test_a_wrong_spec_makes_nothing(lab: LabCommand, paths: LabPaths) -> None:
         paths.spec.write_text(good)
     assert "podCIDR" in ran.out
     assert not paths.root.exists()
+
+
+def test_a_full_disk(lab: LabCommand, paths: LabPaths) -> None:
+    """The disks' folder is a file system that is too small: refused with the figures, and nothing half-made is left."""
+    paths.pool.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", paths.pool], check=True)
+    try:
+        ran = lab("up", expect=1)
+        left = [path.name for path in paths.pool.iterdir() if path.name.startswith("disk-")]
+    finally:
+        subprocess.run(["umount", paths.pool], check=True)
+    assert re.search(r"GiB.* free", ran.out), ran.out
+    assert left == []
+    assert recorded(paths, "domain:domain") == 0
 
 
 def test_killed_after_the_network(lab: LabCommand, paths: LabPaths) -> None:
@@ -113,7 +131,7 @@ def test_ssh_verifies_the_host(paths: LabPaths) -> None:
 def test_two_ups_at_once(lab: LabCommand, paths: LabPaths) -> None:
     """While one command works on the lab, the other is refused and told who works on it."""
     code = (
-        "import sys; from hoplab.host.lock import held; from hoplab.paths import LabPaths\n"
+        "import sys; from hoplab.host.lock import held; from hoplab.paths import LabPaths, cache_dir\n"
         "with held(LabPaths('test').lock, 'lab up --lab test'): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -192,3 +210,23 @@ def assert_nothing_left(paths: LabPaths) -> None:
         except OSError:
             continue  # that process has just ended
         assert paths.id.encode() not in command, f"process {status.parent.name} is left: {command!r}"
+
+
+def test_killed_in_the_image_build(lab: LabCommand) -> None:
+    """In a cache that has every stage but the last; what the killed build left is gone after the next one."""
+    real = cache_dir() / "image"
+    other = cache_dir().parent / "hoplab-system-test"  # on the same file system, for hard links
+    own = other / "hoplab" / "image"
+    own.mkdir(parents=True)
+    try:
+        subprocess.run(["cp", "-al", real / "stages", own], check=True)
+        for stage in (own / "stages").glob("node-*"):
+            shutil.rmtree(stage)
+        env = {"XDG_CACHE_HOME": str(other)}
+        lab.killed_when(lambda: any((own / "work").glob("*-node/root/etc/hoplab")), "image", "build", env=env)
+        assert not list((own / "stages").glob("node-*")), "an image appears when it is complete, not before"
+        lab("image", "build", env=env)
+        assert len(list((own / "stages").glob("node-*"))) == 1
+        assert list((own / "work").iterdir()) == []
+    finally:
+        shutil.rmtree(other, ignore_errors=True)

@@ -44,23 +44,8 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 def test_the_verbs_there_are() -> None:
-    asked = [
-        "up",
-        "preview",
-        "status",
-        "verify",
-        "ssh",
-        "kubectl",
-        "converge",
-        "stop",
-        "start",
-        "destroy",
-        "doctor",
-        "image",
-        "version",
-        "test",
-    ]
-    assert sorted(cli.cli.commands) == sorted(asked)
+    daily = {"up", "preview", "status", "verify", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
+    assert set(cli.cli.commands) == daily | {"doctor", "image", "version", "test"}
 
 
 def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
