@@ -134,17 +134,16 @@ def test_two_ups_at_once(lab: LabCommand, paths: LabPaths) -> None:
         "import sys; from hoplab.host.lock import held; from hoplab.paths import LabPaths, cache_dir\n"
         "with held(LabPaths('test').lock, 'lab up --lab test'): print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen(
-        [".venv/bin/python", "-c", code], cwd=paths.project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdin and holder.stdout
-    try:
+    command = [str(paths.project / ".venv/bin/python"), "-c", code]
+    with subprocess.Popen(
+        command, cwd=paths.project, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin and holder.stdout
         assert holder.stdout.readline().strip() == "held"
         ran = lab("up", expect=1)
-    finally:
         holder.stdin.close()
-        holder.wait()
-    assert "lab up --lab test" in ran.out and str(holder.pid) in ran.out
+    assert "lab up --lab test" in ran.out
+    assert f"pid {holder.pid}" in ran.out
 
 
 def test_a_machine_switched_off_comes_back(lab: LabCommand, paths: LabPaths) -> None:
