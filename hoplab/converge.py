@@ -30,6 +30,7 @@ from hoplab.progress import Progress
 
 TIED = PROJECT / "playbooks/bin"  # an ansible-playbook that ends with us, to the virtualenv's
 KEPT_RUNS = 5  # logs of earlier runs that are kept
+CHECKS = ("Validating arguments", "Check that the inputs make sense")  # of a role: over before one could read it
 MESSAGE_LINES = 8  # of a task's output, in an error
 
 
@@ -124,7 +125,7 @@ class Events:
         self.ended = self.clock()
         if kind == "playbook_on_play_start":
             self.plays.append((str(data.get("play")), self.ended))
-        elif kind == "runner_on_start":
+        elif kind == "runner_on_start" and not str(data.get("task")).startswith(CHECKS):
             self.progress.task(f"{data.get('host')}: {data.get('task')}")
         elif kind == "runner_on_ok":
             self.tasks += 1

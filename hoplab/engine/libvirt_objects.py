@@ -171,6 +171,7 @@ class Volumes(_Fixed):
     ) -> libvirt.virStorageVol:
         """A new volume with the content of a file; none when it could not be filled."""
         size = source.stat().st_size
+        pool.refresh()  # libvirt remembers how much was free
         free = pool.info()[3]
         if free < size + MARGIN:
             raise _disk_full(name, size, free)
