@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import IPv4Address
 from typing import Any
@@ -39,7 +40,7 @@ from hoplab.spec import load_spec
 API_TIMEOUT = 30  # seconds for one answer of the Kubernetes API
 ANSWER_TIMEOUT = 10  # seconds for the answer to a lesson's request
 OUTSIDE_TIMEOUT = 4  # seconds until a request from outside, which nobody answers, is given up
-SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed what verification made
+SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready
 
 
 @dataclass(frozen=True)
@@ -207,21 +208,32 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
         say("waiting for the pods that verification asks with")
-        made = probe.ensure(requester(k8s))
+        probe.ensure(requester(k8s))
         say("looking at the nodes")
-        yield Live(_looked(setting, versions, hosts, k8s, patient=made), hosts, served)
+        yield Live(_looked(setting, versions, hosts, k8s), hosts, served)
 
 
-def _looked(
-    setting: snapshot.Setting, versions: Mapping[str, str], hosts: Hosts, k8s: client.ApiClient, *, patient: bool
-) -> Snapshot:
-    """Take the snapshot; again while kube-proxy has not yet followed what we just made ourselves."""
-    deadline = time.monotonic() + SETTLE_DEADLINE
+def _looked(setting: snapshot.Setting, versions: Mapping[str, str], hosts: Hosts, k8s: client.ApiClient) -> Snapshot:
+    """Take the snapshot; again while kube-proxy has not yet followed the pods that became ready a moment ago.
+
+    Where no pod has changed for a while, what is missing is missing, and is for the lessons to tell.
+    """
     while True:
         seen = snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
-        if not patient or settled(seen) or time.monotonic() > deadline:
-            return seen  # what is still missing then is for the lessons to tell
+        if settled(seen) or quiet_for(cluster.read(k8s, "/api/v1/pods")["items"], datetime.now(UTC)) > SETTLE_DEADLINE:
+            return seen
         time.sleep(1)
+
+
+def quiet_for(pods: Iterable[Mapping[str, Any]], now: datetime) -> float:
+    """Seconds since a pod last became ready, or ceased to be."""
+    changes = [
+        datetime.fromisoformat(condition["lastTransitionTime"])
+        for pod in pods
+        for condition in pod.get("status", {}).get("conditions", ())
+        if condition["type"] == "Ready" and condition.get("lastTransitionTime")
+    ]
+    return min(((now - change).total_seconds() for change in changes), default=float("inf"))
 
 
 def settled(seen: Snapshot) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 from typing import cast
@@ -119,3 +120,13 @@ def test_an_api_that_does_not_answer_is_named() -> None:
     with pytest.raises(ClusterError, match="does not answer GET /api/v1/nodes: connection refused") as caught:
         live.requester(cast("ApiClient", Client(broken=True)))("GET", "/api/v1/nodes")
     assert "lab status" in caught.value.remedy
+
+
+def test_quiet_is_counted_from_the_pod_that_changed_last() -> None:
+    def pod(at: str, kind: str = "Ready") -> dict[str, object]:
+        return {"status": {"conditions": [{"type": kind, "lastTransitionTime": at}]}}
+
+    now = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+    pods = [pod("2026-11-23T11:00:00Z"), pod("2026-11-23T11:59:30Z"), pod("2026-11-23T11:59:59Z", "PodScheduled"), {}]
+    assert live.quiet_for(pods, now) == 30.0
+    assert live.quiet_for([], now) == float("inf")
