@@ -176,7 +176,7 @@ class Snapshot:
                 node: {netns: _dump(facts) for netns, facts in found.items()}
                 for node, found in self.netns_facts.items()
             },
-            "api": _dump(self.api),
+            "api": {name: {**asdict(output), "out": _slim(output.out)} for name, output in self.api.outputs.items()},
         }
         file.write_text(json.dumps(document, indent=1, default=str) + "\n")
 
@@ -220,6 +220,17 @@ def _setting(raw: dict[str, Any]) -> Setting:
 
 def _dump(facts: Facts) -> dict[str, dict[str, Any]]:
     return {name: asdict(output) for name, output in facts.outputs.items()}
+
+
+def _slim(text: str) -> str:
+    """A Kubernetes list without the history of its fields, which is half of it and which no fact reads."""
+    try:
+        document = json.loads(text)
+        for item in document["items"]:
+            item["metadata"].pop("managedFields", None)
+    except (ValueError, TypeError, KeyError):
+        return text  # an answer that is no list is kept as it is
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _facts(place: str, raw: dict[str, Any]) -> Facts:

@@ -110,8 +110,8 @@ def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> N
 
 
 def _unquoted(line: str) -> str:
-    """iptables quotes some comments that do not need it."""
-    return line.replace('"', "")
+    """iptables quotes some comments that do not need it, and puts two spaces before an nfacct name."""
+    return " ".join(line.replace('"', "").split())
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,14 @@ def test_conntrack() -> None:
     assert str(dns) == "udp 10.244.0.5:50123 -> 10.96.0.10:53, replies 10.244.0.2:53 -> 10.244.0.5:50123"
     with pytest.raises(FactError, match="not a conntrack entry"):
         CONNTRACK.parse("tcp 6 src=10.0.0.1 dst=10.0.0.2\n")
+
+
+def test_conntrack_of_a_lab(recorded: Snapshot) -> None:
+    for node in recorded.nodes:
+        flows = node[CONNTRACK]
+        assert len(flows) == len(node.facts.outputs["conntrack"].out.splitlines()) > 5
+        api = [flow for flow in flows if flow.original.dport == 6443 and flow.original.src == str(node.address)]
+        assert any(flow.state == "ESTABLISHED" and not flow.source_translated for flow in api)
 
 
 def test_cni_config(recorded: Snapshot) -> None:
