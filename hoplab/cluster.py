@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hoplab.errors import ClusterError
@@ -94,14 +95,23 @@ def wait_usable(
 
 
 def wait_usable_nodes(
-    names: Iterable[str], paths: LabPaths, netns: str, progress: Progress, deadline_s: float = PATIENCE_S["tcg"]
+    names: Iterable[str],
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    deadline_s: float = PATIENCE_S["tcg"],
+    *,
+    started: Mapping[str, datetime] | None = None,
 ) -> None:
-    """``wait_usable`` for nodes known by name only."""
+    """``wait_usable`` for nodes known by name only; ``started`` says when some of them were just switched on.
+
+    For minutes after a power cut the API still tells of a machine what was true before it.
+    """
     wanted = tuple(names)
     deadline = time.monotonic() + deadline_s
     with api(paths, netns) as k8s:
         while True:
-            reasons = _reasons(k8s, wanted)
+            reasons = _reasons(k8s, wanted, started or {})
             if not reasons:
                 return
             if time.monotonic() > deadline:
@@ -114,9 +124,10 @@ def wait_usable_nodes(
             time.sleep(POLL_S)
 
 
-def _reasons(k8s: client.ApiClient, names: tuple[str, ...]) -> list[str]:
+def _reasons(k8s: client.ApiClient, names: tuple[str, ...], started: Mapping[str, datetime]) -> list[str]:
     try:
-        return missing(take(k8s), names)
+        seen = take(k8s)
+        return missing(seen, names) + outdated(seen, started)
     except ClusterError as error:
         return [error.message]
 
@@ -158,6 +169,18 @@ def missing(seen: Snapshot, names: tuple[str, ...]) -> list[str]:
     for each in seen.deployments:
         status = each.get("status", {})
         reasons += _behind(each, status.get("availableReplicas", 0), each["spec"].get("replicas", 1), seen.pods)
+    return reasons
+
+
+def outdated(seen: Snapshot, started: Mapping[str, datetime]) -> list[str]:
+    """The pods whose containers, says the API, run since before their node was switched on."""
+    reasons = []
+    for pod in seen.pods:
+        since = started.get(pod["spec"].get("nodeName", ""))
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            running = container.get("state", {}).get("running", {}).get("startedAt")
+            if since and running and datetime.fromisoformat(running) < since:
+                reasons.append(f"pod {pod['metadata']['name']}{_where(pod)}: not started again yet")
     return reasons
 
 

@@ -7,6 +7,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +219,15 @@ def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
             machines.start_network(lab.libvirt_uri, lab.network)
             if lab.hosted:
                 HostedControlPlane(paths, lab.netns).start()
-            for node in lab.nodes:
-                machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
+            started = {
+                node.name: datetime.now(UTC)
+                for node in lab.nodes
+                if machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
+            }
             _wait_until_up(lab, paths, progress)
         with progress.phase("usable"):
-            cluster.wait_usable_nodes([node.name for node in lab.nodes], paths, lab.netns, progress)
+            names = [node.name for node in lab.nodes]
+            cluster.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
     return lab
 
 

@@ -50,12 +50,14 @@ def domain_states(uri: str) -> dict[str, str]:
         return {domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}
 
 
-def start_domain(uri: str, name: str) -> None:
-    """Start a machine, its console log anew; one that runs is left alone."""
+def start_domain(uri: str, name: str) -> bool:
+    """Start a machine, its console log anew; one that runs is left alone (False)."""
     with connected(uri) as connection:
         domain = lookup(connection, name)
-        if not domain.isActive():
-            power_on(domain)
+        if domain.isActive():
+            return False
+        power_on(domain)
+        return True
 
 
 def shutdown_domain(uri: str, name: str, *, deadline_s: float = 60.0) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,20 @@ def test_waiting_outlasts_a_silent_api(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(cluster, "POLL_S", 0)
     cluster.wait_usable_nodes(NAMES, LabPaths("dev", tmp_path), "", told)
     assert told.tasks == ["the API server does not answer: refused"]
+
+
+def test_after_a_power_cut_what_the_api_remembers_does_not_count() -> None:
+    def running(name: str, node: str, at: str) -> dict[str, Any]:
+        containers = [{"state": {"running": {"startedAt": at}}}]
+        return {**pod(name, "a", "kube-system", containerStatuses=containers), "spec": {"nodeName": node}}
+
+    switched_on = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+    pods = [
+        running("old", "worker1", "2026-11-23T11:59:00Z"),
+        running("new", "worker1", "2026-11-23T12:01:00Z"),
+        running("elsewhere", "worker2", "2026-11-23T11:00:00Z"),
+        pod("waiting", "a", "kube-system", containerStatuses=[{"state": {"waiting": {}}}]),
+    ]
+    seen = Snapshot([], [], [], pods)
+    assert cluster.outdated(seen, {"worker1": switched_on}) == ["pod old on worker1: not started again yet"]
+    assert cluster.outdated(seen, {}) == []
