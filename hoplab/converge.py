@@ -21,6 +21,7 @@ from typing import Any
 
 import ansible_runner
 
+from hoplab.control_plane import HostedControlPlane
 from hoplab.errors import ConvergeError
 from hoplab.host import netns as namespaces
 from hoplab.inventory import inputs_digest
@@ -42,7 +43,6 @@ class ConvergeResult:
     tasks: int  # tasks that ran
     seconds: float
     per_play: dict[str, float] = field(default_factory=dict)  # seconds
-    slowness: float = 1.0  # of the slowest machine, measured: 1 is a workstation
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,23 @@ def converge(
     events = Events(progress)
     ident = datetime.now().strftime("%Y%m%d-%H%M%S")
     began = time.monotonic()
+    inputs = inputs_digest(paths)
+    applied = paths.control_plane / "applied"
+    if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
+        HostedControlPlane(
+            paths, netns
+        ).start()  # the playbook will leave it alone, and the host may have been rebooted
     with namespaces.entered(netns):
         run = ansible_runner.run(
             private_data_dir=str(paths.runner),
             project_dir=str(paths.project),
             playbook=str(paths.project / "playbooks/site.yml"),
             inventory=str(paths.inventory),
-            extravars={"inputs": inputs_digest(paths), "full": full},
+            extravars={"inputs": inputs, "full": full},
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),
+                "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
                 "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             },
             ident=ident,
@@ -102,7 +109,6 @@ def converge(
         tasks=events.tasks,
         seconds=time.monotonic() - began,
         per_play=events.per_play(),
-        slowness=events.slowness,
     )
 
 
@@ -114,7 +120,6 @@ class Events:
         self.clock = clock
         self.changed = 0
         self.tasks = 0
-        self.slowness = 1.0
         self.failures: list[Failure] = []
         self.plays: list[tuple[str, float]] = []
         self.ended = clock()
@@ -134,9 +139,6 @@ class Events:
         elif kind == "runner_on_failed" and not data.get("ignore_errors"):
             self.tasks += 1
             self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
-        elif kind == "playbook_on_stats":
-            measured = (data.get("artifact_data") or {}).get("slowness") or {}
-            self.slowness = max([1.0, *(float(value) for value in measured.values())])
         elif kind == "runner_on_unreachable":
             self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
         return True  # keep the event: it is part of the log

@@ -149,9 +149,15 @@ def test_no_log_where_a_token_is() -> None:
     assert len(secret) == 2
 
 
-def look(tmp_path: Path, **values: Any) -> dict[str, Any]:
+def look(tmp_path: Path, machine_forced: bool = False) -> dict[str, Any]:
     """What playbooks/files/look.sh.j2 prints, run in a folder that stands for the machine's files."""
-    text = render("playbooks/files/look.sh.j2", machine_is_host=True, stamp_file=tmp_path / "applied", **values)
+    text = render(
+        "playbooks/files/look.sh.j2",
+        machine_is_host=True,
+        stamp_file=tmp_path / "applied",
+        stamp="89ab",
+        machine_forced=machine_forced,
+    )
     script = re.sub(r"/etc/hoplab/image.json", str(tmp_path / "image.json"), text)
     ran = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     found: dict[str, Any] = yaml.safe_load(ran.stdout)
@@ -173,6 +179,12 @@ def test_looking_at_a_machine_that_joined(tmp_path: Path) -> None:
     seen = look(tmp_path)
     assert (seen["applied"], seen["image"], seen["kubelet_conf"], seen["traces"]) == ("0123-4567", "beef", True, True)
     assert seen["ca"] == hashlib.sha256(b"a certificate").hexdigest()
+
+
+def test_looking_at_a_machine_where_nothing_is_left_to_do(tmp_path: Path) -> None:
+    (tmp_path / "applied").write_text("89ab\n")
+    assert look(tmp_path) == {"applied": "89ab"}
+    assert "loop_ms" in look(tmp_path, machine_forced=True)
 
 
 def test_looking_at_a_machine_where_a_join_was_interrupted(tmp_path: Path) -> None:
