@@ -80,7 +80,8 @@ def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, A
     return {
         "lab": lab_facts(plan, paths, netns=paths.netns, image_bin=image.bin, image_digest=image.digest),
         "inventory_hostname": HOSTED if plan.placement == "hosted" else plan.nodes[0].name,
-        "machine": {"slowness": SLOWNESS, "traces": False},
+        "machine": {"traces": False},
+        "machine_slowness": SLOWNESS,
     }
 
 
