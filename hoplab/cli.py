@@ -18,7 +18,8 @@ from hoplab import __version__, doctor, image, lab, state, testing
 from hoplab.engine import Changes
 from hoplab.errors import LabError
 from hoplab.host import netns
-from hoplab.paths import LabPaths
+from hoplab.infra.context import node_image
+from hoplab.paths import PROJECT, LabPaths
 from hoplab.screen import PlainProgress, clock, progress
 from hoplab.spec import load_spec, name_mistakes
 
@@ -182,8 +183,6 @@ def image_() -> None:
 @lab_option
 def image_build(paths: LabPaths) -> None:
     """Build the node image of a lab's spec, or say that it is there already."""
-    from hoplab.infra.context import node_image  # noqa: PLC0415 -- pulls in Pulumi's SDK, which other verbs need not wait for
-
     screen = progress()
     with screen.phase("node image"):
         _plan, built = node_image(load_spec(paths.lab, paths), paths, screen)
@@ -202,7 +201,7 @@ def image_list() -> None:
 def image_prune() -> None:
     """Remove the images that no lab of this project uses."""
     used = set()
-    for folder in (LabPaths("dev").project / ".lab").glob("*/state.json"):
+    for folder in (PROJECT / ".lab").glob("*/state.json"):
         used.add(state.load(LabPaths(folder.parent.name)).image)
     _print_list(image.prune_images(used), "removed", "every image is in use")
 

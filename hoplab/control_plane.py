@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import re
 import shlex
-import signal
 import ssl
 import subprocess
 import sys
@@ -34,13 +32,14 @@ import yaml
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
 from hoplab.errors import ClusterError
-from hoplab.host import netns
+from hoplab.host import netns, processes
 from hoplab.paths import LabPaths
 
 ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of a program that it keeps going
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")  # each needs the ones before it
 INSIDE = re.compile(r"(?<==)(?=/etc/kubernetes/|/var/lib/etcd)")  # where a flag's value is a path below the root folder
 READY_S = 120.0  # native start takes about 10 s in all; a host with every core busy needs a multiple
+END_S = 30.0  # etcd finishes its writes; what is left then is killed
 LAST_WORDS = 5  # lines of a program's log that an error shows
 
 
@@ -144,7 +143,7 @@ class HostedControlPlane:
             stopped = [info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] in ALIVE]
             pid = supervisor.getPID()
             supervisor.shutdown()
-            _wait_gone([pid])
+            processes.end([pid], grace_s=END_S)
         stopped += self._end_strays()
         return [f"control plane: {name}" for name in sorted(set(stopped))]
 
@@ -262,28 +261,8 @@ class HostedControlPlane:
                 first = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
                 if first.startswith(f"{self.root}/bin/"):
                     strays[int(folder.name)] = Path(first).name
-        for pid in strays:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        _wait_gone(list(strays))
+        processes.end(strays, grace_s=END_S)
         return sorted(strays.values())
-
-
-def _wait_gone(pids: list[int], seconds: float = 30) -> None:
-    """Wait until the processes are gone; what is still there at the end is killed."""
-    deadline = time.monotonic() + seconds
-    while (left := [pid for pid in pids if _alive(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _alive(pid: int) -> bool:
-    """Whether the process is there and more than a zombie that its parent has not collected yet."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def main() -> None:

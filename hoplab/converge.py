@@ -75,9 +75,8 @@ def converge(
     inputs = inputs_digest(paths)
     applied = paths.control_plane / "applied"
     if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
-        HostedControlPlane(
-            paths, netns
-        ).start()  # the playbook will leave it alone, and the host may have been rebooted
+        # the playbook will leave it alone, and the host may have been rebooted
+        HostedControlPlane(paths, netns).start()
     with namespaces.entered(netns):
         run = ansible_runner.run(
             private_data_dir=str(paths.runner),

@@ -23,6 +23,7 @@ from hoplab.host.lock import held
 from hoplab.infra.context import LabContext, resolve
 from hoplab.inventory import write_inventory
 from hoplab.paths import LabPaths
+from hoplab.plan import LabPlan
 from hoplab.progress import Progress
 from hoplab.screen import ScreenProgress
 from hoplab.spec import load_spec
@@ -54,7 +55,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
             applied = choose_engine(spec, paths).up(progress)
             lab = _record(context, paths)
         with progress.phase("cluster"):
-            converged = _converge_while_booting(context, paths, progress, full=full)
+            converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
         with progress.phase("usable"):
             cluster.wait_usable(context.plan, paths, lab.netns, progress)
         lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
@@ -74,25 +75,21 @@ def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False)
     """Run the roles again on the machines that exist."""
     spec = load_spec(paths.lab, paths)
     with held(paths.lock, f"lab converge --lab {paths.lab}"):
-        state.load(paths)
+        lab = state.load(paths)
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
         with progress.phase("cluster"):
-            return _converge_while_booting(context, paths, progress, full=full)
+            return _converge_while_booting(context.plan, lab, paths, progress, full=full)
 
 
-def _state(context: LabContext) -> LabState:
-    return state.lab_state(
+def _record(context: LabContext, paths: LabPaths) -> LabState:
+    lab = state.lab_state(
         context.plan,
         libvirt_uri=context.uri,
         netns=context.netns,
         image=context.image.digest,
         image_bin=context.image.bin,
     )
-
-
-def _record(context: LabContext, paths: LabPaths) -> LabState:
-    lab = _state(context)
     state.save(lab, paths)
     write_inventory(
         context.plan,
@@ -105,24 +102,25 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
     return lab
 
 
-def _converge_while_booting(context: LabContext, paths: LabPaths, progress: Progress, *, full: bool) -> ConvergeResult:
+def _converge_while_booting(
+    plan: LabPlan, lab: LabState, paths: LabPaths, progress: Progress, *, full: bool
+) -> ConvergeResult:
     """Converge starts at once (a hosted control plane needs no machine) while another thread watches the boots.
 
     A machine that can't be booted ends the converge early, and its BootError is what the user sees.
     """
-    plan = context.plan
     failed: list[LabError] = []
 
     def watch() -> None:
         try:
-            _wait_until_up(_state(context), paths, progress)
+            _wait_until_up(lab, paths, progress)
         except LabError as error:
             failed.append(error)
 
     watcher = threading.Thread(target=watch, name="boot-watch", daemon=True)
     watcher.start()
     try:
-        result = converge(plan, paths, context.netns, progress, full=full, cancelled=lambda: bool(failed))
+        result = converge(plan, paths, lab.netns, progress, full=full, cancelled=lambda: bool(failed))
     except LabError:
         if failed:
             raise failed[0] from None
@@ -249,8 +247,6 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
             if folder.exists():
                 shutil.rmtree(folder)
                 removed.append(f"folder {folder}")
-    with contextlib.suppress(FileNotFoundError):
-        paths.lock.unlink()
     return removed
 
 
@@ -261,8 +257,7 @@ def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
     with contextlib.suppress(LabError):
         return state.load(paths).libvirt_uri
     with contextlib.suppress(LabError):
-        spec = load_spec(paths.lab, paths)
-        return {"private": "", "system": "qemu:///system"}.get(spec.libvirt, spec.libvirt)
+        return load_spec(paths.lab, paths).libvirt_uri
     return ""
 
 

@@ -200,7 +200,7 @@ def http_get(url: str) -> str:
 def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> Iterator[Live]:
     """Connect to a running lab, make sure that its probe pods are there, and look at it."""
     lab = state.load(paths)
-    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel="kvm" if lab.accel == "kvm" else "tcg")
+    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
     setting = snapshot.setting(plan)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
     with ExitStack() as stack:

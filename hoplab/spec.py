@@ -71,6 +71,11 @@ class LabSpec:
     engine: Engine = "auto"
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
 
+    @property
+    def libvirt_uri(self) -> str:
+        """Where an existing libvirt answers; "" for a private one, which has its address when it runs."""
+        return {"private": "", "system": "qemu:///system"}.get(self.libvirt, self.libvirt)
+
 
 class Host(Protocol):
     """What a spec is checked against; ``hoplab.host.facts.HostFacts`` is one."""

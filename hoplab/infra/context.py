@@ -56,7 +56,7 @@ def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
     if spec.libvirt == "private":
         uri, netns = PrivateLibvirt(paths).start(), paths.netns
     else:
-        uri, netns = {"system": "qemu:///system"}.get(spec.libvirt, spec.libvirt), ""
+        uri, netns = spec.libvirt_uri, ""
     keys = ensure_keys(paths, [node.name for node in plan.nodes])
     return LabContext(plan, image, uri, netns, keys, KERNEL_CMDLINE)
 

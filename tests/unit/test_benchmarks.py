@@ -335,8 +335,12 @@ def test_the_processes_of_a_hosted_control_plane_are_known_by_their_program(path
     folder = paths.control_plane / "bin"
     folder.mkdir(parents=True)
     (folder / "etcd").symlink_to("/bin/cat")
-    process = subprocess.Popen([str(folder / "etcd")], stdin=subprocess.PIPE)
+    process = subprocess.Popen([str(folder / "etcd")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"ready\n")
+        process.stdin.flush()
+        # Popen returns before the kernel has laid out the new command line; the answer comes after it.
+        assert process.stdout.readline() == b"ready\n"
         assert soak.running(BenchLab(paths, paths.project)) == {"etcd": process.pid}
-        assert process.stdin is not None
         process.stdin.close()
