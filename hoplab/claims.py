@@ -57,12 +57,14 @@ EVIDENCE = 20  # records shown beside a failure
 
 def counted(number: int, noun: str) -> str:
     """
-    >>> counted(1, "route"), counted(3, "route"), counted(2, "entry")
-    ('1 route', '3 routes', '2 entries')
+    >>> counted(1, "route"), counted(3, "route"), counted(2, "entry"), counted(2, "address")
+    ('1 route', '3 routes', '2 entries', '2 addresses')
     """
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun[:-1]}ies" if noun.endswith("ry") else f"{number} {noun}s"
+    if noun.endswith("ry"):
+        return f"{number} {noun[:-1]}ies"
+    return f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def listed(names: Iterable[object]) -> str:

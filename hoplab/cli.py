@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab import __version__, doctor, image, lab, state, testing
+from hoplab import __version__, doctor, image, lab, practice, state, testing
 from hoplab.engine import Changes
 from hoplab.errors import LabError
 from hoplab.host import netns
 from hoplab.infra.context import node_image
 from hoplab.paths import PROJECT, LabPaths
+from hoplab.practice import desk
 from hoplab.screen import PlainProgress, clock, progress
 from hoplab.spec import load_spec, name_mistakes
 
@@ -49,6 +51,11 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def file_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names a file."""
+    return click.option(name, metavar="FILE", type=click.Path(path_type=Path), help=text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -101,13 +108,54 @@ def status(paths: LabPaths, as_json: bool) -> None:
 
 @cli.command(name="verify")
 @lab_option
+@file_option("--recording", "Check a recording (of `lab record`) in place of a running lab; no packets are sent.")
 @json_option
+@file_option("--junit", "Also write JUnit XML, for CI systems.")
+@file_option("--html", "Also write one HTML page, which opens without a network.")
+@click.option("--cleanup", is_flag=True, help="Remove the pods that verification asks with when it is done.")
 @click.option("-k", "only", metavar="EXPRESSION", default="", help="Only lessons that match, as pytest's -k.")
-def verify_(paths: LabPaths, as_json: bool, only: str) -> None:
+def verify_(paths: LabPaths, recording: Path | None, cleanup: bool, **options: Any) -> None:
     """Prove the course's claims on the real hosts; exit code 1 when one fails."""
     from hoplab import verify  # noqa: PLC0415 -- brings pytest along, which no other verb should wait for
 
-    sys.exit(verify.run(paths, as_json=as_json, only=only))
+    lab_given = click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
+    if recording and lab_given:
+        raise click.UsageError("--lab and --recording exclude each other: a recording says which lab it is of")
+    if recording and cleanup:
+        raise click.UsageError("--recording and --cleanup exclude each other: a recording has no pods to remove")
+    sys.exit(verify.run(paths, recording=recording, cleanup=cleanup, **options))
+
+
+@cli.command(name="record")
+@lab_option
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def record_(paths: LabPaths, file: Path | None, force: bool) -> None:
+    """Look at the running lab and write what was seen to FILE, for `verify --recording`; it holds no secrets."""
+    from hoplab import recording  # noqa: PLC0415 -- brings testinfra along
+
+    screen = progress()
+    with screen.phase("looking at the lab"):
+        made = recording.record(paths, file, force=force, say=screen.task)
+    click.echo(f"recorded {made}")
+    click.echo(f"verify    ./lab verify --recording {made.file}")
+
+
+@cli.command(name="pages")
+@lab_option
+@click.option("--check", is_flag=True, help="Write nothing; show what is another now, exit code 1.")
+def pages_(paths: LabPaths, check: bool) -> None:
+    """Run the commands of the learners' pages (docs/lessons, docs/days) on the lab and record what they print."""
+    from hoplab import pages  # noqa: PLC0415 -- brings testinfra along
+
+    screen = progress()
+    with screen.phase("the learners' pages"):
+        found = pages.run(paths, check=check, say=screen.task)
+    if not check:
+        _print_list(found, "recorded", "there are no pages")
+    elif found:
+        click.echo("\n".join(found))
+        sys.exit(1)
 
 
 @cli.command(context_settings=PASS_ON)
@@ -204,6 +252,81 @@ def image_prune() -> None:
     for folder in (PROJECT / ".lab").glob("*/state.json"):
         used.add(state.load(LabPaths(folder.parent.name)).image)
     _print_list(image.prune_images(used), "removed", "every image is in use")
+
+
+@cli.group(name="practice", invoke_without_command=True)
+@click.pass_context
+def practice_(context: click.Context) -> None:
+    """Networking by hand on a node, in network namespaces of its own, and graded; without a verb: the exercises."""
+    if context.invoked_subcommand is None:
+        table = Table("name", "day", "exercise", box=None)
+        for exercise in practice.discover():
+            table.add_row(exercise.name, str(exercise.day), exercise.title)
+        Console(soft_wrap=True).print(table)
+        click.echo("\nbegin with: ./lab practice start NAME")
+
+
+def _desk(paths: LabPaths) -> desk.Desk:
+    return desk.Desk(desk.nodes(paths), "" if paths.lab == "dev" else f" --lab {paths.lab}")
+
+
+@practice_.command(name="start")
+@lab_option
+@click.argument("name")
+@click.option("--node", default="", metavar="NODE", help="Where; by default the lab's first worker.")
+@click.option("--again", is_flag=True, help="Begin anew: what was made so far is removed.")
+def practice_start(paths: LabPaths, name: str, node: str, again: bool) -> None:
+    """Make the starting state of exercise NAME and say what is to be done."""
+    exercise, at = practice.find(name), _desk(paths)
+    node, now = at.start(exercise, node, again=again)
+    click.echo(f"day {exercise.day}: {exercise.title}\n{exercise.task}")
+    if not now:
+        kept = f"it was started already, and what you made is kept; anew: {at.command('start', exercise, ' --again')}"
+        click.echo(f"{kept}\n")
+    click.echo(f"./lab ssh{at.option} {node}")
+    for namespace in exercise.namespaces:
+        click.echo(f"  sudo ip netns exec {namespace} bash")
+    click.echo(f"{at.command('check', exercise)}\n{at.command('hint', exercise)}")
+
+
+@practice_.command(name="check")
+@lab_option
+@click.argument("name")
+def practice_check(paths: LabPaths, name: str) -> None:
+    """Look at what was made for exercise NAME and grade it; exit code 1 while something is missing."""
+    exercise, at = practice.find(name), _desk(paths)
+    checked = at.check(exercise, desk.PATIENCE)
+    for grade in checked.grades:
+        tick = click.style("✓", fg="green") if grade.done else click.style("✗", fg="red")
+        click.echo("\n      ".join([f"  {tick} {grade.sentence}", *grade.seen]))
+    total = len(checked.grades)
+    click.echo(f"{checked.done} of {total} on {checked.node}", nl=False)
+    if checked.done < total:
+        click.echo(f"; a hint: {at.command('hint', exercise)}")
+        sys.exit(1)
+    click.echo(f": done; {at.command('reset', exercise)} removes it")
+
+
+@practice_.command(name="hint")
+@lab_option
+@click.argument("name")
+@click.option("--more", is_flag=True, help="All hints.")
+def practice_hint(paths: LabPaths, name: str, more: bool) -> None:
+    """Give the next hint for exercise NAME; after the last, all of them."""
+    exercise = practice.find(name)
+    first, end = _desk(paths).hint(exercise, more=more)
+    for number in range(first, end):
+        label = f"{number + 1}/{len(exercise.hints)} "
+        click.echo(click.wrap_text(exercise.hints[number], 100, label, " " * len(label)))
+
+
+@practice_.command(name="reset")
+@lab_option
+@click.argument("name")
+def practice_reset(paths: LabPaths, name: str) -> None:
+    """Remove exercise NAME and all that was made in its namespaces; ends the shells that are open in them."""
+    removed = _desk(paths).reset(practice.find(name))
+    _print_list(removed, "removed", "there was nothing to remove")
 
 
 @cli.command()

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,6 @@ class ConvergeResult:
     changed: int  # tasks that changed something
     tasks: int  # tasks that ran
     seconds: float
-    per_play: dict[str, float] = field(default_factory=dict)  # seconds
 
 
 @dataclass(frozen=True)
@@ -107,29 +106,22 @@ def converge(
         changed=events.changed,
         tasks=events.tasks,
         seconds=time.monotonic() - began,
-        per_play=events.per_play(),
     )
 
 
 class Events:
     """Follows a run: says what is being done, counts, and remembers what failed. Given to ansible-runner as handler."""
 
-    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.clock = clock
         self.changed = 0
         self.tasks = 0
         self.failures: list[Failure] = []
-        self.plays: list[tuple[str, float]] = []
-        self.ended = clock()
 
     def __call__(self, event: dict[str, Any]) -> bool:
         data = event.get("event_data", {})
         kind = event.get("event")
-        self.ended = self.clock()
-        if kind == "playbook_on_play_start":
-            self.plays.append((str(data.get("play")), self.ended))
-        elif kind == "runner_on_start" and not str(data.get("task")).startswith(CHECKS):
+        if kind == "runner_on_start" and not str(data.get("task")).startswith(CHECKS):
             self.progress.task(f"{data.get('host')}: {data.get('task')}")
         elif kind == "runner_on_ok":
             self.tasks += 1
@@ -141,11 +133,6 @@ class Events:
         elif kind == "runner_on_unreachable":
             self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
         return True  # keep the event: it is part of the log
-
-    def per_play(self) -> dict[str, float]:
-        """Seconds of each play."""
-        ends = [began for _name, began in self.plays[1:]] + [self.ended]
-        return {name: round(end - began, 1) for (name, began), end in zip(self.plays, ends, strict=True)}
 
 
 def task_message(result: dict[str, Any]) -> str:

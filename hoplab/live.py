@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import IPv4Address
@@ -22,11 +22,13 @@ from typing import Any
 
 from kubernetes import client
 
-from hoplab import cluster, image, outside, probe, snapshot, state
+from hoplab import capture, cluster, image, outside, probe, snapshot, state
 from hoplab.batch import Output
+from hoplab.capture import Capture, Packet
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
 from hoplab.facts import Facts
+from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.conntrack import CONNTRACK, Flow
 from hoplab.facts.iptables import IPTABLES, Iptables, Rule
 from hoplab.hosts import Hosts
@@ -62,6 +64,7 @@ class Asked:
     before: Iptables
     after: Iptables
     flows: tuple[Flow, ...]
+    packets: Mapping[str, tuple[Packet, ...]] = field(default_factory=dict)  # of each capture, by its name
 
     @property
     def answered(self) -> bool:
@@ -110,6 +113,12 @@ class Live:
     snapshot: Snapshot
     hosts: Hosts
     outside: Outside
+    api: probe.Api
+    look: Callable[[], Snapshot]
+
+    def again(self) -> Live:
+        """The same lab as it is at this moment."""
+        return replace(self, snapshot=self.look())
 
     @cached_property
     def probes(self) -> tuple[Pod, ...]:
@@ -136,12 +145,24 @@ class Live:
         wanted = f"{probe.NAMESPACE}/{name}"
         return next(each for each in iptables_proxy.promises(self.snapshot) if each.service == wanted)
 
-    def ask(self, pod: Pod, url: str) -> Asked:
-        """An HTTP request from inside a pod's network namespace; its node is looked at before and after.
+    def ask(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
+        """An HTTP request from inside a pod's network namespace; its node is looked at before, after and meanwhile.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
         """
-        return self._ask(pod.node, url, in_pod(pod, http_get(url)), pod.address)
+        rules, place = f"{IPTABLES.command} -t nat", capture.new_place()
+        commands = {
+            "before": rules,
+            **capture.start(captures or {}, place),
+            "answer": in_pod(pod, http_get(url)),
+            **capture.stop(captures or {}, place),
+            "flows": _conntrack(pod.address),
+            "after": rules,
+        }
+        found = self.hosts.batch(pod.node.name, commands)
+        before, after = (Facts(pod.node.name, {IPTABLES.name: found[when]})[IPTABLES] for when in ("before", "after"))
+        flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
+        return Asked(url, found["answer"], before, after, flows, capture.read(found))
 
     def ask_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Asked]:
         """One request from each of several pods, on all their nodes at once."""
@@ -168,17 +189,70 @@ class Live:
         found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": _conntrack(client)})["flows"]}
         return Facts(node.name, found)[CONNTRACK]
 
+    def rules(self) -> dict[str, Iptables]:
+        """The nat rules of every node, as they are at this moment."""
+        found = self.hosts.batches({IPTABLES.name: f"{IPTABLES.command} -t nat"}, in_pods={})
+        return {node: Facts(node, outputs)[IPTABLES] for node, outputs in found.items()}
+
+    def rules_when(self, wanted: Callable[[Iptables], bool]) -> dict[str, Iptables]:
+        """The nat rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
+        deadline = time.monotonic() + SETTLE_DEADLINE
+        while True:
+            found = self.rules()
+            if all(wanted(rules) for rules in found.values()) or time.monotonic() > deadline:
+                return found
+
+    def endpoints(self, service: str) -> set[str]:
+        """The ready endpoints of a service of the verification workload as the API knows them, ``10.244.1.2:8080``."""
+        query = f"labelSelector=kubernetes.io%2Fservice-name%3D{service}"
+        _, found = self.api("GET", f"/apis/discovery.k8s.io/v1/namespaces/{probe.NAMESPACE}/endpointslices?{query}")
+        known = API_ENDPOINTS.parse(json.dumps(found))
+        return {f"{each.address}:{each.port}" for each in known if each.ready}
+
+    @contextmanager
+    def scaled(self, deployment: str, replicas: int) -> Iterator[set[str]]:
+        """While the body runs a deployment of the workload has more pods; their endpoints when all are ready."""
+        before = len(self.endpoints(deployment))
+        try:
+            yield self._scale(deployment, replicas)
+        finally:
+            self._scale(deployment, before)
+
+    def _scale(self, deployment: str, replicas: int) -> set[str]:
+        path = f"/apis/apps/v1/namespaces/{probe.NAMESPACE}/deployments/{deployment}/scale"
+        _, scale = self.api("GET", path)
+        scale["spec"] = {"replicas": replicas}
+        status, answer = self.api("PUT", path, scale)
+        if status != 200:
+            raise ClusterError(
+                f"deployment {deployment} can't be scaled: {answer.get('message', status)}", remedy="see `./lab status`"
+            )
+        deadline = time.monotonic() + probe.DEADLINE
+        while len(found := self.endpoints(deployment)) != replicas:
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"{len(found)} of {replicas} pods of {deployment} are ready after {probe.DEADLINE:.0f} s",
+                    remedy=f"./lab kubectl -n {probe.NAMESPACE} describe pods",
+                )
+            time.sleep(0.2)
+        return found
+
+    @contextmanager
+    def made(self, path: str, body: dict[str, Any]) -> Iterator[None]:
+        """While the body runs an object exists in Kubernetes."""
+        status, answer = self.api("POST", path, body)
+        if status not in {201, 409}:  # 409: left by a run that was killed
+            raise ClusterError(
+                f"{body['kind']} can't be made: {answer.get('message', status)}", remedy="see `./lab status`"
+            )
+        try:
+            yield
+        finally:
+            self.api("DELETE", f"{path}/{body['metadata']['name']}")
+
     def unique(self) -> str:
         """A path nobody asked for yet."""
         return secrets.token_hex(6)
-
-    def _ask(self, node: Node, url: str, command: str, source: IPv4Address) -> Asked:
-        rules = f"{IPTABLES.command} -t nat"
-        commands = {"before": rules, "answer": command, "flows": _conntrack(source), "after": rules}
-        found = self.hosts.batch(node.name, commands)
-        before, after = (Facts(node.name, {IPTABLES.name: found[when]})[IPTABLES] for when in ("before", "after"))
-        flows = Facts(node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
-        return Asked(url, found["answer"], before, after, flows)
 
 
 def _conntrack(client: IPv4Address) -> str:
@@ -192,7 +266,8 @@ def in_pod(pod: Pod, command: str) -> str:
 
 def http_get(url: str) -> str:
     return (
-        f"curl --silent --show-error --fail --header 'Connection: close' --max-time {ANSWER_TIMEOUT} {shlex.quote(url)}"
+        f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {ANSWER_TIMEOUT} "
+        f"{shlex.quote(url)}"
     )
 
 
@@ -210,16 +285,20 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         say("waiting for the pods that verification asks with")
         probe.ensure(requester(k8s))
         say("looking at the nodes")
-        yield Live(_looked(setting, versions, hosts, k8s), hosts, served)
+
+        def look() -> Snapshot:
+            return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
+
+        yield Live(_looked(look, k8s), hosts, served, requester(k8s), look)
 
 
-def _looked(setting: snapshot.Setting, versions: Mapping[str, str], hosts: Hosts, k8s: client.ApiClient) -> Snapshot:
+def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient) -> Snapshot:
     """Take the snapshot; again while kube-proxy has not yet followed the pods that became ready a moment ago.
 
     Where no pod has changed for a while, what is missing is missing, and is for the lessons to tell.
     """
     while True:
-        seen = snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
+        seen = look()
         if settled(seen) or quiet_for(cluster.read(k8s, "/api/v1/pods")["items"], datetime.now(UTC)) > SETTLE_DEADLINE:
             return seen
         time.sleep(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,17 @@ class Outside:
                 return None
             finally:
                 connection.close()
+
+    @contextmanager
+    def routed(self, address: IPv4Address, via: IPv4Address) -> Iterator[None]:
+        """While the body runs, what is sent from here to the address goes to a node, as a load balancer would do it."""
+        with netns.entered(self.namespace):
+            subprocess.run(["ip", "route", "replace", f"{address}/32", "via", str(via)], check=True)
+        try:
+            yield
+        finally:
+            with netns.entered(self.namespace):
+                subprocess.run(["ip", "route", "delete", f"{address}/32"], check=True)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The workload that verification looks at and asks with: pods and services in a namespace of their own.
 
 They are made by the first `lab verify` and stay for the next one (an emulated node needs half a minute to start a pod);
-they go with the lab, or with `lab kubectl delete namespace hoplab-verify`. The namespace carries a digest of what is in
+they go with the lab, or with `lab verify --cleanup`. The namespace carries a digest of what is in
 it, so another version of hoplab makes its own anew.
 
     echo          one pod on every node, behind a ClusterIP
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
+    balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
     nobody        a service without endpoints
 """
 
@@ -24,6 +25,8 @@ IMAGE = "hoplab.local/echo:1"
 PORT = 8080  # the pods'
 NODE_PORT = 30080
 NODE_PORT_LOCAL = 30081
+BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
+BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
 DIGEST = "hoplab.local/digest"
 DEADLINE = 300.0  # seconds until every pod answers
 
@@ -50,6 +53,16 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
                 type="NodePort",
                 node_port=NODE_PORT_LOCAL,
                 externalTrafficPolicy="Local",
+            ),
+        ),
+        (
+            f"{core}/services",
+            _service(
+                "balanced",
+                selector={"app": "single"},
+                type="LoadBalancer",
+                loadBalancerClass=BALANCER_CLASS,
+                allocateLoadBalancerNodePorts=False,
             ),
         ),
         (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
@@ -110,7 +123,8 @@ def ensure(
             pause(1.0)
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
-    if status == 200 and found["metadata"].get("labels", {}).get(DIGEST) == digest():
+    going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago
+    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest():
         made = False
     else:
         remove(api)
@@ -126,8 +140,24 @@ def ensure(
         _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     for path, body in manifests():
         _create(api, path, body)
+    _give_address(api)
     wait(lambda: unready(api))
     return made
+
+
+def _give_address(api: Api) -> None:
+    """What a load balancer's controller does: write the address it announces into the service's status."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/services/balanced"
+    _, service = api("GET", path)
+    wanted = {"ingress": [{"ip": BALANCED_IP, "ipMode": "VIP"}]}
+    if service.get("status", {}).get("loadBalancer") == wanted:
+        return
+    status, answer = api("PUT", f"{path}/status", {**service, "status": {"loadBalancer": wanted}})
+    if status != 200:
+        raise ClusterError(
+            f"the service `balanced` can't be given {BALANCED_IP}: {answer.get('message', status)}",
+            remedy=f"remove what is left of it: ./lab kubectl delete namespace {NAMESPACE}",
+        )
 
 
 def unready(api: Api) -> str:

@@ -15,9 +15,11 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from hoplab import files
 from hoplab.batch import Output
 from hoplab.errors import LabError
 from hoplab.facts import Fact, Facts, T, discover
+from hoplab.facts._json import as_read
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
@@ -166,7 +168,11 @@ class Snapshot:
         )
 
     def save(self, file: Path) -> None:
-        """Write a recording."""
+        """Write a recording: what commands printed as it was, of the API's answers what facts read.
+
+        The rest of an answer, the environment of a container for one, may hold secrets. Of annotations, which are read
+        by name, those that CNIs write are kept: others hold whole manifests.
+        """
         document = {
             "hoplab": FORMAT,
             "setting": {**asdict(self.setting), "nodes": {name: str(at) for name, at in self.setting.nodes.items()}},
@@ -176,12 +182,17 @@ class Snapshot:
                 node: {netns: _dump(facts) for netns, facts in found.items()}
                 for node, found in self.netns_facts.items()
             },
-            "api": {name: {**asdict(output), "out": _slim(output.out)} for name, output in self.api.outputs.items()},
+            "api": {
+                fact.name: {**asdict(output), "out": _slim(as_read(fact.parse, output.out))}
+                for fact in discover("api")
+                if (output := self.api.outputs.get(fact.name))
+            },
         }
-        file.write_text(json.dumps(document, indent=1, default=str) + "\n")
+        files.write(file, json.dumps(document, indent=1, default=str) + "\n")
 
 
 FORMAT = 1  # of recordings
+CNI_ANNOTATIONS = ("flannel.alpha.coreos.com/", "projectcalico.org/")  # on nodes, for the CNI's other nodes
 
 
 def load(file: Path) -> Snapshot:
@@ -223,14 +234,18 @@ def _dump(facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def _slim(text: str) -> str:
-    """A Kubernetes list without the history of its fields, which is half of it and which no fact reads."""
+    """A JSON document without the annotations that no CNI wrote; what is no JSON (an error's few words) as it is."""
     try:
-        document = json.loads(text)
-        for item in document["items"]:
-            item["metadata"].pop("managedFields", None)
-    except (ValueError, TypeError, KeyError):
-        return text  # an answer that is no list is kept as it is
+        document = json.loads(text, object_hook=_announced)
+    except ValueError:
+        return text
     return json.dumps(document, separators=(",", ":"))
+
+
+def _announced(item: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(found := item.get("annotations"), dict):
+        item["annotations"] = {name: text for name, text in found.items() if name.startswith(CNI_ANNOTATIONS)}
+    return item
 
 
 def _facts(place: str, raw: dict[str, Any]) -> Facts:

@@ -1,80 +1,40 @@
 """The verification run: the lessons, on a lab or on a recording of one, reported as a list of sentences.
 
-Addresses
-  ✓ every pod has an address of its own, and it is the one Kubernetes knows -- 7 pods, 10.244.0.2 to 10.244.1.5
-  ✗ ...
-      worker1 has no route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink
+3 Routes
+  ✓ A node sends what is for its own pod range to its own pods: with a bridge CNI to the bridge, directly.
+      worker1: 10.244.1.0/24 dev cni0 and worker2: 10.244.0.0/24 dev cni0
+  ✗ A node has a route to every other node's pod range, by way of that node.
+      worker1 has no route 10.244.0.0/24 via 10.244.0.0 dev flannel.1 onlink
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 import time
 import traceback
 from collections.abc import Generator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import pytest
-from rich.console import Console
-from rich.markup import escape
 
-from hoplab import live, snapshot
+from hoplab import files, live, probe, snapshot
 from hoplab.claims import ClaimFailed
-from hoplab.errors import LabError
+from hoplab.errors import ClusterError, LabError
 from hoplab.live import Live
 from hoplab.paths import PROJECT, LabPaths
+from hoplab.report import Outcome, Report, Result, Say, html_text, junit_text
 from hoplab.snapshot import Snapshot
 
 LESSONS = PROJECT / "tests" / "lessons"
 OPENED = "hoplab-opened"  # name of the plugin that hands the open lab to the lessons' fixtures
-
-Outcome = Literal["passed", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of one claim."""
-
-    lesson: str  # "test_03_routes"
-    name: str  # "test_own_range_goes_to_the_bridge"
-    claim: str  # the sentence
-    outcome: Outcome
-    saw: str  # when it holds
-    why: str  # when it does not, or can't apply
-    evidence: tuple[str, ...]
-    seconds: float
-
-
-@dataclass
-class Report:
-    """A verification run."""
-
-    lab: str
-    versions: dict[str, str]
-    results: list[Result] = field(default_factory=list)
-    seconds: float = 0.0
-    looked_seconds: float = 0.0  # of which: connecting, probe pods, snapshot
-
-    def number(self, outcome: Outcome) -> int:
-        return sum(result.outcome == outcome for result in self.results)
-
-    def document(self) -> dict[str, Any]:
-        """The shape of ``lab verify --json``."""
-        return {
-            "lab": self.lab,
-            "versions": self.versions,
-            "claims": [asdict(result) for result in self.results],
-            "passed": self.number("passed"),
-            "failed": self.number("failed"),
-            "skipped": self.number("skipped"),
-            "seconds": round(self.seconds, 2),
-            "looked_seconds": round(self.looked_seconds, 2),
-        }
+CHAPTER = re.compile(r"Chapter (\d+), ([^:.]+)")
+PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginning of a title
 
 
 @dataclass(frozen=True)
@@ -85,25 +45,62 @@ class Opened:
 
 
 def run(
-    paths: LabPaths, *, as_json: bool = False, only: str = "", recording: Path | None = None, out: TextIO | None = None
+    paths: LabPaths,
+    *,
+    as_json: bool = False,
+    only: str = "",
+    recording: Path | None = None,
+    junit: Path | None = None,
+    html: Path | None = None,
+    cleanup: bool = False,
+    out: TextIO | None = None,
 ) -> int:
     """Check the claims and print the report; the exit code: 0 when every claim holds that applies, otherwise 1."""
     stream = out or sys.stdout
     say = Say(stream, quiet=as_json)
+    pages = [(file, text) for file, text in ((junit, junit_text), (html, html_text)) if file]
+    for file, _ in pages:
+        files.check(file)
     started = time.monotonic()
     with ExitStack() as stack:
+        stack.callback(say.doing, "")
         lab = snapshot.load(recording) if recording else stack.enter_context(live.opened(paths, say.doing))
+        if cleanup and isinstance(lab, Live):
+            stack.callback(remove_probes, lab, say)
         say.doing("")
-        seen = lab.snapshot if isinstance(lab, Live) else lab
-        report = Report(seen.setting.lab, dict(seen.versions), looked_seconds=time.monotonic() - started)
+        report = begun(lab.snapshot if isinstance(lab, Live) else lab, recording)
+        report.looked_seconds = time.monotonic() - started
         check(lab, report, say, only=only)
-    report.seconds = time.monotonic() - started
-    if as_json:
-        json.dump(report.document(), stream, indent=2)
-        stream.write("\n")
-    else:
+        report.seconds = time.monotonic() - started
+        if as_json:
+            json.dump(report.document(), stream, indent=2)
+            stream.write("\n")
         say.summary(report)
+        for file, text in pages:
+            files.write(file, text(report))
+            say.note(f"wrote {file}")
     return 1 if report.number("failed") else 0
+
+
+def begun(lab: Snapshot, recording: Path | None = None) -> Report:
+    """A report on a lab, without results yet."""
+    has = lab.setting
+    setting = {
+        "nodes": str(len(lab.nodes)),
+        "CNI": f"{has.cni} {has.backend}".strip(),
+        "kube-proxy": has.proxy_mode,
+    }
+    return Report(has.lab, setting, lab.versions, str(recording or ""))
+
+
+def remove_probes(lab: Live, say: Say) -> None:
+    """Remove what verification asks with; Kubernetes takes a while to end its pods, which nobody waits for."""
+    if not probe.remove(lab.api):
+        raise ClusterError(
+            f"the namespace {probe.NAMESPACE} can't be removed",
+            remedy=f"./lab kubectl --lab {lab.snapshot.setting.lab} delete namespace {probe.NAMESPACE}",
+        )
+    say.note(f"removed the namespace {probe.NAMESPACE}")
 
 
 def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", lessons: Path = LESSONS) -> None:
@@ -118,6 +115,8 @@ def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", les
     code = pytest.main(arguments, plugins=[collector, _Named(Opened(lab))])
     if collector.broken:
         raise LabError(collector.broken, remedy="the lessons themselves are broken: see tests/lessons")
+    if code == pytest.ExitCode.INTERRUPTED:  # by Ctrl-C, which pytest keeps to itself
+        raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED or not report.results:
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
 
@@ -154,11 +153,14 @@ class _Collector:
         self._report = report
         self._say = say
         self._phases: list[pytest.TestReport] = []
-        self.broken = ""  # why lessons could not even be collected
+        self.broken = ""  # why lessons could not be collected or run
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self.broken = f"{report.nodeid}: {report.longreprtext}"
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.broken = f"pytest itself failed: {excinfo.exconly()}"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -168,7 +170,7 @@ class _Collector:
         properties = dict(item.user_properties)
         if call.excinfo is not None and not report.skipped:
             properties["why"], properties["evidence"] = explained(call.excinfo.value)
-        properties["claim"] = sentence(item)
+        properties["chapter"], properties["claim"] = chapter(item), sentence(item)
         report.user_properties = list(properties.items())
         self._phases.append(report)
         return report
@@ -190,6 +192,7 @@ def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
         why = skipped[0].longrepr[2].removeprefix("Skipped: ")
     path, _, name = nodeid.partition("::")
     return Result(
+        chapter=found["chapter"],
         lesson=Path(path).stem,
         name=name,
         claim=found["claim"],
@@ -199,6 +202,14 @@ def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
         evidence=tuple(found.get("evidence", ())),
         seconds=round(sum(phase.duration for phase in phases), 3),
     )
+
+
+def chapter(item: pytest.Item) -> str:
+    """The chapter a lesson belongs to: ``Chapter 3, routes: ...`` begins its module's docstring. Here "3 Routes"."""
+    module = item.getparent(pytest.Module)
+    found = CHAPTER.match((module and module.obj.__doc__) or "")
+    number, title = found.groups() if found else ("", item.path.stem.removeprefix("test_").replace("_", " "))
+    return f"{number} {title if title in PROGRAMS else title[0].upper() + title[1:]}".strip()
 
 
 def sentence(item: pytest.Item) -> str:
@@ -216,42 +227,3 @@ def explained(error: BaseException) -> tuple[str, tuple[str, ...]]:
     return f"the lesson itself broke: {type(error).__name__}: {error}", tuple(
         traceback.format_tb(error.__traceback__)[-1:]
     )
-
-
-class Say:
-    """Prints a run as it goes, one sentence a claim."""
-
-    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True, quiet=quiet)
-        self._status = self._console.status("")
-        self._chapter = ""
-
-    def doing(self, text: str) -> None:
-        """What takes time right now, on a terminal; "" for nothing."""
-        self._status.update(text)
-        if text and self._console.is_terminal:
-            self._status.start()
-        else:
-            self._status.stop()
-
-    def result(self, result: Result) -> None:
-        chapter = result.lesson.removeprefix("test_").replace("_", " ")
-        if chapter != self._chapter:
-            self._chapter = chapter
-            self._console.print(f"[bold]{escape(chapter)}[/bold]")
-        claim = escape(result.claim)
-        match result.outcome:
-            case "passed":
-                self._console.print(f"  [green]✓[/green] {claim}\n      [dim]{escape(result.saw)}[/dim]")
-            case "skipped":
-                self._console.print(f"  [yellow]-[/yellow] {claim}\n      [dim]skipped: {escape(result.why)}[/dim]")
-            case "failed":
-                self._console.print(f"  [red]✗[/red] {claim}\n      [red]{escape(result.why)}[/red]")
-                for line in result.evidence:
-                    self._console.print(f"        {escape(line)}")
-
-    def summary(self, report: Report) -> None:
-        counts = (
-            f"{report.number('passed')} claims hold, {report.number('failed')} fail, {report.number('skipped')} skipped"
-        )
-        self._console.print(f"\n{counts} in {report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)")

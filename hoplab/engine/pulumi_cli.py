@@ -126,7 +126,7 @@ class _Events:
                 self.errors.append(text)
             elif event.diagnostic_event.severity == "warning":
                 self.progress.note(text)
-            elif text:
+            elif text and event.diagnostic_event.severity != "debug":  # a provider's debug lines show seeds with keys
                 self.progress.task(text)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
@@ -57,14 +58,68 @@ class Item:
 
 
 REMEDY = "the tool that printed it may be of a version hoplab does not know"
+SHOWN = 60  # characters of what is no JSON
+_noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)  # documents whose reading is being noted
 
 
 def document(text: str, what: str) -> Any:
     """The JSON document of a text. What is no JSON, or nested beyond reason, is a FactError."""
+    noted = _noted.get()
     try:
-        return json.loads(text)
+        raw = json.loads(text, object_hook=None if noted is None else _Noted)
     except (ValueError, RecursionError):
-        raise FactError(f"{what} is not JSON: {text[:60]!r}", remedy=REMEDY) from None
+        raise FactError(f"{what} is not JSON: {text[:SHOWN]!r}", remedy=REMEDY) from None
+    if noted is not None:
+        noted.append(raw)
+    return raw
+
+
+def as_read(parse: Callable[[str], object], text: str) -> str:
+    """The JSON document of a text with nothing in it but what a parser reads: parsed again, it gives the same.
+
+    >>> as_read(lambda text: document(text, "pod").get("name"), '{"name": "echo", "env": "secret"}')
+    '{"name":"echo"}'
+    """
+    noted: list[Any] = []
+    token = _noted.set(noted)
+    try:
+        parse(text)
+    except FactError:  # it will fail again in the same way
+        text = text[:SHOWN]
+    finally:
+        _noted.reset(token)
+    return json.dumps(_read(noted[0]), separators=(",", ":")) if noted else text
+
+
+class _Noted(dict[str, Any]):
+    """A JSON object that remembers which of its keys were asked for, in the ways that parsers ask."""
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        super().__init__(raw)
+        self.read: set[object] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.read.add(key)
+        return super().__contains__(key)
+
+    def items(self) -> Any:
+        self.read.update(self)
+        return super().items()
+
+
+def _read(value: Any) -> Any:
+    """What was read of a noted document."""
+    match value:
+        case _Noted():
+            return {key: _read(value[key]) for key in value if key in value.read}
+        case list():
+            return [_read(each) for each in value]
+        case _:
+            return value
 
 
 def listed(text: str, what: str) -> Iterator[Item]:

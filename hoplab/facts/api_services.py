@@ -27,6 +27,7 @@ class ApiService:
     cluster_ip: IPv4Address | None  # none when it is headless
     ports: tuple[ServicePort, ...]
     external_policy: str  # externalTrafficPolicy: "Cluster", "Local", "" when it does not apply
+    balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: addresses outside of the cluster that lead here
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -37,7 +38,7 @@ def parse(text: str) -> tuple[ApiService, ...]:
 
 
 def _service(item: Item) -> ApiService:
-    meta, spec = item.item("metadata"), item.item("spec")
+    meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
     given = spec.text("clusterIP")
     return ApiService(
         namespace=meta.text("namespace"),
@@ -49,6 +50,9 @@ def _service(item: Item) -> ApiService:
             for port in spec.items("ports")
         ),
         external_policy=spec.text("externalTrafficPolicy"),
+        balancer_ips=tuple(
+            found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))
+        ),
     )
 
 

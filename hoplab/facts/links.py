@@ -20,6 +20,14 @@ class Vxlan:
 
 
 @dataclass(frozen=True)
+class BridgePort:
+    """What an interface is as a port of a bridge."""
+
+    state: str  # "forwarding", "disabled", ...
+    hairpin: bool  # frames may leave by the port they came in by: a pod reaches itself through a service
+
+
+@dataclass(frozen=True)
 class Link:
     """One interface."""
 
@@ -33,9 +41,11 @@ class Link:
     peer_index: int  # a veth's other end: its index in the namespace it lives in
     peer_elsewhere: bool  # ... which is another one
     vxlan: Vxlan | None
+    peer: str = ""  # a veth's other end by name, as long as both are in the same namespace
+    port: BridgePort | None = None
 
     def __str__(self) -> str:
-        peer = f"@if{self.peer_index}" if self.peer_elsewhere else ""
+        peer = f"@if{self.peer_index}" if self.peer_elsewhere else f"@{self.peer}" if self.peer else ""
         words = [f"{self.index}: {self.name}{peer}", self.kind, f"mtu {self.mtu}", "up" if self.up else "down"]
         return " ".join(word for word in [*words, f"master {self.master}" if self.master else "", self.mac] if word)
 
@@ -48,6 +58,7 @@ def _link(item: Item) -> Link:
     info = item.item("linkinfo")
     data = info.item("info_data")
     kind = info.text("info_kind")
+    port = info.item("info_slave_data")
     return Link(
         index=item.number("ifindex"),
         name=item.text("ifname"),
@@ -62,6 +73,10 @@ def _link(item: Item) -> Link:
             data.number("id"), data.text("local"), data.text("link"), data.number("port"), data.truth("learning")
         )
         if kind == "vxlan"
+        else None,
+        peer=item.text("link") if kind == "veth" else "",
+        port=BridgePort(port.text("state"), port.truth("hairpin"))
+        if info.text("info_slave_kind") == "bridge"
         else None,
     )
 

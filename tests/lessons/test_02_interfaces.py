@@ -9,6 +9,7 @@ import pytest
 from hoplab import cni
 from hoplab.claims import Claim, counted, listed
 from hoplab.facts.cni_config import CNI_CONFIG
+from hoplab.facts.ipam import IPAM
 from hoplab.facts.links import LINKS
 from hoplab.snapshot import Snapshot
 
@@ -71,6 +72,10 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
             f"{pod.host_end.name}, the end of {pod} on {pod.node.name}, is a port of "
             f"{pod.host_end.master or 'no bridge'}, not of {bridge}",
         )
+        claim.require(  # a pod that reaches itself through a service comes back by the port it left by
+            pod.host_end.port and pod.host_end.port.hairpin,
+            f"{pod.host_end.name}, the end of {pod} on {pod.node.name}, has no hairpin mode",
+        )
     claim.saw(
         listed(
             f"{promised[node.name].bridge} of {node.name} has {counted(len(lab.pods_on(node)), 'port')}"
@@ -113,3 +118,22 @@ def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -
         )
         claim.require(first.plugins == known.PLUGINS, f"{first.path} on {node.name} calls {listed(first.plugins)}")
     claim.saw(f"{known.CONFIG_FILE} on {counted(len(lab.nodes), 'node')} calls {listed(known.PLUGINS)}")
+
+
+@pytest.mark.needs(cni="flannel")
+def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
+    """When a pod starts, the IPAM plugin gives it a free address of its node's range and writes down who has it."""
+    for node in lab.nodes:
+        given = {each.address: each for each in node[IPAM]}
+        for pod in lab.pods_on(node):
+            found = given.get(pod.address)
+            claim.require(
+                found and found.dev == "eth0",
+                f"IPAM on {node.name} has not given {pod.address} to the eth0 of {pod}",
+                *given.values(),
+            )
+        outside = [each for each in given.values() if each.address not in node.pod_cidr]
+        claim.require(not outside, f"IPAM on {node.name} gives addresses outside of {node.pod_cidr}", *outside)
+    claim.saw(
+        listed(f"{node.name} gave {counted(len(node[IPAM]), 'address')} of {node.pod_cidr}" for node in lab.nodes)
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hoplab import cni
+from hoplab import cni, probe
+from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
+from hoplab.cni import flannel
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts.fdb import FDB
 from hoplab.facts.neighbours import NEIGHBOURS
@@ -14,6 +16,7 @@ from hoplab.facts.routes import DEFAULT, ROUTES, lookup
 from hoplab.facts.rules import RULES
 from hoplab.facts.sysctls import SYSCTLS
 from hoplab.facts.unreachable import UNREACHABLE
+from hoplab.live import Live
 from hoplab.snapshot import Snapshot
 
 
@@ -57,6 +60,32 @@ def test_flannel_announces_the_mac_it_has(lab: Snapshot, claim: Claim) -> None:
             link.mac == vtep_mac(node), f"{node.name} announces {vtep_mac(node)}, but flannel.1 has {link.mac}"
         )
     claim.saw(listed(f"{node.name} announces {vtep_mac(node)}" for node in lab.nodes))
+
+
+@pytest.mark.needs(cni="flannel", backend="vxlan", nodes=2)
+def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> None:
+    """With flannel VXLAN a packet from pod to pod crosses the lab network inside a UDP packet from node to node."""
+    pod, other = live.probes[:2]
+    seen = live.ask(
+        pod, f"http://{other.address}:{probe.PORT}/", {"outer": Capture("eth0", f"udp port {flannel.PORT}")}
+    )
+    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
+    ours = [each for each in seen.packets["outer"] if each.inner and each.inner.dst == other.address]
+    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0 in VXLAN", *seen.packets["outer"])
+    for packet in ours:
+        assert packet.inner
+        claim.require(
+            (packet.src, packet.dst, packet.vni) == (pod.node.address, other.node.address, flannel.VNI),
+            f"the outer packet is not from {pod.node.address} to {other.node.address} with the VNI {flannel.VNI}",
+            packet,
+        )
+        claim.require(packet.inner.src == pod.address, f"the inner packet is not from {pod.address}", packet)
+        claim.require(
+            (packet.inner.eth_src, packet.inner.eth_dst) == (vtep_mac(pod.node), vtep_mac(other.node)),
+            f"the inner packet is not from the flannel.1 of {pod.node.name} to that of {other.node.name}",
+            f"{packet.inner.eth_src} > {packet.inner.eth_dst}",
+        )
+    claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}", *ours)
 
 
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:

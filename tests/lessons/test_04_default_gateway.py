@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from hoplab import cni
+from hoplab import cni, probe
+from hoplab.capture import Capture, Packet
 from hoplab.claims import Claim, counted, listed
+from hoplab.cni import flannel
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.live import Live
 from hoplab.snapshot import Snapshot
 
 
@@ -74,4 +77,44 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     claim.saw(
         f"{counted(len(lab.pods), 'pod')} reach their own node's range directly and all else through the gateway; "
         "nodes reach each other directly"
+    )
+
+
+def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
+    """Pod to pod on one node stays on the bridge with its TTL untouched (Calico routes it) and never leaves by eth0."""
+    server = live.single
+    client = next((pod for pod in live.probes if pod.node is server.node), None)
+    claim.require(client and client.host_end and server.host_end, f"no echo pod with a veth pair beside {server}")
+    assert client and client.host_end and server.host_end
+    between = f"host {client.address} and host {server.address}"
+    asked = live.ask(
+        client,
+        f"http://{server.address}:{probe.PORT}/",
+        {
+            "sent": Capture(client.host_end.name, between),
+            "arrived": Capture(server.host_end.name, between),
+            "left": Capture("eth0", f"({between}) or udp port {flannel.PORT}"),
+        },
+    )
+    claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")
+
+    def ours(name: str) -> list[Packet]:
+        pair = (client.address, server.address)
+        return [each for each in asked.packets[name] if pair in {(at.src, at.dst) for at in (each, each.inner) if at}]
+
+    claim.require(not ours("left"), f"what {client} sends to {server} leaves {server.node.name} by eth0", *ours("left"))
+    claim.require(
+        ours("sent") and ours("arrived"), f"nothing was seen between {client.host_end.name} and {server.host_end.name}"
+    )
+    hops = ours("sent")[0].ttl - ours("arrived")[0].ttl
+    bridged = bool(cni.promises(live.snapshot)[server.node.name].bridge)
+    claim.require(
+        hops == (0 if bridged else 1),
+        f"between {client.host_end.name} and {server.host_end.name} the TTL fell by {hops}",
+        ours("sent")[0],
+        ours("arrived")[0],
+    )
+    claim.saw(
+        f"{client.host_end.name} to {server.host_end.name} with the TTL {ours('arrived')[0].ttl}, nothing on eth0: "
+        f"{ours('arrived')[0]}"
     )

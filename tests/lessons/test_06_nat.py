@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from hoplab import probe
+from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.routes import ROUTES, lookup
 from hoplab.live import Live
 from hoplab.netfilter import Packet, walk
 from hoplab.snapshot import Snapshot
@@ -124,6 +128,43 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -
     claim.saw(f"{connections} connections to {service} reached {listed(sorted(reached))}; conntrack has {flows[-1]}")
 
 
+@pytest.mark.needs(nodes=2)
+def test_the_destination_changes_on_the_way(live: Live, claim: Claim) -> None:
+    """A pod sends to the ClusterIP, its node sends on to a pod, and the reply comes back from the ClusterIP."""
+    service, server = live.service("single"), live.single
+    client = next(pod for pod in live.probes if pod.node is not server.node)
+    way = lookup(client.node[ROUTES], server.address)
+    claim.require(client.host_end and way, f"{client.node.name} has no route to {server}, or {client} no veth pair")
+    assert client.host_end and way
+    asked = live.ask(
+        client,
+        f"http://{service.cluster_ip}:{service.port}/",
+        {
+            "pod": Capture(client.host_end.name, f"tcp and host {client.address}"),
+            "node": Capture(way.dev, f"tcp and host {client.address}"),
+        },
+    )
+    claim.require(asked.answered, f"{service} does not answer {client}: {asked.output.err.strip()}")
+    before = [each for each in asked.packets["pod"] if each.src == client.address]
+    after = [each for each in asked.packets["node"] if each.src == client.address]
+    replies = [each for each in asked.packets["pod"] if each.dst == client.address]
+    for found, wanted, where in (
+        (before, (service.cluster_ip, service.port), client.host_end.name),
+        (after, (server.address, probe.PORT), way.dev),
+    ):
+        claim.require(
+            found and all((each.dst, each.dport) == wanted for each in found),
+            f"on {where} of {client.node.name} not everything is for {wanted[0]}:{wanted[1]}",
+            *found,
+        )
+    claim.require(
+        replies and all((each.src, each.sport) == (service.cluster_ip, service.port) for each in replies),
+        f"not every reply to {client} comes from {service.cluster_ip}:{service.port}",
+        *replies,
+    )
+    claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
+
+
 @pytest.mark.needs(proxy="iptables")
 def test_a_node_port_answers_on_every_node(live: Live, claim: Claim) -> None:
     """A NodePort is translated to a pod on every node, also on one that runs no such pod, and the sender is masked."""
@@ -160,3 +201,34 @@ def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) ->
         *flows,
     )
     claim.saw(f"{live.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
+
+
+@pytest.mark.needs(proxy="iptables")
+def test_a_load_balancers_address_reaches_the_pods(live: Live, claim: Claim) -> None:
+    """What is sent to a LoadBalancer's address is translated to a pod by the same rules, whichever node it comes to."""
+    if not live.outside.namespace:
+        pytest.skip("needs a private libvirt: on another one it would change this machine's own routes")
+    address, seen = IPv4Address(probe.BALANCED_IP), []
+    for node in live.snapshot.nodes:
+        with live.outside.routed(address, node.address):
+            answer = live.ask_from_outside(f"http://{address}:80/")
+        claim.require(answer, f"{address} does not answer by way of {node.name}")
+        assert answer
+        claim.require(
+            answer.local == live.single.address, f"{answer.local} answered for {address}, not {live.single.address}"
+        )
+        flows = [flow for flow in live.flows(node, live.snapshot.setting.gateway) if flow.original.dst == str(address)]
+        claim.require(
+            flows and flows[-1].destination_translated and flows[-1].source_translated,
+            f"conntrack on {node.name} has no entry for {address} with DNAT and SNAT",
+            *flows,
+        )
+        seen.append(f"by way of {node.name} {live.single} saw {answer.remote}; conntrack has {flows[-1]}")
+    owners = [
+        f"{each.dev} of {place}"
+        for place, facts in live.snapshot.places.items()
+        for each in facts[ADDRESSES]
+        if each.address == address
+    ]
+    claim.require(not owners, f"{address} is the address of {listed(owners)}")
+    claim.saw(listed(seen))

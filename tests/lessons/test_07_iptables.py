@@ -6,8 +6,12 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from hoplab import probe
+from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
-from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.hooks import HOOKS
+from hoplab.facts.iptables import IPTABLES, Iptables
 from hoplab.live import Live
 from hoplab.netfilter import Packet, walk
 from hoplab.proxy import iptables as kube_proxy
@@ -20,6 +24,13 @@ BUILT_IN = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "security": ("INPUT", "FORWARD", "OUTPUT"),
 }
+
+# A table's place among those that are called at the same hook; nat has two, before the routing decision and after it.
+PRIORITIES = {"raw": (-300,), "mangle": (-150,), "nat": (-100, 100), "filter": (0,), "security": (50,)}
+AFTER_ROUTING = ("postrouting", "input")
+HOOKS_IN_ORDER = ("prerouting", "input", "forward", "output", "postrouting")  # as a packet may meet them
+
+ICMP_UNREACHABLE = 3  # ICMP's type
 
 pytestmark = pytest.mark.needs(proxy="iptables")
 
@@ -35,6 +46,22 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
             )
     seen = lab.nodes[0]
     claim.saw(listed(f"{table} has {', '.join(BUILT_IN[table])}" for table in seen[IPTABLES].tables))
+
+
+def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
+    """At a hook the tables are called in the order raw, mangle, nat (DNAT), filter, security, nat (SNAT)."""
+    orders: dict[str, list[str]] = {}
+    for node in lab.nodes:
+        called = [each for each in node[HOOKS] if each.table in PRIORITIES]
+        claim.require(called, f"no table is called at any hook of {node.name}")
+        for each in called:
+            wanted = PRIORITIES[each.table][-1 if each.hook in AFTER_ROUTING else 0]
+            claim.require(
+                each.priority == wanted, f"{each} on {node.name} is called at {each.priority}, not at {wanted}", *called
+            )
+        by_hook = sorted(called, key=lambda each: each.priority)
+        orders = {hook: [each.table for each in by_hook if each.hook == hook] for hook in HOOKS_IN_ORDER}
+    claim.saw("; ".join(f"{hook}: {', '.join(tables)}" for hook, tables in orders.items() if tables))
 
 
 def test_kube_proxy_hooks_in_its_chains(lab: Snapshot, claim: Claim) -> None:
@@ -182,15 +209,23 @@ def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> Non
 
 
 def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
-    """A client of a service without endpoints is told "connection refused" and need not wait."""
+    """A client of a service without endpoints is refused by its own node (ICMP port unreachable) and need not wait."""
     service, pod = live.service("nobody"), live.probes[0]
-    asked = live.ask(pod, f"http://{service.cluster_ip}:{service.port}/")
+    claim.require(pod.host_end, f"{pod} has no veth pair")
+    assert pod.host_end
+    answers = {"answers": Capture(pod.host_end.name, f"icmp and dst host {pod.address}")}
+    asked = live.ask(pod, f"http://{service.cluster_ip}:{service.port}/", answers)
     refused = 7  # curl: failed to connect; 28 would be a timeout
     claim.require(
         asked.output.code == refused,
         f"{pod} asked {service} and was not refused: {asked.output.err.strip() or asked.output.out}",
     )
-    claim.saw(f"{pod}: {asked.output.err.strip()}")
+    own = {each.address for each in pod.node[ADDRESSES]}
+    said = [each for each in asked.packets["answers"] if each.icmp_type == ICMP_UNREACHABLE and each.src in own]
+    claim.require(
+        said, f"{pod.node.name} itself did not tell {pod} that {service} is unreachable", *asked.packets["answers"]
+    )
+    claim.saw(f"{pod}: {asked.output.err.strip()}; on {pod.host_end.name}: {said[0]}")
 
 
 def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
@@ -203,3 +238,57 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
             found |= {rule.destination[0] for rule in rules if rule.destination}
         claim.require(wanted <= found, f"the rules of {node.name} lack {listed(wanted - found)}", *found)
     claim.saw(f"{counted(len(wanted), 'ClusterIP')} in KUBE-SERVICES of {counted(len(lab.nodes), 'node')}")
+
+
+def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None:
+    """Scaling a deployment changes the KUBE-SEP chains of its service on every node as soon as pods come and go."""
+    service = live.service("single")
+
+    def chains(endpoints: set[str]) -> set[str]:
+        return {kube_proxy.endpoint_chain(service.service, service.protocol, endpoint) for endpoint in endpoints}
+
+    def called(rules: Iptables) -> set[str]:
+        return {rule.target for rule in rules.rules("nat", service.chain) if rule.target.startswith("KUBE-SEP-")}
+
+    before = chains(live.endpoints("single"))
+    with live.scaled("single", len(before) + 1) as more:
+        wanted = chains(more)
+        for node, rules in live.rules_when(lambda rules: called(rules) == wanted).items():
+            claim.require(
+                called(rules) == wanted,
+                f"{service.chain} on {node} calls {listed(sorted(called(rules)))} for {counted(len(more), 'endpoint')}",
+                *rules.rules("nat", service.chain),
+            )
+    for node, rules in live.rules_when(lambda rules: called(rules) == before).items():
+        claim.require(
+            called(rules) == before,
+            f"{service.chain} on {node} still calls {listed(sorted(called(rules) - before))} after scaling down",
+            *rules.rules("nat", service.chain),
+        )
+        left = (wanted - before) & set(rules.chains("nat"))
+        claim.require(not left, f"{listed(sorted(left))} is still a chain of {node}, but its pod is gone")
+    claim.saw(
+        f"{service.chain} called {listed(sorted(before))}, with one more pod also {listed(sorted(wanted - before))}, "
+        f"and not any more without it, on {counted(len(live.snapshot.nodes), 'node')}"
+    )
+
+
+@pytest.mark.needs(cni="flannel")
+def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -> None:
+    """Where the CNI enforces none, as flannel, a NetworkPolicy that denies everything makes no difference."""
+    client, url = live.probes[0], f"http://{live.single.address}:{probe.PORT}/"
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "deny-all"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+    }
+    before = live.rules()
+    with live.made(f"/apis/networking.k8s.io/v1/namespaces/{probe.NAMESPACE}/networkpolicies", policy):
+        asked = live.ask(client, url)
+        after = live.rules()
+    claim.require(asked.answered, f"{live.single} does not answer {client}: {asked.output.err.strip()}")
+    for node, rules in after.items():
+        new = set(rules.chains("nat")) - set(before[node].chains("nat"))
+        claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")
+    claim.saw(f"with deny-all in force for every pod of {probe.NAMESPACE}, {live.single} still answers {client}")

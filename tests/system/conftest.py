@@ -1,4 +1,4 @@
-"""The life of one real lab, told through its command line. The tests of this folder run in order, on one lab."""
+"""The life of one real lab, told through its command line. The files of this folder run in order, on one lab."""
 
 from __future__ import annotations
 
@@ -123,3 +123,30 @@ def virsh(paths: LabPaths, *words: str) -> str:
 def processes_of(paths: LabPaths) -> list[int]:
     """Processes that live in the lab's network namespace."""
     return netns.processes(paths.netns) if netns.exists(paths.netns) else []
+
+
+def recorded(paths: LabPaths, kind: str) -> int:
+    """How many resources of a kind the engine's state holds as made."""
+    try:
+        resources = json.loads(paths.engine_state.read_text())["resources"]
+    except (FileNotFoundError, ValueError):
+        return 0
+    return sum(kind in resource["type"].lower() and not resource.get("pending") for resource in resources)
+
+
+def domains(paths: LabPaths) -> list[str]:
+    return sorted(virsh(paths, "list", "--all", "--name").split())
+
+
+def assert_nothing_left(paths: LabPaths) -> None:
+    assert not paths.root.exists()
+    assert not paths.run.exists()
+    assert not paths.inventory.exists() and not paths.ssh_config.exists()
+    spaces = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
+    assert paths.netns not in spaces
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = status.read_bytes()
+        except OSError:
+            continue  # that process has just ended
+        assert paths.id.encode() not in command, f"process {status.parent.name} is left: {command!r}"

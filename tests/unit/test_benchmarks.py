@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 
-from benchmarks import byhand, labs, pair, soak
+from benchmarks import byhand, labs, look, pair, soak
 from benchmarks.byhand import ByHand, Laps
 from benchmarks.labs import MARK, BenchLab, Report, bench_lab
 from benchmarks.pair import Bringup
 from benchmarks.sheets import Sheets, sheets
 from benchmarks.soak import Cold
 from hoplab import cluster, state
+from hoplab.batch import Output
 from hoplab.engine import schema
 from hoplab.errors import ClusterError, LabError
+from hoplab.facts import discover
 from hoplab.host import machines
+from hoplab.hosts import Hosts
 from hoplab.image import NodeImage
-from hoplab.paths import LabPaths
+from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan, plan_lab
+from hoplab.snapshot import load as load_recording
 from hoplab.spec import LabSpec
+from tests.lesson_functions import failures, read_only
 
 UP = """\
 [    1s] machines ...
@@ -344,3 +350,26 @@ def test_the_processes_of_a_hosted_control_plane_are_known_by_their_program(path
         assert process.stdout.readline() == b"ready\n"
         assert soak.running(BenchLab(paths, paths.project)) == {"etcd": process.pid}
         process.stdin.close()
+
+
+def test_asking_one_by_one_sees_the_same_lab_with_many_more_commands() -> None:
+    recorded = load_recording(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+    asked: list[str] = []
+
+    class Nodes:
+        def batch(self, node: str, commands: dict[str, str]) -> dict[str, Output]:
+            """What the recording has for the fact whose command this is, on the node or in a pod's namespace."""
+            (command,) = commands.values()
+            asked.append(command)
+            words = shlex.split(command) if command.startswith("nsenter") else []
+            facts = recorded.netns_facts[node][words[1].rpartition("/")[2]] if words else recorded.node_facts[node]
+            wanted = words[4] if words else command
+            name = next(each.name for where in ("node", "pod") for each in discover(where) if each.command == wanted)
+            return {"it": facts.outputs[name]}
+
+    def api(path: str) -> Output:
+        return recorded.api.outputs[next(each.name for each in discover("api") if each.command == path)]
+
+    asker = look.Asker(cast("Hosts", Nodes()), api)
+    assert failures(read_only()[:20], look.asking(recorded, asker)) == {}
+    assert asker.asked > len(asked) > 2 * len(recorded.node_facts)

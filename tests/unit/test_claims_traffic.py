@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from hoplab import capture, probe
+from hoplab import live as live_lab
 from hoplab.batch import Output
-from hoplab.claims import Claim, ClaimFailed
+from hoplab.capture import Packet
+from hoplab.cni.flannel import vtep_mac
 from hoplab.hosts import Hosts
 from hoplab.live import Live
 from hoplab.outside import Outside
 from hoplab.paths import PROJECT
 from hoplab.proxy import iptables as kube_proxy
 from hoplab.snapshot import Pod, load
+from tests.lesson_functions import failures, with_traffic
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 GATEWAY = RECORDED.setting.gateway
@@ -45,19 +47,38 @@ class World:
     local_keeps_client: bool = True
     local_is_local: bool = True
     refuses: bool = True
+    balances: bool = True  # answers on the load balancer's address
+    remembers_balancing: bool = True
+    follows_up: bool = True  # kube-proxy, when pods come
+    follows_down: bool = True  # ... and when they go
+    enforces: bool = False  # network policies
+    wraps: bool = True  # VXLAN
+    wraps_for: str = ""  # the outer packet's destination, where it is another than the other node
+    stays: bool = True  # pod to pod on one node
+    hops: int = 0  # ... takes so many
+    changes_on_the_way: bool = True  # DNAT on the wire
+    changes_back: bool = True
+    unreachable_from: str = ""  # who tells a client of a service without endpoints, where it is not its node
     answers: bool = True
+    asked: dict[str, IPv4Address] = field(default_factory=dict, init=False)  # who asked the outside, by path
+    replicas: int = field(default=1, init=False)
+    peak: int = field(default=1, init=False)
+    policies: int = field(default=0, init=False)
 
     def batch(self, node: str, commands: Mapping[str, str]) -> dict[str, Output]:
         """What a node prints."""
         if "it" in commands:
             return {"it": Output(0, f"{self.dns}\n" if self.dns else "")}
         if set(commands) == {"flows"}:
+            balanced = _flow(GATEWAY, BALANCED, 80, self.single.address, next(iter(RECORDED.nodes)).address)
             client = GATEWAY if self.local_keeps_client else RECORDED.nodes[0].pod_cidr[0]
-            return {"flows": Output(0, _flow(GATEWAY, RECORDED.nodes[0].address, 30081, self.single.address, client))}
+            local = _flow(GATEWAY, RECORDED.nodes[0].address, 30081, self.single.address, client)
+            return {"flows": Output(0, local + (balanced if self.remembers_balancing else ""))}
         rules = RECORDED.node_facts[node].outputs["iptables"].out
         after = re.sub(r"^\[(\d+):", lambda found: f"[{int(found[1]) + 1}:", rules, flags=re.MULTILINE)
         netns, url = re.findall(r"netns/(\S+) curl .* '?(http\S+?)'?$", commands["answer"])[0]
         pod = next(pod for pod in RECORDED.pods if pod.netns == netns and pod.node.name == node)
+        self.sent = pod, IPv4Address(re.findall(r"//([\d.]+):", url)[0])
         answer, flows = self.request(pod, *re.findall(r"//([\d.]+):(\d+)/(.*)", url)[0])
         return {
             "before": Output(0, rules),
@@ -102,6 +123,8 @@ class World:
     def ask(self, url: str, _timeout: float) -> str | None:
         """From outside to a NodePort."""
         host, port = re.findall(r"//([\d.]+):(\d+)/", url)[0]
+        if host == str(BALANCED):
+            return _told(self.routed_to, self.single) if self.balances and self.routed_to else None
         node = next(node for node in RECORDED.nodes if str(node.address) == host)
         home = node.name == self.single.node.name
         if port == "30081":
@@ -111,11 +134,73 @@ class World:
             return None
         return _told(node.address if self.masks_node_ports else GATEWAY, self.single)
 
-    def __post_init__(self) -> None:
-        self.asked: dict[str, IPv4Address] = {}
+    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+        """What captures saw of the request that was made last."""
+        pod, to = self.sent
+        packet = Packet(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
+        found: dict[str, tuple[Packet, ...]] = {"sent": (packet,), "arrived": (replace(packet, ttl=64 - self.hops),)}
+        found["left"] = () if self.stays else (packet,)
+        if target := next((each for each in RECORDED.pods if each.address == to), None):
+            inner = replace(packet, eth_src=vtep_mac(pod.node), eth_dst=vtep_mac(target.node))
+            outer = IPv4Address(self.wraps_for or target.node.address)
+            wrapped = Packet(0.0, "eth0", protocol="udp", src=pod.node.address, dst=outer, vni=1)
+            found["outer"] = (replace(wrapped, inner=inner),) if self.wraps else (packet,)
+        to_service, to_pod = replace(packet, dport=80), replace(packet, dst=self.single.address)
+        reply = replace(packet, src=to, dst=pod.address, sport=80 if self.changes_back else 8080)
+        found["pod"] = (to_service, reply)
+        teller = IPv4Address(self.unreachable_from or pod.node.address)
+        found["answers"] = (Packet(0.0, "veth", protocol="icmp", src=teller, dst=pod.address, icmp_type=3),)
+        found["node"] = (to_pod if self.changes_on_the_way else to_service,)
+        return found
+
+    namespace = "hoplab-test"
+
+    @contextmanager
+    def routed(self, _address: IPv4Address, via: IPv4Address) -> Iterator[None]:
+        self.routed_to: IPv4Address | None = via
+        yield
+        self.routed_to = None
+
+    def batches(self, _commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
+        """The rules of both nodes, with as many endpoints behind `single` as kube-proxy has followed."""
+        found = {}
+        for node, facts in RECORDED.node_facts.items():
+            rules = facts.outputs["iptables"].out
+            if (self.replicas > 1 and self.follows_up) or (self.peak > 1 and not self.follows_down):
+                first = f"-A {SINGLE.chain} "
+                rules = rules.replace(first, f"{first}-j {SECOND_CHAIN}\n{first}", 1)
+            if self.policies and self.enforces:
+                rules = rules.replace("*nat\n", "*nat\n:cali-deny - [0:0]\n")
+            found[node] = {"iptables": Output(0, rules)}
+        return found
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """As much of Kubernetes as lessons use: endpoints, scaling, and making and deleting a policy."""
+        if "endpointslices" in path:
+            return 200, _slices(ENDPOINTS[: self.replicas])
+        if path.endswith("/scale"):
+            self.replicas = body["spec"]["replicas"] if body else self.replicas
+            self.peak = max(self.peak, self.replicas)
+            return 200, {"spec": {"replicas": self.replicas}}
+        self.policies += {"POST": 1, "DELETE": -1}[method]
+        return 201, {}
 
     def live(self) -> Live:
-        return Live(RECORDED, cast("Hosts", self), cast("Outside", self))
+        return Live(RECORDED, cast("Hosts", self), cast("Outside", self), self.api, lambda: RECORDED)
+
+
+BALANCED = IPv4Address(probe.BALANCED_IP)
+SINGLE = SERVICES["hoplab-verify/single"]
+ENDPOINTS = (SINGLE.endpoints[0].to, "10.244.0.99:8080")
+SECOND_CHAIN = kube_proxy.endpoint_chain(SINGLE.service, SINGLE.protocol, ENDPOINTS[1])
+
+
+def _slices(endpoints: Iterable[str]) -> dict[str, Any]:
+    """An EndpointSliceList."""
+    ports = [{"name": "", "port": 8080, "protocol": "TCP"}]
+    addresses = [{"addresses": [each.partition(":")[0]], "conditions": {"ready": True}} for each in endpoints]
+    metadata = {"namespace": probe.NAMESPACE, "labels": {"kubernetes.io/service-name": "single"}}
+    return {"items": [{"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": addresses}]}
 
 
 def _told(seen: IPv4Address, pod: Pod) -> str:
@@ -134,37 +219,13 @@ def _flow(src: IPv4Address, dst: IPv4Address, port: int, reply_src: IPv4Address,
     return f"tcp 6 119 TIME_WAIT {original} src={reply_src} dst={reply_dst} sport={port} dport=4000 [ASSURED] mark=0\n"
 
 
-@cache
-def lessons() -> Mapping[str, Callable[..., None]]:
-    """The lessons that send packets."""
-    found = {}
-    for path in sorted((PROJECT / "tests" / "lessons").glob("test_*.py")):
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if name.startswith("test_") and "live" in inspect.signature(function).parameters:
-                found[name.removeprefix("test_")] = function
-    return found
-
-
-def failures(world: World) -> dict[str, str]:
-    found = {}
-    for name, lesson in lessons().items():
-        given = {"live": world.live(), "lab": RECORDED, "claim": Claim()}
-        try:
-            lesson(**{key: given[key] for key in inspect.signature(lesson).parameters})
-            assert cast("Claim", given["claim"]).seen, f"{name} holds but does not say what it saw"
-        except ClaimFailed as error:
-            found[name] = error.why
-    return found
-
-
 OUTSIDE, POD_TO_POD = "the_outside_sees_the_nodes_address", "pod_to_pod_is_never_translated"
 CLUSTER_IP, DNS = "a_cluster_ip_is_a_pod_chosen_per_connection", "kube_dns_answers_a_pod"
 NODE_PORT, LOCAL = "a_node_port_answers_on_every_node", "the_local_policy_keeps_the_clients_address"
-REFUSED = "a_refused_service_says_so_at_once"
+REFUSED, BALANCES = "a_refused_service_says_so_at_once", "a_load_balancers_address_reaches_the_pods"
+WRAPPED, ONE_NODE = "between_nodes_a_packet_travels_wrapped", "pods_of_one_node_need_no_gateway"
+ON_THE_WAY = "the_destination_changes_on_the_way"
+SCALING, POLICY = "scaling_changes_the_endpoints_at_once", "a_policy_that_nobody_enforces_stops_nothing"
 
 FAULTS = (
     ("masquerades", False, (OUTSIDE,), "the outside saw 10.244."),
@@ -180,28 +241,58 @@ FAULTS = (
     ("local_keeps_client", False, (LOCAL,), "not 192.168.77.1"),
     ("local_is_local", False, (LOCAL,), "answers on 30081 without a pod of it"),
     ("refuses", False, (REFUSED,), "was not refused"),
-    ("answers", False, (OUTSIDE, POD_TO_POD, CLUSTER_IP, REFUSED), "gets no answer from the outside: curl: (28)"),
+    ("balances", False, (BALANCES,), "203.0.113.80 does not answer by way of"),
+    ("remembers_balancing", False, (BALANCES,), "has no entry for 203.0.113.80 with DNAT and SNAT"),
+    ("follows_up", False, (SCALING,), "for 2 endpoints"),
+    ("follows_down", False, (SCALING,), "after scaling down"),
+    ("enforces", True, (POLICY,), "the policy made cali-deny on"),
+    ("wraps", False, (WRAPPED,), "by eth0 in VXLAN"),
+    ("wraps_for", "192.168.77.99", (WRAPPED,), "the outer packet is not from"),
+    ("stays", False, (ONE_NODE,), "leaves worker"),
+    ("hops", 1, (ONE_NODE,), "the TTL fell by 1"),
+    ("changes_on_the_way", False, (ON_THE_WAY,), "not everything is for"),
+    ("unreachable_from", "192.168.77.1", (REFUSED,), "itself did not tell"),
+    ("changes_back", False, (ON_THE_WAY,), "not every reply to"),
+    (
+        "answers",
+        False,
+        (OUTSIDE, POD_TO_POD, CLUSTER_IP, REFUSED, POLICY, WRAPPED, ONE_NODE, ON_THE_WAY),
+        "gets no answer from the outside: curl: (28)",
+    ),
 )
 
 
 @pytest.fixture(autouse=True)
-def _marker(pytestconfig: pytest.Config) -> None:
-    """The marker that the lessons' own conftest makes known."""
-    pytestconfig.addinivalue_line("markers", "needs")
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there at the first look will never be."""
+    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 0.0)
 
 
-def test_all_hold_in_a_healthy_world() -> None:
-    assert failures(World()) == {}
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]]:
+    """The lessons that fail in a world, and why; its captures are told, not made."""
+
+    def check(world: World) -> dict[str, str]:
+        monkeypatch.setattr(capture, "read", world.read)
+        return failures(with_traffic(), RECORDED, world.live())
+
+    return check
+
+
+def test_all_hold_in_a_healthy_world(checked: Callable[[World], dict[str, str]]) -> None:
+    assert checked(World()) == {}
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
-def test_a_fault_fails_exactly_its_lessons(switch: str, value: object, caught_by: tuple[str, ...], says: str) -> None:
+def test_a_fault_fails_exactly_its_lessons(
+    switch: str, value: object, caught_by: tuple[str, ...], says: str, checked: Callable[[World], dict[str, str]]
+) -> None:
     world = World()
     setattr(world, switch, value)
-    found = failures(world)
+    found = checked(world)
     assert set(found) == set(caught_by)
     assert says in found[caught_by[0]]
 
 
 def test_every_lesson_catches_some_fault() -> None:
-    assert set(lessons()) == {name for _, _, caught_by, _ in FAULTS for name in caught_by}
+    assert set(with_traffic()) == {name for _, _, caught_by, _ in FAULTS for name in caught_by}

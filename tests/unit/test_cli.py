@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from hoplab import cli, lab, state
+from hoplab import cli, lab, recording, state, verify
 from hoplab.converge import ConvergeResult
 from hoplab.engine import Change
 from hoplab.errors import LabError
-from hoplab.paths import LabPaths
+from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import plan_lab
+from hoplab.snapshot import load
 from hoplab.spec import LabSpec
 
 VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image"}]
+RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 STATE = state.lab_state(
     plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg"),
     libvirt_uri="test:///default",
@@ -44,8 +46,8 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 
 def test_the_verbs_there_are() -> None:
-    daily = {"up", "preview", "status", "verify", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
-    assert set(cli.cli.commands) == daily | {"doctor", "image", "version", "test"}
+    daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
+    assert set(cli.cli.commands) == daily | {"pages", "practice", "doctor", "image", "version", "test"}
 
 
 def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +111,60 @@ def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> No
     ended, out = run("status", "--json")
     assert ended == code
     assert json.loads(out) == seen
+
+
+def test_verify_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def remember(paths: LabPaths, **options: Any) -> int:
+        asked.append((paths.lab, options))
+        return 1
+
+    monkeypatch.setattr(verify, "run", remember)
+    nothing = {"recording": None, "junit": None, "html": None, "as_json": False, "only": "", "cleanup": False}
+    assert run("verify", "--lab", "blue", "--cleanup") == (1, "")
+    run("verify", "--recording", "r.json", "--json", "--junit", "r.xml", "--html", "r.html", "-k", "nat")
+    files = {"recording": Path("r.json"), "junit": Path("r.xml"), "html": Path("r.html")}
+    assert asked == [
+        ("blue", {**nothing, "cleanup": True}),
+        ("dev", {**nothing, **files, "as_json": True, "only": "nat"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--lab", "dev"), "--lab and --recording exclude each other: a recording says which lab it is of"),
+        (("--cleanup",), "--recording and --cleanup exclude each other: a recording has no pods to remove"),
+    ],
+)
+def test_a_recording_is_no_running_lab(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str) -> None:
+    monkeypatch.setattr(verify, "run", lambda *_, **__: pytest.fail("it went on"))
+    code, out = run("verify", "--recording", "r.json", *words)
+    assert code == 2 and said in out
+
+
+def test_a_lab_in_the_environment_is_no_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOPLAB_LAB", "blue")
+    monkeypatch.setattr(verify, "run", lambda *_, **__: 0)
+    assert run("verify", "--recording", "r.json") == (0, "")
+
+
+def test_record_says_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def record(paths: LabPaths, file: Path | None, *, force: bool, say: Callable[[str], None]) -> recording.Recording:
+        say("looking at the nodes")
+        asked.append((paths.lab, file, force))
+        return recording.Recording(Path("blue.json"), load(RECORDING), 4096)
+
+    monkeypatch.setattr(recording, "record", record)
+    code, out = run("record", "--lab", "blue")
+    assert code == 0
+    assert "recorded blue.json: lab dev, 2 nodes, 5 pods, 4 KiB\n" in out
+    assert "./lab verify --recording blue.json" in out
+    run("record", "x.json", "--force")
+    assert asked == [("blue", None, False), ("dev", Path("x.json"), True)]
 
 
 def test_preview_names_what_would_change(monkeypatch: pytest.MonkeyPatch) -> None:

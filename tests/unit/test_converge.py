@@ -11,7 +11,7 @@ from typing import Any
 import ansible_runner
 import pytest
 
-from hoplab.converge import Events, converge, task_message
+from hoplab.converge import converge, task_message
 from hoplab.errors import ConvergeError
 from hoplab.paths import LabPaths
 from hoplab.plan import plan_lab
@@ -91,15 +91,6 @@ def ran(
 def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, result, _ = ran(monkeypatch, tmp_path, RUN)
     assert (result.changed, result.tasks) == (1, 2)
-    assert list(result.per_play) == ["Control plane", "Workers"]
-
-
-def test_seconds_of_plays() -> None:
-    times = iter([0.0, 1.0, 2.0, 3.0, 11.0, 12.0, 13.0, 14.0, 41.0])
-    events = Events(Told(), clock=lambda: next(times))
-    for each in RUN:
-        events(each)
-    assert events.per_play() == {"Control plane": 10.0, "Workers": 30.0}
 
 
 def test_the_current_task_and_host_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

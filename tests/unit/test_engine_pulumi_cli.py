@@ -54,6 +54,7 @@ EVENTS = [
     step("delete", DOMAIN, "worker2"),
     says("info", "<{%fg 13%}>starting libvirt<{%reset%}>"),
     says("warning", "old plugin"),
+    says("debug", "ed25519_private: never to be seen"),
 ]
 CHANGES = (
     Change("same", "Pool", "store"),

@@ -1,18 +1,14 @@
-"""Facts: real output in, records out; and no text, however odd, ends in anything but records or a FactError."""
+"""Facts: real output in, records out."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hoplab.batch import Output
-from hoplab.facts import Fact, FactError, Facts, discover
+from hoplab.facts import FactError, Facts, discover
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.api_nodes import API_NODES
@@ -21,20 +17,21 @@ from hoplab.facts.api_services import API_SERVICES
 from hoplab.facts.cni_config import CNI_CONFIG, CniConfig
 from hoplab.facts.conntrack import CONNTRACK, Direction
 from hoplab.facts.fdb import FDB
-from hoplab.facts.iptables import IPTABLES, Option, Rule
-from hoplab.facts.links import LINKS, Vxlan
+from hoplab.facts.ipam import IPAM, Reservation
+from hoplab.facts.ipset import IPSET, Member
+from hoplab.facts.iptables import IPTABLES, Option
+from hoplab.facts.links import LINKS, BridgePort, Vxlan
 from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.facts.proc_routes import PROC_ROUTES, ProcRoute
 from hoplab.facts.routes import DEFAULT, ROUTES, Route, lookup
 from hoplab.facts.rules import RULES
+from hoplab.facts.sockets import SOCKETS, Socket
 from hoplab.facts.sysctls import SYSCTLS
 from hoplab.facts.unreachable import UNREACHABLE
 from hoplab.paths import PROJECT
 from hoplab.snapshot import Snapshot, load
 
-EVERY: dict[str, Fact[Any]] = {
-    f"{where}/{fact.name}": fact for where in ("node", "pod", "api") for fact in discover(where)
-}
+CAPTURED = Path(__file__).parent / "captured"
 
 
 @pytest.fixture(scope="module")
@@ -46,57 +43,6 @@ def test_facts_are_discovered_in_their_places() -> None:
     assert {"links", "routes", "iptables", "conntrack"} <= {fact.name for fact in discover("node")}
     assert {"links", "routes", "addresses", "neighbours"} <= {fact.name for fact in discover("pod")}
     assert {"nodes", "pods", "services", "endpoints"} == {fact.name for fact in discover("api")}
-
-
-@pytest.mark.parametrize("name", EVERY)
-@given(text=st.text())
-@settings(max_examples=25, deadline=None)
-def test_no_text_crashes_a_parser(name: str, text: str) -> None:
-    with contextlib.suppress(FactError):
-        EVERY[name].parse(text)
-
-
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
-KEYS = """items metadata spec status name addresses addr_info family local prefixlen dst gateway flags ifname linkinfo
-    labels info_data info_kind conditions type podCIDR podIP clusterIP ports port endpoints addressType plugins"""
-keys = st.sampled_from(KEYS.split())
-documents = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
-)
-
-
-@pytest.mark.parametrize("name", EVERY)
-@given(document=documents)
-@settings(max_examples=25, deadline=None)
-def test_no_json_crashes_a_parser(name: str, document: object) -> None:
-    with contextlib.suppress(FactError):
-        EVERY[name].parse(json.dumps(document))
-
-
-words = st.text(alphabet="abcXYZ09-_./:,!\"'\\ ", min_size=1, max_size=10)
-plain = st.text(alphabet="abcXYZ09_./:,", min_size=1, max_size=10)
-options = st.builds(
-    Option,
-    st.sampled_from(["--dport", "--mark", "-i", "-o", "--ctstate", "--to-destination", "--dst-type"]),
-    st.tuples(plain),
-    st.booleans(),
-) | st.builds(lambda text: Option("--comment", (text,)), words)
-rules = st.builds(
-    Rule,
-    chain=st.just("FORWARD"),
-    matches=st.lists(options, max_size=4).map(tuple),
-    target=st.sampled_from(["ACCEPT", "KUBE-SVC-NPX46M4PTMTKRN6Y", "MASQUERADE"]),
-    goto=st.booleans(),
-    target_options=st.lists(options, max_size=2).map(tuple),
-)
-
-
-@given(rules)
-@settings(deadline=None)
-def test_a_rule_survives_being_written_and_read(rule: Rule) -> None:
-    found = IPTABLES.parse(f"*filter\n:FORWARD DROP [0:0]\n[7:420] {rule}\nCOMMIT\n").rules("filter", "FORWARD")
-    assert found == (rule,)
-    assert (found[0].packets, found[0].bytes) == (7, 420)
 
 
 def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> None:
@@ -138,6 +84,9 @@ def test_a_line_outside_of_a_table_is_refused() -> None:
 
 
 def test_rule_accessors() -> None:
+    (counting,) = IPTABLES.parse("*nat\n:X - [0:0]\n-A X -p tcp\nCOMMIT\n").chains("nat")["X"].rules
+    assert (str(counting), counting.target, counting.match("-s")) == ("-A X -p tcp", "", None)
+    assert IPTABLES.parse("").chains("nat") == {}
     line = "-A X ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p udp -m udp --dport 53 -g KUBE-MARK-MASQ"
     (rule,) = IPTABLES.parse(f"*nat\n:X - [0:0]\n{line}\nCOMMIT\n").rules("nat", "X")
     assert (rule.source, rule.destination) == (None, IPv4Network("10.96.0.10/32"))
@@ -156,6 +105,18 @@ def test_links(recorded: Snapshot) -> None:
     ports = [link for link in node[LINKS] if link.master == "cni0"]
     assert ports and all(port.kind == "veth" and port.peer_elsewhere and port.peer_index > 1 for port in ports)
     assert f"@if{ports[0].peer_index}" in str(ports[0])
+    assert {port.port for port in ports} == {BridgePort("forwarding", hairpin=True)}  # as the CNI configuration asks
+    assert bridge.port is None and not ports[0].peer
+
+
+def test_both_ends_of_a_pair_in_one_namespace_know_each_other_by_name() -> None:
+    text = (
+        '[{"ifindex":2,"link":"v0","ifname":"v1","flags":["BROADCAST","MULTICAST","M-DOWN"],"mtu":1500,'
+        '"address":"12:82:79:80:8c:91","linkinfo":{"info_kind":"veth"}}]'
+    )
+    (link,) = LINKS.parse(text)
+    assert (link.peer, link.peer_index, link.peer_elsewhere, link.up) == ("v0", 0, False, False)
+    assert str(link) == "2: v1@v0 veth mtu 1500 down 12:82:79:80:8c:91"
 
 
 def test_addresses(recorded: Snapshot) -> None:
@@ -164,6 +125,7 @@ def test_addresses(recorded: Snapshot) -> None:
     assert (own.address, own.network) == (recorded.setting.nodes[node.name], recorded.setting.network)
     assert own.broadcast == recorded.setting.network.broadcast_address
     assert str(own) == f"{own.address}/24 dev eth0"
+    assert ADDRESSES.parse('[{"addr_info": [{"family": "inet6", "local": "::1", "prefixlen": 128}]}]') == ()
 
 
 def test_routes_and_the_longest_prefix(recorded: Snapshot) -> None:
@@ -204,9 +166,26 @@ def test_neighbours_fdb_rules_sysctls(recorded: Snapshot) -> None:
     assert str(peer) == f"{peer.address} dev flannel.1 lladdr {peer.mac} PERMANENT"
     (entry,) = [each for each in node[FDB] if each.dev == "flannel.1" and each.dst]
     assert (entry.mac, entry.dst) == (peer.mac, str(other.address))
-    assert [rule.table for rule in node[RULES]] == ["local", "main", "default"]
+    assert (entry.state, str(entry)) == ("permanent", f"{peer.mac} dev flannel.1 dst {other.address}")
+    (bridged, *_) = [each for each in node[FDB] if each.master == "cni0"]
+    assert not bridged.dst and str(bridged) == f"{bridged.mac} dev {bridged.dev}"
+    assert [str(rule) for rule in node[RULES]] == [
+        "0: from all lookup local",
+        "32766: from all lookup main",
+        "32767: from all lookup default",
+    ]
     assert node[SYSCTLS]["net.ipv4.ip_forward"] == "1"
     assert "Network is unreachable" in node[UNREACHABLE]
+
+
+def test_policy_rules_read_as_ip_prints_them() -> None:
+    found = RULES.parse((CAPTURED / "ip-rule.json").read_text())
+    assert [str(rule) for rule in found] == (CAPTURED / "ip-rule.txt").read_text().splitlines()
+    (both,) = [rule for rule in found if rule.table == "100"]
+    assert (both.source, both.destination, both.mark) == ("10.0.0.0/8", "192.168.0.0/16", "0x1/0xff")
+    assert both.others == ("iif lo",) and not both.negated
+    assert [rule.priority for rule in found if rule.negated] == [32764]
+    assert [rule.action for rule in found if not rule.table] == ["goto 32766", "blackhole"]
 
 
 def test_a_neighbour_needs_an_address() -> None:
@@ -259,6 +238,50 @@ def test_cni_config(recorded: Snapshot) -> None:
         CNI_CONFIG.parse("==> /etc/cni/net.d/10-x.conf <==\n{\n")
 
 
+def test_sets() -> None:
+    text = (CAPTURED / "ipset.txt").read_text()
+    found = {each.name: each for each in IPSET.parse(text)}
+    assert "".join(f"{each}\n" for each in found.values()) == text
+    assert found["ipp"].kind == "hash:ip,port,ip"
+    assert found["ipp"].members == (Member("10.0.0.1,tcp:80,10.0.0.2"),)
+    assert found["nets"].members[0] == Member("192.168.0.0/24", "timeout 3599 nomatch packets 0 bytes 0")
+    assert found["cali40s:abc-d_e"].members == ()
+    assert IPSET.parse("") == ()
+
+
+@pytest.mark.parametrize("line", ["create x", "add nowhere 10.0.0.1", "add", "COMMIT", "", "destroy x hash:ip"])
+def test_what_is_no_line_of_ipset_is_named(line: str) -> None:
+    with pytest.raises(FactError, match="is not a line of `ipset save`") as caught:
+        IPSET.parse(f"create set hash:ip\n{line}\n")
+    assert repr(line) in caught.value.message and caught.value.remedy
+
+
+def test_sockets() -> None:
+    found = SOCKETS.parse((CAPTURED / "ss.txt").read_text())
+    both = ("a", "python3")
+    assert Socket("tcp", "127.0.0.1", "", 10248, both) in found
+    assert Socket("udp", "127.0.0.53", "lo", 53, both) in found
+    assert Socket("tcp", "::1", "", 9, both) in found
+    assert Socket("tcp", "*", "", 10256, both) in found  # one socket for IPv4 and IPv6
+    assert Socket("udp", "0.0.0.0", "", 8473, ()) in found  # VXLAN: the kernel itself
+    assert {str(each) for each in found if each.port == 22} == {"tcp 0.0.0.0:22 a,python3", "tcp [::]:22 a,python3"}
+    with pytest.raises(FactError, match=r"'tcp ESTAB 0 0 .*' is not a socket that listens"):
+        SOCKETS.parse("tcp ESTAB 0 0 10.0.0.1:22 10.0.0.2:4711\n")
+
+
+def test_addresses_given_out() -> None:
+    text = (CAPTURED / "ipam.txt").read_bytes().decode()
+    first, second = IPAM.parse(text)
+    assert first == Reservation("cbr0", IPv4Address("10.244.0.2"), "4b8c0e21f3a9", "eth0")
+    assert str(second) == "/var/lib/cni/networks/cbr0/10.244.0.3: c17d5502be44 eth0"
+    assert IPAM.parse("") == ()  # Calico has an IPAM of its own
+    assert IPAM.parse(text.splitlines()[0]) == (Reservation("cbr0", first.address, "4b8c0e21f3a9", ""),)
+    with pytest.raises(FactError, match="is not a line of a file of host-local"):
+        IPAM.parse("/var/lib/cni/networks/cbr0/lock\n")
+    with pytest.raises(FactError, match=r"'10\.244\.0' is not an IPv4 address"):
+        IPAM.parse("/var/lib/cni/networks/cbr0/10.244.0:4b8c\n")
+
+
 def test_the_api_side(recorded: Snapshot) -> None:
     node = recorded.api[API_NODES][0]
     assert node.ready and node.pod_cidr and node.address == recorded.setting.nodes[node.name]
@@ -272,6 +295,7 @@ def test_the_api_side(recorded: Snapshot) -> None:
     ]
     assert services["hoplab-verify/single"].ports[0].node_port == 30080
     assert services["hoplab-verify/single-local"].external_policy == "Local"
+    assert str(echo[0]) == f"hoplab-verify/{echo[0].name}" and not echo[0].label("missing")
     behind = [each for each in recorded.api[API_ENDPOINTS] if each.service == "echo"]
     assert {(each.address, each.port, each.ready) for each in behind} == {(pod.address, 8080, True) for pod in echo}
 
@@ -281,6 +305,8 @@ def test_api_oddities() -> None:
     assert API_NODES.parse(node)[0].why_not_ready == "it never reported"
     headless = '{"items": [{"metadata": {"name": "s", "namespace": "d"}, "spec": {"clusterIP": "None"}}]}'
     assert API_SERVICES.parse(headless)[0].cluster_ip is None
+    balanced = '{"items": [{"status": {"loadBalancer": {"ingress": [{"ip": "192.168.77.240"}, {"hostname": "lb"}]}}}]}'
+    assert API_SERVICES.parse(balanced)[0].balancer_ips == (IPv4Address("192.168.77.240"),)
     slices = '{"items": [{"addressType": "IPv4", "metadata": {}, "ports": [{"port": 1}], "endpoints": [{}]}]}'
     with pytest.raises(FactError, match="has no address"):
         API_ENDPOINTS.parse(slices)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from kubernetes.client import ApiClient
 
-from hoplab import live, outside
+from hoplab import live, outside, probe
 from hoplab.batch import Output
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError, HostError
 from hoplab.facts.conntrack import CONNTRACK
 from hoplab.facts.iptables import IPTABLES
+from hoplab.host import netns
+from hoplab.hosts import Hosts
 from hoplab.live import Answer, Asked
 from hoplab.paths import PROJECT
 from hoplab.snapshot import load
@@ -91,6 +95,99 @@ def test_an_address_that_is_not_here_is_named() -> None:
         outside.serving(LOOPBACK, "", port=served.port),
     ):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_a_route_from_outside_is_there_for_as_long_as_it_is_needed() -> None:
+    name, address = f"hoplab-unit-{os.getpid()}", IPv4Address("203.0.113.80")
+
+    def way() -> str:
+        found = subprocess.run(
+            ["ip", "-n", name, "route", "show", f"{address}/32"], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+
+    netns.create(name)
+    try:
+        for words in ("link add d0 type veth peer name d1", "address add 192.0.2.1/24 dev d0", "link set d0 up"):
+            subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        with outside.serving(LOOPBACK, name) as served:
+            with served.routed(address, IPv4Address("192.0.2.7")):
+                assert way().startswith("203.0.113.80 via 192.0.2.7 dev d0")
+            assert way() == ""
+    finally:
+        netns.delete(name)
+
+
+class Kubernetes:
+    """A deployment whose pods come and go at once, or never."""
+
+    def __init__(self, *, obeys: bool = True, refuses: bool = False) -> None:
+        self.obeys, self.refuses = obeys, refuses
+        self.replicas = 1
+        self.objects: list[str] = []
+
+    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        if self.refuses and method in {"PUT", "POST"}:
+            return 403, {"message": "not you"}
+        if "endpointslices" in path:
+            ports, metadata = [{"port": 8080}], {"labels": {"kubernetes.io/service-name": "single"}}
+            found = [{"addresses": [f"10.244.0.{n}"], "conditions": {"ready": True}} for n in range(self.replicas)]
+            slice_ = {"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": found}
+            return 200, {"items": [slice_]}
+        if method == "PUT" and body and self.obeys:
+            self.replicas = body["spec"]["replicas"]
+        if method == "POST" and body:
+            self.objects.append(body["metadata"]["name"])
+            return 201, {}
+        if method == "DELETE":
+            self.objects.remove(path.rpartition("/")[2])
+        return 200, {"spec": {}}
+
+
+def lab(kubernetes: Kubernetes) -> live.Live:
+    return live.Live(RECORDED, cast("Hosts", None), cast("outside.Outside", None), kubernetes, lambda: RECORDED)
+
+
+def test_a_deployment_is_scaled_and_scaled_back() -> None:
+    kubernetes = Kubernetes()
+    with pytest.raises(ZeroDivisionError), lab(kubernetes).scaled("single", 3) as endpoints:
+        assert endpoints == {"10.244.0.0:8080", "10.244.0.1:8080", "10.244.0.2:8080"}
+        _ = 1 / 0
+    assert kubernetes.replicas == 1
+
+
+def test_scaling_that_is_refused_or_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ClusterError, match="deployment single can't be scaled: not you"),
+        lab(Kubernetes(refuses=True)).scaled("single", 2),
+    ):
+        pass
+    monkeypatch.setattr(probe, "DEADLINE", 0.0)
+    with (
+        pytest.raises(ClusterError, match="1 of 2 pods of single are ready after 0 s"),
+        lab(Kubernetes(obeys=False)).scaled("single", 2),
+    ):
+        pass
+
+
+def test_an_object_is_made_for_a_while() -> None:
+    kubernetes, body = Kubernetes(), {"kind": "NetworkPolicy", "metadata": {"name": "deny-all"}}
+    with pytest.raises(ZeroDivisionError), lab(kubernetes).made("/policies", body):
+        assert kubernetes.objects == ["deny-all"]
+        _ = 1 / 0
+    assert kubernetes.objects == []
+    with (
+        pytest.raises(ClusterError, match="NetworkPolicy can't be made: not you"),
+        lab(Kubernetes(refuses=True)).made("/policies", body),
+    ):
+        pass
+
+
+def test_looking_again_gives_the_lab_as_it_is_now() -> None:
+    first = lab(Kubernetes())
+    later = replace(RECORDED, versions={"kubernetes": "later"})
+    assert replace(first, look=lambda: later).again().snapshot is later
 
 
 class Client:

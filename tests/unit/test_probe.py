@@ -20,6 +20,7 @@ class FakeApi:
         self.ready_after = ready_after
         self.refuse = refuse
         self.deleted = 0
+        self.addresses: list[dict[str, Any]] = []  # what was written into the status of `balanced`, in order
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         if method == "POST" and body:
@@ -37,8 +38,19 @@ class FakeApi:
         if path.endswith(f"/namespaces/{probe.NAMESPACE}"):
             return (200, self.namespace) if self.namespace else (404, {})
         name = path.rpartition("/")[2]
-        if method == "GET" and name in ("echo", "single", "single-local", "nobody") and name not in self.made:
+        if (
+            method == "GET"
+            and name in ("echo", "single", "single-local", "balanced", "nobody")
+            and name not in self.made
+        ):
             return 404, {}
+        if path.endswith("/services/balanced/status") and body:
+            if self.refuse == "Address":
+                return 422, {"message": "not this one"}
+            self.addresses.append(body["status"]["loadBalancer"])
+            return 200, body
+        if path.endswith("/services/balanced") and "balanced" in self.made:
+            return 200, {"status": {"loadBalancer": self.addresses[-1] if self.addresses else {}}}
         if path.endswith("/daemonsets/echo"):
             self.looks += 1
             ready = 2 if self.looks > self.ready_after else 1
@@ -81,6 +93,16 @@ def test_another_versions_workload_is_made_anew() -> None:
     assert api.deleted == 2 and api.namespace["metadata"]["labels"][probe.DIGEST] == probe.digest()
 
 
+def test_a_workload_that_is_being_deleted_is_made_anew() -> None:
+    """`verify --cleanup` and the next `verify` right after it: Kubernetes makes nothing in a namespace that goes."""
+    api, clock = FakeApi(), Clock()
+    probe.ensure(api, clock=clock, pause=clock.pause)
+    assert api.namespace
+    api.namespace["metadata"]["deletionTimestamp"] = "2026-11-23T03:28:33Z"
+    assert probe.ensure(api, clock=clock, pause=clock.pause) is True
+    assert api.namespace and "deletionTimestamp" not in api.namespace["metadata"]
+
+
 def test_pods_that_never_get_ready_are_named_with_the_reason() -> None:
     api, clock = FakeApi(ready_after=10**6), Clock()
     with pytest.raises(
@@ -95,6 +117,18 @@ def test_a_refusal_is_shown() -> None:
     clock = Clock()
     with pytest.raises(ClusterError, match="DaemonSet echo can't be made: not you"):
         probe.ensure(FakeApi(refuse="DaemonSet"), clock=clock, pause=clock.pause)
+
+
+def test_the_load_balancers_address_is_written_once() -> None:
+    api, clock = FakeApi(), Clock()
+    probe.ensure(api, clock=clock, pause=clock.pause)
+    probe.ensure(api, clock=clock, pause=clock.pause)
+    assert api.addresses == [{"ingress": [{"ip": probe.BALANCED_IP, "ipMode": "VIP"}]}]
+
+
+def test_a_refused_address_is_shown() -> None:
+    with pytest.raises(ClusterError, match=r"can't be given 203\.0\.113\.80: not this one"):
+        probe.ensure(FakeApi(refuse="Address"))
 
 
 def test_the_manifests_fit_together() -> None:

@@ -1,34 +1,18 @@
-"""One lab from nothing to nothing, on real machines: bring-up through every interruption, faults, destroy."""
+"""From nothing to a lab in use, through every interruption."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from hoplab.paths import LabPaths, cache_dir
-from tests.system.conftest import LabCommand, processes_of, virsh
+from hoplab.paths import LabPaths
+from tests.system.conftest import LabCommand, assert_nothing_left, domains, recorded
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
-
-
-def recorded(paths: LabPaths, kind: str) -> int:
-    """How many resources of a kind the engine's state holds as made."""
-    try:
-        resources = json.loads(paths.engine_state.read_text())["resources"]
-    except (FileNotFoundError, ValueError):
-        return 0
-    return sum(kind in resource["type"].lower() and not resource.get("pending") for resource in resources)
-
-
-def domains(paths: LabPaths) -> list[str]:
-    return sorted(virsh(paths, "list", "--all", "--name").split())
 
 
 def test_a_wrong_spec_makes_nothing(lab: LabCommand, paths: LabPaths) -> None:
@@ -146,88 +130,3 @@ def test_two_ups_at_once(lab: LabCommand, paths: LabPaths) -> None:
         holder.stdin.close()
     assert "lab up --lab test" in ran.out
     assert f"pid {holder.pid}" in ran.out
-
-
-def test_a_machine_switched_off_comes_back(lab: LabCommand, paths: LabPaths) -> None:
-    victim = next(name for name in domains(paths) if name.endswith("worker2"))
-    virsh(paths, "destroy", victim)
-    seen = lab("status", "--json", expect=1).json()
-    assert {row["name"]: row["machine"] for row in seen["nodes"]}["worker2"] == "shut off"
-    lab("start")
-    assert lab("status", "--json").json()["healthy"] is True
-
-
-def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
-    """Every process of the lab, its namespace and its sockets are gone, as after a power cut; `start` is enough."""
-    for pid in processes_of(paths):
-        os.kill(pid, signal.SIGKILL)
-    subprocess.run(["ip", "netns", "delete", paths.netns], check=True)
-    shutil.rmtree(paths.run)
-    lab("status", expect=1)
-    lab("start")
-    assert lab("status", "--json").json()["healthy"] is True
-    report = lab("verify", "--json").json()
-    assert report["failed"] == 0
-
-
-def test_stop_and_start(lab: LabCommand, paths: LabPaths) -> None:
-    lab("stop")
-    assert processes_of(paths) == []
-    assert not paths.run.exists()
-    assert lab("status", "--json", expect=1).json()["libvirt"] == "stopped"
-
-
-def test_a_corrupt_state_file_is_refused(lab: LabCommand, paths: LabPaths) -> None:
-    good = paths.engine_state.read_text()
-    paths.engine_state.write_text(good[: len(good) // 2])
-    ran = lab("up", expect=1)
-    assert str(paths.engine_state) in ran.out and ".previous" in ran.out
-    previous = paths.engine_state.with_name(paths.engine_state.name + ".previous")
-    assert json.loads(previous.read_text())["resources"], "the previous version is kept beside it"
-
-
-def test_destroy_cleans_the_corrupted_lab(lab: LabCommand, paths: LabPaths) -> None:
-    ran = lab("destroy")
-    assert "removed" in ran.out
-    assert_nothing_left(paths)
-    assert "nothing to remove" in lab("destroy").out
-
-
-def test_destroy_cleans_a_half_made_lab(lab: LabCommand, paths: LabPaths) -> None:
-    lab.killed_when(lambda: recorded(paths, "domain:domain") >= 1, "up")
-    lab("destroy")
-    assert_nothing_left(paths)
-
-
-def assert_nothing_left(paths: LabPaths) -> None:
-    assert not paths.root.exists()
-    assert not paths.run.exists()
-    assert not paths.inventory.exists() and not paths.ssh_config.exists()
-    spaces = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
-    assert paths.netns not in spaces
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = status.read_bytes()
-        except OSError:
-            continue  # that process has just ended
-        assert paths.id.encode() not in command, f"process {status.parent.name} is left: {command!r}"
-
-
-def test_killed_in_the_image_build(lab: LabCommand) -> None:
-    """In a cache that has every stage but the last; what the killed build left is gone after the next one."""
-    real = cache_dir() / "image"
-    other = cache_dir().parent / "hoplab-system-test"  # on the same file system, for hard links
-    own = other / "hoplab" / "image"
-    own.mkdir(parents=True)
-    try:
-        subprocess.run(["cp", "-al", real / "stages", own], check=True)
-        for stage in (own / "stages").glob("node-*"):
-            shutil.rmtree(stage)
-        env = {"XDG_CACHE_HOME": str(other)}
-        lab.killed_when(lambda: any((own / "work").glob("*-node/root/etc/hoplab")), "image", "build", env=env)
-        assert not list((own / "stages").glob("node-*")), "an image appears when it is complete, not before"
-        lab("image", "build", env=env)
-        assert len(list((own / "stages").glob("node-*"))) == 1
-        assert list((own / "work").iterdir()) == []
-    finally:
-        shutil.rmtree(other, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""What one look at a lab saves: the read-only lessons on a snapshot, beside the same lessons asking one by one.
+
+Both run the same functions on the same running lab, in turns. On one side every node is read in one round trip before
+the first lesson. On the other every lesson asks for each fact when it needs it, with one command over SSH (and one
+request to the API), as a test written with plain testinfra would; what it has asked for once it
+remembers until its end. The SSH connections are shared and open on both sides.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import click
+
+from benchmarks.labs import Report, load, main, results_folder
+from hoplab import live
+from hoplab.batch import Output
+from hoplab.facts import Fact, Facts, T
+from hoplab.hosts import Hosts
+from hoplab.live import Live
+from hoplab.paths import LabPaths
+from hoplab.snapshot import Snapshot
+from tests.lesson_functions import failures, read_only
+
+TIMES = 5.0  # faster, at least
+LOOK_S = 60.0  # for the snapshot and all read-only lessons, at most
+
+
+@dataclass
+class Asker:
+    """Asks for one thing at a time, and counts."""
+
+    hosts: Hosts
+    api: Callable[[str], Output]
+    asked: int = 0
+
+    def __call__(self, node: str, netns: str, fact: Fact[Any]) -> Output:
+        self.asked += 1
+        if not node:
+            return self.api(fact.command)
+        enter = f"nsenter --net=/run/netns/{netns} " if netns else ""
+        command = f"{enter}sh -c {shlex.quote(fact.command)}" if netns else fact.command
+        return self.hosts.batch(node, {"it": command})["it"]
+
+
+@dataclass(frozen=True)
+class Asking(Facts):
+    """The facts of one place, each asked for when it is read."""
+
+    ask: Callable[[Fact[Any]], Output] = field(default=lambda _fact: Output(1, ""))
+
+    def __getitem__(self, fact: Fact[T]) -> T:
+        if fact.name not in self.outputs:
+            outputs = self.outputs
+            assert isinstance(outputs, dict)
+            outputs[fact.name] = self.ask(fact)
+        return super().__getitem__(fact)
+
+
+def asking(lab: Snapshot, asker: Asker) -> Snapshot:
+    """The lab with nothing known but where its namespaces are."""
+
+    def place(name: str, node: str, netns: str = "") -> Asking:
+        return Asking(name, {}, ask=lambda fact: asker(node, netns, fact))
+
+    return replace(
+        lab,
+        node_facts={node: place(node, node) for node in lab.node_facts},
+        netns_facts={
+            node: {netns: place(f"{node} {netns}", node, netns) for netns in found}
+            for node, found in lab.netns_facts.items()
+        },
+        api=place("api", ""),
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """One pass of all read-only lessons."""
+
+    seconds: float
+    commands: int
+    failed: Mapping[str, str]
+
+
+def at_once(lab: Live) -> Look:
+    began = time.monotonic()
+    seen = lab.look()
+    failed = failures(read_only(), seen)
+    return Look(time.monotonic() - began, len(seen.node_facts), failed)
+
+
+def one_by_one(lab: Live) -> Look:
+    def get(path: str) -> Output:
+        status, body = lab.api("GET", path)
+        return Output(0 if status == 200 else status, json.dumps(body))
+
+    asker, began = Asker(lab.hosts, get), time.monotonic()
+    failed: dict[str, str] = {}
+    for name in read_only():
+        failed |= failures([name], asking(lab.snapshot, asker))
+    return Look(time.monotonic() - began, asker.asked, failed)
+
+
+@click.command(help=__doc__)
+@click.option("--lab", "name", default="dev", show_default=True, help="A running lab.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+def look(name: str, rounds: int) -> int:
+    report = Report("look", results_folder("look"))
+    sides: dict[str, list[Look]] = {"at once": [], "one by one": []}
+    with live.opened(LabPaths(name)) as lab:
+        for number in range(rounds):
+            order = [("at once", at_once), ("one by one", one_by_one)]
+            for side, run in order if number % 2 == 0 else reversed(order):
+                busy, seen = load(), run(lab)
+                sides[side].append(seen)
+                report.say(
+                    f"round-{number + 1}  {side:<10}  {seen.seconds:6.1f} s  {seen.commands} commands  (load {busy})"
+                    + "".join(f"\n  {lesson}: {why}" for lesson, why in seen.failed.items())
+                )
+    medians = {side: statistics.median(each.seconds for each in seen) for side, seen in sides.items()}
+    times = medians["one by one"] / medians["at once"]
+    failed = any(each.failed for seen in sides.values() for each in seen)
+    report.say(f"{len(read_only())} lessons: {times:.1f} times faster at once (wanted: {TIMES:.0f})")
+    report.figures = {
+        "lessons": len(read_only()),
+        "seconds": {side: [round(each.seconds, 1) for each in seen] for side, seen in sides.items()},
+        "commands": {side: seen[0].commands for side, seen in sides.items()},
+        "times": round(times, 1),
+        "failed": failed,
+    }
+    report.end()
+    return 1 if failed or times < TIMES or medians["at once"] > LOOK_S else 0
+
+
+if __name__ == "__main__":
+    main(look)

@@ -1,0 +1,294 @@
+"""What rules of nftables say: their expressions, typed as far as kube-proxy's rules need it; pure.
+
+``str()`` of each is how nft prints it. One that is not known here is kept as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``accept``, ``drop``, ``return``, ``goto services``, ..."""
+
+    kind: str
+    chain: str = ""  # of jump and goto
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.chain}".rstrip()
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of a set, or of a map with what it leads to."""
+
+    key: tuple[str, ...]  # ("10.96.0.10", "udp", "53")
+    value: Verdict | tuple[str, ...] | None = None  # of a map: a verdict, or data such as ("10.244.0.2", "53")
+    comment: str = ""
+
+    def __str__(self) -> str:
+        comment = f' comment "{self.comment}"' if self.comment else ""
+        value = "" if self.value is None else f" : {_joined(self.value)}"
+        return f"{_joined(self.key)}{comment}{value}"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A key that is looked up in a map: ``ip daddr . meta l4proto . th dport``, ``numgen random mod 2``."""
+
+    key: tuple[str, ...]
+    map: str = ""  # "service-ips"; "" when the rule itself holds the elements
+    elements: tuple[Element, ...] = ()
+
+    def words(self, verb: str) -> str:
+        found = f"@{self.map}" if self.map else f"{{ {', '.join(str(element) for element in self.elements)} }}"
+        return f"{_joined(self.key)} {verb} {found}"
+
+
+@dataclass(frozen=True)
+class Vmap(Lookup):
+    """What becomes of a packet is looked up: ``ip daddr . meta l4proto . th dport vmap @service-ips``."""
+
+    def __str__(self) -> str:
+        return self.words("vmap")
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a packet has to be like: ``ip saddr != 10.244.0.0/16``, ``ip daddr @cluster-ips``."""
+
+    key: tuple[str, ...]
+    op: str  # "==", "!=", "<", ...; "in" when some of the bits will do
+    values: tuple[str, ...]  # any of them will do; a named set is "@cluster-ips"
+
+    def __str__(self) -> str:
+        op = {"==": "== " if "&" in self.key[0] else "", "in": ""}.get(self.op, f"{self.op} ")
+        if self.op == "in":
+            values = ",".join(self.values)
+        else:
+            values = self.values[0] if len(self.values) == 1 else f"{{ {', '.join(self.values)} }}"
+        return f"{_joined(self.key)} {op}{values}"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The packet's mark is changed: ``meta mark set meta mark | 0x4000``."""
+
+    value: int
+    op: str = ""  # "|", "&" or "^" with the mark it has; "" when it is set whatever it was
+
+    def __str__(self) -> str:
+        return f"meta mark set {f'meta mark {self.op} ' if self.op else ''}{self.value:#x}"
+
+
+@dataclass(frozen=True)
+class Nat:
+    """``dnat to 10.244.1.3:8080``, ``dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 53, ...``, ``masquerade``"""
+
+    kind: str  # "dnat", "snat", "redirect", "masquerade"
+    address: str = ""
+    port: str = ""
+    chosen: Lookup | None = None  # address and port are looked up
+    flags: tuple[str, ...] = ()
+
+    @property
+    def targets(self) -> tuple[tuple[str, ...], ...]:
+        """Every address, with its port when it has one, that a packet may be sent to: ``(("10.244.1.3", "8080"),)``"""
+        if self.chosen:
+            return tuple(element.value for element in self.chosen.elements if isinstance(element.value, tuple))
+        return (tuple(word for word in (self.address, self.port) if word),) if self.address or self.port else ()
+
+    def __str__(self) -> str:
+        to = f"{self.address}{f':{self.port}' if self.port else ''}"
+        words = f"ip to {self.chosen.words('map')}" if self.chosen else f"to {to}" if to else ""
+        return " ".join(word for word in (self.kind, words, ",".join(self.flags)) if word)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The sender is told: ``reject with icmp port-unreachable``, which is the default and not printed."""
+
+    how: str = ""  # "icmp port-unreachable", "tcp reset"
+
+    def __str__(self) -> str:
+        return "reject" if self.how in ("", "icmp port-unreachable") else f"reject with {self.how}"
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Counts; what it counted is nothing a comparison of two rules looks at."""
+
+    name: str = ""  # of a counter that rules share
+    packets: int = field(default=0, compare=False)
+    bytes: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return f'counter name "{self.name}"' if self.name else f"counter packets {self.packets} bytes {self.bytes}"
+
+
+@dataclass(frozen=True)
+class Other:
+    """An expression that hoplab does not know, as JSON."""
+
+    raw: str
+
+    def __str__(self) -> str:
+        return self.raw
+
+
+Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Other
+
+
+def elements(raw: Any) -> tuple[Element, ...]:
+    """``["10.96.0.1", ...]`` of a set, ``[[key, value], ...]`` of a map."""
+    return tuple(_element(each) for each in raw) if isinstance(raw, list) else ()
+
+
+def _element(raw: Any) -> Element:
+    match raw:
+        case [key, value]:
+            return replace(_element(key), value=_verdict(value) or _parts(value))
+        case {"elem": {"val": key, **rest}}:
+            return Element(_parts(key), comment=text(rest.get("comment", "")))
+        case _:
+            return Element(_parts(raw))
+
+
+def expression(raw: dict[str, Any]) -> Expression:
+    match raw:
+        case {"match": {"op": str(op), "left": left, "right": right}}:
+            key = _parts(left)
+            return Match(key, op, _values(right, hexadecimal="mark" in key[0]))
+        case {"vmap": {"key": key, "data": data}}:
+            return Vmap(*_lookup(key, data))
+        case {"reject": {"type": str(kind), **rest}}:
+            return Reject(f"{kind} {text(rest.get('expr', ''))}".rstrip())
+        case {"reject": None}:
+            return Reject()
+        case {"counter": {"packets": int(packets), "bytes": int(size)}}:
+            return Counter("", packets, size)
+        case {"counter": str(name)}:
+            return Counter(name)
+        case _:
+            return _verdict(raw) or _mark(raw) or _nat(raw) or Other(json.dumps(raw))
+
+
+def _verdict(raw: Any) -> Verdict | None:
+    match raw:
+        case {"jump": {"target": str(chain)}}:
+            return Verdict("jump", chain)
+        case {"goto": {"target": str(chain)}}:
+            return Verdict("goto", chain)
+        case {"accept": None} | {"drop": None} | {"return": None} | {"continue": None}:
+            return Verdict(next(iter(raw)))
+        case _:
+            return None
+
+
+def _lookup(key: Any, data: Any) -> tuple[tuple[str, ...], str, tuple[Element, ...]]:
+    """What a Lookup is made of."""
+    match data:
+        case str(name):
+            return _parts(key), name.removeprefix("@"), ()
+        case {"set": held}:
+            return _parts(key), "", elements(held)
+        case _:
+            return _parts(key), text(data), ()
+
+
+def _mark(raw: Any) -> Mark | None:
+    match raw:
+        case {"mangle": {"key": {"meta": {"key": "mark"}}, "value": int(value)}}:
+            return Mark(value)
+        case {"mangle": {"key": {"meta": {"key": "mark"}}, "value": dict(changed)}}:
+            for op, operands in changed.items():
+                match operands:
+                    case [{"meta": {"key": "mark"}}, int(value)] if op in _BITWISE:
+                        return Mark(value, op)
+    return None
+
+
+def _nat(raw: dict[str, Any]) -> Nat | None:
+    kind, given = next(iter(raw.items()), ("", None))
+    if kind not in ("dnat", "snat", "redirect", "masquerade"):
+        return None
+    match given:
+        case None:
+            return Nat(kind)
+        case {"addr": {"map": {"key": key, "data": data}}, **rest}:
+            return Nat(kind, chosen=Lookup(*_lookup(key, data)), flags=_values(rest.get("flags", [])))
+        case dict():
+            to = [text(given.get(part, "")) for part in ("addr", "port")]
+            return Nat(kind, to[0], to[1], flags=_values(given.get("flags", [])))
+        case _:
+            return None
+
+
+def _values(raw: Any, *, hexadecimal: bool = False) -> tuple[str, ...]:
+    match raw:
+        case {"set": list(values)} | list(values):
+            return tuple(text(value, hexadecimal=hexadecimal) for value in values)
+        case _:
+            return (text(raw, hexadecimal=hexadecimal),)
+
+
+def _parts(raw: Any) -> tuple[str, ...]:
+    """The parts of ``ip daddr . meta l4proto . th dport``, or the one there is."""
+    match raw:
+        case {"concat": [_, *_] as parts}:
+            return tuple(text(part) for part in parts)
+        case _:
+            return (text(raw),)
+
+
+def _joined(parts: Verdict | tuple[str, ...]) -> str:
+    return " . ".join(parts) if isinstance(parts, tuple) else str(parts)
+
+
+_BITWISE = ("|", "&", "^")
+_PLAIN = frozenset({"iif", "oif", "iifname", "oifname"})  # nft prints no `meta` before these
+
+
+def text(raw: Any, *, hexadecimal: bool = False) -> str:
+    """A value or the name of what is looked at, as nft prints it; one that is not known as JSON."""
+    match raw:
+        case str():
+            return raw
+        case bool():
+            return "exists" if raw else "missing"
+        case int():
+            return hex(raw) if hexadecimal else str(raw)
+        case dict() if len(raw) == 1:
+            return _composed(raw) or json.dumps(raw)
+        case _:
+            return json.dumps(raw)
+
+
+def _composed(raw: dict[str, Any]) -> str:
+    match raw:
+        case {"payload": {"protocol": str(protocol), "field": str(name)}}:
+            return f"{protocol} {name}"
+        case {"meta": {"key": str(key)}}:
+            return key if key in _PLAIN else f"meta {key}"
+        case {"ct": {"key": str(key), **direction}} if not direction:
+            return f"ct {key}"
+        case {"fib": {"result": str(result), "flags": list(flags)}}:
+            return f"fib {_joined(tuple(text(flag) for flag in flags))} {result}"
+        case {"prefix": {"addr": str(address), "len": int(length)}}:
+            return f"{address}/{length}"
+        case {"range": [low, high]}:
+            return f"{text(low)}-{text(high)}"
+        case {"numgen": {"mode": str(mode), "mod": int(modulus), "offset": 0}}:
+            return f"numgen {mode} mod {modulus}"
+        case {"concat": [*parts]}:
+            return _joined(tuple(text(part) for part in parts))
+    [(op, operands)] = raw.items()
+    match operands:
+        case [left, right] if op in _BITWISE:
+            mask = text(right, hexadecimal=True)
+            return f"{text(left)} {op} {f'({mask})' if ' ' in mask else mask}"
+        case _:
+            return ""

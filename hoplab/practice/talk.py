@@ -1,0 +1,49 @@
+"""A server that answers with the address it was asked from, and its client. Runs on nodes: `python3 -c` this file.
+
+serve NAME PORT LOG        in the background, listening already when the command ends
+ask ADDRESS PORT SECONDS   prints `practice-right was asked by 172.31.3.1`, or says why there was no answer
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+
+def serve(name: str, port: str, log: str) -> None:
+    listening = socket.create_server(("", int(port)), backlog=16)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # whoever waits for the end of the output must not wait for the server
+        os.dup2(nowhere, stream)
+    with open(log, "a", buffering=1) as lines:
+        while True:
+            connection, (client, _) = listening.accept()
+            with connection:
+                try:
+                    connection.settimeout(5)
+                    connection.recv(4096)
+                    answer = f"{name} was asked by {client}\n"
+                    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + answer.encode())
+                    lines.write(answer)
+                except OSError:
+                    pass  # that client has gone; the next one may stay
+
+
+def ask(address: str, port: str, seconds: str) -> None:
+    try:
+        with socket.create_connection((address, int(port)), float(seconds)) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    except TimeoutError:
+        sys.exit(f"no answer within {seconds} s")
+    except OSError as error:
+        sys.exit((error.strerror or str(error)).lower())
+    print(answer.decode(errors="replace").rpartition("\r\n")[2].strip())
+
+
+if __name__ == "__main__":
+    {"serve": serve, "ask": ask}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,197 @@
+"""What a verification run found, and the ways it is shown: sentences on the screen, JSON, JUnit XML, one HTML page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TextIO
+from xml.etree import ElementTree
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+from rich import markup
+from rich.console import Console
+
+from hoplab import __version__
+
+Outcome = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one claim."""
+
+    chapter: str  # "3 Routes"
+    lesson: str  # "test_03_routes"
+    name: str  # "test_own_range_goes_to_the_bridge"
+    claim: str  # the sentence
+    outcome: Outcome
+    saw: str  # when it holds
+    why: str  # when it does not, or can't apply
+    evidence: tuple[str, ...]
+    seconds: float
+
+
+def number(results: Iterable[Result], outcome: Outcome) -> int:
+    return sum(result.outcome == outcome for result in results)
+
+
+@dataclass
+class Report:
+    """A verification run."""
+
+    lab: str
+    setting: Mapping[str, str]  # "cni": "flannel vxlan"
+    versions: Mapping[str, str]
+    recording: str = ""  # the file that was looked at in place of a running lab
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    results: list[Result] = field(default_factory=list)
+    seconds: float = 0.0
+    looked_seconds: float = 0.0  # of which: connecting, probe pods, snapshot
+
+    def number(self, outcome: Outcome) -> int:
+        return number(self.results, outcome)
+
+    @property
+    def counts(self) -> str:
+        return f"{self.number('passed')} claims hold, {self.number('failed')} fail, {self.number('skipped')} skipped"
+
+    @property
+    def chapters(self) -> dict[str, list[Result]]:
+        """The results by chapter, in the order they came."""
+        found: dict[str, list[Result]] = {}
+        for result in self.results:
+            found.setdefault(result.chapter, []).append(result)
+        return found
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What was looked at, for the head of a report."""
+        source = {"recording": self.recording} if self.recording else {}
+        return {"lab": self.lab, **source, **self.setting, "hoplab": __version__, **self.versions}
+
+    def document(self) -> dict[str, Any]:
+        """The shape of ``lab verify --json``."""
+        return {
+            "lab": self.lab,
+            "recording": self.recording,
+            "setting": dict(self.setting),
+            "hoplab": __version__,
+            "versions": dict(self.versions),
+            "began": self.began.isoformat(timespec="seconds"),
+            "claims": [asdict(result) for result in self.results],
+            "passed": self.number("passed"),
+            "failed": self.number("failed"),
+            "skipped": self.number("skipped"),
+            "seconds": round(self.seconds, 2),
+            "looked_seconds": round(self.looked_seconds, 2),
+        }
+
+
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 has no way to write
+
+
+def junit_text(report: Report) -> str:
+    """JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
+    root = _suite("testsuites", f"hoplab verify: lab {report.lab}", report.results, report.seconds)
+    for chapter, results in report.chapters.items():
+        suite = _suite("testsuite", chapter, results, sum(result.seconds for result in results))
+        suite.set("timestamp", report.began.isoformat(timespec="seconds"))
+        properties = ElementTree.SubElement(suite, "properties")
+        for name, value in report.about.items():
+            ElementTree.SubElement(properties, "property", name=_xml(name), value=_xml(value))
+        suite.extend(_case(result) for result in results)
+        root.append(suite)
+    ElementTree.indent(root)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return text.decode() + "\n"
+
+
+def _suite(tag: str, name: str, results: list[Result], seconds: float) -> ElementTree.Element:
+    counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": number(results, "skipped")}
+    attributes = {"name": _xml(name), **{key: str(count) for key, count in counts.items()}}
+    return ElementTree.Element(tag, {**attributes, "errors": "0", "time": f"{seconds:.3f}"})
+
+
+def _case(result: Result) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase", classname=f"lessons.{result.lesson}", name=_xml(result.claim), time=f"{result.seconds:.3f}"
+    )
+    match result.outcome:
+        case "failed":
+            failure = ElementTree.SubElement(case, "failure", message=_xml(result.why), type="ClaimFailed")
+            failure.text = _xml("\n".join((result.why, *result.evidence)))
+        case "skipped":
+            ElementTree.SubElement(case, "skipped", message=_xml(result.why))
+        case "passed":
+            ElementTree.SubElement(case, "system-out").text = _xml("\n".join((result.saw, *result.evidence)))
+    return case
+
+
+def _xml(text: str) -> str:
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+TICKED = re.compile(r"`([^`]+)`")
+
+
+def html_text(report: Report) -> str:
+    """One page that needs nothing else: no network, no script."""
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["ticked"] = ticked
+    return page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report)
+
+
+def ticked(text: str) -> Markup:
+    """Text for HTML, with what is between `ticks` as code.
+
+    >>> ticked("see `ip <x>`")
+    Markup('see <code>ip &lt;x&gt;</code>')
+    """
+    return Markup(TICKED.sub(r"<code>\1</code>", str(escape(text))))
+
+
+class Say:
+    """Prints a run as it goes, one sentence a claim."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:
+        self._console = Console(file=stream, highlight=False, soft_wrap=True, quiet=quiet)
+        self._status = self._console.status("")
+        self._chapter = ""
+
+    def doing(self, text: str) -> None:
+        """What takes time right now, on a terminal; "" for nothing."""
+        self._status.update(text)
+        if text and self._console.is_terminal:
+            self._status.start()
+        else:
+            self._status.stop()
+
+    def result(self, result: Result) -> None:
+        if result.chapter != self._chapter:
+            self._chapter = result.chapter
+            self._console.print(f"[bold]{markup.escape(result.chapter)}[/bold]")
+        claim = markup.escape(result.claim)
+        match result.outcome:
+            case "passed":
+                self._console.print(f"  [green]✓[/green] {claim}\n      [dim]{markup.escape(result.saw)}[/dim]")
+            case "skipped":
+                self._console.print(
+                    f"  [yellow]-[/yellow] {claim}\n      [dim]skipped: {markup.escape(result.why)}[/dim]"
+                )
+            case "failed":
+                self._console.print(f"  [red]✗[/red] {claim}\n      [red]{markup.escape(result.why)}[/red]")
+                for line in result.evidence:
+                    self._console.print(f"        {markup.escape(line)}")
+
+    def summary(self, report: Report) -> None:
+        took = f"{report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)"
+        self._console.print(f"\n{report.counts} in {took}")
+
+    def note(self, text: str) -> None:
+        """A line after the summary: a file that was written, something that was removed."""
+        self._console.print(markup.escape(text))

@@ -1,0 +1,581 @@
+"""Faults: one place of a real lab broken by hand, the lessons that have to notice, and the way back.
+
+Each is a pair of shell commands, run on a node (or in the network namespace of one of its pods) with everything filled
+in that the lab alone knows. While they are tried, kube-proxy and flanneld stand still (SIGSTOP) on all nodes: they
+would repair within seconds what is broken here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from hoplab import probe
+from hoplab.cni.flannel import vtep_mac
+from hoplab.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.live import Live
+from hoplab.snapshot import Node, Pod
+
+PEACE = ("kube-proxy", "flanneld")
+SAVED = "/run/hoplab-fault"
+PATIENCE = 300.0  # seconds until Kubernetes has followed
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things get broken: the node that the pod `single` runs on, and its echo pod."""
+
+    live: Live
+    node: Node
+    pod: Pod
+    other: Node
+
+    @property
+    def words(self) -> Mapping[str, object]:
+        """What commands and sentences are filled in with."""
+        service = self.live.service("echo")
+        assert self.pod.host_end
+        return {
+            "node": self.node.name,
+            "address": self.node.address,
+            "network": self.live.snapshot.setting.network,
+            "prefix": self.live.snapshot.setting.network.prefixlen,
+            "gateway": self.live.snapshot.setting.gateway,
+            "dns": self.live.snapshot.setting.dns_ip,
+            "pods": self.live.snapshot.setting.pod_cidr,
+            "own": self.node.pod_cidr,
+            "last": self.node.pod_cidr.broadcast_address,
+            "bridge": self.node.pod_cidr[1],
+            "spare": self.node.pod_cidr[99],
+            "pod": self.pod,
+            "pod_address": self.pod.address,
+            "host_end": self.pod.host_end.name,
+            "remote": self.other.pod_cidr,
+            "half": next(self.other.pod_cidr.subnets()),
+            "vtep": self.other.pod_cidr[0],
+            "vtep_mac": vtep_mac(self.other),
+            "own_mac": vtep_mac(self.node),
+            "single": self.live.single.address,
+            "other": self.other.name,
+            "other_address": self.other.address,
+            "service": service,
+            "chain": service.chain,
+        }
+
+    def run(self, command: str, node: Node | None = None) -> None:
+        """A shell command on the node (or another one), as root; it has to end well."""
+        text, name = command.format(**self.words), (node or self.node).name
+        found = self.live.hosts.batch(name, {"it": f"( set -e; {text}\n)"})["it"]
+        assert found.code == 0, f"`{text}` on {name} ended with {found.code}: {found.out}{found.err}"
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While the body runs, what would repair the nodes' network stands still."""
+        try:
+            for node in self.live.snapshot.nodes:
+                self.run(f"kill -STOP $(pidof {' '.join(PEACE)})", node)
+            yield
+        finally:
+            for node in self.live.snapshot.nodes:
+                self.run(f"kill -CONT $(pidof {' '.join(PEACE)})", node)
+
+
+Broken = Callable[[Site], AbstractContextManager[None]]  # the site is broken while the context is open
+
+
+def on_node(broken: str, repaired: str) -> Broken:
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        try:
+            site.run(broken)
+            yield
+        finally:
+            site.run(repaired)
+
+    return hurt
+
+
+def in_pod(broken: str, repaired: str) -> Broken:
+    """Both commands run in the pod's network namespace, with the node's tools."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        enter = f"nsenter --net=/run/netns/{site.pod.netns} "
+        try:
+            site.run(enter + broken)
+            yield
+        finally:
+            site.run(enter + repaired)
+
+    return hurt
+
+
+def rules(table: str, edit: str) -> Broken:
+    """A whole table of iptables goes through a filter (``sed ...``), and is put back as it was."""
+    return on_node(
+        f"iptables-save -c -t {table} >{SAVED}; {edit} {SAVED} | iptables-restore -c",
+        f"iptables-restore -c <{SAVED}; rm {SAVED}",
+    )
+
+
+def posted(path: str, body: Mapping[str, Any], status: Mapping[str, Any]) -> Broken:
+    """An object that nobody made, with a status that nobody reported, on a node whose kubelet stands still."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        filled = _filled(body, site.words)
+        name = filled["metadata"]["name"]
+        site.run("kill -STOP $(pidof kubelet)")
+        try:
+            code, made = site.live.api("POST", path, filled)
+            assert code == 201, made
+            code, answer = site.live.api(
+                "PUT", f"{path}/{name}/status", {**made, "status": _filled(status, site.words)}
+            )
+            assert code == 200, answer
+            yield
+        finally:
+            site.live.api("DELETE", f"{path}/{name}?gracePeriodSeconds=0")
+            site.run("kill -CONT $(pidof kubelet)")
+
+    return hurt
+
+
+def _filled(value: Any, words: Mapping[str, object]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _filled(each, words) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, words) for each in value]
+    return value.format(**words) if isinstance(value, str) else value
+
+
+def wait(reached: Callable[[], bool]) -> None:
+    """Until it is so; a test fails where that takes beyond all reason."""
+    deadline = time.monotonic() + PATIENCE
+    while not reached():
+        assert time.monotonic() < deadline, f"it is not so after {PATIENCE:.0f} s"
+        time.sleep(0.5)
+
+
+def moved_service(namespace: str, name: str, address: str) -> Broken:
+    """A service has another ClusterIP. (Services can't be changed so: it is deleted and made anew, twice.)"""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        path = f"/api/v1/namespaces/{namespace}/services"
+        code, before = site.live.api("GET", f"{path}/{name}")
+        assert code == 200, before
+        again = {key: value for key, value in before.items() if key != "status"}
+        again["metadata"] = {key: before["metadata"].get(key, {}) for key in ("name", "labels", "annotations")}
+
+        def endpoints() -> set[IPv4Address]:
+            code, found = site.live.api("GET", API_ENDPOINTS.command)
+            assert code == 200, found
+            return {
+                each.address
+                for each in API_ENDPOINTS.parse(json.dumps(found))
+                if (each.namespace, each.service) == (namespace, name) and each.ready
+            }
+
+        behind = endpoints()
+
+        def replace(to: str) -> None:
+            site.live.api("DELETE", f"{path}/{name}")
+            spec = {**again["spec"], "clusterIP": to, "clusterIPs": [to]}
+            code, answer = site.live.api("POST", path, {**again, "spec": spec})
+            assert code == 201, answer
+            wait(lambda: endpoints() == behind)
+
+        replace(address)
+        try:
+            yield
+        finally:
+            replace(before["spec"]["clusterIP"])
+
+    return hurt
+
+
+@contextmanager
+def not_ready(site: Site) -> Iterator[None]:
+    """The API says that the node is not Ready, and its kubelet can't object."""
+    path = f"/api/v1/nodes/{site.node.name}"
+    site.run("kill -STOP $(pidof kubelet)")
+    try:
+        _, node = site.live.api("GET", path)
+        conditions = [each for each in node["status"]["conditions"] if each["type"] != "Ready"]
+        broken = {"type": "Ready", "status": "False", "reason": "Broken", "message": "broken by hand"}
+        status = {**node["status"], "conditions": [*conditions, broken]}
+        code, answer = site.live.api("PUT", f"{path}/status", {**node, "status": status})
+        assert code == 200, answer
+        yield
+    finally:
+        site.run("kill -CONT $(pidof kubelet)")
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    broken: Broken
+    caught_by: tuple[str, ...]  # exactly these read-only lessons fail, and ...
+    says: str  # the first of them (or of the next) says this
+    traffic: tuple[str, ...] = ()  # ... of those that send packets, these; others are not tried
+
+
+FAULTS = (
+    Fault(
+        "a node's address is in no network",
+        on_node(
+            f"ip route show default >{SAVED}; ip address add {{address}}/32 dev eth0; "
+            "ip address del {address}/{prefix} dev eth0; ip route replace {network} dev eth0 proto kernel scope link "
+            f"src {{address}}; ip route replace $(cat {SAVED})",
+            "ip address add {address}/{prefix} brd + dev eth0; ip address del {address}/32 dev eth0; "
+            f"ip route replace $(cat {SAVED}); rm {SAVED}",
+        ),
+        ("every_node_has_its_own_address",),
+        "{node} has no {address} in {network} on eth0",
+    ),
+    Fault(
+        "a pod has another address than Kubernetes knows",
+        in_pod(
+            "sh -c 'ip address del {pod_address}/24 dev eth0; ip address add {spare}/24 dev eth0; "
+            "ip route add default via {bridge}; ip route add {pods} via {bridge}'",
+            "sh -c 'ip address flush dev eth0 scope global; ip address add {pod_address}/24 brd + dev eth0; "
+            "ip route add default via {bridge}; ip route add {pods} via {bridge}'",
+        ),
+        ("every_pod_has_its_own_address",),
+        "has {pod_address}, the address of {pod}",
+    ),
+    Fault(
+        "a pod has a public address",
+        in_pod("ip address add 8.8.8.8/32 dev eth0", "ip address del 8.8.8.8/32 dev eth0"),
+        ("all_addresses_are_private",),
+        "eth0 of {pod} has the public address 8.8.8.8",
+    ),
+    Fault(
+        "a pod has no loopback address",
+        in_pod("ip address del 127.0.0.1/8 dev lo", "ip address add 127.0.0.1/8 dev lo"),
+        ("every_namespace_has_its_own_loopback",),
+        "{pod} has no 127.0.0.1",
+    ),
+    Fault(
+        "a veth that belongs to no pod",
+        on_node("ip link add stray type veth peer name stray2", "ip link del stray"),
+        ("a_node_has_the_interfaces_of_its_cni",),
+        "veths for",
+    ),
+    Fault(
+        "a veth is unplugged",
+        on_node("ip link set {host_end} down", "ip link set {host_end} up"),
+        ("a_pod_hangs_on_a_veth_pair",),
+        "one end of the pair of {pod} is down",
+    ),
+    Fault(
+        "a host end left the bridge",
+        on_node(
+            "ip link set {host_end} nomaster",
+            "ip link set {host_end} master cni0; bridge link set dev {host_end} hairpin on",
+        ),
+        ("the_host_end_is_a_port_of_the_bridge",),
+        "is a port of no bridge, not of cni0",
+        traffic=("pods_of_one_node_need_no_gateway",),
+    ),
+    Fault(
+        "a port of the bridge lets nothing out where it came in",
+        on_node("bridge link set dev {host_end} hairpin off", "bridge link set dev {host_end} hairpin on"),
+        ("the_host_end_is_a_port_of_the_bridge",),
+        "{host_end}, the end of {pod} on {node}, has no hairpin mode",
+    ),
+    Fault(
+        "the MTU of cni0 is wrong",
+        on_node("ip link set cni0 mtu 1400", "ip link set cni0 mtu 1450"),
+        ("encapsulation_leaves_room_in_the_mtu",),
+        "cni0 on {node} has the MTU 1400, not 1450",
+    ),
+    Fault(
+        "another CNI's file comes first",
+        on_node(
+            'echo \'{{"cniVersion": "1.0.0", "name": "x", "type": "ptp"}}\' >/etc/cni/net.d/00-x.conf',
+            "rm /etc/cni/net.d/00-x.conf",
+        ),
+        ("the_runtime_is_told_which_plugin_to_call",),
+        "00-x.conf, not 10-flannel.conflist",
+    ),
+    Fault(
+        "IPAM does not know of an address",
+        on_node(
+            f"mv /var/lib/cni/networks/cbr0/{{pod_address}} {SAVED}",
+            f"mv {SAVED} /var/lib/cni/networks/cbr0/{{pod_address}}",
+        ),
+        ("ipam_gave_each_pod_its_address",),
+        "has not given {pod_address} to the eth0 of {pod}",
+    ),
+    Fault(
+        "the route to the node's own pods is gone",
+        on_node("ip route del {own} dev cni0", "ip route add {own} dev cni0 proto kernel scope link src {bridge}"),
+        ("a_node_routes_its_own_range_to_its_pods", "the_longest_prefix_decides"),
+        "{node} has no route {own} dev cni0",
+    ),
+    Fault(
+        "the route to the other node's pods is gone",
+        on_node("ip route del {remote}", "ip route add {remote} via {vtep} dev flannel.1 onlink"),
+        ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "kinds_of_routes"),
+        "{node} has no route {remote} via {vtep} dev flannel.1 onlink",
+        traffic=("pod_to_pod_is_never_translated",),
+    ),
+    Fault(
+        "an FDB entry is gone",
+        on_node(
+            "bridge fdb del {vtep_mac} dev flannel.1 dst {other_address} self",
+            "bridge fdb add {vtep_mac} dev flannel.1 dst {other_address} self permanent",
+        ),
+        ("flannel_wrote_down_who_unwraps",),
+        "{node} has no FDB entry {vtep_mac} dev flannel.1 dst {other_address}",
+        traffic=("between_nodes_a_packet_travels_wrapped",),
+    ),
+    Fault(
+        "a neighbour entry is gone",
+        on_node(
+            "ip neigh del {vtep} dev flannel.1",
+            "ip neigh replace {vtep} lladdr {vtep_mac} dev flannel.1 nud permanent",
+        ),
+        ("flannel_wrote_down_who_unwraps",),
+        "{node} has no neighbour {vtep} dev flannel.1",
+    ),
+    Fault(
+        "flannel.1 has another MAC than announced",
+        on_node(  # the kernel forgets the neighbours of an interface whose MAC changes
+            "ip link set flannel.1 address 02:00:00:00:00:01",
+            "ip link set flannel.1 address {own_mac}; "
+            "ip neigh replace {vtep} lladdr {vtep_mac} dev flannel.1 nud permanent",
+        ),
+        ("flannel_announces_the_mac_it_has", "flannel_wrote_down_who_unwraps"),
+        "but flannel.1 has 02:00:00:00:00:01",
+    ),
+    Fault(
+        "a longer prefix leads astray",
+        on_node("ip route add {half} via {gateway} dev eth0", "ip route del {half} via {gateway} dev eth0"),
+        ("the_longest_prefix_decides",),
+        "by `{half} via {gateway} dev eth0`, not by",
+    ),
+    Fault(
+        "the default route is gone",
+        on_node(f"ip route show default >{SAVED}; ip route del default", f"ip route add $(cat {SAVED}); rm {SAVED}"),
+        ("a_nodes_gateway_is_the_labs", "kinds_of_routes", "the_longest_prefix_decides"),
+        "{node} has the default route None",
+    ),
+    Fault(
+        "another table is asked last",
+        on_node("ip rule add pref 40000 table main", "ip rule del pref 40000 table main"),
+        ("the_tables_are_asked_in_order",),
+        "{node} ends with default and main",
+    ),
+    Fault(
+        "forwarding is off",
+        on_node("sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1"),
+        ("nodes_forward",),
+        "net.ipv4.ip_forward is 0 on {node}",
+        traffic=("pod_to_pod_is_never_translated",),
+    ),
+    Fault(
+        "a pod's gateway is not the bridge",
+        in_pod("ip route replace default via {spare} dev eth0", "ip route replace default via {bridge} dev eth0"),
+        ("a_pods_gateway_is_its_nodes_bridge",),
+        "not one via {bridge} dev eth0",
+        traffic=("the_outside_sees_the_nodes_address",),
+    ),
+    Fault(
+        "the gateway's MAC is written down, not learned",
+        on_node(
+            "ip neigh replace {gateway} dev eth0 nud permanent "
+            "lladdr $(ip neigh show {gateway} dev eth0 | sed 's/.*lladdr //; s/ .*//')",
+            "ip neigh del {gateway} dev eth0",
+        ),
+        ("a_nodes_gateway_is_the_labs",),
+        "{node} has learned no MAC for {gateway}",
+    ),
+    Fault(
+        "a pod reaches its neighbours by the gateway",
+        in_pod(
+            "sh -c 'ip route add {bridge} dev eth0; ip route replace {own} via {bridge} dev eth0'",
+            "sh -c 'ip route replace {own} dev eth0 proto kernel scope link src {pod_address}; "
+            "ip route del {bridge} dev eth0'",
+        ),
+        ("the_same_subnet_goes_direct",),
+        "{pod} does not reach {own} directly",
+    ),
+    Fault(
+        "a pod's address is of another node's range",
+        posted(
+            "/api/v1/namespaces/default/pods",
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": "stray"},
+                "spec": {
+                    "nodeName": "{node}",
+                    "automountServiceAccountToken": False,
+                    "containers": [{"name": "echo", "image": probe.IMAGE, "imagePullPolicy": "Never"}],
+                },
+            },
+            {
+                "phase": "Running",
+                "hostIP": "{address}",
+                "hostIPs": [{"ip": "{address}"}],
+                "podIP": "10.244.200.9",
+                "podIPs": [{"ip": "10.244.200.9"}],
+            },
+        ),
+        (
+            "pods_are_in_their_nodes_range",
+            "every_pod_has_its_own_address",
+            "a_node_has_the_interfaces_of_its_cni",
+        ),
+        "default/stray",
+    ),
+    Fault(
+        "the range's last address is not for broadcast",
+        on_node(
+            "ip route del table local broadcast {last} dev cni0",
+            "ip route add table local broadcast {last} dev cni0 proto kernel scope link src {bridge}",
+        ),
+        ("a_nodes_range_has_its_ends",),
+        "is no broadcast address",
+    ),
+    Fault(
+        "kube-dns has another ClusterIP",
+        moved_service("kube-system", "kube-dns", "10.96.0.11"),
+        (
+            "services_have_a_range_of_their_own",
+            "only_rules_know_a_cluster_ip",
+            "marked_packets_are_masked",
+            "a_service_leads_to_its_endpoints",
+        ),
+        "kube-system/kube-dns has 10.96.0.11, not 10.96.0.10",
+    ),
+    Fault(
+        "an interface has a ClusterIP",
+        on_node("ip address add {dns}/32 dev lo", "ip address del {dns}/32 dev lo"),
+        ("no_interface_owns_a_cluster_ip",),
+        "lo of {node} has {dns}, a ClusterIP",
+    ),
+    Fault(
+        "the MASQUERADE rule is gone",
+        rules("nat", "grep -vE -- '-A FLANNEL-POSTRTG -s .* ! -d 224.*MASQUERADE'"),
+        ("what_leaves_the_pod_range_is_masqueraded",),
+        "to {gateway} ends in ACCEPT, not MASQUERADE",
+        traffic=("the_outside_sees_the_nodes_address",),
+    ),
+    Fault(
+        "pod to pod is masqueraded",
+        on_node(
+            "iptables -t nat -I POSTROUTING -s {pods} -d {pods} -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -s {pods} -d {pods} -j MASQUERADE",
+        ),
+        ("what_leaves_the_pod_range_is_masqueraded",),
+        "is translated",
+        traffic=("pod_to_pod_is_never_translated", "a_cluster_ip_is_a_pod_chosen_per_connection"),
+    ),
+    Fault(
+        "DNS is dropped",
+        on_node("iptables -I FORWARD -p udp --dport 53 -j DROP", "iptables -D FORWARD -p udp --dport 53 -j DROP"),
+        (),
+        "asked {dns} for kubernetes.default.svc.cluster.local and got",
+        traffic=("kube_dns_answers_a_pod",),
+    ),
+    Fault(
+        "nobody calls KUBE-SERVICES in PREROUTING",
+        rules("nat", "grep -vE -- '-A PREROUTING .*KUBE-SERVICES'"),
+        (
+            "kube_proxy_hooks_in_its_chains",
+            "a_service_leads_to_its_endpoints",
+            "marked_packets_are_masked",
+            "node_ports_come_last",
+        ),
+        "PREROUTING of nat on {node} never calls KUBE-SERVICES",
+    ),
+    Fault(
+        "the rules of a KUBE-SVC chain are flushed",
+        on_node(
+            f"iptables-save -c -t nat >{SAVED}; iptables -t nat -F {{chain}}",
+            f"iptables-restore -c <{SAVED}; rm {SAVED}",
+        ),
+        ("a_service_leads_to_its_endpoints", "every_endpoint_gets_the_same_share", "marked_packets_are_masked"),
+        "{service} leads to nothing",
+        traffic=("a_cluster_ip_is_a_pod_chosen_per_connection",),
+    ),
+    Fault(
+        "an endpoint gets nearly all connections",
+        rules("nat", "sed -E 's/--probability 0\\.[0-9]+/--probability 0.99000000022/'"),
+        ("every_endpoint_gets_the_same_share",),
+        "has probabilities 0.99",
+    ),
+    Fault(
+        "KUBE-MARK-MASQ does not mark",
+        rules("nat", "grep -vE -- '-A KUBE-MARK-MASQ '"),
+        ("marked_packets_are_masked", "node_ports_come_last"),
+        "is not marked",
+        traffic=("a_node_port_answers_on_every_node", "a_load_balancers_address_reaches_the_pods"),
+    ),
+    Fault(
+        "what came from outside to a Local service is masked too",
+        on_node(
+            "iptables -t nat -I POSTROUTING -s {gateway} -p tcp --dport 8080 -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -s {gateway} -p tcp --dport 8080 -j MASQUERADE",
+        ),
+        (),
+        "not {gateway}",
+        traffic=("the_local_policy_keeps_the_clients_address",),
+    ),
+    Fault(
+        "KUBE-NODEPORTS is never reached",
+        rules("nat", "grep -vE -- '-A KUBE-SERVICES .*-j KUBE-NODEPORTS'"),
+        ("node_ports_come_last",),
+        "is not for the node's own addresses",
+    ),
+    Fault(
+        "the userspace proxy is back",
+        on_node("iptables -t nat -N KUBE-PORTALS-HOST", "iptables -t nat -X KUBE-PORTALS-HOST"),
+        ("portals_are_gone",),
+        "has KUBE-PORTALS-HOST",
+    ),
+    Fault(
+        "a service without endpoints is not rejected",
+        rules("filter", "grep -vE -- 'has no endpoints.*REJECT'"),
+        ("a_service_without_endpoints_rejects", "only_rules_know_a_cluster_ip"),
+        "for hoplab-verify/nobody",
+        traffic=("a_refused_service_says_so_at_once",),
+    ),
+    Fault(
+        "a node does not know a ClusterIP",
+        rules("nat", "grep -vE -- '-A KUBE-SERVICES .*default/kubernetes:https'"),
+        ("only_rules_know_a_cluster_ip", "a_service_leads_to_its_endpoints", "marked_packets_are_masked"),
+        "the rules of {node} lack",
+    ),
+    Fault(
+        "something stops what the policy denies",
+        on_node("iptables -I FORWARD -s {pod_address} -j DROP", "iptables -D FORWARD -s {pod_address} -j DROP"),
+        (),
+        "does not answer {pod}",
+        traffic=("a_policy_that_nobody_enforces_stops_nothing",),
+    ),
+    Fault(
+        "what another node translated does not arrive",
+        on_node(
+            "iptables -I FORWARD -d {single} -s {remote} -j DROP", "iptables -D FORWARD -d {single} -s {remote} -j DROP"
+        ),
+        (),
+        "does not answer",
+        traffic=("the_destination_changes_on_the_way",),
+    ),
+    Fault(
+        "a node is not Ready",
+        not_ready,
+        ("nodes_are_ready_with_a_range_each",),
+        "{node} is not Ready: broken by hand",
+    ),
+)

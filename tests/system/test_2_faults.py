@@ -1,0 +1,66 @@
+"""Negative controls: a real lab broken in one place at a time. Exactly the lessons on it fail, and hold again after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from hoplab import live as live_lab
+from hoplab.paths import LabPaths
+from tests.lesson_functions import failures, read_only, with_traffic
+from tests.system.conftest import LabCommand
+from tests.system.faults import FAULTS, Fault, Site, wait
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
+
+# What no command on a node can break: kernels do their sums right, a namespace made for a look has no routes, and
+# iptables lists built-in chains also where there are none and refuses to work with others. These lessons' negative
+# controls are broken recordings, in tests/unit/test_claims.py.
+RECORDINGS_ONLY = {
+    "first_and_last_address_follow_from_the_prefix",
+    "no_route_means_unreachable",
+    "proc_and_ip_route_agree",
+    "tables_and_their_hooks",
+    "tables_are_called_in_their_order",
+}
+STANDS_STILL = "scaling_changes_the_endpoints_at_once"  # what kube-proxy, which stands still here, has to follow
+
+
+@pytest.fixture(scope="module")
+def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
+    """The node of the pod `single`; its kube-proxy and flanneld stand still until the last fault is repaired."""
+    with live_lab.opened(paths) as live:
+        node = live.single.node
+        pod = next(pod for pod in live.probes if pod.node is node)
+        found = Site(live, node, pod, next(each for each in live.snapshot.nodes if each is not node))
+        with found.still():
+            yield found
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_fails_exactly_its_lessons(fault: Fault, site: Site) -> None:
+    with fault.broken(site):
+        found = failing(fault, site)
+    assert set(found) == {*fault.caught_by, *fault.traffic}, found
+    assert fault.says.format(**site.words) in found[(*fault.caught_by, *fault.traffic)[0]], found
+    for node in site.live.snapshot.nodes:
+        site.run("conntrack -F", node)  # what it remembers of broken connections would be told of whole ones
+    wait(lambda: not failing(fault, site))
+
+
+def failing(fault: Fault, site: Site) -> dict[str, str]:
+    """All read-only lessons that fail now, and of the others those that are to notice the fault."""
+    seen = site.live.again()
+    return failures([*read_only(), *fault.traffic], seen.snapshot, seen)
+
+
+def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)  # it will not come right by waiting
+    found = failures([STANDS_STILL], site.live.snapshot, site.live)
+    assert f"on {site.node.name} calls" in found.get(STANDS_STILL, ""), found
+
+
+def test_every_lesson_catches_some_fault() -> None:
+    caught = {name for fault in FAULTS for name in (*fault.caught_by, *fault.traffic)}
+    assert caught | {STANDS_STILL} | RECORDINGS_ONLY == {*read_only(), *with_traffic()}
