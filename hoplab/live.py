@@ -123,7 +123,10 @@ class Live:
     @cached_property
     def probes(self) -> tuple[Pod, ...]:
         """The echo pods, one per node, in the order of the nodes."""
-        return self._pods("echo")
+        found = self._pods("echo")
+        if not found:
+            raise ClaimFailed("no pod `echo` of the verification workload has a network namespace on any node")
+        return found
 
     @cached_property
     def single(self) -> Pod:

@@ -90,6 +90,7 @@ def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> Non
 
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     """The longest prefix that contains an address decides where it goes, not the order of the table."""
+    claim.require(lab.pods, "no pod's network namespace was found")
     for node in lab.nodes:
         promised = cni.promises(lab)[node.name]
         for pod in lab.pods:
@@ -121,7 +122,7 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
-    """Direct, default, host and network routes are all on show, and each says who made it."""
+    """Direct, default, static, host and network routes are all on show, and each says who made it."""
     shown = []
     for node in lab.nodes:
         main = [route for route in node[ROUTES] if route.table == "main" and route.kind == "unicast"]
@@ -129,6 +130,7 @@ def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
             "direct": [route for route in main if route.scope == "link" and route.via is None],
             "default": [route for route in main if route.dst == DEFAULT],
             "network": [route for route in main if route.via and route.dst != DEFAULT],
+            "static": [route for route in main if route.protocol == "static"],
             "host": [route for route in node[ROUTES] if route.kind == "local" and route.dst.prefixlen == 32],
         }
         for kind, routes in kinds.items():

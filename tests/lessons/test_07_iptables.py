@@ -145,8 +145,8 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
                 )
         for end in walk(nat, "POSTROUTING", Packet(stranger, lab.setting.pod_cidr[5], mark=kube_proxy.MASQUERADE_MARK)):
             claim.require(
-                end.verdict == "MASQUERADE" and "KUBE-POSTROUTING" in end.chains,
-                f"on {node.name} a marked packet ends in {end.verdict}",
+                end.verdict == "MASQUERADE" and end.last and end.last.chain == "KUBE-POSTROUTING",
+                f"on {node.name} {listed(end.chains)} end a marked packet with {end.verdict}, not KUBE-POSTROUTING",
                 *end.path,
             )
             claim.require(not end.packet.mark, f"on {node.name} the mark {end.packet.mark:#x} stays on the packet")

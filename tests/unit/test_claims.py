@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -96,6 +97,11 @@ def not_ready(item: dict[str, Any]) -> None:
     item["status"]["conditions"] = [{"type": "Ready", "status": "False", "message": "kubelet is gone"}]
 
 
+def as_if(**asked: Any) -> Snapshot:
+    """The same hosts in a lab that was asked to be another one."""
+    return replace(HEALTHY, setting=replace(HEALTHY.setting, **asked))
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing broken: which lessons must fail, and what the first of them has to name."""
@@ -112,10 +118,11 @@ remote = SECOND.pod_cidr
 host_end = POD.host_end
 assert host_end
 HOST_END = host_end.name
+NOBODY = next(each for each in kube_proxy.promises(HEALTHY) if each.service == "hoplab-verify/nobody")
 ECHO = next(each for each in kube_proxy.promises(HEALTHY) if each.service == "hoplab-verify/echo")
 
 
-def _address(dev: str, address: str) -> dict[str, Any]:
+def address_of(dev: str, address: str) -> dict[str, Any]:
     """As `ip -j address` shows it."""
     return {"ifname": dev, "addr_info": [{"family": "inet", "local": address, "prefixlen": 32}]}
 
@@ -141,7 +148,7 @@ FAULTS = (
     ),
     Fault(
         "a pod has a public address",
-        lambda: in_pod("addresses", added(_address("eth0", "8.8.8.8"))),
+        lambda: in_pod("addresses", added(address_of("eth0", "8.8.8.8"))),
         ("all_addresses_are_private",),
         f"eth0 of {POD} has the public address 8.8.8.8",
     ),
@@ -261,6 +268,12 @@ FAULTS = (
         f"{FIRST.name} has no default route",
     ),
     Fault(
+        "nobody's configuration made a route",
+        lambda: on_node("routes", changed({"dst": "default"}, protocol="dhcp")),
+        ("kinds_of_routes",),
+        f"{FIRST.name} has no static route",
+    ),
+    Fault(
         "the kernel has a route that ip does not show",
         lambda: on_node("proc_routes", lambda text: text + "cni0\t0009F40A\t00000000\t1\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"),
         ("proc_and_ip_route_agree",),
@@ -347,7 +360,7 @@ FAULTS = (
     ),
     Fault(
         "an interface has a ClusterIP",
-        lambda: on_node("addresses", added(_address("lo", "10.96.0.10"))),
+        lambda: on_node("addresses", added(address_of("lo", "10.96.0.10"))),
         ("no_interface_owns_a_cluster_ip",),
         f"lo of {FIRST.name} has 10.96.0.10, a ClusterIP",
     ),
@@ -436,13 +449,256 @@ FAULTS = (
     ),
 )
 
+# What else each lesson looks at, one fault for each requirement. They break more than one place, or so much that other
+# lessons fail too.
+NEIGHBOUR = next(pod for pod in HEALTHY.pods if pod.node is POD.node and pod is not POD)
+
+
+def _host_network(text: str) -> str:
+    document = json.loads(text)
+    for item in document["items"]:
+        item["spec"]["hostNetwork"] = True
+    return json.dumps(document)
+
+
+def _known_by(address: str) -> Callable[[dict[str, Any]], None]:
+    def change(item: dict[str, Any]) -> None:
+        item["status"]["addresses"] = [{"type": "InternalIP", "address": address}]
+
+    return change
+
+
+def _with_ip(address: object) -> Callable[[dict[str, Any]], None]:
+    return lambda item: item["status"].update(podIP=str(address))
+
+
+def _in_nat(pattern: str, to: str) -> Snapshot:
+    return on_node("iptables", lambda text: re.sub(pattern, to, text))
+
+
+def _info(text: str, **to: Any) -> str:
+    """`ip -d -j link` with details of flannel.1 changed."""
+    links = json.loads(text)
+    for link in links:
+        if link.get("ifname") == "flannel.1":
+            link["linkinfo"]["info_data"].update(to)
+    return json.dumps(links)
+
+
+def also(lesson: str, says: str, broken: Callable[[], Snapshot]) -> Fault:
+    return Fault(says, broken, (lesson,), says, exactly=False)
+
+
+MORE = (
+    also(
+        "every_node_has_its_own_address",
+        f"Kubernetes knows {FIRST.name} by 192.168.77.99, not by {FIRST.address}",
+        lambda: in_api("nodes", api_item(FIRST.name, _known_by("192.168.77.99"))),
+    ),
+    also(
+        "every_pod_has_its_own_address",
+        "no pod with an address of its own is running",
+        lambda: in_api("pods", _host_network),
+    ),
+    also(
+        "every_pod_has_its_own_address",
+        "outside of 10.245.0.0/16",
+        lambda: as_if(pod_cidr=IPv4Network("10.245.0.0/16")),
+    ),
+    also(
+        "every_pod_has_its_own_address",
+        f"{POD} has {POD.address} on another interface than eth0",
+        lambda: in_pod("addresses", changed({"ifname": "eth0"}, ifname="eth1")),
+    ),
+    also(
+        "every_pod_has_its_own_address",
+        "two pods share an address",
+        lambda: in_api("pods", api_item(NEIGHBOUR.api.name, _with_ip(POD.address))),
+    ),
+    also("all_addresses_are_private", "is in none of", lambda: as_if(service_cidr=IPv4Network("9.96.0.0/12"))),
+    also(
+        "a_node_has_the_interfaces_of_its_cni",
+        f"{FIRST.name} has no interface cni0",
+        lambda: on_node("links", without(ifname="cni0")),
+    ),
+    also(
+        "a_pod_hangs_on_a_veth_pair",
+        "no pod's network namespace was found",
+        lambda: replace(HEALTHY, netns_facts={}),
+    ),
+    also("a_pod_hangs_on_a_veth_pair", f"{POD} has no eth0", lambda: in_pod("links", without(ifname="eth0"))),
+    also(
+        "a_pod_hangs_on_a_veth_pair",
+        "are not a veth pair between two namespaces",
+        lambda: on_node("links", changed({"ifname": HOST_END}, linkinfo={"info_kind": "macvlan"})),
+    ),
+    also(
+        "a_pod_hangs_on_a_veth_pair",
+        f"{HOST_END} names another peer than the eth0 of {POD}",
+        lambda: on_node("links", changed({"ifname": HOST_END}, link_index=99)),
+    ),
+    also(
+        "a_pod_hangs_on_a_veth_pair",
+        f"one end of the pair of {POD} is down",
+        lambda: on_node("links", changed({"ifname": HOST_END}, flags=["BROADCAST"])),
+    ),
+    also(
+        "the_host_end_is_a_port_of_the_bridge",
+        f"the node's end of the pair of {POD} is missing",
+        lambda: on_node("links", without(ifname=HOST_END)),
+    ),
+    also(
+        "encapsulation_leaves_room_in_the_mtu",
+        f"{FIRST.name} has no eth0 or no VXLAN interface flannel.1",
+        lambda: on_node("links", without(ifname="flannel.1")),
+    ),
+    also(
+        "encapsulation_leaves_room_in_the_mtu",
+        f"flannel.1 of {FIRST.name} sends from 192.168.77.99 by eth0",
+        lambda: on_node("links", lambda text: _info(text, local="192.168.77.99")),
+    ),
+    also(
+        "the_runtime_is_told_which_plugin_to_call",
+        f"{FIRST.name} has no file in /etc/cni/net.d",
+        lambda: on_node("cni_config", lambda _text: ""),
+    ),
+    also(
+        "the_runtime_is_told_which_plugin_to_call",
+        "calls flannel and bandwidth",
+        lambda: on_node("cni_config", lambda text: text.replace('"portmap"', '"bandwidth"')),
+    ),
+    also(
+        "flannel_announces_the_mac_it_has",
+        f"{FIRST.name} has no flannel.1",
+        lambda: on_node("links", without(ifname="flannel.1")),
+    ),
+    also(
+        "the_longest_prefix_decides",
+        "no pod's network namespace was found",
+        lambda: replace(HEALTHY, netns_facts={}),
+    ),
+    also(
+        "kinds_of_routes",
+        f"a route of {FIRST.name} does not say who made it",
+        lambda: on_node("routes", changed({"dst": str(remote)}, protocol="")),
+    ),
+    also(
+        "the_tables_are_asked_in_order",
+        f"{FIRST.name} ends with default and main",
+        lambda: on_node("rules", changed({"table": "main"}, priority=40000)),
+    ),
+    also(
+        "a_pods_gateway_is_its_nodes_bridge",
+        f"{FIRST.pod_cidr[1]} is on br0 of {FIRST.name}, not on cni0",
+        lambda: on_node("addresses", changed({"ifname": "cni0"}, ifname="br0")),
+    ),
+    also(
+        "a_nodes_gateway_is_the_labs",
+        "learned different MACs",
+        lambda: on_node("neighbours", changed({"dst": str(gateway)}, lladdr="02:00:00:00:00:01")),
+    ),
+    also(
+        "the_same_subnet_goes_direct",
+        f"{FIRST.name} does not reach {FIRST.name} directly",
+        lambda: on_node("routes", lambda _text: "[]"),
+    ),
+    also(
+        "the_same_subnet_goes_direct",
+        f"{POD} on {FIRST.name} sends to {NEIGHBOUR} on {FIRST.name} by",
+        lambda: in_pod(
+            "routes", added({"dst": str(NEIGHBOUR.address), "gateway": str(FIRST.pod_cidr[1]), "dev": "eth0"})
+        ),
+    ),
+    also(
+        "nodes_are_ready_with_a_range_each",
+        "which is no /24 of 10.245.0.0/16",
+        lambda: as_if(pod_cidr=IPv4Network("10.245.0.0/16")),
+    ),
+    also(
+        "pods_are_in_their_nodes_range",
+        "no pod with an address of its own is running",
+        lambda: in_api("pods", _host_network),
+    ),
+    also(
+        "first_and_last_address_follow_from_the_prefix",
+        "172.20.30.41/20 on",
+        lambda: on_node("subnet_sums", without(dst="172.20.16.0/20")),
+    ),
+    also(
+        "a_nodes_range_has_its_ends",
+        f"{FIRST.pod_cidr[1]}, the first of {FIRST.pod_cidr}, is not on {FIRST.name}",
+        lambda: on_node("addresses", without(ifname="cni0")),
+    ),
+    also(
+        "a_nodes_range_has_its_ends",
+        "an end of its range",
+        lambda: replace(
+            in_api("pods", api_item(POD.api.name, _with_ip(FIRST.pod_cidr[1]))),
+            netns_facts=in_pod(
+                "addresses", lambda text: text.replace(f'"{POD.address}"', f'"{FIRST.pod_cidr[1]}"')
+            ).netns_facts,
+        ),
+    ),
+    also(
+        "services_have_a_range_of_their_own",
+        "there is no service kube-system/kube-dns",
+        lambda: in_api("services", lambda text: _dropped(text, "kube-dns")),
+    ),
+    also(
+        "services_have_a_range_of_their_own",
+        "hoplab-verify/echo has 10.200.0.1, outside of",
+        lambda: in_api("services", api_item("echo", lambda item: item["spec"].update(clusterIP="10.200.0.1"))),
+    ),
+    also(
+        "services_have_a_range_of_their_own",
+        "the ranges of services and pods overlap",
+        lambda: as_if(pod_cidr=IPv4Network("10.0.0.0/8")),
+    ),
+    also("tables_and_their_hooks", "has no filter or no nat table", lambda: _in_nat(r"\*nat\n(?:.*\n)*?COMMIT\n", "")),
+    also(
+        "tables_are_called_in_their_order",
+        "no table is called",
+        lambda: on_node("hooks", lambda _text: '{"nftables": []}'),
+    ),
+    also(
+        "kube_proxy_hooks_in_its_chains",
+        f"{FIRST.name} has no chain KUBE-PROXY-FIREWALL in filter",
+        lambda: _in_nat(r".*KUBE-PROXY-FIREWALL.*\n", ""),
+    ),
+    also(
+        "a_service_leads_to_its_endpoints",
+        "may also lead nowhere",
+        lambda: _in_nat(rf"(-A {ECHO.chain} )(.*{ECHO.endpoints[-1].chain}\n)", r"\1-m recent --rcheck \2"),
+    ),
+    also(
+        "marked_packets_are_masked",
+        "not KUBE-POSTROUTING",
+        lambda: _in_nat(r".*-A KUBE-POSTROUTING .*MASQUERADE.*\n", ""),
+    ),
+    also(
+        "node_ports_come_last",
+        "ends in ACCEPT by",
+        lambda: _in_nat(r".*-A KUBE-NODEPORTS .*\n", ""),
+    ),
+    also(
+        "a_service_without_endpoints_rejects",
+        f"has rules in {NOBODY.chain}",
+        lambda: _in_nat(r"\*nat\n", f"*nat\n:{NOBODY.chain} - [0:0]\n[0:0] -A {NOBODY.chain} -j KUBE-MARK-MASQ\n"),
+    ),
+    also(
+        "a_service_without_endpoints_rejects",
+        "every service has endpoints",
+        lambda: in_api("services", lambda text: _dropped(text, "nobody")),
+    ),
+)
+
 
 def test_all_lessons_hold_on_a_healthy_lab() -> None:
     assert failures(read_only(), HEALTHY) == {}
     assert len(read_only()) >= 35
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", (*FAULTS, *MORE), ids=lambda fault: fault.name)
 def test_a_fault_fails_exactly_its_lessons(fault: Fault) -> None:
     found = failures(read_only(), fault.broken())
     assert fault.says in found.get(fault.caught_by[0], ""), found

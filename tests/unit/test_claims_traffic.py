@@ -24,6 +24,7 @@ from hoplab.paths import PROJECT
 from hoplab.proxy import iptables as kube_proxy
 from hoplab.snapshot import Pod, load
 from tests.lesson_functions import failures, with_traffic
+from tests.unit.test_claims import added, address_of, on_node
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 GATEWAY = RECORDED.setting.gateway
@@ -58,6 +59,18 @@ class World:
     hops: int = 0  # ... takes so many
     changes_on_the_way: bool = True  # DNAT on the wire
     changes_back: bool = True
+    inner_from: str = ""  # the inner packet's source, where it is another than the pod
+    inner_macs: bool = True  # the inner packet is from flannel.1 to flannel.1
+    sees: bool = True  # captures see anything
+    plugged: bool = True  # pods' interfaces have another end
+    tells_node: str = ""  # where an echo says it runs, where that is not so
+    keeps_clients: bool = True  # of a ClusterIP
+    stranger_answers: bool = False  # a pod that is not behind the service
+    loses: bool = False  # one of many connections
+    home_answers: bool = True  # the node of a pod behind a Local service
+    remembers_local: bool = True
+    owned: bool = False  # an interface has the load balancer's address
+    forgets_chains: bool = True  # kube-proxy, of pods that are gone
     unreachable_from: str = ""  # who tells a client of a service without endpoints, where it is not its node
     answers: bool = True
     asked: dict[str, IPv4Address] = field(default_factory=dict, init=False)  # who asked the outside, by path
@@ -73,7 +86,8 @@ class World:
             balanced = _flow(GATEWAY, BALANCED, 80, self.single.address, next(iter(RECORDED.nodes)).address)
             client = GATEWAY if self.local_keeps_client else RECORDED.nodes[0].pod_cidr[0]
             local = _flow(GATEWAY, RECORDED.nodes[0].address, 30081, self.single.address, client)
-            return {"flows": Output(0, local + (balanced if self.remembers_balancing else ""))}
+            known = [(local, self.remembers_local), (balanced, self.remembers_balancing)]
+            return {"flows": Output(0, "".join(flow for flow, remembered in known if remembered))}
         rules = RECORDED.node_facts[node].outputs["iptables"].out
         after = re.sub(r"^\[(\d+):", lambda found: f"[{int(found[1]) + 1}:", rules, flags=re.MULTILINE)
         netns, url = re.findall(r"netns/(\S+) curl .* '?(http\S+?)'?$", commands["answer"])[0]
@@ -93,6 +107,12 @@ class World:
             pod for pod in RECORDED.pods if pod.address == SERVICES["hoplab-verify/single"].endpoints[0].address
         )
 
+    @property
+    def answering(self) -> Pod:
+        """Who answers for the services of `single`."""
+        other = next(pod for pod in RECORDED.pods if pod.address != self.single.address)
+        return other if self.stranger_answers else self.single
+
     def request(self, pod: Pod, host: str, port: str, path: str) -> tuple[Output, str]:
         """The answer to a pod's request, and the connection it leaves."""
         to, number = IPv4Address(host), int(port)
@@ -104,13 +124,16 @@ class World:
         if service is None:
             seen = pod.address if self.keeps_pod_addresses else masked
             target = next(each for each in RECORDED.pods if each.address == to)
-            return _answers([(seen, target)]), _flow(pod.address, to, number, to, seen)
+            return _answers([(seen, target)], self.tells_node), _flow(pod.address, to, number, to, seen)
         if not service.endpoints:
             return Output(7 if self.refuses else 28, "", "curl: (7) Failed to connect"), ""
         behind = [each for each in RECORDED.pods if each.address in {end.address for end in service.endpoints}]
-        chosen = [behind[turn % len(behind) if self.chooses else 0] for turn in range(24)]
+        if self.stranger_answers:
+            behind = [next(each for each in RECORDED.pods if each not in behind)]
+        seen = pod.address if self.keeps_clients else masked
+        chosen = [behind[turn % len(behind) if self.chooses else 0] for turn in range(23 if self.loses else 24)]
         reply = behind[0].address if self.translates else to
-        return _answers([(pod.address, each) for each in chosen]), _flow(pod.address, to, number, reply, pod.address)
+        return _answers([(seen, each) for each in chosen]), _flow(pod.address, to, number, reply, pod.address)
 
     def url(self, path: str) -> str:
         return f"http://{GATEWAY}:{OUTSIDE_PORT}/{path}"
@@ -124,15 +147,16 @@ class World:
         """From outside to a NodePort."""
         host, port = re.findall(r"//([\d.]+):(\d+)/", url)[0]
         if host == str(BALANCED):
-            return _told(self.routed_to, self.single) if self.balances and self.routed_to else None
+            return _told(self.routed_to, self.answering) if self.balances and self.routed_to else None
         node = next(node for node in RECORDED.nodes if str(node.address) == host)
         home = node.name == self.single.node.name
         if port == "30081":
             seen = GATEWAY if self.local_keeps_client else node.address
-            return _told(seen, self.single) if home or not self.local_is_local else None
+            answers = self.home_answers if home else not self.local_is_local
+            return _told(seen, self.single) if answers else None
         if not self.every_node_answers and not home:
             return None
-        return _told(node.address if self.masks_node_ports else GATEWAY, self.single)
+        return _told(node.address if self.masks_node_ports else GATEWAY, self.answering)
 
     def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
         """What captures saw of the request that was made last."""
@@ -141,7 +165,10 @@ class World:
         found: dict[str, tuple[Packet, ...]] = {"sent": (packet,), "arrived": (replace(packet, ttl=64 - self.hops),)}
         found["left"] = () if self.stays else (packet,)
         if target := next((each for each in RECORDED.pods if each.address == to), None):
-            inner = replace(packet, eth_src=vtep_mac(pod.node), eth_dst=vtep_mac(target.node))
+            inner = replace(
+                packet, eth_src=vtep_mac(pod.node), eth_dst=vtep_mac(target.node if self.inner_macs else pod.node)
+            )
+            inner = replace(inner, src=IPv4Address(self.inner_from) if self.inner_from else pod.address)
             outer = IPv4Address(self.wraps_for or target.node.address)
             wrapped = Packet(0.0, "eth0", protocol="udp", src=pod.node.address, dst=outer, vni=1)
             found["outer"] = (replace(wrapped, inner=inner),) if self.wraps else (packet,)
@@ -151,7 +178,7 @@ class World:
         teller = IPv4Address(self.unreachable_from or pod.node.address)
         found["answers"] = (Packet(0.0, "veth", protocol="icmp", src=teller, dst=pod.address, icmp_type=3),)
         found["node"] = (to_pod if self.changes_on_the_way else to_service,)
-        return found
+        return found if self.sees else dict.fromkeys(found, ())
 
     namespace = "hoplab-test"
 
@@ -169,6 +196,8 @@ class World:
             if (self.replicas > 1 and self.follows_up) or (self.peak > 1 and not self.follows_down):
                 first = f"-A {SINGLE.chain} "
                 rules = rules.replace(first, f"{first}-j {SECOND_CHAIN}\n{first}", 1)
+            if self.peak > 1 and not self.forgets_chains:
+                rules = rules.replace("*nat\n", f"*nat\n:{SECOND_CHAIN} - [0:0]\n")
             if self.policies and self.enforces:
                 rules = rules.replace("*nat\n", "*nat\n:cali-deny - [0:0]\n")
             found[node] = {"iptables": Output(0, rules)}
@@ -186,7 +215,12 @@ class World:
         return 201, {}
 
     def live(self) -> Live:
-        return Live(RECORDED, cast("Hosts", self), cast("Outside", self), self.api, lambda: RECORDED)
+        lab = RECORDED
+        if self.owned:
+            lab = on_node("addresses", added(address_of("lo", probe.BALANCED_IP)), lab)
+        for node in () if self.plugged else RECORDED.nodes:
+            lab = on_node("links", lambda _text: "[]", lab, node.name)
+        return Live(lab, cast("Hosts", self), cast("Outside", self), self.api, lambda: lab)
 
 
 BALANCED = IPv4Address(probe.BALANCED_IP)
@@ -203,14 +237,14 @@ def _slices(endpoints: Iterable[str]) -> dict[str, Any]:
     return {"items": [{"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": addresses}]}
 
 
-def _told(seen: IPv4Address, pod: Pod) -> str:
+def _told(seen: IPv4Address, pod: Pod, node: str = "") -> str:
     """An echo's answer."""
-    found = {"remote_addr": f"{seen}:4000", "local_addr": f"{pod.address}:8080", "node": pod.node.name}
+    found = {"remote_addr": f"{seen}:4000", "local_addr": f"{pod.address}:8080", "node": node or pod.node.name}
     return json.dumps({**found, "hostname": pod.api.name})
 
 
-def _answers(told: list[tuple[IPv4Address, Pod]]) -> Output:
-    return Output(0, "".join(f"{_told(seen, pod)}\n" for seen, pod in told))
+def _answers(told: list[tuple[IPv4Address, Pod]], node: str = "") -> Output:
+    return Output(0, "".join(f"{_told(seen, pod, node)}\n" for seen, pod in told))
 
 
 def _flow(src: IPv4Address, dst: IPv4Address, port: int, reply_src: IPv4Address, reply_dst: IPv4Address) -> str:
@@ -251,6 +285,22 @@ FAULTS = (
     ("stays", False, (ONE_NODE,), "leaves worker"),
     ("hops", 1, (ONE_NODE,), "the TTL fell by 1"),
     ("changes_on_the_way", False, (ON_THE_WAY,), "not everything is for"),
+    ("inner_from", "10.244.9.9", (WRAPPED,), "the inner packet is not from"),
+    ("inner_macs", False, (WRAPPED,), "the inner packet is not from the flannel.1 of"),
+    ("sees", False, (ONE_NODE, WRAPPED, ON_THE_WAY, REFUSED), "nothing was seen between"),
+    ("plugged", False, (ONE_NODE, ON_THE_WAY, REFUSED), "with a veth pair beside"),
+    ("plugged", False, (REFUSED, ONE_NODE, ON_THE_WAY), "has no veth pair"),
+    ("plugged", False, (ON_THE_WAY, ONE_NODE, REFUSED), "no veth pair"),
+    ("tells_node", "worker9", (POD_TO_POD,), "on worker9 answered for"),
+    ("loses", True, (CLUSTER_IP,), "23 of 24 connections"),
+    ("keeps_clients", False, (CLUSTER_IP,), "not the client's"),
+    ("stranger_answers", True, (CLUSTER_IP, NODE_PORT, BALANCES), "which is not behind it"),
+    ("stranger_answers", True, (NODE_PORT, CLUSTER_IP, BALANCES), "answered on"),
+    ("stranger_answers", True, (BALANCES, NODE_PORT, CLUSTER_IP), "answered for 203.0.113.80, not"),
+    ("home_answers", False, (LOCAL,), "does not answer on 30081"),
+    ("remembers_local", False, (LOCAL,), "has no entry with DNAT and without SNAT for port 30081"),
+    ("owned", True, (BALANCES,), "203.0.113.80 is the address of lo of"),
+    ("forgets_chains", False, (SCALING,), "but its pod is gone"),
     ("unreachable_from", "192.168.77.1", (REFUSED,), "itself did not tell"),
     ("changes_back", False, (ON_THE_WAY,), "not every reply to"),
     (

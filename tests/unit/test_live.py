@@ -184,6 +184,14 @@ def test_an_object_is_made_for_a_while() -> None:
         pass
 
 
+def test_a_workload_without_namespaces_is_told() -> None:
+    bare = replace(lab(Kubernetes()), snapshot=replace(RECORDED, netns_facts={}))
+    with pytest.raises(ClaimFailed, match="no pod `echo` of the verification workload has a network namespace"):
+        _ = bare.probes
+    with pytest.raises(ClaimFailed, match="the pod `single` of the verification workload has no network namespace"):
+        _ = bare.single
+
+
 def test_looking_again_gives_the_lab_as_it_is_now() -> None:
     first = lab(Kubernetes())
     later = replace(RECORDED, versions={"kubernetes": "later"})
