@@ -136,6 +136,14 @@ class Live:
             raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
         return found[0]
 
+    @cached_property
+    def client(self) -> Pod:
+        """The echo pod beside `single`, on its node: who asks where one asks for all."""
+        found = next((pod for pod in self.probes if pod.node is self.single.node), None)
+        if found is None:
+            raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
+        return found
+
     def _pods(self, app: str) -> tuple[Pod, ...]:
         order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
         found = [

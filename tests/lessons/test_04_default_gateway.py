@@ -82,10 +82,9 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
 
 def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
     """Pod to pod on one node stays on the bridge with its TTL untouched (Calico routes it) and never leaves by eth0."""
-    server = live.single
-    client = next((pod for pod in live.probes if pod.node is server.node), None)
-    claim.require(client and client.host_end and server.host_end, f"no echo pod with a veth pair beside {server}")
-    assert client and client.host_end and server.host_end
+    server, client = live.single, live.client
+    claim.require(client.host_end and server.host_end, f"{client} or {server} has no veth pair")
+    assert client.host_end and server.host_end
     between = f"host {client.address} and host {server.address}"
     asked = live.ask(
         client,

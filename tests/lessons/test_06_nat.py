@@ -102,7 +102,7 @@ def test_kube_dns_answers_a_pod(lab: Snapshot, live: Live, claim: Claim) -> None
 @pytest.mark.needs(proxy="iptables")
 def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -> None:
     """A ClusterIP is translated (DNAT) to a pod behind it, chosen per connection; the client's address stays."""
-    service, client = live.service("echo"), live.probes[0]
+    service, client = live.service("echo"), live.client
     behind = {endpoint.address for endpoint in service.endpoints}
     connections = 24  # with two pods behind the service, all 24 reach the same one once in eight million runs
     asked = live.ask(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]")

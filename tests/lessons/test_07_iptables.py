@@ -210,7 +210,7 @@ def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> Non
 
 def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
     """A client of a service without endpoints is refused by its own node (ICMP port unreachable) and need not wait."""
-    service, pod = live.service("nobody"), live.probes[0]
+    service, pod = live.service("nobody"), live.client
     claim.require(pod.host_end, f"{pod} has no veth pair")
     assert pod.host_end
     answers = {"answers": Capture(pod.host_end.name, f"icmp and dst host {pod.address}")}
@@ -276,7 +276,7 @@ def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None
 @pytest.mark.needs(cni="flannel")
 def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -> None:
     """Where the CNI enforces none, as flannel, a NetworkPolicy that denies everything makes no difference."""
-    client, url = live.probes[0], f"http://{live.single.address}:{probe.PORT}/"
+    client, url = live.client, f"http://{live.single.address}:{probe.PORT}/"
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -288,7 +288,7 @@ FAULTS = (
     ("inner_from", "10.244.9.9", (WRAPPED,), "the inner packet is not from"),
     ("inner_macs", False, (WRAPPED,), "the inner packet is not from the flannel.1 of"),
     ("sees", False, (ONE_NODE, WRAPPED, ON_THE_WAY, REFUSED), "nothing was seen between"),
-    ("plugged", False, (ONE_NODE, ON_THE_WAY, REFUSED), "with a veth pair beside"),
+    ("plugged", False, (ONE_NODE, ON_THE_WAY, REFUSED), "has no veth pair"),
     ("plugged", False, (REFUSED, ONE_NODE, ON_THE_WAY), "has no veth pair"),
     ("plugged", False, (ON_THE_WAY, ONE_NODE, REFUSED), "no veth pair"),
     ("tells_node", "worker9", (POD_TO_POD,), "on worker9 answered for"),

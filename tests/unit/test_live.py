@@ -192,6 +192,17 @@ def test_a_workload_without_namespaces_is_told() -> None:
         _ = bare.single
 
 
+def test_the_client_is_beside_the_server() -> None:
+    healthy = lab(Kubernetes())
+    assert healthy.client.node is healthy.single.node
+    assert healthy.client in healthy.probes
+    home = healthy.single.node.name
+    kept = {netns: each for netns, each in RECORDED.netns_facts[home].items() if netns == healthy.single.netns}
+    alone = replace(RECORDED, netns_facts={**RECORDED.netns_facts, home: kept})
+    with pytest.raises(ClaimFailed, match=f"no pod `echo` of the verification workload runs on {home}"):
+        _ = replace(healthy, snapshot=alone).client
+
+
 def test_looking_again_gives_the_lab_as_it_is_now() -> None:
     first = lab(Kubernetes())
     later = replace(RECORDED, versions={"kubernetes": "later"})
