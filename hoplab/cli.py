@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab import __version__, doctor, image, lab, practice, state, testing
+from hoplab import __version__, doctor, fleet, image, lab, practice, state, testing
 from hoplab.engine import Changes
 from hoplab.errors import LabError
 from hoplab.host import netns
@@ -327,6 +327,64 @@ def practice_reset(paths: LabPaths, name: str) -> None:
     """Remove exercise NAME and all that was made in its namespaces; ends the shells that are open in them."""
     removed = _desk(paths).reset(practice.find(name))
     _print_list(removed, "removed", "there was nothing to remove")
+
+
+@cli.group(name="fleet")
+def fleet_() -> None:
+    """Several labs of one spec, one for each student: SPEC is a lab's name, its labs are SPEC-s1, SPEC-s2, ..."""
+
+
+def _fleet(_context: click.Context, _argument: click.Parameter, name: str) -> fleet.Fleet:
+    return fleet.Fleet(_paths(_context, _argument, name).lab)
+
+
+spec_argument = click.argument("of", metavar="SPEC", callback=_fleet)
+parallel_option = click.option(
+    "--parallel",
+    type=click.IntRange(1, fleet.MOST),
+    default=2,
+    show_default=True,
+    help="How many labs are worked on at once.",
+)
+
+
+@fleet_.command(name="up")
+@spec_argument
+@click.option("--count", type=click.IntRange(1, fleet.MOST), required=True, metavar="N", help="How many labs.")
+@parallel_option
+def fleet_up(of: fleet.Fleet, count: int, parallel: int) -> None:
+    """Make N labs of SPEC, and a sheet of access data for each; run it again to continue or to apply a change."""
+    fleet.up(of, count, parallel, progress())
+    _print_fleet(of)
+    click.echo(f"sheets    {of.folder}")
+
+
+@fleet_.command(name="status")
+@spec_argument
+def fleet_status(of: fleet.Fleet) -> None:
+    """Show the labs of SPEC as they are now; exit code 1 when something is down."""
+    if not _print_fleet(of):
+        sys.exit(1)
+
+
+@fleet_.command(name="destroy")
+@spec_argument
+@parallel_option
+def fleet_destroy(of: fleet.Fleet, parallel: int) -> None:
+    """Remove every lab of SPEC with all that belongs to it."""
+    _print_list(fleet.destroy(of, parallel, progress()), "removed", "there was nothing to remove")
+
+
+def _print_fleet(of: fleet.Fleet) -> bool:
+    """The labs of a fleet, a line each; whether all of them are healthy."""
+    rows = fleet.status(of)
+    table = Table("lab", "network", "machines", "kubernetes", box=None)
+    for row in rows:
+        table.add_row(row.lab, row.network, row.machines, row.kubernetes)
+    if not rows:
+        raise LabError(f"there is no fleet of {of.spec!r}", remedy=f"make one: ./lab fleet up {of.spec} --count 3")
+    Console().print(table)
+    return all(row.healthy for row in rows)
 
 
 @cli.command()

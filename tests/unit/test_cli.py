@@ -21,7 +21,7 @@ from hoplab.plan import plan_lab
 from hoplab.snapshot import load
 from hoplab.spec import LabSpec
 
-VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image"}]
+VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet"}]
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 STATE = state.lab_state(
     plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg"),
@@ -47,7 +47,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 def test_the_verbs_there_are() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
-    assert set(cli.cli.commands) == daily | {"pages", "practice", "doctor", "image", "version", "test"}
+    assert set(cli.cli.commands) == daily | {"pages", "practice", "doctor", "image", "fleet", "version", "test"}
 
 
 def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
