@@ -19,6 +19,8 @@ from hoplab import __version__, doctor, fleet, image, lab, practice, state, test
 from hoplab.engine import Changes
 from hoplab.errors import LabError
 from hoplab.host import netns
+from hoplab.image.archives import Kept
+from hoplab.image.components import ArchivedImage
 from hoplab.infra.context import node_image
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.practice import desk
@@ -224,7 +226,7 @@ def doctor_(paths: LabPaths) -> None:
 
 @cli.group(name="image")
 def image_() -> None:
-    """Node images: build, list, prune."""
+    """Node images, and the container images that are brought to them: build, add, list, prune."""
 
 
 @image_.command(name="build")
@@ -237,12 +239,47 @@ def image_build(paths: LabPaths) -> None:
     click.echo(f"{built.digest}  {built.directory}")
 
 
+@image_.command(name="add")
+@click.argument("archives", metavar="ARCHIVE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def image_add(archives: tuple[Path, ...]) -> None:
+    """Check archives of container images (OCI, or of `docker save`) and keep them for the labs that need them.
+
+    These are images that hoplab can't build: Calico, F5's NGINX Ingress Controller. Where their registry can be
+    reached, nothing has to be added.
+    """
+    for archive in archives:
+        kept, left_out = image.add_archive(archive)
+        for entry, each in kept:
+            click.echo(f"added     {each.name}  {each.digest[:19]}  {_origin(entry, each)}")
+        for name in left_out:
+            click.echo(f"left out  {name}: no component needs it")
+    for component in image.archived_components():
+        lacking = image.missing_images(component)
+        click.echo(f"{component}: " + (f"still missing {', '.join(lacking)}" if lacking else "complete"))
+
+
+def _origin(entry: ArchivedImage, kept: Kept) -> str:
+    """Whether an image is upstream's release; one that was built elsewhere is as good, and said to be."""
+    if kept.is_release(entry):
+        return "upstream's release"
+    return f"built elsewhere: upstream's release is {entry.digest[:19]}"
+
+
 @image_.command(name="list")
 def image_list() -> None:
-    """List the node images in the cache."""
+    """List the node images in the cache, and the container images that were added."""
     for built in image.list_images():
         versions = built.versions
         click.echo(f"{built.digest}  kubernetes {versions.get('kubernetes', '?')}  {built.directory}")
+        for name in built.archives:
+            click.echo(f"{'':<{len(built.digest)}}  with {name}")
+    for entry, kept in image.list_archives():
+        found = (
+            f"{kept.digest[:19]}  {_origin(entry, kept)}  {kept.file}"
+            if kept
+            else "not here; pulled when a lab needs it"
+        )
+        click.echo(f"{entry.component}  {entry.name}  {found}")
 
 
 @image_.command(name="prune")

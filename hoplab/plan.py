@@ -66,6 +66,12 @@ class LabPlan:
         return self.service_cidr[10]
 
     @property
+    def components(self) -> tuple[str, ...]:
+        """The roles that the choices of the spec stand for: ``("cni_flannel", "ingress_nginx")``."""
+        chosen = [f"cni_{self.cni.name}", f"ingress_{self.ingress_controller}"]
+        return tuple(name.replace("-", "_") for name in chosen if not name.endswith("_none"))
+
+    @property
     def workers(self) -> tuple[NodePlan, ...]:
         return tuple(node for node in self.nodes if node.role == "worker")
 

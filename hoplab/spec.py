@@ -70,6 +70,7 @@ class LabSpec:
     accel: Accel = "auto"
     engine: Engine = "auto"
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
+    image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs
 
     @property
     def libvirt_uri(self) -> str:
@@ -143,6 +144,7 @@ def parse_spec(
     source: str,
     host: Host | None = None,
     versions: Collection[str] | None = None,
+    known: Collection[str] | None = None,
 ) -> LabSpec:
     """The spec in a Pulumi configuration ({"lab:nodes": {"workers": 3}, ...}), or a SpecError with every mistake.
 
@@ -160,6 +162,7 @@ def parse_spec(
     ingress = read.section(top, "ingress", "controller")
     accel = read.choice(top, "accel", "auto", ("auto", "kvm", "tcg"))
     engine = read.choice(top, "engine", "auto", ("auto", "pulumi", "embedded"))
+    image = read.section(top, "image", "mirror", "components")
     spec = LabSpec(
         lab=lab,
         workers=workers,
@@ -178,7 +181,8 @@ def parse_spec(
         libvirt=read.libvirt(top),
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
-        image_mirror=read.mirror(read.section(top, "image", "mirror")),
+        image_mirror=read.mirror(image),
+        image_components=read.names(image, "components", archived_components() if known is None else known),
     )
     mistakes = read.mistakes + _range_mistakes(spec, read)
     if host is not None:
@@ -217,6 +221,13 @@ def supported_versions() -> tuple[str, ...]:
     from hoplab.image import component_versions  # noqa: PLC0415 -- spec is below image; only this list comes from there
 
     return (component_versions()["kubernetes"],)
+
+
+def archived_components() -> tuple[str, ...]:
+    """The components whose container images are brought, not built."""
+    from hoplab.image import archived_components  # noqa: PLC0415 -- spec is below image; only this list comes from there
+
+    return tuple(archived_components())
 
 
 class _Reader:
@@ -409,6 +420,22 @@ class _Reader:
         elif text.split("?")[0].endswith("/session"):
             self.refuse("libvirt", f"{text} cannot make a lab network", right)
         return text
+
+    def names(self, section: _Section, key: str, known: Collection[str]) -> tuple[str, ...]:
+        """A list of known names."""
+        value = section.values.get(key)
+        path = section.path_of(key)
+        right = f"a list of {_listed(known)}"
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self.refuse(path, f"is {_kind(value)}", right)
+            return ()
+        for name in value:
+            if name not in known:
+                near = _nearest(str(name), known)
+                self.refuse(path, f"{name!r} is unknown", f"did you mean {near}? {right}" if near else right)
+        return tuple(dict.fromkeys(str(name) for name in value))
 
     def mirror(self, section: _Section) -> str:
         text = self.text(section, "mirror", "the URL of a Debian mirror")

@@ -9,14 +9,16 @@ tells it to people.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hoplab import paths
-from hoplab.image import commands, containers, debian, disk, gobuild, initrd
-from hoplab.image.components import Components, components
+from hoplab.image import archives, commands, containers, debian, disk, gobuild, initrd
+from hoplab.image.archives import Kept
+from hoplab.image.components import ArchivedImage, Components, components
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.progress import Progress
 
@@ -53,11 +55,33 @@ class NodeImage:
     bin: Path  # the programs, static, as they run on this host too (hosted control plane); CNI plugins in bin/cni
     size_gib: int  # virtual size of the disk
     versions: dict[str, str]
+    archives: dict[str, str] = field(default_factory=dict)  # images that were brought: name -> digest
 
 
 def component_versions() -> dict[str, str]:
     """Component -> version, from the table alone (nothing is built): ``{"kubernetes": "1.37.2", ...}``."""
     return components().versions()
+
+
+def archived_components() -> dict[str, tuple[ArchivedImage, ...]]:
+    """Component -> the images it needs that can't be built here: ``{"cni_calico": (...), ...}``."""
+    entries = components().archives
+    return {entry.component: components().archives_of([entry.component]) for entry in entries}
+
+
+def missing_images(component: str) -> tuple[str, ...]:
+    """Names of the images of a component that are not in the local folder; none for one that is built here."""
+    return tuple(entry.name for entry in archives.missing(components().archives_of([component])))
+
+
+def add_archive(archive: Path) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:
+    """Put the images in an archive into the local folder: those that are there now, and names that nobody needs."""
+    return archives.add(archive, components().archives)
+
+
+def list_archives() -> list[tuple[ArchivedImage, Kept | None]]:
+    """What the table has, and what of it is in the local folder."""
+    return [(entry, next(iter(archives.find([entry])), None)) for entry in components().archives]
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
@@ -71,21 +95,33 @@ def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]
     return stage.directory / debian.KERNEL, stage.directory / initrd.INITRD
 
 
-def ensure_image(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "") -> NodeImage:
-    """The image for machines of this acceleration: the cached one, or a new one of which only what changed is built."""
+def ensure_image(
+    accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "", needs: Collection[str] = ()
+) -> NodeImage:
+    """The image for machines of this acceleration: the cached one, or a new one of which only what changed is built.
+
+    ``needs`` are components (roles' names); the images of theirs that can't be built here come from the local folder,
+    or from a container registry.
+    """
     store, table = _store(), components()
-    stages = _find_stages(table, store)
-    if _complete(table, stages) and (found := store.find("node", disk.key(accel, stages))):
+    wanted = table.archives_of(needs)
+    stages, brought = _find_stages(table, store), archives.find(wanted)
+    whole = _complete(table, stages) and len(brought) == len(wanted)
+    if whole and (found := store.find("node", disk.key(accel, stages, brought))):
         return _image(store, found.directory)
     _check_host()
     with store.locked(progress):
+        if archives.missing(wanted):  # before anything that takes long: there may be no way to get them
+            containerd = gobuild.build(table.go["containerd"], store, progress)
+            archives.pull(wanted, containerd.directory, store, progress)
+            brought = archives.find(wanted)
         stages = _build_boot(table, store, progress, mirror)
         for name, component in table.go.items():
             stages[f"go.{name}"] = gobuild.build(component, store, progress)
         for name, system in table.debian.items():
             stages[f"debian.{name}"] = debian.build(system, store, progress, mirror)
         stages["containers"] = containers.build(table.images, stages, store, progress)
-        order = disk.Order(accel, disk.key(accel, stages), stages, table.versions())
+        order = disk.Order(accel, disk.key(accel, stages, brought), stages, table.versions(), brought)
         built = disk.build(order, store, progress)
     return _image(store, built.directory)
 
@@ -175,4 +211,5 @@ def _image(store: Store, directory: Path) -> NodeImage:
         bin=directory / disk.BIN,
         size_gib=manifest["size_gib"],
         versions=manifest["versions"],
+        archives=manifest.get("archives", {}),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ class ContainerImage:
 
 
 @dataclass(frozen=True)
+class ArchivedImage:
+    """A container image that can't be built here: an archive of it is brought, or it is pulled by digest."""
+
+    component: str  # what needs it, by the name of its role: cni_calico
+    name: str
+    digest: str  # of upstream's release
+
+
+@dataclass(frozen=True)
 class Components:
     """The whole table."""
 
@@ -54,6 +64,11 @@ class Components:
     go: dict[str, GoComponent]
     debian: dict[str, DebianSystem]
     images: tuple[ContainerImage, ...]
+    archives: tuple[ArchivedImage, ...] = ()
+
+    def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
+        """The images that these components need."""
+        return tuple(entry for entry in self.archives if entry.component in components)
 
     def versions(self) -> dict[str, str]:
         """Component -> version, for people and for the spec's list of supported versions."""
@@ -84,7 +99,10 @@ def parse(text: str, folder: Path) -> Components:
         )
         for entry in table["image"]
     )
-    return Components(table["format"], go, debian, images)
+    archives = tuple(
+        ArchivedImage(entry["component"], entry["name"], entry["digest"]) for entry in table.get("archive", ())
+    )
+    return Components(table["format"], go, debian, images, archives)
 
 
 def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,48 +54,76 @@ def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store
     return store.make("containers", key(images, stages), write, space_gib=SPACE_GIB)
 
 
-# $1 containerd  $2 ctr  $3 its root directory  $4 a scratch folder  $5 the archive
-# The layers' archives are not kept once unpacked: the kubelet needs only what they were unpacked to.
-IMPORT = r"""
+# A containerd of our own for as long as a command runs. $1 its programs' folder  $2 its root directory  $3 a scratch
+# folder; what follows is for the command.
+CONTAINERD = r"""
 set -eu
-mkdir -p "$4/state"
-cat > "$4/config.toml" <<END
+programs=$1 root=$2 scratch=$3
+shift 3
+mkdir -p "$scratch/state"
+cat > "$scratch/config.toml" <<END
 version = 3
-root = "$3"
-state = "$4/state"
+root = "$root"
+state = "$scratch/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
                     "io.containerd.podsandbox.controller.v1.cri", "io.containerd.nri.v1.nri"]
 [grpc]
-address = "$4/containerd.sock"
+address = "$scratch/containerd.sock"
 [ttrpc]
-address = "$4/containerd.sock.ttrpc"
+address = "$scratch/containerd.sock.ttrpc"
 END
-"$1" --log-level warn --config "$4/config.toml" & pid=$!
+"$programs/containerd" --log-level warn --config "$scratch/config.toml" & pid=$!
+ctr() { "$programs/ctr" --address "$scratch/containerd.sock" --namespace k8s.io "$@"; }
 tries=0
-until "$2" --address "$4/containerd.sock" version >/dev/null 2>&1; do
+until ctr version >/dev/null 2>&1; do
     tries=$((tries + 1))
     if [ $tries -gt 300 ] || ! kill -0 $pid; then echo "containerd does not answer"; exit 1; fi
     sleep 0.1
 done
-"$2" --address "$4/containerd.sock" --namespace k8s.io images import --local --discard-unpacked-layers "$5"
-"$2" --address "$4/containerd.sock" --namespace k8s.io content prune references
-"$2" --address "$4/containerd.sock" --namespace k8s.io images list --quiet
+"""
+
+# The layers' archives are not kept once unpacked: the kubelet needs only what they were unpacked to.
+IMPORT = r"""
+for archive in "$@"; do
+    ctr images import --local --discard-unpacked-layers "$archive"
+done
+ctr content prune references
+ctr images list --quiet
 kill $pid
 wait $pid || true
 """
 
+# $1 an image's name  $2 its digest  $3 the archive to make
+PULL = r"""
+repository=${1%:*}
+ctr content fetch --platform linux/amd64 "$repository@$2"
+ctr images tag "$repository@$2" "$1"
+ctr images export --platform linux/amd64 "$3" "$1"
+"""
 
-def bake(archive: Path, programs: Path, root: Path, scratch: Path, log: Path) -> None:
-    """Import the archive into the containerd of the root file system ``root``, with a private containerd on this host.
+
+def bake(archives: Iterable[Path], programs: Path, root: Path, scratch: Path, log: Path) -> None:
+    """Import archives into the containerd of the root file system ``root``, with a private containerd on this host.
 
     On an emulated machine the same import takes minutes instead of seconds. It runs in namespaces of its own, so the
     overlay mounts it makes while unpacking are nowhere else to be seen, and go with it.
     """
     target = root / "var/lib/containerd"
-    scratch.mkdir()
-    arguments = [programs / "containerd", programs / "ctr", target, scratch, archive]
-    run(isolated(["sh", "-c", IMPORT, "sh", *map(str, arguments)]), "importing container images", log)
+    _with_containerd(IMPORT, programs, target, scratch, archives, "importing container images", log)
     shutil.rmtree(target / "tmpmounts", ignore_errors=True)
+
+
+def pull(name: str, digest: str, archive: Path, programs: Path, scratch: Path, log: Path) -> None:
+    """Fetch an image by its digest from the registry its name says, and write it as an archive."""
+    _with_containerd(PULL, programs, scratch / "root", scratch, [name, digest, archive], f"pulling {name}", log)
+
+
+def _with_containerd(
+    script: str, programs: Path, root: Path, scratch: Path, arguments: Iterable[object], what: str, log: Path
+) -> None:
+    scratch.mkdir()
+    argv = ["sh", "-c", CONTAINERD + script, "sh", programs, root, scratch, *arguments]
+    run(isolated([str(word) for word in argv]), what, log)
 
 
 def _file(source: str, stages: Mapping[str, Stage], work: Path, log: Path) -> Path:

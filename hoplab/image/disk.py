@@ -6,12 +6,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hoplab.image import containers
+from hoplab.image.archives import Kept
 from hoplab.image.commands import isolated, run
 from hoplab.image.debian import KERNEL, ROOT_TAR
 from hoplab.image.initrd import INITRD
@@ -34,12 +35,13 @@ MKE2FS += ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]
 TASK = re.compile(r"^TASK \[(?P<name>.+)\]")
 
 
-def key(accel: str, stages: Mapping[str, Stage]) -> str:
-    """Digest of all that is in the disk: the stages' contents, roles, playbook, profiles and this code."""
+def key(accel: str, stages: Mapping[str, Stage], archives: Sequence[Kept] = ()) -> str:
+    """Digest of all that is in the disk: stages' contents, archived images, roles, playbook, profiles, this code."""
     sources = [PLAYBOOK, PROFILES, *(PROJECT / "roles" / role for role in ROLES)]
     code = [file_digest(Path(module)) for module in (__file__, containers.__file__)]
     contents = {name: stage.content for name, stage in sorted(stages.items())}
-    return digest(accel, contents, tree_digest(sources, PROJECT), code)
+    brought = {kept.name: kept.digest for kept in archives}
+    return digest(accel, contents, tree_digest(sources, PROJECT), code, *([brought] if brought else []))
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Order:
     key: str
     stages: Mapping[str, Stage]
     versions: dict[str, str]
+    archives: Sequence[Kept] = ()
 
 
 def build(order: Order, store: Store, progress: Progress) -> Stage:
@@ -67,14 +70,15 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         _unpack(system / ROOT_TAR, root, log)
         _play(root, _variables(order, output / BIN), log, progress)
         progress.task("importing container images into the node's containerd")
-        archive = order.stages["containers"].directory / containers.ARCHIVE
-        containers.bake(archive, output / BIN, root, output.parent / "containerd", log)
+        archives = [order.stages["containers"].directory / containers.ARCHIVE, *(kept.file for kept in order.archives)]
+        containers.bake(archives, output / BIN, root, output.parent / "containerd", log)
         progress.task("making the disk")
         _write_disk(root, output.parent / "disk.raw", output / DISK, log)
         return {
             "accel": order.accel,
             "size_gib": SIZE_GIB,
             "versions": order.versions,
+            "archives": {kept.name: kept.digest for kept in order.archives},
             "stages": sorted(stage.name for stage in order.stages.values()),
         }
 

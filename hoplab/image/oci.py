@@ -79,28 +79,36 @@ def image(
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{layer.sha256}" for layer in parts]},
         },
     )
-    manifest = Blob.of_json(
+    return manifest(config, parts), config, parts, name
+
+
+def manifest(config: Blob, layers: Iterable[Blob]) -> Blob:
+    """What ties an image's parts together; its digest is the image's."""
+    return Blob.of_json(
         MANIFEST,
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": config.descriptor(),
-            "layers": [layer.descriptor() for layer in parts],
+            "layers": [layer.descriptor() for layer in layers],
         },
     )
-    return manifest, config, parts, name
 
 
-def write_archive(path: Path, images: Iterable[tuple[Blob, Blob, tuple[Blob, ...], str]]) -> None:
-    """One OCI archive with all the images; a layer that several share is in it once."""
+def write_archive(
+    path: Path,
+    images: Iterable[tuple[Blob, Blob, tuple[Blob, ...], str]],
+    annotations: Mapping[str, str] | None = None,
+) -> None:
+    """One OCI archive with all the images; a layer that several share is in it once. The index comes first."""
     blobs: dict[str, Blob] = {}
     manifests = []
-    for manifest, config, layers, name in images:
-        blobs |= {blob.sha256: blob for blob in (manifest, config, *layers)}
+    for top, config, layers, name in images:
+        blobs |= {blob.sha256: blob for blob in (top, config, *layers)}
         manifests.append(
-            manifest.descriptor()
+            top.descriptor()
             | {
-                "annotations": {"io.containerd.image.name": name},
+                "annotations": {"io.containerd.image.name": name, **(annotations or {})},
                 "platform": {"architecture": "amd64", "os": "linux"},
             }
         )

@@ -47,7 +47,8 @@ def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabP
     kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
     choice = accel.resolve(spec.accel, kernel, initrd)
     plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel)
-    return plan, ensure_image(choice.accel, progress, spec.image_mirror)
+    needs = {*plan.components, *spec.image_components}
+    return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs)
 
 
 def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:

@@ -33,6 +33,12 @@ def test_plan_emulated(golden: Callable[[str, str], None]) -> None:
     golden("plan_tcg.json", as_text(plan(LabSpec("dev"), "tcg")))
 
 
+def test_components_are_the_names_of_roles() -> None:
+    assert plan(LabSpec("dev", ingress_controller="none")).components == ("cni_flannel",)
+    spec = LabSpec("dev", ingress_controller="ingress-nginx")
+    assert plan(spec).components == ("cni_flannel", "ingress_ingress_nginx")
+
+
 def test_sizes_that_were_asked_for() -> None:
     spec = LabSpec("dev", control_plane_size=NodeSize(4, 4096, 30), worker_size=NodeSize(memory_mib=1536))
     nodes = plan(spec, "tcg").nodes

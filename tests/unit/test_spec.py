@@ -62,7 +62,7 @@ def test_full_spec() -> None:
         libvirt="qemu+unix:///system?socket=/run/x",
         accel="kvm",
         engine="embedded",
-        image={"mirror": "http://mirror.example/debian"},
+        image={"mirror": "http://mirror.example/debian", "components": ["cni_calico", "cni_calico"]},
     )
     assert spec.workers == 3
     assert spec.control_plane_size == NodeSize(4, 4096, 30)
@@ -72,6 +72,7 @@ def test_full_spec() -> None:
     assert (spec.cni.backend, spec.proxy_mode) == ("host-gw", "nftables")
     assert (spec.libvirt, spec.accel, spec.engine) == ("qemu+unix:///system?socket=/run/x", "kvm", "embedded")
     assert spec.image_mirror == "http://mirror.example/debian"
+    assert spec.image_components == ("cni_calico",)
 
 
 def test_values_as_pulumi_config_writes_them() -> None:
@@ -131,6 +132,15 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"libvirt": "qemu:///session"}, None),
         ({"accel": "xen"}, "accel: 'xen' is unknown; one of auto, kvm, tcg"),
         ({"engine": "terraform"}, "engine: 'terraform' is unknown; one of auto, pulumi, embedded"),
+        (
+            {"image": {"components": ["cni-calico"]}},
+            "image.components: 'cni-calico' is unknown; did you mean cni_calico? a list of "
+            "cni_calico, ingress_nginx, ingress_ingress_nginx",
+        ),
+        (
+            {"image": {"components": "cni_calico"}},
+            "image.components: is a text (cni_calico); a list of cni_calico, ingress_nginx, ingress_ingress_nginx",
+        ),
         ({"image": {"mirror": "here"}}, "image.mirror: 'here' is not a URL; the URL of a Debian mirror"),
         ({"nodes": {"secure": "AAAB"}}, "nodes: is encrypted; plain settings: a spec holds no secrets"),
         ({"accel": {"secure": "AAAB"}}, "accel: is encrypted; a plain setting: a spec holds no secrets"),
