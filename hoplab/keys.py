@@ -54,7 +54,7 @@ def ensure_keys(paths: LabPaths, nodes: Iterable[str]) -> LabKeys:
     user = _key_pair(folder / "id_ed25519", f"lab@{paths.id}")
     host = {node: _key_pair(folder / "host" / node, node) for node in nodes}
     known_hosts = folder / "known_hosts"
-    _write(known_hosts, "".join(f"{node} {_bare(key.public)}\n" for node, key in host.items()), 0o600)
+    write_whole(known_hosts, "".join(f"{node} {_bare(key.public)}\n" for node, key in host.items()), 0o600)
     return LabKeys(folder / "id_ed25519", user.public, host, known_hosts)
 
 
@@ -62,7 +62,7 @@ def _key_pair(path: Path, comment: str) -> HostKey:
     """The key pair in ``path`` and ``path``.pub; the public half is always derived from the private one."""
     if not path.exists():
         made = Ed25519PrivateKey.generate()
-        _write(path, made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), 0o600)
+        write_whole(path, made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), 0o600)
     try:
         private = path.read_text()
         key = load_ssh_private_key(private.encode(), password=None)
@@ -72,7 +72,7 @@ def _key_pair(path: Path, comment: str) -> HostKey:
             remedy="remove it, then make the lab again: `lab destroy` and `lab up`",
         ) from error
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + f" {comment}"
-    _write(path.with_name(path.name + ".pub"), public + "\n", 0o644)
+    write_whole(path.with_name(path.name + ".pub"), public + "\n", 0o644)
     return HostKey(private, public)
 
 
@@ -81,7 +81,7 @@ def _bare(public: str) -> str:
     return " ".join(public.split()[:2])
 
 
-def _write(path: Path, text: str, mode: int) -> None:
+def write_whole(path: Path, text: str, mode: int) -> None:
     """Write a file whole or not at all, and only when it differs; never readable by others in between."""
     if path.exists() and path.read_text() == text:
         return

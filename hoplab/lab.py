@@ -51,6 +51,8 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
             context = resolve(spec, paths, progress)
         for warning in context.plan.warnings:
             progress.note(f"warning: {warning}")
+        if context.plan.ingress_why:
+            progress.note(f"ingress controller: {context.plan.ingress_controller} ({context.plan.ingress_why})")
         with progress.phase("machines"):
             applied = choose_engine(spec, paths).up(progress)
             lab = _record(context, paths)

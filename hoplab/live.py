@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from ipaddress import IPv4Address
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from kubernetes import client
 
 from hoplab import capture, cluster, image, outside, probe, snapshot, state
 from hoplab.batch import Output
 from hoplab.capture import Capture, Packet
+from hoplab.certificates import ensure_certificates
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
 from hoplab.facts import Facts
@@ -32,16 +35,24 @@ from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.conntrack import CONNTRACK, Flow
 from hoplab.facts.iptables import IPTABLES, Iptables, Rule
 from hoplab.hosts import Hosts
-from hoplab.outside import Outside
+from hoplab.ingress import Access, Controller, Served
+from hoplab.ingress import chosen as chosen_controller
+from hoplab.outside import Outside, Reply
 from hoplab.paths import LabPaths
 from hoplab.plan import plan_lab
 from hoplab.proxy import iptables as iptables_proxy
 from hoplab.snapshot import Node, Pod, Snapshot
 from hoplab.spec import load_spec
 
+T = TypeVar("T")
+
 API_TIMEOUT = 30  # seconds for one answer of the Kubernetes API
 ANSWER_TIMEOUT = 10  # seconds for the answer to a lesson's request
 OUTSIDE_TIMEOUT = 4  # seconds until a request from outside, which nobody answers, is given up
+BROWSE_TIMEOUT = 30  # seconds for the answer to a request from outside, which somebody answers
+LOG_LINES = 200  # of an access log that are looked at
+EDIT_TRIES = 5
+INGRESSES = f"/apis/networking.k8s.io/v1/namespaces/{probe.NAMESPACE}/ingresses"
 SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready
 
 
@@ -53,6 +64,14 @@ class Answer:
     local: IPv4Address | None  # the server's own address
     node: str  # where the server runs
     pod: str  # its name
+    host: str = ""  # that the client asked for
+    path: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def to(self) -> str:
+        """The endpoint that answered, as an EndpointSlice has it."""
+        return f"{self.local}:{probe.PORT}"
 
 
 @dataclass(frozen=True)
@@ -101,9 +120,48 @@ def parse_answer(text: str) -> Answer:
             local=IPv4Address(local) if local else None,
             node=raw.get("node", ""),
             pod=raw.get("hostname", ""),
+            host=raw.get("host", ""),
+            path=raw.get("path", ""),
+            headers={name: tuple(values) for name, values in raw.get("headers", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ClaimFailed(f"what answered is no echo of ours: {text[:80]!r}") from None
+
+
+@dataclass(frozen=True)
+class IngressSeen:
+    """An Ingress as the API has it."""
+
+    name: str
+    ingress_class: str
+    addresses: frozenset[IPv4Address]  # in its status: where the controller that serves it is reached
+    routes: Mapping[str, Mapping[str, str]]  # host -> path -> service
+    secrets: Mapping[str, tuple[str, ...]]  # TLS secret -> hosts
+
+
+def parse_ingress(raw: Mapping[str, Any]) -> IngressSeen:
+    spec, status = raw["spec"], raw.get("status", {})
+    return IngressSeen(
+        name=raw["metadata"]["name"],
+        ingress_class=spec.get("ingressClassName", ""),
+        addresses=frozenset(
+            IPv4Address(each["ip"]) for each in status.get("loadBalancer", {}).get("ingress", ()) if each.get("ip")
+        ),
+        routes={
+            rule.get("host", ""): {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+            for rule in spec.get("rules", ())
+        },
+        secrets={each["secretName"]: tuple(each.get("hosts", ())) for each in spec.get("tls", ())},
+    )
+
+
+@dataclass
+class Stream:
+    """Requests that are made one after the other while something changes."""
+
+    sent: int = 0
+    lost: list[str] = field(default_factory=list)  # those that were not answered with 200, and how
+    reached: set[str] = field(default_factory=set)  # endpoints
 
 
 @dataclass(frozen=True)
@@ -115,6 +173,7 @@ class Live:
     outside: Outside
     api: probe.Api
     look: Callable[[], Snapshot]
+    ca: Path | None = None  # whom a client of the apps' https sites trusts
 
     def again(self) -> Live:
         """The same lab as it is at this moment."""
@@ -185,6 +244,92 @@ class Live:
         body = self.outside.ask(url, OUTSIDE_TIMEOUT)
         return None if body is None else parse_answer(body)
 
+    @property
+    def controller(self) -> Controller:
+        """What the lab's ingress controller promises."""
+        return chosen_controller(self.snapshot.setting.ingress)
+
+    @cached_property
+    def fronts(self) -> Mapping[str, Pod]:
+        """The pod of the ingress controller on every node, by the node's name."""
+        wanted = self.controller
+        found = {
+            pod.node.name: pod
+            for pod in self.snapshot.pods
+            if pod.api.namespace == wanted.NAMESPACE
+            and all(pod.api.label(name) == value for name, value in wanted.LABELS.items())
+        }
+        for node in self.snapshot.nodes:
+            if node.name not in found:
+                raise ClaimFailed(f"no pod of the ingress controller runs on {node.name}")
+        return found
+
+    def browse(self, url: str, node: Node | None = None) -> Reply:
+        """One request from outside to a node (the first, if none is given), whatever the URL's host: its answer."""
+        to = (node or self.snapshot.nodes[0]).address
+        return self.outside.fetch(url, to, BROWSE_TIMEOUT, self.ca)
+
+    def app(self, url: str, node: Node | None = None) -> Answer:
+        """What the app that answers a request from outside saw of it; ClaimFailed when none answers."""
+        reply = self.browse(url, node)
+        if reply.status != 200:
+            raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
+        return parse_answer(reply.body)
+
+    def ingress(self, name: str) -> IngressSeen:
+        """An Ingress of the verification workload, as it is at this moment."""
+        status, found = self.api("GET", f"{INGRESSES}/{name}")
+        if status != 200:
+            raise ClaimFailed(f"there is no Ingress {name}: {found.get('message', status)}")
+        return parse_ingress(found)
+
+    def served(self, front: Pod) -> tuple[Served, ...]:
+        """What the configuration of an ingress controller's pod does for every host."""
+        look = (
+            f"for pid in $(ip netns pids {front.netns}); do"
+            f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
+        )
+        found = self.hosts.batch(front.node.name, {"it": look})["it"]
+        return self.controller.served(found.out)
+
+    def accesses(self, front: Pod) -> tuple[Access, ...]:
+        """The newest lines of the access log of an ingress controller's pod."""
+        where = f"/api/v1/namespaces/{front.api.namespace}/pods/{front.api.name}/log"
+        _, found = self.api("GET", f"{where}?container={self.controller.CONTAINER}&tailLines={LOG_LINES}")
+        lines = (self.controller.access(line) for line in str(found.get("message", "")).splitlines())
+        return tuple(line for line in lines if line)
+
+    @contextmanager
+    def asking(self, url: str) -> Iterator[Stream]:
+        """While the body runs, one request after the other is made from outside."""
+        stream, done = Stream(), threading.Event()
+
+        def ask() -> None:
+            while not done.wait(0.02):
+                reply = self.browse(url)
+                stream.sent += 1
+                if reply.status == 200:
+                    stream.reached.add(parse_answer(reply.body).to)
+                else:
+                    stream.lost.append(str(reply))
+
+        thread = threading.Thread(target=ask, name="asking", daemon=True)
+        thread.start()
+        try:
+            yield stream
+        finally:
+            done.set()
+            thread.join()
+
+    def until(self, look: Callable[[], T], good: Callable[[T], bool]) -> T:
+        """What is seen once it is good, or when patience is at its end."""
+        deadline = time.monotonic() + SETTLE_DEADLINE
+        while True:
+            seen = look()
+            if good(seen) or time.monotonic() > deadline:
+                return seen
+            time.sleep(0.2)
+
     def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
         """One command in each pod's network namespace, with its node's tools, on all nodes at once."""
 
@@ -213,12 +358,12 @@ class Live:
             if all(wanted(rules) for rules in found.values()) or time.monotonic() > deadline:
                 return found
 
-    def endpoints(self, service: str) -> set[str]:
-        """The ready endpoints of a service of the verification workload as the API knows them, ``10.244.1.2:8080``."""
+    def endpoints(self, service: str, *, ending: bool = False) -> set[str]:
+        """The ready endpoints of a service of the workload as the API knows them, ``10.244.1.2:8080``, or all."""
         query = f"labelSelector=kubernetes.io%2Fservice-name%3D{service}"
         _, found = self.api("GET", f"/apis/discovery.k8s.io/v1/namespaces/{probe.NAMESPACE}/endpointslices?{query}")
         known = API_ENDPOINTS.parse(json.dumps(found))
-        return {f"{each.address}:{each.port}" for each in known if each.ready}
+        return {f"{each.address}:{each.port}" for each in known if each.ready or ending}
 
     @contextmanager
     def scaled(self, deployment: str, replicas: int) -> Iterator[set[str]]:
@@ -261,6 +406,32 @@ class Live:
         finally:
             self.api("DELETE", f"{path}/{body['metadata']['name']}")
 
+    @contextmanager
+    def edited(self, path: str, edit: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+        """While the body runs an object of Kubernetes is another one; then its spec and data are what they were."""
+        before = self._edit(path, edit)
+        try:
+            yield
+        finally:
+            self._edit(
+                path, lambda found: found.update({key: before[key] for key in ("spec", "data") if key in before})
+            )
+
+    def _edit(self, path: str, edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Change an object; again when somebody else did so in between. What it was before."""
+        for _ in range(EDIT_TRIES):
+            status, answer = self.api("GET", path)
+            before = answer
+            if status == 200:
+                after = json.loads(json.dumps(before))
+                edit(after)
+                status, answer = self.api("PUT", path, after)
+            if status == 200:
+                return before
+            if status != 409:
+                break
+        raise ClusterError(f"{path} can't be changed: {answer.get('message', status)}", remedy="see `./lab status`")
+
     def unique(self) -> str:
         """A path nobody asked for yet."""
         return secrets.token_hex(6)
@@ -287,20 +458,24 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     """Connect to a running lab, make sure that its probe pods are there, and look at it."""
     lab = state.load(paths)
     plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
-    setting = snapshot.setting(plan)
+    setting = replace(snapshot.setting(plan), ingress=lab.ingress)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
+    front = probe.Front(
+        chosen_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
+        ensure_certificates(paths, probe.SITES),
+    )
     with ExitStack() as stack:
         k8s = stack.enter_context(cluster.api(paths, lab.netns))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
         say("waiting for the pods that verification asks with")
-        probe.ensure(requester(k8s))
+        probe.ensure(requester(k8s), front)
         say("looking at the nodes")
 
         def look() -> Snapshot:
             return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
 
-        yield Live(_looked(look, k8s), hosts, served, requester(k8s), look)
+        yield Live(_looked(look, k8s), hosts, served, requester(k8s), look, paths.ca)
 
 
 def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient) -> Snapshot:

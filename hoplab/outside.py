@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from hoplab.errors import HostError
 from hoplab.host import netns
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a request from outside, or why there was none."""
+
+    status: int = 0
+    body: str = ""
+    names: tuple[str, ...] = ()  # that the server's certificate is for
+    why: str = ""
+
+    def __str__(self) -> str:
+        return str(self.status) if self.status else f"no answer ({self.why})"
+
+
+def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The DNS names of a certificate, as the module ``ssl`` tells it."""
+    return tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,27 @@ class Outside:
                 return connection.getresponse().read().decode()
             except (OSError, HTTPException):
                 return None
+            finally:
+                connection.close()
+
+    def fetch(self, url: str, to: IPv4Address, timeout: float, ca: Path | None = None) -> Reply:
+        """One request to an address, whatever the URL's host resolves to: ``curl --resolve``. https needs the CA."""
+        found = urlsplit(url)
+        host, port = found.hostname or "", found.port or {"https": 443}.get(found.scheme, 80)
+        connection = HTTPConnection(host, port)
+        names: tuple[str, ...] = ()
+        with netns.entered(self.namespace):
+            try:
+                connection.sock = socket.create_connection((str(to), port), timeout)
+                if found.scheme == "https":
+                    trusted = ssl.create_default_context(cafile=ca)
+                    connection.sock = wrapped = trusted.wrap_socket(connection.sock, server_hostname=host)
+                    names = _names(wrapped.getpeercert() or {})
+                connection.request("GET", found.path or "/", headers={"Host": found.netloc, "Connection": "close"})
+                response = connection.getresponse()
+                return Reply(response.status, response.read().decode(errors="replace"), names)
+            except (OSError, HTTPException) as error:
+                return Reply(why=str(error) or type(error).__name__)
             finally:
                 connection.close()
 

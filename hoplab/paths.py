@@ -74,6 +74,11 @@ class LabPaths:
         return self.root / "keys"
 
     @property
+    def ca(self) -> Path:
+        """The certificate that clients of the lab's https sites have to trust."""
+        return self.root / "ca.crt"
+
+    @property
     def pool(self) -> Path:
         """Disks of the machines (a libvirt dir pool)."""
         return self.root / "pool"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import count
@@ -52,7 +52,8 @@ class LabPlan:
     service_cidr: IPv4Network
     cni: CniSpec
     proxy_mode: str
-    ingress_controller: str
+    ingress_controller: str  # "none" or a role, ingress_<name>
+    ingress_why: str  # how it was chosen; "" when the spec names it
     kubernetes_version: str  # "1.37.2"
 
     @property
@@ -107,8 +108,29 @@ def mac_addresses(lab: str, nodes: Iterable[str]) -> dict[str, str]:
     return {node: mac for mac, node in taken.items()}
 
 
-def plan_lab(spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"]) -> LabPlan:
-    """The plan of a spec on a host with the given acceleration."""
+INGRESS = ("nginx", "readable")  # what `auto` takes: the first whose container image is at hand
+
+
+def choose_ingress(asked: str, at_hand: Collection[str]) -> tuple[str, str]:
+    """The ingress controller that is meant, and why it is this one.
+
+    >>> choose_ingress("auto", ["readable"])
+    ('readable', 'the image of nginx is not at hand')
+    >>> choose_ingress("none", ["readable"])
+    ('none', '')
+    """
+    if asked != "auto":
+        return asked, ""
+    chosen = next((name for name in INGRESS if name in at_hand), "none")
+    missing = INGRESS[: INGRESS.index(chosen)] if chosen in INGRESS else INGRESS
+    return chosen, f"the image of {' and '.join(missing)} is not at hand" if missing else "its image is at hand"
+
+
+def plan_lab(
+    spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"], ingress_at_hand: Collection[str] = INGRESS[-1:]
+) -> LabPlan:
+    """The plan of a spec on a host with the given acceleration, and images of these ingress controllers."""
+    ingress_controller, ingress_why = choose_ingress(spec.ingress_controller, ingress_at_hand)
     placement: Literal["vm", "hosted"]
     if spec.control_plane_placement == "auto":
         placement = "vm" if accel == "kvm" else "hosted"
@@ -155,6 +177,7 @@ def plan_lab(spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"]) -> Lab
         service_cidr=spec.service_cidr,
         cni=spec.cni,
         proxy_mode=spec.proxy_mode,
-        ingress_controller=spec.ingress_controller,
+        ingress_controller=ingress_controller,
+        ingress_why=ingress_why,
         kubernetes_version=spec.kubernetes_version,
     )

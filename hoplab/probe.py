@@ -8,6 +8,12 @@ it, so another version of hoplab makes its own anew.
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
     balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
     nobody        a service without endpoints
+    app1-service, app2-service    the course's two apps: two pods and one
+    apps          their Ingress: hosts, paths and certificates as the course has them
+    orphan        an Ingress of a class that nobody serves
+
+The apps are here and not in a role: a lab is what its spec says until somebody verifies it, the objects are the same
+whichever controller runs, and a lesson has to know every rule.
 """
 
 from __future__ import annotations
@@ -15,9 +21,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from hoplab.certificates import Pair
 from hoplab.errors import ClusterError
 
 NAMESPACE = "hoplab-verify"
@@ -25,6 +33,15 @@ IMAGE = "hoplab.local/echo:1"
 PORT = 8080  # the pods'
 NODE_PORT = 30080
 NODE_PORT_LOCAL = 30081
+APP1, APP2 = "app1-service", "app2-service"
+INGRESS_CLASS = "nginx"  # that of every controller a lab can have
+HOST1, HOST2, ORPHAN = "app1.yash.com", "app2.yash.com", "orphan.yash.com"
+ROUTES = {  # host -> path -> service; every path that means "longer" leads elsewhere than the one it is longer than
+    HOST1: {"/": APP1, "/login": APP2, "/api": APP2, "/api/v1": APP1, "/app": APP2},
+    HOST2: {"/": APP2},
+}
+SITES = {"my-tls-secret": (HOST1,), "app2-tls-secret": (HOST2,)}  # TLS secret -> the names in its certificate
+DRAIN_S = 15  # how long a pod of an app still answers when it has to go: until everybody knows
 BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
 BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
 DIGEST = "hoplab.local/digest"
@@ -37,8 +54,20 @@ class Api(Protocol):
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
 
 
-def manifests() -> list[tuple[str, dict[str, Any]]]:
+@dataclass(frozen=True)
+class Front:
+    """What the Ingresses of the apps need beside their rules."""
+
+    annotations: Mapping[str, str] = field(default_factory=dict)  # that the lab's controller wants
+    certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
+
+
+PLAIN = Front()
+
+
+def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
     """What is made, in order: the path it is posted to, and the object."""
+    ingresses = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses"
     core, apps = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
     return [
         (f"{apps}/daemonsets", _workload("DaemonSet", "echo")),
@@ -66,7 +95,54 @@ def manifests() -> list[tuple[str, dict[str, Any]]]:
             ),
         ),
         (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
+        (f"{apps}/deployments", _app(APP1, replicas=2)),
+        (f"{apps}/deployments", _app(APP2, replicas=1)),
+        *((f"{core}/services", _service(app, selector={"app": app})) for app in (APP1, APP2)),
+        *((f"{core}/secrets", _secret(name, pair)) for name, pair in front.certificates.items()),
+        (ingresses, ingress("apps", ROUTES, tls=SITES if front.certificates else {}, annotations=front.annotations)),
+        (ingresses, ingress("orphan", {ORPHAN: {"/": APP1}}, ingress_class="nobody")),
     ]
+
+
+def ingress(
+    name: str,
+    routes: Mapping[str, Mapping[str, str]],
+    *,
+    ingress_class: str = INGRESS_CLASS,
+    tls: Mapping[str, tuple[str, ...]] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    kind: str = "Prefix",
+) -> dict[str, Any]:
+    """An Ingress of the workload: host ("" for none) -> path -> service; secret -> hosts."""
+
+    def rule(host: str, paths: Mapping[str, str]) -> dict[str, Any]:
+        backends = [(path, {"service": {"name": to, "port": {"number": 80}}}) for path, to in paths.items()]
+        given = [{"path": path, "pathType": kind, "backend": backend} for path, backend in backends]
+        return {**({"host": host} if host else {}), "http": {"paths": given}}
+
+    spec: dict[str, Any] = {
+        "ingressClassName": ingress_class,
+        "rules": [rule(host, paths) for host, paths in routes.items()],
+    }
+    if tls:
+        spec["tls"] = [{"secretName": secret, "hosts": list(hosts)} for secret, hosts in tls.items()]
+    metadata = {"name": name, "annotations": dict(annotations or {})}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def _secret(name: str, pair: Pair) -> dict[str, Any]:
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    kind = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls"}
+    return {**kind, "metadata": {"name": name}, "stringData": data}
+
+
+def _app(name: str, replicas: int) -> dict[str, Any]:
+    """A deployment whose pods go on answering for a while when they have to go, so that no request is lost."""
+    found = _workload("Deployment", name, replicas=replicas)
+    pod = found["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = DRAIN_S + 5
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_S}}}
+    return found
 
 
 def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
@@ -102,12 +178,16 @@ def _service(name: str, *, node_port: int = 0, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {**spec, "ports": [port]}}
 
 
-def digest() -> str:
-    return hashlib.sha256(json.dumps(manifests(), sort_keys=True).encode()).hexdigest()[:12]
+def digest(front: Front = PLAIN) -> str:
+    return hashlib.sha256(json.dumps(manifests(front), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def ensure(
-    api: Api, *, clock: Callable[[], float] = time.monotonic, pause: Callable[[float], None] = time.sleep
+    api: Api,
+    front: Front = PLAIN,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now."""
     deadline = clock() + DEADLINE
@@ -124,7 +204,7 @@ def ensure(
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
     going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago
-    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest():
+    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest(front):
         made = False
     else:
         remove(api)
@@ -136,9 +216,9 @@ def ensure(
             )
         )
         made = True
-        metadata = {"name": NAMESPACE, "labels": {DIGEST: digest()}}
+        metadata = {"name": NAMESPACE, "labels": {DIGEST: digest(front)}}
         _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    for path, body in manifests():
+    for path, body in manifests(front):
         _create(api, path, body)
     _give_address(api)
     wait(lambda: unready(api))
@@ -163,9 +243,10 @@ def _give_address(api: Api) -> None:
 def unready(api: Api) -> str:
     """What is still missing, in a few words; "" when every pod is ready."""
     apps = f"/apis/apps/v1/namespaces/{NAMESPACE}"
-    _, echo = api("GET", f"{apps}/daemonsets/echo")
-    _, single = api("GET", f"{apps}/deployments/single")
-    for name, found, key in (("echo", echo, "desiredNumberScheduled"), ("single", single, "replicas")):
+    kinds = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
+    for name, kind in kinds.items():
+        _, found = api("GET", f"{apps}/{kind}/{name}")
+        key = "desiredNumberScheduled" if kind == "daemonsets" else "replicas"
         status = found.get("status", {})
         ready = status.get("numberReady", status.get("readyReplicas", 0))
         if status.get("observedGeneration", 0) < 1 or not status.get(key) or ready < status[key]:

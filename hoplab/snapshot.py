@@ -46,6 +46,7 @@ class Setting:
     backend: str
     proxy_mode: str
     nodes: Mapping[str, IPv4Address]  # every machine, by name
+    ingress: str = "none"  # the ingress controller
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -68,6 +69,7 @@ def setting(plan: LabPlan) -> Setting:
         backend=plan.cni.backend,
         proxy_mode=plan.proxy_mode,
         nodes={node.name: node.address for node in plan.nodes},
+        ingress=plan.ingress_controller,
     )
 
 
@@ -226,6 +228,7 @@ def _setting(raw: dict[str, Any]) -> Setting:
         backend=raw["backend"],
         proxy_mode=raw["proxy_mode"],
         nodes={name: IPv4Address(at) for name, at in raw["nodes"].items()},
+        ingress=raw.get("ingress", "none"),  # older recordings have none
     )
 
 

@@ -31,8 +31,11 @@ NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and
 
 CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
 PROXY_MODES = ("iptables", "nftables")
-INGRESS_CONTROLLERS = ("none",)
-NOT_YET = {"cni": ("calico", "cilium"), "ingress": ("nginx", "traefik", "contour")}  # known, but no role here yet
+INGRESS_CONTROLLERS = ("auto", "none", "readable")
+NOT_YET = {
+    "cni": ("calico", "cilium"),
+    "ingress": ("nginx", "ingress-nginx", "traefik", "contour"),
+}  # known, but no role here yet
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class LabSpec:
     service_cidr: IPv4Network = field(default_factory=lambda: IPv4Network("10.96.0.0/12"))
     cni: CniSpec = field(default_factory=CniSpec)
     proxy_mode: str = "iptables"
-    ingress_controller: str = "none"
+    ingress_controller: str = "auto"
     kubernetes_version: str = "1.37.2"
     libvirt: str = "private"  # private | system | a libvirt URI
     accel: Accel = "auto"
@@ -174,7 +177,7 @@ def parse_spec(
         service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
         cni=read.cni(read.section(top, "cni", "name", "backend")),
         proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
-        ingress_controller=read.choice(ingress, "controller", "none", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
+        ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
         kubernetes_version=read.version(
             read.section(top, "kubernetes", "version"), supported_versions() if versions is None else versions
         ),

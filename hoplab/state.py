@@ -38,6 +38,7 @@ class LabState:
     image: str  # digest of the node image
     image_bin: str  # folder with the host-native kubectl, kubeadm, ... of that image
     nodes: tuple[NodeState, ...]
+    ingress: str = "none"  # the ingress controller, chosen
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
 
     @property
@@ -58,6 +59,7 @@ def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_
         network=plan.network.name,
         image=image,
         image_bin=str(image_bin),
+        ingress=plan.ingress_controller,
         nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
     )
 

@@ -89,6 +89,7 @@ def begun(lab: Snapshot, recording: Path | None = None) -> Report:
         "nodes": str(len(lab.nodes)),
         "CNI": f"{has.cni} {has.backend}".strip(),
         "kube-proxy": has.proxy_mode,
+        "ingress": has.ingress,
     }
     return Report(has.lab, setting, lab.versions, str(recording or ""))
 
@@ -121,7 +122,9 @@ def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", les
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
 
 
-def lacking(lab: Snapshot, *, cni: str = "", backend: str = "", proxy: str = "", nodes: int = 1) -> str:
+def lacking(
+    lab: Snapshot, *, cni: str = "", backend: str = "", proxy: str = "", nodes: int = 1, ingress: bool = False
+) -> str:
     """Why a lesson with these needs can't apply to the lab; "" when it can."""
     has = lab.setting
     if cni and has.cni != cni:
@@ -130,6 +133,8 @@ def lacking(lab: Snapshot, *, cni: str = "", backend: str = "", proxy: str = "",
         return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
     if proxy and has.proxy_mode != proxy:
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
+    if ingress and has.ingress == "none":
+        return "needs an ingress controller; this lab has none"
     if len(lab.nodes) < nodes:
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""

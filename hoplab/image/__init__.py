@@ -30,6 +30,8 @@ KERNEL_CMDLINE = (
     " audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests loglevel=4 panic=-1"
 )
 
+INGRESS = "hoplab.local/ingress-"  # what the names of ingress controllers' images begin with
+
 # program -> Debian package; what a build runs on the host
 HOST_PROGRAMS = {
     "go": "golang-go",
@@ -82,6 +84,12 @@ def add_archive(archive: Path) -> tuple[list[tuple[ArchivedImage, Kept]], list[s
 def list_archives() -> list[tuple[ArchivedImage, Kept | None]]:
     """What the table has, and what of it is in the local folder."""
     return [(entry, next(iter(archives.find([entry])), None)) for entry in components().archives]
+
+
+def ingress_controllers() -> tuple[str, ...]:
+    """The ingress controllers whose container image is in the node image: ``("readable",)``."""
+    names = (image.name for image in components().images)
+    return tuple(name[len(INGRESS) :].partition(":")[0] for name in names if name.startswith(INGRESS))
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:

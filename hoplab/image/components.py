@@ -42,7 +42,7 @@ class ContainerImage:
 
     name: str
     base: str  # name of a DebianSystem, or ""
-    files: dict[str, str]  # path in the image -> "go.<component>/<program>" or "debian.<system>/<path>"
+    files: dict[str, str]  # path in the image -> "go.<component>/<program>", "debian.<system>/<path>", "here/<path>"
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
 

@@ -11,21 +11,26 @@ from typing import Any
 from hoplab.errors import ImageError
 from hoplab.image import oci
 from hoplab.image.commands import isolated, run
-from hoplab.image.components import ContainerImage
+from hoplab.image.components import HERE, ContainerImage
 from hoplab.image.debian import ROOT_TAR
 from hoplab.image.store import Stage, Store, digest, file_digest
 from hoplab.progress import Progress
 
 SPACE_GIB = 2.0
 ARCHIVE = "images.tar"
+OWN = "here/"  # before the path of a file beside the table
 
 
 def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
     """Digest of the images' descriptions, of what is put in them, and of the code that writes the archive."""
-    sources = {source.partition("/")[0] for image in images for source in image.files.values()}
+    files = {source for image in images for source in image.files.values()}
+    own = {source: file_digest(HERE / source.partition("/")[2]) for source in sorted(files) if source.startswith(OWN)}
+    sources = {source.partition("/")[0] for source in files - set(own)}
     sources |= {f"debian.{image.base}" for image in images if image.base}
     contents = {source: stages[source].content for source in sorted(sources)}
-    return digest([dataclasses.astuple(image) for image in images], contents, file_digest(Path(oci.__file__)))
+    return digest(
+        [dataclasses.astuple(image) for image in images], {**contents, **own}, file_digest(Path(oci.__file__))
+    )
 
 
 def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:
@@ -127,7 +132,9 @@ def _with_containerd(
 
 
 def _file(source: str, stages: Mapping[str, Stage], work: Path, log: Path) -> Path:
-    """The file that a table entry means: a program we built, or a file taken out of a Debian root file system."""
+    """The file that a table entry means: one of ours, a program we built, or one out of a Debian root file system."""
+    if source.startswith(OWN):
+        return HERE / source.removeprefix(OWN)
     stage, _, name = source.partition("/")
     if stage not in stages:
         raise ImageError(f"components.toml: {source} is in no component", remedy="name one of " + ", ".join(stages))

@@ -11,7 +11,7 @@ import pulumi
 from hoplab.errors import Mistake, SpecError
 from hoplab.host import accel
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image
+from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image, ingress_controllers
 from hoplab.keys import LabKeys, ensure_keys
 from hoplab.paths import LabPaths
 from hoplab.plan import LabPlan, plan_lab
@@ -46,7 +46,7 @@ def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabP
     """The plan of a spec on this host, and its node image, built or found."""
     kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
     choice = accel.resolve(spec.accel, kernel, initrd)
-    plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel)
+    plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
     needs = {*plan.components, *spec.image_components}
     return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs)
 

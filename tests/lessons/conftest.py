@@ -23,7 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(cni, backend, proxy, nodes): what a lab must have for this lesson")
+    config.addinivalue_line(
+        "markers", "needs(cni, backend, proxy, nodes, ingress): what a lab must have for this lesson"
+    )
 
 
 @pytest.fixture(scope="session")

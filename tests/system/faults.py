@@ -18,7 +18,7 @@ from typing import Any
 from hoplab import probe
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
-from hoplab.live import Live
+from hoplab.live import INGRESSES, Live
 from hoplab.snapshot import Node, Pod
 
 PEACE = ("kube-proxy", "flanneld")
@@ -65,6 +65,10 @@ class Site:
             "other_address": self.other.address,
             "service": service,
             "chain": service.chain,
+            "front": self.live.fronts[self.node.name].address,
+            "front_netns": self.live.fronts[self.node.name].netns,
+            "first_front": self.live.fronts[self.live.snapshot.nodes[0].name].address,
+            "app2": self.live.service(probe.APP2).cluster_ip,
         }
 
     def run(self, command: str, node: Node | None = None) -> None:
@@ -98,6 +102,119 @@ def on_node(broken: str, repaired: str) -> Broken:
             site.run(repaired)
 
     return hurt
+
+
+def on_first(broken: str, repaired: str) -> Broken:
+    """On the first node, which lessons about ingress ask where one is as good as another."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        first = site.live.snapshot.nodes[0]
+        try:
+            site.run(broken, first)
+            yield
+        finally:
+            site.run(repaired, first)
+
+    return hurt
+
+
+def edited(path: str, edit: Callable[[dict[str, Any]], None], noticed: Callable[[Live, Node], bool]) -> Broken:
+    """An object is another one, and the ingress controller of every node has noticed."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        with site.live.edited(path, edit):
+            for node in site.live.snapshot.nodes:
+                wait(lambda node=node: noticed(site.live, node))  # type: ignore[misc]
+            yield
+
+    return hurt
+
+
+def made(path: str, body: Callable[[Live], dict[str, Any]], noticed: Callable[[Live, Node], bool]) -> Broken:
+    """There is an object more, and the ingress controller of every node has noticed."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        with site.live.made(path, body(site.live)):
+            for node in site.live.snapshot.nodes:
+                wait(lambda node=node: noticed(site.live, node))  # type: ignore[misc]
+            yield
+
+    return hurt
+
+
+def answered_by(service: str, url: str) -> Callable[[Live, Node], bool]:
+    """Whether a URL is answered by a pod of the service."""
+
+    def found(live: Live, node: Node) -> bool:
+        return live.app(url, node).to in live.endpoints(service)
+
+    return found
+
+
+def rules_of(item: dict[str, Any], host: str) -> list[dict[str, Any]]:
+    """The paths of a host in an Ingress."""
+    paths: list[dict[str, Any]] = next(rule for rule in item["spec"]["rules"] if rule["host"] == host)["http"]["paths"]
+    return paths
+
+
+def led_astray(item: dict[str, Any]) -> None:
+    rules_of(item, probe.HOST2)[0]["backend"]["service"]["name"] = probe.APP1
+
+
+def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
+    def edit(item: dict[str, Any]) -> None:
+        paths = rules_of(item, probe.HOST1)
+        paths[:] = [each for each in paths if each["path"] != path]
+
+    return edit
+
+
+@contextmanager
+def swapped_secret(site: Site) -> Iterator[None]:
+    """my-tls-secret holds what app2-tls-secret holds."""
+    secrets = f"/api/v1/namespaces/{probe.NAMESPACE}/secrets"
+    _, other = site.live.api("GET", f"{secrets}/app2-tls-secret")
+    url = f"https://{probe.HOST1}/"
+    with site.live.edited(f"{secrets}/my-tls-secret", lambda item: item.update(data=other["data"])):
+        for node in site.live.snapshot.nodes:
+            wait(lambda node=node: not site.live.browse(url, node).status)  # type: ignore[misc]
+        yield
+
+
+@contextmanager
+def another_address(site: Site) -> Iterator[None]:
+    """The status of an Ingress has another address than its controller, which stands still."""
+    for node in site.live.snapshot.nodes:
+        site.run("kill -STOP $(pgrep -f ingress/controller.py)", node)
+    try:
+        _, item = site.live.api("GET", f"{INGRESSES}/apps")
+        status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+        code, answer = site.live.api("PUT", f"{INGRESSES}/apps/status", {**item, "status": status})
+        assert code == 200, answer
+        yield
+    finally:
+        for node in site.live.snapshot.nodes:
+            site.run("kill -CONT $(pgrep -f ingress/controller.py)", node)
+
+
+def nginx_conf(edit: str, reload: str = "true") -> Broken:
+    """The configuration of the controller on the node is changed behind its back, and put back."""
+    file = "/proc/$(pgrep -f 'nginx: master')/root/run/nginx/nginx.conf"
+    return on_node(f"cp {file} {SAVED}; {edit} {file}; {reload}", f"cp {SAVED} {file}; {reload}; rm {SAVED}")
+
+
+EVERY_SEVENTH = (
+    "-d {first_front} -p tcp --syn --dport 8080 -m statistic --mode nth --every 7 --packet 0 "
+    "-j REJECT --reject-with tcp-reset"
+)
+# nginx reads its configuration again; done when the workers that served the old one take no more connections
+RELOAD = (
+    "old=$(pgrep -f 'nginx: worker process$'); kill -HUP $(pgrep -f 'nginx: master'); "
+    "while pgrep -f 'nginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
+)
 
 
 def in_pod(broken: str, repaired: str) -> Broken:
@@ -577,5 +694,108 @@ FAULTS = (
         not_ready,
         ("nodes_are_ready_with_a_range_each",),
         "{node} is not Ready: broken by hand",
+    ),
+    Fault(
+        "a class that nobody serves gets a controller",
+        made(
+            "/apis/networking.k8s.io/v1/ingressclasses",
+            lambda live: {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "IngressClass",
+                "metadata": {"name": "nobody"},
+                "spec": {"controller": live.controller.CONTROLLER},
+            },
+            lambda live, node: live.browse(f"http://{probe.ORPHAN}/", node).status == 200,
+        ),
+        (),
+        "orphan",
+        traffic=("an_ingress_alone_does_nothing",),
+    ),
+    Fault(
+        "a host leads to the other service",
+        edited(f"{INGRESSES}/apps", led_astray, answered_by(probe.APP1, f"http://{probe.HOST2}/")),
+        (),
+        "answers for app2.yash.com, which is no pod of app2-service",
+        traffic=("the_host_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+    ),
+    Fault(
+        "a path has no rule",
+        edited(f"{INGRESSES}/apps", forgotten("/login"), answered_by(probe.APP1, f"http://{probe.HOST1}/login")),
+        (),
+        "answers for app1.yash.com/login, which is no pod of app2-service",
+        traffic=("the_path_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+    ),
+    Fault(
+        "the longer path has no rule",
+        edited(f"{INGRESSES}/apps", forgotten("/api/v1"), answered_by(probe.APP2, f"http://{probe.HOST1}/api/v1")),
+        (),
+        "answers for app1.yash.com/api/v1/users, which is no pod of app1-service",
+        traffic=("the_longest_path_wins",),
+    ),
+    Fault(
+        "a rule is for every host",
+        made(
+            INGRESSES,
+            lambda _live: probe.ingress("everybody", {"": {"/": probe.APP1}}),
+            lambda live, node: live.browse("http://unknown.yash.com/", node).status == 200,
+        ),
+        (),
+        "answers for unknown.yash.com with 200, not with 404",
+        traffic=("an_unknown_host_gets_404",),
+    ),
+    Fault(
+        "a secret holds another site's certificate",
+        swapped_secret,
+        (),
+        "https://app1.yash.com/ gets no answer",
+        traffic=("the_certificate_is_chosen_by_name", "one_address_for_all"),
+    ),
+    Fault(
+        "a node resets what comes to its port 80",
+        on_node(
+            "iptables -I FORWARD -d {front} -p tcp --dport 8080 -j REJECT --reject-with tcp-reset",
+            "iptables -D FORWARD -d {front} -p tcp --dport 8080 -j REJECT --reject-with tcp-reset",
+        ),
+        (),
+        "{node} answers http://app1.yash.com/ with no answer",
+        traffic=("one_address_for_all",),
+    ),
+    Fault(
+        "a client is masked before the controller",
+        on_node(
+            "iptables -t nat -I POSTROUTING -s {gateway} -d {front} -p tcp --dport 8080 -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -s {gateway} -d {front} -p tcp --dport 8080 -j MASQUERADE",
+        ),
+        (),
+        "asked, not {gateway}",
+        traffic=("the_pod_is_told_who_asked", "the_log_has_both_ends"),
+    ),
+    Fault(
+        "nginx.conf was changed by hand",
+        nginx_conf("sed -i '0,/server [0-9.]*:8080;/s//server 10.244.9.9:8080;/'"),
+        (),
+        "10.244.9.9:8080",
+        traffic=("the_configuration_is_the_rules",),
+    ),
+    Fault(
+        "the controller goes by a ClusterIP",
+        nginx_conf("sed -i 's/server [0-9.]*:8080;/server {app2}:80;/'", RELOAD),
+        (),
+        "goes by a ClusterIP",
+        traffic=("no_cluster_ip_on_the_way",),
+    ),
+    Fault(
+        "an Ingress has another address than its controller",
+        another_address,
+        (),
+        "apps has the addresses 192.0.2.1, not those of the nodes",
+        traffic=("kubectl_shows_address_and_rules",),
+    ),
+    Fault(
+        "some connections to a controller are reset",
+        on_first(f"iptables -I FORWARD {EVERY_SEVENTH}", f"iptables -D FORWARD {EVERY_SEVENTH}"),
+        (),
+        "requests were lost",
+        traffic=("a_change_loses_no_request",),
     ),
 )

@@ -17,11 +17,11 @@ from hoplab.claims import Claim
 from hoplab.errors import LabError
 from hoplab.paths import PROJECT
 from tests.lesson_functions import lessons, read_only
+from tests.unit import test_claims_ingress, test_claims_traffic
 from tests.unit.test_claims import FAULTS, MORE
-from tests.unit.test_claims_traffic import FAULTS as TRAFFIC_FAULTS
-from tests.unit.test_claims_traffic import RECORDED, World
 
 LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
+WORLDS: tuple[Any, ...] = (test_claims_traffic, test_claims_ingress)
 DEMANDS = ("require", "each_kept")
 
 
@@ -70,12 +70,18 @@ def controls(
         for fault in (*FAULTS, *MORE):
             if lesson in fault.caught_by:
                 yield says(careless, lab=fault.broken(), claim=Claim()), fault.says, fault.caught_by[0] == lesson
-    for switch, value, caught_by, wanted in TRAFFIC_FAULTS:
-        if lesson in caught_by:
-            world = World()
-            setattr(world, switch, value)
-            monkeypatch.setattr(capture, "read", world.read)
-            yield says(careless, lab=RECORDED, live=world.live(), claim=Claim()), wanted, caught_by[0] == lesson
+    for place in WORLDS:
+        monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", place.PATIENCE)
+        for switch, value, caught_by, wanted in place.FAULTS:
+            if lesson in caught_by:
+                world = place.World()
+                setattr(world, switch, value)
+                monkeypatch.setattr(capture, "read", world.read)
+                yield (
+                    says(careless, lab=place.RECORDED, live=world.live(), claim=Claim()),
+                    wanted,
+                    caught_by[0] == lesson,
+                )
 
 
 CASES = [
@@ -90,7 +96,6 @@ CASES = [
 def test_a_requirement_that_is_left_out_is_missed(
     path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 0.0)  # what is not there at the first look will never be
     careless = without(path, name, number)
     found = controls(name.removeprefix("test_"), careless, monkeypatch)
     assert any(not why or (own and wanted not in why) for why, wanted, own in found), (

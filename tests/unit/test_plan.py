@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hoplab.plan
+from hoplab.image import ingress_controllers
 from hoplab.plan import LabPlan, mac_address, mac_addresses, plan_lab
 from hoplab.spec import LabSpec, NodeSize, Placement
 
@@ -61,6 +62,26 @@ def test_warnings() -> None:
         "an emulated control plane takes minutes to settle and a core for good: controlPlane.placement",
         "worker1 has more than one emulated vCPU and may crash at boot: nodes.worker.vcpus",
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "at_hand", "chosen", "why"),
+    [
+        ("auto", ("nginx", "readable"), "nginx", "its image is at hand"),
+        ("auto", ("readable",), "readable", "the image of nginx is not at hand"),
+        ("auto", (), "none", "the image of nginx and readable is not at hand"),
+        ("readable", ("nginx", "readable"), "readable", ""),
+        ("none", ("readable",), "none", ""),
+    ],
+)
+def test_ingress_controller(asked: str, at_hand: tuple[str, ...], chosen: str, why: str) -> None:
+    spec = LabSpec("dev", ingress_controller=asked)
+    found = plan_lab(spec, lab_id="dev-0", accel="tcg", ingress_at_hand=at_hand)
+    assert (found.ingress_controller, found.ingress_why) == (chosen, why)
+
+
+def test_the_node_image_has_an_ingress_controller() -> None:
+    assert "readable" in ingress_controllers()
 
 
 @st.composite

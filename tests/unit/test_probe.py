@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from hoplab import probe
+from hoplab.certificates import Pair
 from hoplab.errors import ClusterError
+
+APP1 = ("Deployment", probe.APP1)
 
 
 class FakeApi:
@@ -38,11 +41,7 @@ class FakeApi:
         if path.endswith(f"/namespaces/{probe.NAMESPACE}"):
             return (200, self.namespace) if self.namespace else (404, {})
         name = path.rpartition("/")[2]
-        if (
-            method == "GET"
-            and name in ("echo", "single", "single-local", "balanced", "nobody")
-            and name not in self.made
-        ):
+        if method == "GET" and path.count("/") > 4 and "?" not in path and name not in self.made:
             return 404, {}
         if path.endswith("/services/balanced/status") and body:
             if self.refuse == "Address":
@@ -55,7 +54,7 @@ class FakeApi:
             self.looks += 1
             ready = 2 if self.looks > self.ready_after else 1
             return 200, {"status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": ready}}
-        if path.endswith("/deployments/single"):
+        if "/deployments/" in path:
             return 200, {"status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1}}
         waiting = {"reason": "ErrImageNeverPull", "message": "no image"}
         pod = {"metadata": {"name": "echo-x"}, "status": {"containerStatuses": [{"state": {"waiting": waiting}}]}}
@@ -135,6 +134,32 @@ def test_the_manifests_fit_together() -> None:
     objects = [body for _, body in probe.manifests()]
     apps = {body["metadata"]["name"] for body in objects if body["kind"] != "Service"}
     services = {body["metadata"]["name"]: body["spec"] for body in objects if body["kind"] == "Service"}
+    routed = {to for paths in probe.ROUTES.values() for to in paths.values()}
+    assert routed == {probe.APP1, probe.APP2} and routed <= set(services)
     assert services["nobody"]["selector"]["app"] not in apps
     assert {services[name]["selector"]["app"] for name in ("echo", "single", "single-local")} <= apps
     assert services["single-local"]["externalTrafficPolicy"] == "Local"
+
+
+def test_certificates_make_secrets_and_change_the_digest() -> None:
+    front = probe.Front({"a": "b"}, {name: Pair("certificate", "key") for name in probe.SITES})
+    objects = {(body["kind"], body["metadata"]["name"]): body for _, body in probe.manifests(front)}
+    assert objects["Secret", "my-tls-secret"]["stringData"] == {"tls.crt": "certificate", "tls.key": "key"}
+    apps = objects["Ingress", "apps"]
+    assert {each["secretName"] for each in apps["spec"]["tls"]} == set(probe.SITES)
+    assert apps["metadata"]["annotations"] == {"a": "b"}
+    assert probe.digest(front) != probe.digest()
+
+
+def test_apps_answer_while_they_end() -> None:
+    (app,) = [body for _, body in probe.manifests() if (body["kind"], body["metadata"]["name"]) == APP1]
+    pod = app["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+
+def test_every_longer_path_leads_elsewhere() -> None:
+    """So that an answer tells which rule was meant."""
+    for paths in probe.ROUTES.values():
+        for path, to in paths.items():
+            shorter = [each for each in paths if each != path and path.startswith(each)]
+            assert not shorter or paths[max(shorter, key=len)] != to

@@ -14,7 +14,12 @@ import pytest
 import yaml
 from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
 
+from hoplab import probe
+from hoplab.image.readable import controller
+from hoplab.ingress import chosen
+from hoplab.ingress import readable as promise
 from hoplab.paths import PROJECT
+from hoplab.spec import INGRESS_CONTROLLERS
 
 ROLES = sorted(path.name for path in (PROJECT / "roles").iterdir() if path.is_dir())
 
@@ -140,6 +145,70 @@ def test_flannel_is_the_one_that_is_in_the_image() -> None:
     assert version == table["go"]["flannel"]["version"]
     image = next(image for image in table["image"] if image["name"].startswith(f"{name}:"))
     assert "opt/bin/flanneld" in image["files"]
+
+
+def readable() -> dict[str, Any]:
+    """The manifest of the ingress controller, by kind: of Roles and bindings the last."""
+    return documents(render("roles/ingress_readable/templates/controller.yml.j2", **defaults("ingress_readable")))
+
+
+def test_readable_is_what_its_promise_says() -> None:
+    seen = readable()
+    assert seen["Namespace"]["metadata"]["name"] == promise.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == promise.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == probe.INGRESS_CLASS
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == promise.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == promise.CONTAINER
+    (mounted,) = container["volumeMounts"]
+    assert promise.CONFIGURATION.startswith(f"{mounted['mountPath']}/")
+
+
+def test_readable_may_do_no_more_than_it_needs() -> None:
+    seen = readable()
+    pod = seen["DaemonSet"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    ports = {port["name"]: (port["containerPort"], port.get("hostPort")) for port in container["ports"]}
+    assert ports == {
+        "http": (controller.HTTP, 80),
+        "https": (controller.HTTPS, 443),
+        "health": (controller.HEALTH, None),
+    }
+    verbs = {verb for rule in seen["ClusterRole"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"list", "watch", "patch", "create"}
+    writes = [rule for rule in seen["ClusterRole"]["rules"] if set(rule["verbs"]) - {"list", "watch"}]
+    assert [(rule["resources"], rule["verbs"]) for rule in writes] == [
+        (["ingresses/status"], ["patch"]),
+        (["events"], ["create"]),
+    ]
+    assert seen["Role"]["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+
+
+def test_a_lab_waits_for_its_ingress_controllers() -> None:
+    """`lab up` and `start` wait for what is critical to every node (hoplab/cluster.py)."""
+    for role in ROLES:
+        if role.startswith("ingress_"):
+            text = "".join(file.read_text() for file in (PROJECT / "roles" / role / "templates").iterdir())
+            assert "priorityClassName: system-node-critical" in text
+
+
+def test_readable_is_the_one_that_is_in_the_image() -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    name = defaults("ingress_readable")["ingress_readable_image"]
+    assert name in {image["name"] for image in table["image"]}
+
+
+def test_every_ingress_controller_has_a_role_and_a_promise() -> None:
+    roles = {role.removeprefix("ingress_") for role in ROLES if role.startswith("ingress_")}
+    assert roles == {name.replace("-", "_") for name in INGRESS_CONTROLLERS} - {"auto", "none"}
+    assert all(chosen(name).NAMESPACE for name in roles)
 
 
 def test_no_log_where_a_token_is() -> None:

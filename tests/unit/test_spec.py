@@ -125,7 +125,10 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"cni": {"name": "flanel"}}, "cni.name: 'flanel' is unknown; only flannel is possible"),
         ({"cni": {"backend": "vxln"}}, "cni.backend: 'vxln' is unknown; did you mean vxlan? one of vxlan, host-gw"),
         ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
-        ({"ingress": {"controller": "nginx"}}, "ingress.controller: nginx is not available yet; only none is possible"),
+        (
+            {"ingress": {"controller": "traefik"}},
+            "ingress.controller: traefik is not available yet; one of auto, none, readable",
+        ),
         ({"kubernetes": {"version": "v1.37.2"}}, None),
         ({"kubernetes": {"version": 1.37}}, "kubernetes.version: 1.37 is not supported; only 1.37.2 is possible"),
         ({"libvirt": "Private"}, None),

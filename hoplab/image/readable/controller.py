@@ -1,0 +1,544 @@
+"""A Kubernetes ingress controller to be read in one sitting: it watches the API, writes nginx.conf and reloads nginx.
+
+    Ingress, IngressClass, Secret -> wishes()        -> Site, one for each Ingress      what was asked for
+    Service, EndpointSlice        -> configuration() -> the text of nginx.conf          where it is to be had now
+                                     Nginx           -> tested, then reloaded           what is served
+                                     Controller      -> status and Events               what people are told
+
+The first half is pure: objects as the API writes them go in, text comes out. The template beside this file is the rest
+of it. One copy runs on every node; each serves all rules, and the first of them (by name) writes status and Events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+CONTROLLER = "hoplab.local/readable"  # what an IngressClass names to be ours
+HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
+TEMPLATE = Path(__file__).with_name("nginx.conf.j2")
+
+Object = Mapping[str, Any]
+Objects = Mapping[str, Mapping[str, Object]]  # kind -> "namespace/name" -> object
+
+
+# --- What was asked for
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A port of a service."""
+
+    namespace: str
+    service: str
+    port: str  # its number or its name
+
+    @property
+    def upstream(self) -> str:
+        """Its name in nginx.conf. Neither part has a dot in it, so no two are the same."""
+        return f"{self.namespace}.{self.service}.{self.port}"
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path of one rule."""
+
+    host: str  # "app1.yash.com", "*.yash.com", "" for every host that nobody names
+    path: str
+    exact: bool
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate with its key, as a TLS secret holds them."""
+
+    secret: str  # "namespace/name"
+    pem: str = field(repr=False)
+
+    @property
+    def file(self) -> str:
+        """Named after what is in it: the file of an older configuration is not overwritten."""
+        return f"{self.secret.replace('/', '.')}.{hashlib.sha256(self.pem.encode()).hexdigest()[:12]}.pem"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What one Ingress asks for."""
+
+    ingress: str  # "namespace/name"
+    routes: tuple[Route, ...]
+    certificates: tuple[tuple[str, Certificate], ...]  # by host
+    default: Backend | None = None  # spec.defaultBackend
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What is wrong with an Ingress; becomes an Event."""
+
+    ingress: str
+    reason: str
+    message: str
+
+
+def key(item: Object) -> str:
+    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+
+
+def ours(ingress: Object, classes: Mapping[str, Object]) -> bool:
+    """Whether the Ingress is of a class that names us. (One without a class got the default class when it was made.)"""
+    old = ingress["metadata"].get("annotations", {}).get("kubernetes.io/ingress.class", "")
+    found = classes.get(f"/{ingress['spec'].get('ingressClassName') or old}", {})
+    return bool(found) and found["spec"].get("controller") == CONTROLLER
+
+
+def wishes(seen: Objects) -> tuple[list[Site], list[Complaint]]:
+    """What our Ingresses ask for, the oldest first: where two want the same, it wins."""
+    mine = [each for each in seen["Ingress"].values() if ours(each, seen["IngressClass"])]
+    mine.sort(key=lambda each: (each["metadata"].get("creationTimestamp", ""), key(each)))
+    sites, complaints = [], []
+    for ingress in mine:
+        site, problems = wish(ingress, seen)
+        sites.append(site)
+        complaints += [Complaint(site.ingress, *problem) for problem in problems]
+    return sites, complaints
+
+
+def wish(ingress: Object, seen: Objects) -> tuple[Site, list[tuple[str, str]]]:
+    """What one Ingress asks for, and what of it is not to be had."""
+    spec, namespace = ingress["spec"], ingress["metadata"]["namespace"]
+    problems: list[tuple[str, str]] = []
+
+    def backend(given: Object) -> Backend:
+        port = given["service"].get("port", {})
+        found = Backend(namespace, given["service"]["name"], str(port.get("number") or port.get("name")))
+        if service_port(found, seen) is None:
+            problems.append(("NoService", f"there is no port {found.port} of a service {namespace}/{found.service}"))
+        return found
+
+    routes = []
+    for rule in spec.get("rules", ()):
+        for path in rule.get("http", {}).get("paths", ()):
+            if "service" in path["backend"]:  # the other kind, a resource, is nothing that nginx could serve
+                exact = path.get("pathType") == "Exact"
+                routes.append(Route(rule.get("host", ""), path.get("path") or "/", exact, backend(path["backend"])))
+    certificates: dict[str, Certificate] = {}
+    for entry in spec.get("tls", ()):
+        name = f"{namespace}/{entry.get('secretName', '')}"
+        data = seen["Secret"].get(name, {}).get("data", {})
+        if not data.get("tls.crt") or not data.get("tls.key"):
+            problems.append(("NoSecret", f"there is no secret {name} of type kubernetes.io/tls"))
+            continue
+        pem = "".join(b64decode(data[part]).decode(errors="replace").strip() + "\n" for part in ("tls.crt", "tls.key"))
+        for host in entry.get("hosts") or {route.host for route in routes}:
+            certificates.setdefault(host, Certificate(name, pem))
+    given = spec.get("defaultBackend", {})
+    default = backend(given) if "service" in given else None
+    return Site(key(ingress), tuple(routes), tuple(sorted(certificates.items())), default), problems
+
+
+# --- Where it is to be had
+
+
+def service_port(backend: Backend, seen: Objects) -> Object | None:
+    """The port of the service that a backend means."""
+    service = seen["Service"].get(f"{backend.namespace}/{backend.service}", {})
+    ports = service.get("spec", {}).get("ports", ())
+    return next((each for each in ports if backend.port in (str(each["port"]), each.get("name"))), None)
+
+
+def endpoints(backend: Backend, seen: Objects) -> list[str]:
+    """The pods behind a backend, ``10.244.1.3:8080``: the service's own address is not used.
+
+    Pods that are ready; where there is none, those that still answer while they end.
+    """
+    port = service_port(backend, seen)
+    if port is None:
+        return []
+    ready, ending = set(), set()
+    for item in seen["EndpointSlice"].values():
+        labels = item["metadata"].get("labels", {})
+        belongs = (item["metadata"]["namespace"], labels.get("kubernetes.io/service-name"))
+        if belongs != (backend.namespace, backend.service) or item["addressType"] not in ("IPv4", "IPv6"):
+            continue
+        numbers = [each["port"] for each in item.get("ports") or () if (each.get("name") or "") == port.get("name", "")]
+        for endpoint in item.get("endpoints") or ():
+            conditions = endpoint.get("conditions", {})
+            for number in numbers:
+                address = endpoint["addresses"][0]
+                to = f"[{address}]:{number}" if item["addressType"] == "IPv6" else f"{address}:{number}"
+                if conditions.get("ready", True):
+                    ready.add(to)
+                elif conditions.get("serving"):
+                    ending.add(to)
+    return sorted(ready or ending)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server block: what nginx does for one host."""
+
+    host: str
+    locations: tuple[tuple[str, str, Backend], ...]  # "=" or "", path, where to; in the order in which they win
+    certificate: Certificate | None = None
+
+    @property
+    def name(self) -> str:
+        """nginx's own ``*.yash.com`` also means a.b.yash.com, an Ingress's does not."""
+        return rf"~^[^.]+{re.escape(self.host[1:])}$" if self.host.startswith("*.") else self.host
+
+    @property
+    def whole(self) -> bool:
+        """Whether every path leads somewhere."""
+        return any((modifier, path) == ("", "/") for modifier, path, _ in self.locations)
+
+
+def servers(sites: Iterable[Site]) -> list[Server]:
+    """All sites by host; the first is the one for hosts that nobody names."""
+    sites = list(sites)
+    routes: dict[str, list[Route]] = {"": []}
+    defaults: dict[str, Backend] = {}
+    certificates: dict[str, Certificate] = {}
+    for site in sites:
+        for route in site.routes:
+            routes.setdefault(route.host, []).append(route)
+            if site.default:
+                defaults.setdefault(route.host, site.default)
+        for host, certificate in site.certificates:
+            certificates.setdefault(host, certificate)
+    default = next((site.default for site in sites if site.default), None)
+    found = []
+    for host in sorted(routes, key=lambda host: (host.startswith("*"), host)):
+        locations = located(routes[host])
+        if last := defaults.get(host, default):
+            locations.setdefault(("", "/"), last)
+        ordered = sorted(locations.items(), key=lambda each: (-len(each[0][1]), each[0][1], each[0][0] != "="))
+        wildcard = f"*.{host.partition('.')[2]}"
+        found.append(
+            Server(
+                host,
+                tuple((modifier, path, to) for (modifier, path), to in ordered),
+                certificates.get(host) or (certificates.get(wildcard) if host else None),
+            )
+        )
+    return found
+
+
+def located(routes: Iterable[Route]) -> dict[tuple[str, str], Backend]:
+    """Paths as nginx's locations, of which the longest wins, and ``=`` before all others.
+
+    A prefix goes by whole elements: /api is for /api and /api/users, not for /apis.
+    """
+    found: dict[tuple[str, str], Backend] = {}
+    for route in sorted(routes, key=lambda route: not route.exact):  # stable: the older one still comes first
+        if route.exact:
+            found.setdefault(("=", route.path), route.backend)
+            continue
+        base = route.path.rstrip("/")
+        if base:
+            found.setdefault(("=", base), route.backend)
+        found.setdefault(("", f"{base}/"), route.backend)
+    return found
+
+
+def quoted(text: str) -> str:
+    """A word of nginx.conf; what somebody wrote into a path stays a path."""
+    if re.fullmatch(r"[\w/.~-]+", text, re.ASCII):
+        return text
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
+
+
+def configuration(sites: Iterable[Site], seen: Objects) -> str:
+    """The text of nginx.conf."""
+    blocks = servers(sites)
+    backends = {to.upstream: to for server in blocks for _, _, to in server.locations}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["quoted"] = quoted
+    return environment.from_string(TEMPLATE.read_text()).render(
+        servers=blocks,
+        upstreams={name: found for name, to in sorted(backends.items()) if (found := endpoints(to, seen))},
+        http=HTTP,
+        https=HTTPS,
+        health=HEALTH,
+    )
+
+
+# --- What is served
+
+
+class Nginx:
+    """The nginx below us. A configuration is tested before it replaces the one that is served."""
+
+    def __init__(self, folder: Path, program: str = "nginx") -> None:
+        self.folder = folder
+        self.program = program
+        self.served = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        for part in ("tls", "tmp"):
+            (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def test(self, text: str, certificates: Iterable[Certificate]) -> str:
+        """What nginx has against a configuration; "" when it would serve it."""
+        for certificate in certificates:
+            file = self.folder / "tls" / certificate.file
+            if not file.exists():
+                file.touch(mode=0o600)
+                file.write_text(certificate.pem)
+        draft = self.folder / "nginx.conf.new"
+        draft.write_text(text)
+        ran = subprocess.run([*self._command(draft), "-q", "-t"], capture_output=True, text=True, check=False)
+        if ran.returncode == 0:
+            return ""
+        why = re.search(r"\[emerg\] (?:\d+#\d+: )?(.*)", ran.stderr)
+        return why[1] if why else f"it ended with {ran.returncode}: {ran.stderr.strip()}"
+
+    def serve(self, text: str, certificates: Iterable[Certificate]) -> str:
+        """Serve a configuration from now on, or say what nginx has against it and go on as before.
+
+        On SIGHUP nginx starts new workers, and the old ones finish what they are doing: no request is lost.
+        """
+        wanted = set(certificates)
+        if text == self.served:
+            return ""
+        if why := self.test(text, wanted):
+            return why
+        (self.folder / "nginx.conf.new").replace(self.folder / "nginx.conf")
+        self.served = text
+        if self._process is None:
+            command = [*self._command(self.folder / "nginx.conf"), "-g", "daemon off;"]
+            self._process = subprocess.Popen(command)
+            threading.Thread(target=self._watch, name="nginx", daemon=True).start()
+        else:
+            self._process.send_signal(signal.SIGHUP)
+        for file in (self.folder / "tls").iterdir():
+            if file.name not in {certificate.file for certificate in wanted}:
+                file.unlink()
+        return ""
+
+    def stop(self) -> None:
+        """Let the workers finish."""
+        if self._process:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait()
+
+    def _command(self, file: Path) -> list[str]:
+        return [self.program, "-e", "stderr", "-p", str(self.folder), "-c", str(file)]
+
+    def _watch(self) -> None:
+        """Without nginx there is nothing to control: the container ends, and Kubernetes starts it again."""
+        assert self._process
+        code = self._process.wait()
+        say(f"nginx ended with {code}")
+        os._exit(code or 0)
+
+
+class Controller:
+    """From objects to what is served and what people are told."""
+
+    def __init__(self, nginx: Nginx) -> None:
+        self.nginx = nginx
+        self.good: dict[str, Site] = {}  # by Ingress: what is served of it
+        self.bad: dict[Site, str] = {}  # what nginx refused, and why
+
+    def apply(self, seen: Objects) -> list[Complaint]:
+        """Serve what our Ingresses ask for; what nginx refuses is served as it was before."""
+        asked, complaints = wishes(seen)
+        self.bad = {site: why for site, why in self.bad.items() if site in asked}
+        if self._serve(self._kept(asked), seen):
+            for site in asked:  # one of them is to blame: which?
+                alone = configuration([site], seen)
+                if self._new(site) and (why := self.nginx.test(alone, certificates([site]))):
+                    self.bad[site] = why
+        if why := self._serve(self._kept(asked), seen):  # together they are wrong, though each alone is right
+            say(f"nginx refuses all of it, what was served before stays: {why}")
+            return [*complaints, *(Complaint(site.ingress, "Rejected", why) for site in asked if self._new(site))]
+        self.good = {site.ingress: site for site in self._kept(asked)}
+        return [*complaints, *(Complaint(site.ingress, "Rejected", why) for site, why in self.bad.items())]
+
+    def _kept(self, asked: Iterable[Site]) -> list[Site]:
+        """What is asked, with what was served before in the place of what nginx refuses."""
+        kept = (self.good.get(site.ingress) if site in self.bad else site for site in asked)
+        return [site for site in kept if site]
+
+    def _new(self, site: Site) -> bool:
+        return self.good.get(site.ingress) != site
+
+    def _serve(self, sites: list[Site], seen: Objects) -> str:
+        return self.nginx.serve(configuration(sites, seen), certificates(sites))
+
+
+def certificates(sites: Iterable[Site]) -> set[Certificate]:
+    return {server.certificate for server in servers(sites) if server.certificate}
+
+
+# --- What the API knows, and what it is told
+
+
+class Cluster:
+    """The objects of every kind that matters, kept up to date by one watch each."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Object]] = {}
+        self.changed = threading.Event()
+
+    def follow(self, kind: str, listing: Callable[..., Any], **selector: str) -> None:
+        """Once the whole list, then what changes; from the start again when the server ends it or loses the thread."""
+        from kubernetes import watch  # noqa: PLC0415 -- takes seconds to load, and the pure half does without
+
+        while True:
+            try:
+                found = json.loads(listing(_preload_content=False, _request_timeout=30, **selector).data)
+                self.objects[kind] = {key(item): item for item in found["items"]}
+                self.changed.set()
+                events = watch.Watch(return_type=object).stream(
+                    listing,
+                    resource_version=found["metadata"]["resourceVersion"],
+                    timeout_seconds=1800,
+                    _request_timeout=2000,
+                    **selector,
+                )
+                for event in events:
+                    item = event["raw_object"]
+                    known = {each: value for each, value in self.objects[kind].items() if each != key(item)}
+                    self.objects[kind] = known if event["type"] == "DELETED" else {**known, key(item): item}
+                    self.changed.set()
+            except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
+                say(f"watching {kind}: {error}")
+                time.sleep(2)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is to be told: the status of each of our Ingresses, and Events."""
+
+    statuses: Mapping[str, list[dict[str, str]]]
+    complaints: tuple[Complaint, ...]
+
+
+def told(seen: Objects, complaints: Iterable[Complaint], pod: str, written: Iterable[str] = ()) -> Told | None:
+    """What this pod has to tell the API; None when another one does it: the first that is ready, by name.
+
+    An Ingress whose status was ``written`` and that is ours no more loses it, unless somebody else wrote it since.
+    """
+    ready = [
+        each
+        for each in seen["Pod"].values()
+        if "deletionTimestamp" not in each["metadata"]
+        for condition in each.get("status", {}).get("conditions", ())
+        if (condition["type"], condition["status"]) == ("Ready", "True")
+    ]
+    if not ready or min(each["metadata"]["name"] for each in ready) != pod:
+        return None
+    addresses = [{"ip": address} for address in sorted({each["status"]["hostIP"] for each in ready})]
+    statuses: dict[str, list[dict[str, str]]] = {}
+    for name, each in seen["Ingress"].items():
+        given = each.get("status", {}).get("loadBalancer", {}).get("ingress", ())
+        right = [{"ip": known.get("ip")} for known in given] == addresses
+        if ours(each, seen["IngressClass"]):
+            if not right:
+                statuses[name] = addresses
+        elif right and name in written:
+            statuses[name] = []
+    return Told(statuses, tuple(complaints))
+
+
+def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any]:
+    """An Event on an Ingress, as `kubectl describe ingress` shows it."""
+    meta = ingress["metadata"]
+    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "uid": meta["uid"],
+        },
+        "type": "Warning",
+        "reason": complaint.reason,
+        "message": complaint.message,
+        "source": {"component": CONTROLLER},
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+        "count": 1,
+    }
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    from kubernetes import client, config  # noqa: PLC0415
+
+    namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
+    config.load_incluster_config()
+    core, networking, discovery = client.CoreV1Api(), client.NetworkingV1Api(), client.DiscoveryV1Api()
+    kinds: Mapping[str, tuple[Callable[..., Any], dict[str, str]]] = {
+        "Ingress": (networking.list_ingress_for_all_namespaces, {}),
+        "IngressClass": (networking.list_ingress_class, {}),
+        "Service": (core.list_service_for_all_namespaces, {}),
+        "EndpointSlice": (discovery.list_endpoint_slice_for_all_namespaces, {}),
+        "Secret": (core.list_secret_for_all_namespaces, {"field_selector": "type=kubernetes.io/tls"}),
+        "Pod": (core.list_namespaced_pod, {"namespace": namespace, "label_selector": os.environ["POD_SELECTOR"]}),
+    }
+    cluster, controller = Cluster(), Controller(Nginx(Path("/run/nginx")))
+
+    def end(*_: object) -> None:
+        controller.nginx.stop()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    for kind, (listing, selector) in kinds.items():
+        threading.Thread(target=cluster.follow, args=(kind, listing), kwargs=selector, name=kind, daemon=True).start()
+    posted: set[tuple[str, Complaint]] = set()
+    written: set[str] = set()
+    patience: float | None = None
+    while True:
+        cluster.changed.wait(patience)
+        time.sleep(0.05)  # a change rarely comes alone
+        cluster.changed.clear()
+        seen = dict(cluster.objects)
+        if set(seen) != set(kinds):
+            continue
+        complaints = controller.apply(seen)
+        patience = None
+        if (telling := told(seen, complaints, pod, written)) is None:
+            continue
+        try:
+            for name, addresses in telling.statuses.items():
+                where, _, ingress = name.partition("/")
+                with contextlib.suppress(client.ApiException):  # it is gone, or the watch will tell of it again
+                    body = {"status": {"loadBalancer": {"ingress": addresses}}}
+                    networking.patch_namespaced_ingress_status(ingress, where, body)
+                    written.add(name)
+            for complaint in telling.complaints:
+                about = seen["Ingress"][complaint.ingress]
+                if (about["metadata"]["uid"], complaint) not in posted:
+                    warning: Any = event(about, complaint, datetime.now(UTC))
+                    core.create_namespaced_event(about["metadata"]["namespace"], warning)
+                    posted.add((about["metadata"]["uid"], complaint))
+        except Exception as error:  # the API is away for a moment
+            say(f"telling the API: {error}")
+            patience = 5.0
+
+
+if __name__ == "__main__":
+    main()

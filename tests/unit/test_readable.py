@@ -1,0 +1,390 @@
+"""The ingress controller `readable`: objects in, nginx.conf out; what nginx refuses; who tells the API what."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hoplab.image.readable import controller
+from hoplab.image.readable.controller import CONTROLLER, Backend, Complaint, Controller, Nginx, Server
+
+Seen = dict[str, dict[str, dict[str, Any]]]
+
+
+def listed(*items: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {controller.key(item): item for item in items}
+
+
+def ingress(name: str, spec: str, *, made: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
+    metadata = {"namespace": "shop", "name": name, "uid": f"uid-{name}", "creationTimestamp": made}
+    return {"metadata": metadata, "spec": {"ingressClassName": "nginx", **yaml.safe_load(spec)}, **more}
+
+
+def rules(host: str, *paths: tuple[str, str, str]) -> str:
+    """The spec of an Ingress with one rule: (path, "Prefix" or "Exact", service)."""
+    given = [
+        {"path": path, "pathType": kind, "backend": {"service": {"name": service, "port": {"number": 80}}}}
+        for path, kind, service in paths
+    ]
+    rule = {"http": {"paths": given}, **({"host": host} if host else {})}
+    return yaml.safe_dump({"rules": [rule]})
+
+
+def service(name: str, port_name: str = "") -> dict[str, Any]:
+    port = {"port": 80, **({"name": port_name} if port_name else {})}
+    return {"metadata": {"namespace": "shop", "name": name}, "spec": {"ports": [port]}}
+
+
+def endpoints(name: str, *addresses: str, port: str = "", conditions: Any = None) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "namespace": "shop",
+            "name": f"{name}-{'-'.join(addresses)}",
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": port, "port": 8080}],
+        "endpoints": [{"addresses": [each], "conditions": conditions or {"ready": True}} for each in addresses],
+    }
+
+
+def secret(name: str, pem: str = "a certificate", key: str = "a key") -> dict[str, Any]:
+    data = {"tls.crt": b64encode(pem.encode()).decode(), "tls.key": b64encode(key.encode()).decode()}
+    return {"metadata": {"namespace": "shop", "name": name}, "data": data}
+
+
+def seen(*ingresses: dict[str, Any], **more: Any) -> Seen:
+    """What the API has: the class `nginx` is ours, and there are three services, of which `none` has no pods."""
+    classes = [
+        {"metadata": {"name": "nginx"}, "spec": {"controller": CONTROLLER}},
+        {"metadata": {"name": "other"}, "spec": {"controller": "example.org/other"}},
+    ]
+    found = {
+        "Ingress": listed(*ingresses),
+        "IngressClass": listed(*classes),
+        "Service": listed(service("one"), service("two"), service("none")),
+        "EndpointSlice": listed(endpoints("one", "10.244.0.3", "10.244.1.3"), endpoints("two", "10.244.1.4")),
+        "Secret": listed(secret("my-tls-secret")),
+        "Pod": {},
+    }
+    return {**found, **more}
+
+
+def blocks(*ingresses: dict[str, Any]) -> dict[str, Server]:
+    sites, _ = controller.wishes(seen(*ingresses))
+    return {server.host: server for server in controller.servers(sites)}
+
+
+def led(server: Server) -> list[str]:
+    return [f"{modifier}{path} {to.service}" for modifier, path, to in server.locations]
+
+
+def shop() -> Seen:
+    """A bit of everything."""
+    spec = yaml.safe_load(
+        rules("app1.yash.com", ("/login", "Prefix", "two"), ("/", "Prefix", "one"), ("/api", "Exact", "none"))
+    )
+    spec["tls"] = [{"hosts": ["app1.yash.com"], "secretName": "my-tls-secret"}]
+    spec["rules"] += yaml.safe_load(rules("*.yash.com", ('/a b"; }', "Prefix", "two")))["rules"]
+    return seen(ingress("apps", yaml.safe_dump(spec)))
+
+
+def test_configuration(golden: Callable[[str, str], None]) -> None:
+    found = shop()
+    golden("readable.nginx.conf", controller.configuration(controller.wishes(found)[0], found))
+
+
+def test_nothing_asked(golden: Callable[[str, str], None]) -> None:
+    golden("readable-empty.nginx.conf", controller.configuration([], seen()))
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx; on a lab, every reload is such a test")
+def test_nginx_takes_it(tmp_path: Path) -> None:
+    nginx = Nginx(tmp_path)
+    found = shop()
+    found["Ingress"]["shop/apps"]["spec"].pop("tls")
+    assert nginx.test(controller.configuration(controller.wishes(found)[0], found), ()) == ""
+
+
+def test_only_our_class() -> None:
+    ours = ingress("ours", rules("a", ("/", "Prefix", "one")))
+    other = ingress("other", rules("b", ("/", "Prefix", "one")))
+    other["spec"]["ingressClassName"] = "other"
+    nobody = ingress("nobody", rules("c", ("/", "Prefix", "one")))
+    nobody["spec"]["ingressClassName"] = "nobody"
+    none = ingress("none", rules("d", ("/", "Prefix", "one")))
+    del none["spec"]["ingressClassName"]
+    old = ingress("old", rules("e", ("/", "Prefix", "one")))
+    del old["spec"]["ingressClassName"]
+    old["metadata"]["annotations"] = {"kubernetes.io/ingress.class": "nginx"}
+    assert set(blocks(ours, other, nobody, none, old)) == {"", "a", "e"}
+
+
+def test_a_prefix_goes_by_elements_and_the_longest_wins() -> None:
+    paths = [("/", "Prefix", "one"), ("/api/", "Prefix", "two"), ("/api/login", "Prefix", "none")]
+    assert led(blocks(ingress("x", rules("a", *paths)))["a"]) == [
+        "/api/login/ none",
+        "=/api/login none",
+        "/api/ two",
+        "=/api two",
+        "/ one",
+    ]
+
+
+def test_exact_comes_before_prefix_and_the_older_ingress_first() -> None:
+    young = ingress("a", rules("a", ("/x", "Exact", "two"), ("/y", "Prefix", "two")), made="2026-01-02T00:00:00Z")
+    old = ingress("z", rules("a", ("/x", "Prefix", "one"), ("/y", "Prefix", "one")))
+    assert led(blocks(young, old)["a"]) == ["/x/ one", "/y/ one", "=/x two", "=/y one"]
+
+
+def test_without_a_host_for_all_that_nobody_names() -> None:
+    found = blocks(ingress("x", rules("", ("/x", "Prefix", "one"))), ingress("y", rules("a", ("/", "Prefix", "two"))))
+    assert led(found[""]) == ["/x/ one", "=/x one"] and not found[""].whole
+    assert led(found["a"]) == ["/ two"] and found["a"].whole
+
+
+def test_the_default_backend() -> None:
+    backend = "{defaultBackend: {service: {name: one, port: {number: 80}}}}"
+    found = blocks(ingress("x", backend), ingress("y", rules("a", ("/x", "Prefix", "two"))))
+    assert led(found[""]) == ["/ one"]
+    assert led(found["a"]) == ["/x/ two", "=/x two", "/ one"]
+
+
+def test_a_wildcard_is_for_one_label() -> None:
+    found = blocks(ingress("x", rules("*.yash.com", ("/", "Prefix", "one"))))
+    assert found["*.yash.com"].name == r"~^[^.]+\.yash\.com$"
+
+
+def test_a_certificate_is_for_its_hosts() -> None:
+    spec = yaml.safe_load(rules("a.yash.com", ("/", "Prefix", "one")))
+    spec["rules"] += yaml.safe_load(rules("b.yash.com", ("/", "Prefix", "one")))["rules"]
+    spec["rules"] += yaml.safe_load(rules("b.else.com", ("/", "Prefix", "one")))["rules"]
+
+    def certified(*hosts: str) -> set[str]:
+        tls = [{"hosts": list(hosts), "secretName": "my-tls-secret"} if hosts else {"secretName": "my-tls-secret"}]
+        found = blocks(ingress("x", yaml.safe_dump({**spec, "tls": tls})))
+        return {host for host, server in found.items() if server.certificate}
+
+    assert certified("a.yash.com") == {"a.yash.com"}
+    assert certified("*.yash.com") == {"a.yash.com", "b.yash.com"}
+    assert certified() == {"a.yash.com", "b.yash.com", "b.else.com"}
+
+
+def test_a_changed_certificate_is_another_file() -> None:
+    one, two = (controller.Certificate("shop/s", text) for text in ("one", "two"))
+    assert one.file != two.file and one.file.startswith("shop.s.")
+    assert "one" not in repr(one), "a key must not get into a log"
+
+
+def test_what_is_not_there_is_told() -> None:
+    spec = yaml.safe_load(rules("a", ("/", "Prefix", "gone")))
+    asked = ingress("x", yaml.safe_dump({**spec, "tls": [{"hosts": ["a"], "secretName": "gone"}]}))
+    sites, complaints = controller.wishes(seen(asked))
+    assert [(each.ingress, each.reason, each.message) for each in complaints] == [
+        ("shop/x", "NoService", "there is no port 80 of a service shop/gone"),
+        ("shop/x", "NoSecret", "there is no secret shop/gone of type kubernetes.io/tls"),
+    ]
+    assert "location / { return 503; }" in controller.configuration(sites, seen(asked))
+
+
+def test_endpoints_by_the_ports_name_and_number() -> None:
+    found = seen()
+    found["Service"]["shop/one"] = service("one", "http")
+    found["EndpointSlice"] = listed(
+        endpoints("one", "10.244.0.3", port="http"), endpoints("one", "10.244.0.4", port="m")
+    )
+    for port in ("80", "http"):
+        assert controller.endpoints(Backend("shop", "one", port), found) == ["10.244.0.3:8080"]
+    assert controller.endpoints(Backend("shop", "one", "81"), found) == []
+    assert controller.endpoints(Backend("else", "one", "80"), found) == []
+
+
+def test_ending_pods_serve_only_where_there_are_no_others() -> None:
+    ending = {"ready": False, "serving": True, "terminating": True}
+    one, found = Backend("shop", "one", "80"), seen()
+    found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending), endpoints("one", "10.244.0.4"))
+    assert controller.endpoints(one, found) == ["10.244.0.4:8080"]
+    found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending))
+    assert controller.endpoints(one, found) == ["10.244.0.3:8080"]
+    found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions={"ready": False, "serving": False}))
+    assert controller.endpoints(one, found) == []
+
+
+def test_ipv6_endpoints() -> None:
+    slices = {**endpoints("one", "fd00::3"), "addressType": "IPv6"}
+    found = seen(EndpointSlice=listed(slices))
+    assert controller.endpoints(Backend("shop", "one", "80"), found) == ["[fd00::3]:8080"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("/login", "/login"), ("/a b", '"/a b"'), ('/"; }', r'"/\"; }"'), ("/a\\", r'"/a\\"'), ("/ä", '"/ä"')],
+)
+def test_a_path_stays_one_word(text: str, word: str) -> None:
+    assert controller.quoted(text) == word
+
+
+# --- nginx, played by a script that refuses what has BAD in it
+
+
+@pytest.fixture
+def nginx(tmp_path: Path) -> Nginx:
+    program = tmp_path / "nginx"
+    program.write_text(
+        """#!/bin/sh
+        while [ "$1" ]; do case $1 in -c) file=$2 ;; -t) test=1 ;; esac; shift; done
+        [ "$test" ] || exec sleep 600
+        for bad in $(grep -o 'tls/[^;]*' "$file"; echo conf); do
+            if grep -qs BAD "$(dirname "$file")/$bad" "$file"; then echo "nginx: [emerg] bad: $bad" >&2; exit 1; fi
+        done
+        """
+    )
+    program.chmod(0o755)
+    return Nginx(tmp_path / "run", str(program))
+
+
+@pytest.fixture
+def served(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is sent to nginx; it is not started."""
+    said: list[str] = []
+
+    class Started:
+        def __init__(self, _command: list[str]) -> None:
+            said.append("start")
+
+        def send_signal(self, number: int) -> None:
+            said.append("reload" if number == 1 else f"signal {number}")
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setattr(Nginx, "_watch", lambda _self: None)
+    return said
+
+
+def with_tls(name: str, host: str, using: str) -> dict[str, Any]:
+    spec = yaml.safe_load(rules(host, ("/", "Prefix", "one")))
+    return ingress(name, yaml.safe_dump({**spec, "tls": [{"hosts": [host], "secretName": using}]}))
+
+
+def test_it_starts_once_and_reloads_only_what_changed(nginx: Nginx, served: list[str]) -> None:
+    nginx.test = lambda text, certificates: ""  # type: ignore[method-assign]
+    (nginx.folder / "nginx.conf.new").touch()
+    assert nginx.serve("one", ()) == "" and nginx.serve("one", ()) == ""
+    (nginx.folder / "nginx.conf.new").touch()
+    assert nginx.serve("two", ()) == ""
+    assert served == ["start", "reload"]
+
+
+def test_a_bad_rule_does_not_harm_the_others(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "serve", lambda text, certificates: _serve(nginx, text, certificates))
+    subject = Controller(nginx)
+    good, bad = with_tls("good", "good.com", "my-tls-secret"), with_tls("bad", "bad.com", "garbage")
+    found = seen(good, bad, Secret=listed(secret("my-tls-secret"), secret("garbage", "BAD")))
+    (complaint,) = subject.apply(found)
+    assert (complaint.ingress, complaint.reason) == ("shop/bad", "Rejected") and "bad: tls/" in complaint.message
+    assert "good.com" in nginx.served and "bad.com" not in nginx.served
+    assert subject.apply(found) == [complaint], "it stays known"
+
+    found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "fine again"))
+    assert subject.apply(found) == []
+    assert "bad.com" in nginx.served
+
+    before = nginx.served
+    found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "BAD once more"))
+    assert [each.ingress for each in subject.apply(found)] == ["shop/bad"]
+    assert nginx.served == before, "what was good of it is served on"
+
+    found["EndpointSlice"] = listed(endpoints("one", "10.244.7.7"))
+    subject.apply(found)
+    assert "10.244.7.7" in nginx.served, "endpoints are followed also while a rule is bad"
+
+    found["Ingress"] = listed(good)
+    assert subject.apply(found) == []
+    assert "bad.com" not in nginx.served
+
+
+def test_bad_only_together(nginx: Nginx, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody can be blamed: all stays as it was."""
+    monkeypatch.setattr(nginx, "serve", lambda text, _certificates: "together" if "b.com" in text else "")
+    subject = Controller(nginx)
+    a, b = (ingress(name, rules(f"{name}.com", ("/", "Prefix", "one"))) for name in ("a", "b"))
+    assert subject.apply(seen(a)) == []
+    assert subject.apply(seen(a, b)) == [Complaint("shop/b", "Rejected", "together")]
+    assert "what was served before stays" in capsys.readouterr().err
+
+
+def _serve(nginx: Nginx, text: str, certificates: Any) -> str:
+    """Test it for real, and remember it."""
+    if text != nginx.served and (why := nginx.test(text, set(certificates))):
+        return why
+    nginx.served = text
+    return ""
+
+
+def test_keys_are_for_us_only(nginx: Nginx) -> None:
+    certificate = controller.Certificate("shop/s", "a key")
+    assert nginx.test("fine", [certificate]) == ""
+    file = nginx.folder / "tls" / certificate.file
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("a key", 0o600)
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+# --- what the API is told
+
+
+def pod(name: str, address: str, ready: str = "True", **metadata: str) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": ready}]
+    return {
+        "metadata": {"namespace": "i", "name": name, **metadata},
+        "status": {"hostIP": address, "conditions": conditions},
+    }
+
+
+def test_the_first_ready_pod_writes_the_nodes_addresses() -> None:
+    asked = ingress("x", rules("a", ("/", "Prefix", "one")))
+    pods = listed(
+        pod("a", "192.168.77.22", "False"),
+        pod("b", "192.168.77.21"),
+        pod("c", "192.168.77.20"),
+        pod("0", "192.168.77.23", deletionTimestamp="now"),
+    )
+    found = controller.told(seen(asked, Pod=pods), (), "b")
+    assert found
+    assert found.statuses == {"shop/x": [{"ip": "192.168.77.20"}, {"ip": "192.168.77.21"}]}
+    assert controller.told(seen(asked, Pod=pods), (), "c") is None
+    assert controller.told(seen(asked), (), "b") is None
+
+
+def test_a_status_that_is_right_is_not_written_again() -> None:
+    known = {"loadBalancer": {"ingress": [{"ip": "192.168.77.20"}]}}
+    asked = ingress("x", rules("a", ("/", "Prefix", "one")), status=known)
+    found = controller.told(seen(asked, Pod=listed(pod("a", "192.168.77.20"))), (), "a")
+    assert found and found.statuses == {}
+
+
+def test_what_is_ours_no_more_loses_its_status() -> None:
+    known = {"loadBalancer": {"ingress": [{"ip": "192.168.77.20"}]}}
+    asked = ingress("x", rules("a", ("/", "Prefix", "one")), status=known)
+    asked["spec"]["ingressClassName"] = "other"
+    found = seen(asked, Pod=listed(pod("a", "192.168.77.20")))
+    for written in ({"shop/x"}, set[str]()):
+        telling = controller.told(found, (), "a", written)
+        assert telling and telling.statuses == {name: [] for name in written}
+    known["loadBalancer"]["ingress"][0]["ip"] = "192.168.77.99"
+    telling = controller.told(found, (), "a", {"shop/x"})
+    assert telling and telling.statuses == {}, "somebody else has written it"
+
+
+def test_an_event_as_describe_shows_it() -> None:
+    asked = ingress("x", rules("a", ("/", "Prefix", "one")))
+    found = controller.event(asked, Complaint("shop/x", "Rejected", "why"), datetime(2026, 1, 2, tzinfo=UTC))
+    assert found["involvedObject"]["uid"] == "uid-x"
+    assert (found["type"], found["reason"], found["message"]) == ("Warning", "Rejected", "why")
+    assert found["lastTimestamp"] == "2026-01-02T00:00:00Z"
