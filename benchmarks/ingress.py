@@ -1,0 +1,190 @@
+"""Load on the ingress of a running lab, from outside: what is lost while things change, and what the controller costs.
+
+Two measurements. Requests on connections of their own, from several clients at once, while an app is scaled up and down
+and a rule comes and goes: how many were made, and how many lost. And wrk's requests per second, in turns through the
+ingress and through a plain nginx on the same node with the same pods behind it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from benchmarks.labs import table
+from hoplab import live as live_lab
+from hoplab import probe
+from hoplab.cli import lab_option
+from hoplab.errors import LabError
+from hoplab.host import netns
+from hoplab.live import INGRESSES, Live
+from hoplab.paths import LabPaths
+from hoplab.probe import APP1, APP2, HOST1, NAMESPACE
+
+PLAIN = "plain-nginx"
+PLAIN_PORT = 8090
+IMAGE = "hoplab.local/ingress-readable:1"  # it has an nginx
+CLIENTS = 4
+CONNECTIONS = 8
+
+
+@dataclass(frozen=True)
+class Wrk:
+    """One run of wrk."""
+
+    per_second: float
+    requests: int
+    errors: int  # of connections
+    refused: int  # answers that were neither 2xx nor 3xx
+
+
+def parse(text: str) -> Wrk:
+    """What wrk printed."""
+    found = {name: re.search(pattern, text) for name, pattern in WORDS.items()}
+    if not (found["per_second"] and found["requests"]):
+        raise LabError(f"wrk printed no figures: {text.strip()[-200:]}", remedy="try it by hand")
+    errors = sum(int(each) for each in found["errors"].groups()) if found["errors"] else 0
+    refused = int(found["refused"][1]) if found["refused"] else 0
+    return Wrk(float(found["per_second"][1]), int(found["requests"][1]), errors, refused)
+
+
+WORDS = {
+    "per_second": r"Requests/sec:\s+([\d.]+)",
+    "requests": r"(\d+) requests in",
+    "errors": r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)",
+    "refused": r"Non-2xx or 3xx responses: (\d+)",
+}
+
+
+def wrk(live: Live, port: int, seconds: int) -> Wrk:
+    """Ask the first node, from outside, as fast as it answers."""
+    address = live.snapshot.nodes[0].address
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-H", f"Host: {HOST1}"]
+    with netns.entered(live.outside.namespace):
+        ran = subprocess.run([*command, f"http://{address}:{port}/"], capture_output=True, text=True, check=False)
+    return parse(ran.stdout + ran.stderr)
+
+
+def plain(live: Live) -> list[tuple[str, dict[str, Any]]]:
+    """An nginx beside the controller, on the first node: nothing but the pods of the first app behind it."""
+    servers = " ".join(f"server {each};" for each in sorted(live.endpoints(APP1)))
+    conf = f"""
+worker_processes auto;
+pid /tmp/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path /tmp/body; proxy_temp_path /tmp/proxy; fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi; scgi_temp_path /tmp/scgi;
+    upstream pods {{ {servers} keepalive 16; }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    server {{ listen 8080; location / {{ proxy_pass http://pods; }} }}
+}}
+"""
+    container = {
+        "name": "nginx",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["nginx", "-e", "stderr", "-c", "/etc/plain/nginx.conf", "-g", "daemon off;"],
+        "ports": [{"containerPort": 8080, "hostPort": PLAIN_PORT}],
+        "volumeMounts": [{"name": "conf", "mountPath": "/etc/plain"}],
+    }
+    spec = {
+        "nodeName": live.snapshot.nodes[0].name,
+        "containers": [container],
+        "volumes": [{"name": "conf", "configMap": {"name": PLAIN}}],
+        "terminationGracePeriodSeconds": 0,
+    }
+    core, metadata = f"/api/v1/namespaces/{NAMESPACE}", {"name": PLAIN}
+    conf_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"nginx.conf": conf}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    return [(f"{core}/configmaps", conf_map), (f"{core}/pods", pod)]
+
+
+@contextmanager
+def beside(live: Live) -> Iterator[None]:
+    """While the body runs the plain nginx answers."""
+    url = f"http://{HOST1}:{PLAIN_PORT}/"
+    with ExitStack() as stack:
+        for path, body in plain(live):
+            stack.enter_context(live.made(path, body))
+        reply = live.until(lambda: live.browse(url), lambda found: found.status == 200)
+        if reply.status != 200:
+            raise LabError(
+                f"the plain nginx gives {reply}", remedy=f"./lab kubectl -n {NAMESPACE} describe pod {PLAIN}"
+            )
+        yield
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Requests while something changed."""
+
+    sent: int
+    lost: tuple[str, ...]
+    seconds: float
+
+
+def changing(live: Live, rounds: int) -> Lost:
+    """Several clients ask, while pods come and go and a rule is made and removed."""
+    began = time.monotonic()
+
+    def longer(item: dict[str, Any]) -> None:
+        rules = item["spec"]["rules"]
+        rules[0]["http"]["paths"] += probe.ingress("", {"": {"/bench": APP2}})["spec"]["rules"][0]["http"]["paths"]
+
+    with ExitStack() as stack:
+        streams = [stack.enter_context(live.asking(f"http://{HOST1}/")) for _ in range(CLIENTS)]
+        for _ in range(rounds):
+            with live.scaled(APP1, 4), live.edited(f"{INGRESSES}/apps", longer):
+                live.until(lambda: live.app(f"http://{HOST1}/bench").to, lambda to: to in live.endpoints(APP2))
+            live.until(lambda: live.endpoints(APP1, ending=True), lambda found: found == live.endpoints(APP1))
+    lost = tuple(why for stream in streams for why in stream.lost)
+    return Lost(sum(stream.sent for stream in streams), lost, time.monotonic() - began)
+
+
+def measured(live: Live, rounds: int, seconds: int) -> list[tuple[Wrk, Wrk]]:
+    """wrk through the ingress and through the plain nginx, in turns."""
+    with beside(live):
+        return [(wrk(live, 80, seconds), wrk(live, PLAIN_PORT, seconds)) for _ in range(rounds)]
+
+
+@click.command()
+@lab_option
+@click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
+@click.option("--seconds", default=20, show_default=True, help="How long each run of wrk lasts.")
+def run(paths: LabPaths, rounds: int, seconds: int) -> None:
+    """Load on the ingress of a lab that is up."""
+    if shutil.which("wrk") is None:
+        raise LabError("this measurement needs wrk", remedy="apt-get install wrk")
+    with live_lab.opened(paths, click.echo) as live:
+        lost = changing(live, rounds)
+        click.echo(f"{lost.sent} requests in {lost.seconds:.0f} s while things changed, {len(lost.lost)} lost")
+        for why in sorted(set(lost.lost)):
+            click.echo(f"  {why}")
+        pairs = measured(live, rounds, seconds)
+    rows = [
+        [str(number), f"{ours.per_second:.0f}", f"{plain.per_second:.0f}", f"{ours.per_second / plain.per_second:.2f}"]
+        for number, (ours, plain) in enumerate(pairs, 1)
+    ]
+    ratio = statistics.median(ours.per_second / plain.per_second for ours, plain in pairs)
+    rows.append(["median", "", "", f"{ratio:.2f}"])
+    click.echo(table([["requests per second", "ingress", "plain nginx", "ratio"], *rows]))
+    for ours, other in pairs:
+        for name, found in (("ingress", ours), ("plain nginx", other)):
+            if found.errors or found.refused:
+                click.echo(f"{name}: {found.errors} errors, {found.refused} bad answers of {found.requests}")
+
+
+if __name__ == "__main__":
+    run()

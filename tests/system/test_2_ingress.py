@@ -1,0 +1,96 @@
+"""Ingress behaviours on the running lab, against whichever controller it has: conformance, and what must not break."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from secrets import token_bytes
+from typing import Any
+
+import pytest
+
+from hoplab import live as live_lab
+from hoplab import probe
+from hoplab.live import INGRESSES, Live
+from hoplab.paths import LabPaths
+from hoplab.probe import APP1, HOST1, NAMESPACE
+from tests.system.conformance import CASES, HOST, Case, got
+from tests.system.conftest import LabCommand
+
+pytestmark = pytest.mark.timeout(0)  # every wait has a bound of its own
+
+
+@pytest.fixture(scope="module")
+def live(lab: LabCommand, paths: LabPaths) -> Iterator[Live]:
+    with live_lab.opened(paths) as found:
+        yield found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_conformance(case: Case, live: Live) -> None:
+    body: dict[str, Any] = {**case.ingress, "metadata": {**case.ingress["metadata"]}}
+    body["metadata"]["annotations"] = dict(live.controller.ANNOTATIONS)
+    with ExitStack() as stack:
+        for path, other in case.also:
+            stack.enter_context(live.made(path, dict(other)))
+        stack.enter_context(live.made(INGRESSES, body))
+        for node in live.snapshot.nodes:
+            seen = live.until(
+                lambda node=node: {url: got(live, url, node) for url in case.gets},  # type: ignore[misc]
+                lambda found: found == case.gets,
+            )
+            assert seen == case.gets, f"on {node.name}"
+
+
+def test_requests_are_spread_over_the_pods(live: Live) -> None:
+    for node in live.snapshot.nodes:
+        asked = Counter(live.app(f"http://{HOST1}/", node).to for _ in range(40))
+        assert set(asked) == live.endpoints(APP1)
+        assert min(asked.values()) >= 10, asked
+
+
+def bad_secret(name: str) -> dict[str, Any]:
+    """A TLS secret that Kubernetes takes and nobody can use; another one each time."""
+    data = {key: b64encode(token_bytes(12)).decode() for key in ("tls.crt", "tls.key")}
+    return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}, "data": data}
+
+
+def warnings(live: Live, ingress: str) -> list[str]:
+    """What `kubectl describe ingress` would warn of."""
+    query = f"fieldSelector=involvedObject.name%3D{ingress},type%3DWarning"
+    _, found = live.api("GET", f"/api/v1/namespaces/{NAMESPACE}/events?{query}")
+    return [each["message"] for each in found["items"]]
+
+
+def test_a_bad_ingress_does_not_harm_the_others(live: Live) -> None:
+    """It is told to whoever asks about it; the others are served on, and their changes too."""
+    bad = probe.ingress("bad", {"bad.yash.com": {"/": APP1}}, tls={"bad-secret": ("bad.yash.com",)})
+    good = probe.ingress("good", {HOST: {"/": APP1}}, annotations=live.controller.ANNOTATIONS)
+    secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+    with (
+        live.asking(f"http://{HOST1}/") as stream,
+        live.made(secrets, bad_secret("bad-secret")),
+        live.made(INGRESSES, bad),
+    ):
+        assert live.until(lambda: warnings(live, "bad"), bool)
+        with live.made(INGRESSES, good):
+            for node in live.snapshot.nodes:
+                seen = live.until(
+                    lambda node=node: got(live, f"http://{HOST}/", node),  # type: ignore[misc]
+                    lambda found: found == APP1,
+                )
+                assert seen == APP1
+    assert stream.sent and not stream.lost
+
+
+def test_a_secret_that_goes_bad_leaves_what_was_good(live: Live) -> None:
+    url, where = f"https://{HOST1}/", f"/api/v1/namespaces/{NAMESPACE}/secrets/my-tls-secret"
+    before = len(warnings(live, "apps"))
+    with live.edited(where, lambda item: item.update(data=bad_secret("x")["data"])):
+        assert live.until(lambda: len(warnings(live, "apps")), lambda now: now > before) > before
+        for node in live.snapshot.nodes:
+            assert live.browse(url, node).names == (HOST1,)
+            assert got(live, f"http://{HOST1}/", node) == APP1
+    assert live.browse(url).names == (HOST1,)
