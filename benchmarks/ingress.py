@@ -146,7 +146,7 @@ def changing(live: Live, rounds: int) -> Lost:
     with ExitStack() as stack:
         streams = [stack.enter_context(live.asking(f"http://{HOST1}/")) for _ in range(CLIENTS)]
         for _ in range(rounds):
-            with live.scaled(APP1, 4), live.edited(f"{INGRESSES}/apps", longer):
+            with live.scaled(APP1, 3), live.edited(f"{INGRESSES}/apps", longer):
                 live.until(lambda: live.app(f"http://{HOST1}/bench").to, lambda to: to in live.endpoints(APP2))
             live.until(lambda: live.endpoints(APP1, ending=True), lambda found: found == live.endpoints(APP1))
     lost = tuple(why for stream in streams for why in stream.lost)

@@ -13,13 +13,14 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from benchmarks import byhand, labs, look, pair, soak
+from benchmarks import byhand, ingress, labs, look, pair, soak
 from benchmarks.byhand import ByHand, Laps
 from benchmarks.labs import MARK, BenchLab, Report, bench_lab
 from benchmarks.pair import Bringup
 from benchmarks.sheets import Sheets, sheets
 from benchmarks.soak import Cold
 from hoplab import cluster, state
+from hoplab import live as live_lab
 from hoplab.batch import Output
 from hoplab.engine import schema
 from hoplab.errors import ClusterError, LabError
@@ -29,9 +30,11 @@ from hoplab.hosts import Hosts
 from hoplab.image import NodeImage
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan, plan_lab
+from hoplab.probe import APP1
 from hoplab.snapshot import load as load_recording
 from hoplab.spec import LabSpec
 from tests.lesson_functions import failures, read_only
+from tests.unit import test_claims_ingress
 
 UP = """\
 [    1s] machines ...
@@ -373,3 +376,34 @@ def test_asking_one_by_one_sees_the_same_lab_with_many_more_commands() -> None:
     asker = look.Asker(cast("Hosts", Nodes()), api)
     assert failures(read_only()[:20], look.asking(recorded, asker)) == {}
     assert asker.asked > len(asked) > 2 * len(recorded.node_facts)
+
+
+WRK = """\
+Running 20s test @ http://192.168.77.20:80/
+  1 threads and 8 connections
+  4321 requests in 20.05s, 1.73MB read
+"""
+
+
+def test_wrk_is_read() -> None:
+    assert ingress.parse(f"{WRK}Requests/sec:    215.51\n") == ingress.Wrk(215.51, 4321, 0, 0)
+    more = "  Socket errors: connect 1, read 2, write 3, timeout 4\n  Non-2xx or 3xx responses: 7\nRequests/sec: 1.5\n"
+    assert ingress.parse(WRK + more) == ingress.Wrk(1.5, 4321, 10, 7)
+    with pytest.raises(LabError, match="wrk printed no figures: unable to connect"):
+        ingress.parse("unable to connect")
+
+
+def test_the_plain_nginx_has_the_same_pods_behind_it() -> None:
+    world = test_claims_ingress.World()
+    (_, conf), (_, pod) = ingress.plain(world.live())
+    text = conf["data"]["nginx.conf"]
+    assert all(f"server {address}:8080;" in text for address in test_claims_ingress.PODS[APP1][:2])
+    assert pod["spec"]["nodeName"] == test_claims_ingress.FIRST.name
+    assert pod["spec"]["containers"][0]["ports"][0]["hostPort"] == ingress.PLAIN_PORT
+
+
+def test_what_is_lost_while_things_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 2.0)
+    assert ingress.changing(test_claims_ingress.World().live(), 1).lost == ()
+    found = ingress.changing(test_claims_ingress.World(loses=True).live(), 3)
+    assert set(found.lost) <= {"502"} and found.sent >= len(found.lost)
