@@ -403,14 +403,14 @@ class Cluster:
 
         while True:
             try:
-                found = json.loads(listing(_preload_content=False, _request_timeout=30, **selector).data)
+                found = json.loads(listing(_preload_content=False, _request_timeout=(5, 60), **selector).data)
                 self.objects[kind] = {key(item): item for item in found["items"]}
                 self.changed.set()
                 events = watch.Watch(return_type=object).stream(
                     listing,
                     resource_version=found["metadata"]["resourceVersion"],
                     timeout_seconds=1800,
-                    _request_timeout=2000,
+                    _request_timeout=(5, 2000),
                     **selector,
                 )
                 for event in events:
