@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from kubernetes import client
 
-from hoplab import capture, cluster, image, outside, probe, snapshot, state
+from hoplab import capture, cluster, image, outside, probe, proxy, snapshot, state
 from hoplab.batch import Output
 from hoplab.capture import Capture, Packet
 from hoplab.certificates import ensure_certificates
@@ -33,14 +33,17 @@ from hoplab.errors import ClusterError
 from hoplab.facts import Facts
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.conntrack import CONNTRACK, Flow
-from hoplab.facts.iptables import IPTABLES, Iptables, Rule
+from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.iptables import Rule as IptablesRule
+from hoplab.facts.nftables import NFTABLES
 from hoplab.hosts import Hosts
 from hoplab.ingress import Access, Controller, Served
 from hoplab.ingress import chosen as chosen_controller
 from hoplab.outside import Outside, Reply
 from hoplab.paths import LabPaths
 from hoplab.plan import plan_lab
-from hoplab.proxy import iptables as iptables_proxy
+from hoplab.proxy import ServicePromise
+from hoplab.rules import Rule
 from hoplab.snapshot import Node, Pod, Snapshot
 from hoplab.spec import load_spec
 
@@ -80,8 +83,8 @@ class Asked:
 
     url: str
     output: Output
-    before: Iptables
-    after: Iptables
+    before: Facts  # the rules of translation: what iptables-save prints of nat, and nft of whole tables
+    after: Facts
     flows: tuple[Flow, ...]
     packets: Mapping[str, tuple[Packet, ...]] = field(default_factory=dict)  # of each capture, by its name
 
@@ -101,13 +104,22 @@ class Asked:
         """The answers to several requests: an echo puts each on a line of its own."""
         return tuple(parse_answer(line) for line in self.output.out.splitlines())
 
-    def counted(self, rule: Rule, table: str) -> int:
-        """How many more packets a rule has counted after the request than before."""
-        return packets(self.after, table, rule) - packets(self.before, table, rule)
+    def counted(self, rule: Rule) -> int | None:
+        """How many more packets a rule of nat has counted after the request than before; None where rules don't count.
+
+        kube-proxy and flannel write nftables rules without counters.
+        """
+        if not isinstance(rule, IptablesRule):
+            return None
+        return packets(self.after, rule) - packets(self.before, rule)
 
 
-def packets(found: Iptables, table: str, rule: Rule) -> int:
-    return sum(each.packets for each in found.rules(table, rule.chain) if each == rule)
+def packets(found: Facts, rule: IptablesRule) -> int:
+    return sum(each.packets for each in found[IPTABLES].rules("nat", rule.chain) if each == rule)
+
+
+# The rules that translate, in one look
+RULES = {IPTABLES.name: f"{IPTABLES.command} -t nat", NFTABLES.name: NFTABLES.command}
 
 
 def parse_answer(text: str) -> Answer:
@@ -210,27 +222,29 @@ class Live:
         ]
         return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
 
-    def service(self, name: str) -> iptables_proxy.ServicePromise:
+    def service(self, name: str) -> ServicePromise:
         """A service of the verification workload."""
         wanted = f"{probe.NAMESPACE}/{name}"
-        return next(each for each in iptables_proxy.promises(self.snapshot) if each.service == wanted)
+        return next(each for each in proxy.promises(self.snapshot) if each.service == wanted)
 
     def ask(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
         """An HTTP request from inside a pod's network namespace; its node is looked at before, after and meanwhile.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
         """
-        rules, place = f"{IPTABLES.command} -t nat", capture.new_place()
+        place = capture.new_place()
         commands = {
-            "before": rules,
+            **{f"before-{name}": command for name, command in RULES.items()},
             **capture.start(captures or {}, place),
             "answer": in_pod(pod, http_get(url)),
             **capture.stop(captures or {}, place),
             "flows": _conntrack(pod.address),
-            "after": rules,
+            **{f"after-{name}": command for name, command in RULES.items()},
         }
         found = self.hosts.batch(pod.node.name, commands)
-        before, after = (Facts(pod.node.name, {IPTABLES.name: found[when]})[IPTABLES] for when in ("before", "after"))
+        before, after = (
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in RULES}) for when in ("before", "after")
+        )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
         return Asked(url, found["answer"], before, after, flows, capture.read(found))
 
@@ -345,13 +359,12 @@ class Live:
         found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": _conntrack(client)})["flows"]}
         return Facts(node.name, found)[CONNTRACK]
 
-    def rules(self) -> dict[str, Iptables]:
-        """The nat rules of every node, as they are at this moment."""
-        found = self.hosts.batches({IPTABLES.name: f"{IPTABLES.command} -t nat"}, in_pods={})
-        return {node: Facts(node, outputs)[IPTABLES] for node, outputs in found.items()}
+    def rules(self) -> dict[str, Facts]:
+        """The rules of translation of every node, as they are at this moment."""
+        return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(RULES, in_pods={}).items()}
 
-    def rules_when(self, wanted: Callable[[Iptables], bool]) -> dict[str, Iptables]:
-        """The nat rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
+    def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
+        """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
         deadline = time.monotonic() + SETTLE_DEADLINE
         while True:
             found = self.rules()
@@ -502,9 +515,13 @@ def quiet_for(pods: Iterable[Mapping[str, Any]], now: datetime) -> float:
 
 
 def settled(seen: Snapshot) -> bool:
-    """Whether every node has a chain for every ready endpoint."""
-    wanted = {endpoint.chain for service in iptables_proxy.promises(seen) for endpoint in service.endpoints}
-    return all(wanted <= set(node[IPTABLES].chains("nat")) for node in seen.nodes)
+    """Whether the rules of every node lead to every ready endpoint."""
+    services = proxy.promises(seen)
+    return all(
+        {each.to for each in service.endpoints} <= proxy.targets(node, seen.setting.pod_cidr[-2], service)
+        for node in seen.nodes
+        for service in services
+    )
 
 
 def requester(k8s: client.ApiClient) -> probe.Api:

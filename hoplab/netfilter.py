@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from typing import Generic, Protocol, TypeVar
 
 from hoplab.facts.iptables import Chain, Option, Rule
 
@@ -26,19 +27,34 @@ class Packet:
     in_dev: str = ""
     out_dev: str = ""
     dst_is_local: bool = False  # the destination is an address of this host
+    src_is_local: bool = False  # ... and the source
     state: str = "NEW"
+    status: str = ""  # "dnat": of a connection whose destination was translated
+    known: bool = False  # its sender may be remembered from an earlier connection
+
+
+class InChain(Protocol):
+    """A rule, of iptables or of nftables."""
+
+    @property
+    def chain(self) -> str: ...
+
+
+R_co = TypeVar("R_co", bound=InChain, covariant=True)
 
 
 @dataclass(frozen=True)
-class End:
+class End(Generic[R_co]):
     """One possible end of a walk."""
 
     verdict: str  # "ACCEPT", "DNAT", "MASQUERADE", "REJECT", ...; the policy when no rule decided
-    path: tuple[Rule, ...]  # the rules that matched, in order
+    path: tuple[R_co, ...]  # the rules that matched, in order
     packet: Packet  # with the mark it has in the end
+    to: str = ""  # "10.244.1.2:8080": where a translated packet goes
+    share: float = 1.0  # of all packets like this one, as far as rules throw dice
 
     @property
-    def last(self) -> Rule | None:
+    def last(self) -> R_co | None:
         return self.path[-1] if self.path else None
 
     @property
@@ -51,7 +67,7 @@ PASS_ON = frozenset({"", "LOG", "NFLOG", "TRACE", "CT", "TCPMSS"})  # targets af
 MAX_DEPTH = 50  # chains can't call themselves in the kernel; a text may say so
 
 
-def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[End, ...]:
+def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[End[Rule], ...]:
     """Every possible end of a packet that enters a chain; a built-in chain's policy decides what no rule does."""
     ends = []
     for end in _walk(chains, chain, packet, 0):
@@ -60,7 +76,7 @@ def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[End, 
     return tuple(ends)
 
 
-def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) -> Iterator[End]:
+def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) -> Iterator[End[Rule]]:
     """Ends with the verdict "" are returns: the caller goes on with its next rule."""
     found = chains.get(name)
     if found is None or depth > MAX_DEPTH:
@@ -69,36 +85,44 @@ def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) ->
     yield from _rules(chains, found.rules, packet, depth)
 
 
-def _rules(chains: Mapping[str, Chain], rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[End]:
+def _rules(chains: Mapping[str, Chain], rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[End[Rule]]:
     for index, rule in enumerate(rules):
         verdict = matches(rule, packet)
         if verdict is False:
             continue
         rest = rules[index + 1 :]
-        yield from _taken(chains, rule, rest, packet, depth)
+        chance = _chance(rule)
+        for end in _taken(chains, rule, rest, packet, depth):
+            yield replace(end, share=end.share * chance)
         if verdict is None:  # it may also not match
-            yield from _rules(chains, rest, packet, depth)
+            for end in _rules(chains, rest, packet, depth):
+                yield replace(end, share=end.share * (1 - chance if chance < 1 else 1))
         return
     yield End("", (), packet)
 
 
+def _chance(rule: Rule) -> float:
+    """How often a rule matches that throws dice; 1 for others, also where it is not known."""
+    return float(rule.value("--probability") or 1)
+
+
 def _taken(
     chains: Mapping[str, Chain], rule: Rule, rest: tuple[Rule, ...], packet: Packet, depth: int
-) -> Iterator[End]:
+) -> Iterator[End[Rule]]:
     if rule.target == "RETURN":
         yield End("", (rule,), packet)
     elif rule.target in chains:
         for end in _walk(chains, rule.target, packet, depth + 1):
             if end.verdict or rule.goto:
-                yield End(end.verdict, (rule, *end.path), end.packet)
+                yield replace(end, path=(rule, *end.path))
             else:  # it came back: the next rule here
                 for after in _rules(chains, rest, end.packet, depth):
-                    yield End(after.verdict, (rule, *end.path, *after.path), after.packet)
+                    yield replace(after, path=(rule, *end.path, *after.path), share=end.share * after.share)
     elif rule.target == "MARK" or rule.target in PASS_ON:
         for after in _rules(chains, rest, replace(packet, mark=_marked(rule, packet.mark)), depth):
-            yield End(after.verdict, (rule, *after.path), after.packet)
+            yield replace(after, path=(rule, *after.path))
     else:
-        yield End(rule.target, (rule,), packet)
+        yield End(rule.target, (rule,), packet, rule.value("--to-destination"))
 
 
 def matches(rule: Rule, packet: Packet) -> bool | None:
@@ -107,6 +131,12 @@ def matches(rule: Rule, packet: Packet) -> bool | None:
     for option in rule.matches:
         test = _TESTS.get(option.name)
         if option.name in _SILENT:
+            continue
+        if option.name == "--rcheck":  # session affinity: of the module recent
+            if packet.known:
+                unsure = True
+            elif not option.negated:
+                return False
             continue
         if test is None:
             unsure = True
@@ -148,9 +178,13 @@ _TESTS: Mapping[str, Callable[[Option, Packet], bool]] = {
     "--dports": lambda option, packet: _port(option, packet.dport),
     "--mark": lambda option, packet: _masked(option, packet.mark),
     "--dst-type": lambda option, packet: option.values[0] == "LOCAL" and packet.dst_is_local,
+    "--src-type": lambda option, packet: option.values[0] == "LOCAL" and packet.src_is_local,
     "--ctstate": lambda option, packet: packet.state in option.values[0].split(","),
 }
-_SILENT = frozenset({"-m", "--comment", "--nfacct-name"})  # they name a module, say something or count: decide nothing
+# they name a module, say something, count or write something down: decide nothing
+_SILENT = frozenset(
+    {"-m", "--comment", "--nfacct-name", "--set", "--seconds", "--reap", "--name", "--mask", "--rsource", "--mode"}
+)
 
 
 def _marked(rule: Rule, mark: int) -> int:

@@ -7,6 +7,7 @@ it, so another version of hoplab makes its own anew.
     echo          one pod on every node, behind a ClusterIP
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
     balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
+    sticky        the pods of `echo` behind another ClusterIP, which keeps a client with the pod it met first
     nobody        a service without endpoints
     app1-service, app2-service    the course's two apps: two pods and one
     apps          their Ingress: hosts, paths and certificates as the course has them
@@ -94,6 +95,7 @@ def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
                 allocateLoadBalancerNodePorts=False,
             ),
         ),
+        (f"{core}/services", _service("sticky", selector={"app": "echo"}, sessionAffinity="ClientIP")),
         (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
         (f"{apps}/deployments", _app(APP1, replicas=2)),
         (f"{apps}/deployments", _app(APP2, replicas=1)),

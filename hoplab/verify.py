@@ -26,6 +26,7 @@ import pytest
 from hoplab import files, live, probe, snapshot
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError, LabError
+from hoplab.facts.api_services import API_SERVICES
 from hoplab.live import Live
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.report import Outcome, Report, Result, Say, html_text, junit_text
@@ -123,7 +124,14 @@ def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", les
 
 
 def lacking(
-    lab: Snapshot, *, cni: str = "", backend: str = "", proxy: str = "", nodes: int = 1, ingress: bool = False
+    lab: Snapshot,
+    *,
+    cni: str = "",
+    backend: str = "",
+    proxy: str = "",
+    nodes: int = 1,
+    ingress: bool = False,
+    service: str = "",
 ) -> str:
     """Why a lesson with these needs can't apply to the lab; "" when it can."""
     has = lab.setting
@@ -135,6 +143,8 @@ def lacking(
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
     if ingress and has.ingress == "none":
         return "needs an ingress controller; this lab has none"
+    if service and f"{probe.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
+        return f"needs the service {service} of the verification workload, which is younger than this recording"
     if len(lab.nodes) < nodes:
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""

@@ -130,6 +130,18 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Remember:
+    """Something of the packet is written into a set: ``update @affinity-33OLLWVQ-... { ip saddr }``."""
+
+    op: str  # "add", "update"
+    set: str
+    key: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.op} @{self.set} {{ {_joined(self.key)} }}"
+
+
+@dataclass(frozen=True)
 class Other:
     """An expression that hoplab does not know, as JSON."""
 
@@ -139,7 +151,7 @@ class Other:
         return self.raw
 
 
-Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Other
+Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Remember | Other
 
 
 def elements(raw: Any) -> tuple[Element, ...]:
@@ -172,6 +184,8 @@ def expression(raw: dict[str, Any]) -> Expression:
             return Counter("", packets, size)
         case {"counter": str(name)}:
             return Counter(name)
+        case {"set": {"op": "add" | "update" as op, "elem": key, "set": str(name)}}:
+            return Remember(op, name.removeprefix("@"), _parts(key))
         case _:
             return _verdict(raw) or _mark(raw) or _nat(raw) or Other(json.dumps(raw))
 

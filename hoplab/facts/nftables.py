@@ -1,7 +1,8 @@
 """nftables as ``nft -j list table ip kube-proxy`` prints it: chains with their hooks, rules, sets and maps.
 
-Only kube-proxy's own table is asked for. Where it works in iptables mode there is none, and the rules of iptables-nft,
-which `nft list ruleset` would show too, are told better by the fact iptables: nft knows their matches by name only.
+Only the tables of kube-proxy and of flannel are asked for. Where they work with iptables there are none, and the rules
+of iptables-nft, which `nft list ruleset` would show too, are told better by the fact iptables: nft knows their matches
+by name only.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Set:
     key_type: tuple[str, ...]  # ("ipv4_addr", "inet_proto", "inet_service")
     value_type: str  # "verdict"; "" for a set
     elements: tuple[Element, ...]
+    timeout: int = 0  # seconds after which an element is forgotten; 0: never
 
     def find(self, *key: object) -> Element | None:
         """The element with exactly that key: find(address, "udp", 53)."""
@@ -86,25 +88,32 @@ class Nftables:
         return next((table for table in self.tables if (table.family, table.name) == (family, name)), None)
 
 
-ABSENT = "Error: No such file or directory"  # nft of a table that does not exist
+ABSENT = "Error: No such file or directory"  # nft of a table that does not exist; where, is in two lines more
 
 
 def parse(listing: str) -> Nftables:
-    if listing.startswith(ABSENT):
-        return Nftables(())
+    """A document on a line of its own for each table that exists."""
+    lines = listing.splitlines()
+    while ABSENT in lines:
+        at = lines.index(ABSENT)
+        del lines[at : at + 3]
     try:
-        return _ruleset(Item(document(listing, "nftables"), "nftables"))
+        return Nftables(tuple(table for line in lines if line.strip() for table in _tables(line)))
     except RecursionError:
         raise FactError("nftables has an expression nested beyond reason", remedy=REMEDY) from None
 
 
-def _ruleset(raw: Item) -> Nftables:
+def _tables(line: str) -> tuple[Table, ...]:
+    return _ruleset(Item(document(line, "nftables"), "nftables"))
+
+
+def _ruleset(raw: Item) -> tuple[Table, ...]:
     """The list holds objects of all kinds side by side: ``{"chain": {"table": "kube-proxy", "name": ...}}``"""
     found: dict[str, list[Item]] = {}
     for each in raw.items("nftables"):
         for kind in each.raw:
             found.setdefault(kind, []).append(each.item(kind))
-    return Nftables(tuple(_table(item, found) for item in found.get("table", [])))
+    return tuple(_table(item, found) for item in found.get("table", []))
 
 
 def _table(item: Item, found: Mapping[str, list[Item]]) -> Table:
@@ -137,7 +146,14 @@ def _rule(item: Item) -> Rule:
 def _set(item: Item) -> Set:
     kind = item.raw.get("type")
     key_type = tuple(text(part) for part in kind) if isinstance(kind, list) else (text(kind),)
-    return Set(item.text("name"), key_type, text(item.raw.get("map", "")), elements(item.raw.get("elem")))
+    return Set(
+        item.text("name"),
+        key_type,
+        text(item.raw.get("map", "")),
+        elements(item.raw.get("elem")),
+        item.number("timeout"),
+    )
 
 
-NFTABLES = Fact("nftables", "nft -j list table ip kube-proxy 2>&1 || true", parse)
+TABLES = ("kube-proxy", "flannel-ipv4")
+NFTABLES = Fact("nftables", "; ".join(f"nft -j list table ip {name} 2>&1" for name in TABLES) + "; true", parse)

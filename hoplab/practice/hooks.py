@@ -94,7 +94,7 @@ def _counting(found: Iptables) -> Grade:
     return Grade(False, f"no rule in filter OUTPUT of {FIREWALL} counts what it sends to {ITS_OWN} itself", elsewhere)
 
 
-def _met(ends: tuple[End, ...]) -> list[Rule]:
+def _met(ends: tuple[End[Rule], ...]) -> list[Rule]:
     return [rule for end in ends for rule in end.path]
 
 

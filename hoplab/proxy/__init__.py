@@ -1,4 +1,162 @@
-"""What a kube-proxy mode promises about services, as data: computed from the Kubernetes API, compared with the rules.
+"""What kube-proxy promises about services, as data: computed from the Kubernetes API, compared with the rules.
 
-One mode is one module of this folder, found by its name in the spec.
+The promises are the same in every mode. What differs is where a mode's rules have them: one mode is one module of this
+folder, found by its name in the spec.
 """
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol, cast
+
+from hoplab.errors import LabError
+from hoplab.facts.api_endpointslices import API_ENDPOINTS, Endpoint
+from hoplab.facts.api_services import API_SERVICES, ApiService, ServicePort
+from hoplab.netfilter import End, Packet
+from hoplab.rules import Looked, Rule, arriving
+from hoplab.snapshot import Snapshot
+
+MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
+
+
+@dataclass(frozen=True)
+class EndpointPromise:
+    """One endpoint, and the chain that sends to it."""
+
+    address: IPv4Address
+    port: int
+    node: str
+    chain: str  # "" where the service's own chain does that
+
+    @property
+    def to(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ServicePromise:
+    """One port of one service that has a ClusterIP."""
+
+    service: str  # "kube-system/kube-dns:dns"
+    protocol: str  # "udp"
+    cluster_ip: IPv4Address
+    port: int
+    node_port: int
+    external_policy: str
+    affinity: int  # seconds for which a client stays with one endpoint; 0: no longer than a connection
+    chain: str  # of connections from inside
+    external_chain: str  # ... and from outside (NodePort, LoadBalancer)
+    endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
+
+    def __str__(self) -> str:
+        return f"{self.service} ({self.cluster_ip}:{self.port}/{self.protocol})"
+
+
+class Mode(Protocol):
+    """The shape of a mode's module: where its rules keep what services promise."""
+
+    LOOKUP: str  # the chain in which a new connection's service is looked up
+    MASKING: str  # the chain that masks what is marked
+
+    def service_chain(self, service: str, protocol: str) -> str: ...
+    def external_chain(self, service: str, protocol: str) -> str: ...
+    def endpoint_chain(self, service: str, protocol: str, endpoint: str, *, sticky: bool) -> str:
+        """The chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
+
+    def way(self, service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+        """The chains from the hook to where the destination is changed."""
+
+    def node_port_way(self, service: ServicePromise) -> frozenset[str]:
+        """Chains that a connection to a NodePort goes through."""
+
+    def rules(self, host: Looked, chain: str) -> tuple[Rule, ...]:
+        """The rules of a chain of the translation."""
+
+    def chains(self, host: Looked) -> frozenset[str]:
+        """All chains of the translation."""
+
+    def asks_node_ports(self, rule: Rule) -> bool:
+        """Whether a rule looks up the NodePorts of the node's own addresses."""
+
+    def cluster_ips(self, host: Looked) -> frozenset[IPv4Address]:
+        """Addresses of services that the rules know."""
+
+    def remembers(self, host: Looked, service: ServicePromise) -> Mapping[str, int]:
+        """For how many seconds a client stays with an endpoint, by endpoint: session affinity."""
+
+
+def chosen(mode: str) -> Mode:
+    """The mode of that name."""
+    try:
+        module = importlib.import_module(f"{__name__}.{mode}")
+    except ModuleNotFoundError:
+        raise LabError(
+            f"nothing is known of kube-proxy's mode {mode!r}", remedy="write hoplab/proxy/<mode>.py"
+        ) from None
+    return cast("Mode", module)
+
+
+def of(lab: Snapshot) -> Mode:
+    """The mode that the lab's kube-proxy works in."""
+    return chosen(lab.setting.proxy_mode)
+
+
+def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
+    """What every node's rules have to say, the same on all nodes."""
+    mode, endpoints = of(lab), lab.api[API_ENDPOINTS]
+    return tuple(
+        _promise(mode, service, port, service.cluster_ip, endpoints)
+        for service in lab.api[API_SERVICES]
+        if service.cluster_ip is not None
+        for port in service.ports
+    )
+
+
+def _promise(
+    mode: Mode, service: ApiService, port: ServicePort, cluster_ip: IPv4Address, endpoints: Iterable[Endpoint]
+) -> ServicePromise:
+    name = f"{service}:{port.name}" if port.name else str(service)
+    protocol = port.protocol.lower()
+    behind = {
+        (endpoint.address, endpoint.port, endpoint.node)
+        for endpoint in endpoints
+        if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
+        and endpoint.protocol == port.protocol
+        and endpoint.ready
+    }
+    sticky = service.affinity > 0
+    return ServicePromise(
+        service=name,
+        protocol=protocol,
+        cluster_ip=cluster_ip,
+        port=port.port,
+        node_port=port.node_port,
+        external_policy=service.external_policy,
+        affinity=service.affinity,
+        chain=mode.service_chain(name, protocol),
+        external_chain=mode.external_chain(name, protocol),
+        endpoints=tuple(
+            EndpointPromise(
+                address, number, node, mode.endpoint_chain(name, protocol, f"{address}:{number}", sticky=sticky)
+            )
+            for address, number, node in sorted(behind)
+        ),
+    )
+
+
+def connection(client: IPv4Address, service: ServicePromise) -> Packet:
+    """The first packet of a client to a service."""
+    return Packet(client, service.cluster_ip, service.protocol, service.port)
+
+
+def ways(host: Looked, client: IPv4Address, service: ServicePromise) -> dict[str, End[Rule]]:
+    """By which rules a host may send a client's connection to a service, by where it goes."""
+    return {end.to: end for end in arriving(host, connection(client, service)) if end.verdict == "DNAT"}
+
+
+def targets(host: Looked, client: IPv4Address, service: ServicePromise) -> frozenset[str]:
+    """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
+    return frozenset(ways(host, client, service))

@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from hoplab.facts.api_endpointslices import API_ENDPOINTS, Endpoint
-from hoplab.facts.api_services import API_SERVICES, ApiService, ServicePort
-from hoplab.snapshot import Snapshot
+from hoplab.facts import iptables
+from hoplab.facts.iptables import IPTABLES
+from hoplab.proxy import EndpointPromise, ServicePromise
+from hoplab.rules import Looked, Rule
 
-MASQUERADE_MARK = 0x4000  # set by KUBE-MARK-MASQ, looked at by KUBE-POSTROUTING
+LOOKUP = "KUBE-SERVICES"
+MASKING = "KUBE-POSTROUTING"
 
 # Chains that kube-proxy keeps in each table, services or not.
 CHAINS = {
-    "nat": ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"),
-    "filter": ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"),
+    "nat": (LOOKUP, "KUBE-NODEPORTS", "KUBE-MARK-MASQ", MASKING),
+    "filter": (LOOKUP, "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"),
 }
 # Where it hooks them in: table, built-in chain, its own chain.
 HOOKS = (
-    ("nat", "PREROUTING", "KUBE-SERVICES"),
-    ("nat", "OUTPUT", "KUBE-SERVICES"),
-    ("nat", "POSTROUTING", "KUBE-POSTROUTING"),
+    ("nat", "PREROUTING", LOOKUP),
+    ("nat", "OUTPUT", LOOKUP),
+    ("nat", "POSTROUTING", MASKING),
     ("filter", "FORWARD", "KUBE-FORWARD"),
 )
 GONE = "KUBE-PORTALS"  # of the userspace proxy, which left Kubernetes in 1.26
+OF_SERVICES = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-SEP-")
 
 
 def service_chain(service: str, protocol: str) -> str:
@@ -46,7 +48,7 @@ def external_chain(service: str, protocol: str) -> str:
     return f"KUBE-EXT-{_hash(service + protocol)}"
 
 
-def endpoint_chain(service: str, protocol: str, endpoint: str) -> str:
+def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool = False) -> str:
     """The chain of one endpoint, ``10.244.1.2:53``, of a service port."""
     return f"KUBE-SEP-{_hash(service + protocol + endpoint)}"
 
@@ -55,80 +57,36 @@ def _hash(text: str) -> str:
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
 
 
-@dataclass(frozen=True)
-class EndpointPromise:
-    """One endpoint's chain and where it sends to."""
-
-    chain: str
-    address: IPv4Address
-    port: int
-
-    @property
-    def to(self) -> str:
-        return f"{self.address}:{self.port}"
+def way(service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+    return ("PREROUTING", LOOKUP, service.chain, endpoint.chain)
 
 
-@dataclass(frozen=True)
-class ServicePromise:
-    """One port of one service that has a ClusterIP."""
-
-    service: str  # "kube-system/kube-dns:dns"
-    protocol: str  # "udp"
-    cluster_ip: IPv4Address
-    port: int
-    node_port: int
-    chain: str
-    external_chain: str
-    external_policy: str
-    endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
-
-    def __str__(self) -> str:
-        return f"{self.service} ({self.cluster_ip}:{self.port}/{self.protocol})"
+def node_port_way(service: ServicePromise) -> frozenset[str]:
+    return frozenset({"KUBE-NODEPORTS", service.external_chain})
 
 
-def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
-    """What every node's rules have to say, the same on all nodes."""
-    endpoints = lab.api[API_ENDPOINTS]
-    return tuple(
-        _promise(service, port, service.cluster_ip, endpoints)
-        for service in lab.api[API_SERVICES]
-        if service.cluster_ip is not None
-        for port in service.ports
-    )
+def rules(host: Looked, chain: str) -> tuple[Rule, ...]:
+    return host[IPTABLES].rules("nat", chain)
 
 
-def _promise(
-    service: ApiService, port: ServicePort, cluster_ip: IPv4Address, endpoints: Iterable[Endpoint]
-) -> ServicePromise:
-    name = f"{service}:{port.name}" if port.name else str(service)
-    protocol = port.protocol.lower()
-    behind = {
-        (endpoint.address, endpoint.port)
-        for endpoint in endpoints
-        if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
-        and endpoint.protocol == port.protocol
-        and endpoint.ready
+def chains(host: Looked) -> frozenset[str]:
+    return frozenset(host[IPTABLES].chains("nat"))
+
+
+def asks_node_ports(rule: Rule) -> bool:
+    return isinstance(rule, iptables.Rule) and rule.target == "KUBE-NODEPORTS" and rule.value("--dst-type") == "LOCAL"
+
+
+def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
+    found = (rule for table in ("nat", "filter") for rule in host[IPTABLES].rules(table, LOOKUP))
+    return frozenset(rule.destination[0] for rule in found if rule.destination)
+
+
+def remembers(host: Looked, service: ServicePromise) -> Mapping[str, int]:
+    """Rules with ``-m recent --rcheck --seconds 10800``, before those that throw dice."""
+    to = {endpoint.chain: endpoint.to for endpoint in service.endpoints}
+    return {
+        to.get(rule.target, rule.target): int(rule.value("--seconds") or 0)
+        for rule in host[IPTABLES].rules("nat", service.chain)
+        if rule.match("--rcheck")
     }
-    return ServicePromise(
-        service=name,
-        protocol=protocol,
-        cluster_ip=cluster_ip,
-        port=port.port,
-        node_port=port.node_port,
-        chain=service_chain(name, protocol),
-        external_chain=external_chain(name, protocol),
-        external_policy=service.external_policy,
-        endpoints=tuple(
-            EndpointPromise(endpoint_chain(name, protocol, f"{address}:{number}"), address, number)
-            for address, number in sorted(behind)
-        ),
-    )
-
-
-def probabilities(endpoints: int) -> tuple[float | None, ...]:
-    """What the rules of a KUBE-SVC chain say, in order, so that each endpoint gets the same share of connections.
-
-    >>> probabilities(3)
-    (0.3333333333333333, 0.5, None)
-    """
-    return tuple(1 / left if left > 1 else None for left in range(endpoints, 0, -1))

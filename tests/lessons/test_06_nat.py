@@ -1,4 +1,4 @@
-"""Chapter 6, NAT: ``iptables-save -c -t nat``, ``conntrack -L``, and what the receiver saw."""
+"""Chapter 6, NAT: ``iptables-save -c -t nat``, ``nft list ruleset``, ``conntrack -L``, and what the receiver saw."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from hoplab import probe
 from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
 from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.iptables import IPTABLES
 from hoplab.facts.routes import ROUTES, lookup
 from hoplab.live import Live
-from hoplab.netfilter import Packet, walk
+from hoplab.netfilter import Packet
+from hoplab.rules import leaving
 from hoplab.snapshot import Snapshot
 
 
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
     """The rules of POSTROUTING mask what a pod sends to the outside, and nothing that one pod sends to another."""
     for node in lab.nodes:
-        nat = node[IPTABLES].chains("nat")
         for pod in lab.pods_on(node):
-            for end in walk(nat, "POSTROUTING", Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
+            for end in leaving(node, Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
                 claim.require(
                     end.verdict == "MASQUERADE",
                     f"on {node.name} a packet of {pod} to {lab.setting.gateway} ends in {end.verdict}, not MASQUERADE",
                     *end.path,
                 )
             for other in lab.pods:
-                for end in walk(nat, "POSTROUTING", Packet(pod.address, other.address)):
+                for end in leaving(node, Packet(pod.address, other.address)):
                     claim.require(
                         end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
                     )
@@ -44,14 +43,12 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Cl
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
         asker = live.outside.asker(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
-        ends = walk(
-            asked.before.chains("nat"), "POSTROUTING", Packet(pod.address, lab.setting.gateway, dport=live.outside.port)
-        )
-        rule = ends[0].last
+        end = leaving(asked.before, Packet(pod.address, lab.setting.gateway, dport=live.outside.port))[0]
+        counts = asked.counted(end.last) if end.last else 0
         claim.require(
-            rule and rule.target == "MASQUERADE" and asked.counted(rule, "nat") >= 1,
+            end.verdict == "MASQUERADE" and counts != 0,
             f"no MASQUERADE rule on {node.name} counted the packet",
-            *ends[0].path,
+            *end.path,
         )
         flows = [flow for flow in asked.flows if flow.original.dport == live.outside.port]
         claim.require(
@@ -61,7 +58,7 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Cl
         )
     claim.saw(
         f"{listed(f'{pod.address} was seen as {pod.node.address}' for pod in live.probes)}; "
-        f"on {node.name} `{rule}` counted it, and conntrack has {flows[-1]}"
+        f"on {node.name} it is `{end.last}` that says so, and conntrack has {flows[-1]}"
     )
 
 
@@ -99,7 +96,6 @@ def test_kube_dns_answers_a_pod(lab: Snapshot, live: Live, claim: Claim) -> None
     claim.saw(f"{listed(live.probes)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
 
 
-@pytest.mark.needs(proxy="iptables")
 def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -> None:
     """A ClusterIP is translated (DNAT) to a pod behind it, chosen per connection; the client's address stays."""
     service, client = live.service("echo"), live.client
@@ -165,7 +161,6 @@ def test_the_destination_changes_on_the_way(live: Live, claim: Claim) -> None:
     claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
 
 
-@pytest.mark.needs(proxy="iptables")
 def test_a_node_port_answers_on_every_node(live: Live, claim: Claim) -> None:
     """A NodePort is translated to a pod on every node, also on one that runs no such pod, and the sender is masked."""
     service, seen = live.service("single"), []
@@ -182,7 +177,7 @@ def test_a_node_port_answers_on_every_node(live: Live, claim: Claim) -> None:
     claim.saw(f"port {service.node_port}: {listed(seen)}")
 
 
-@pytest.mark.needs(proxy="iptables", nodes=2)
+@pytest.mark.needs(nodes=2)
 def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod don't answer."""
     service, client = live.service("single-local"), live.snapshot.setting.gateway
@@ -203,7 +198,6 @@ def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) ->
     claim.saw(f"{live.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
 
 
-@pytest.mark.needs(proxy="iptables")
 def test_a_load_balancers_address_reaches_the_pods(live: Live, claim: Claim) -> None:
     """What is sent to a LoadBalancer's address is translated to a pod by the same rules, whichever node it comes to."""
     if not live.outside.namespace:

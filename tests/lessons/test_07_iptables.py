@@ -1,20 +1,23 @@
-"""Chapter 7, iptables: ``iptables-save -c``."""
+"""Chapter 7, iptables: ``iptables-save -c``, and ``nft list table ip kube-proxy`` where kube-proxy works with that."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from dataclasses import replace
 
 import pytest
 
-from hoplab import probe
+from hoplab import probe, proxy
 from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.hooks import HOOKS
-from hoplab.facts.iptables import IPTABLES, Iptables
+from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.nft_expressions import Nat, Verdict
 from hoplab.live import Live
-from hoplab.netfilter import Packet, walk
-from hoplab.proxy import iptables as kube_proxy
+from hoplab.netfilter import Packet
+from hoplab.proxy import iptables as iptables_mode
+from hoplab.proxy import nftables as nftables_mode
+from hoplab.rules import Looked, arriving, filtered, leaving
 from hoplab.snapshot import Snapshot
 
 BUILT_IN = {
@@ -32,9 +35,8 @@ HOOKS_IN_ORDER = ("prerouting", "input", "forward", "output", "postrouting")  # 
 
 ICMP_UNREACHABLE = 3  # ICMP's type
 
-pytestmark = pytest.mark.needs(proxy="iptables")
 
-
+@pytest.mark.needs(proxy="iptables")
 def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
     """Each table has built-in chains at certain hooks only: nat has no FORWARD, filter no PREROUTING."""
     for node in lab.nodes:
@@ -48,6 +50,7 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
     claim.saw(listed(f"{table} has {', '.join(BUILT_IN[table])}" for table in seen[IPTABLES].tables))
 
 
+@pytest.mark.needs(proxy="iptables")
 def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
     """At a hook the tables are called in the order raw, mangle, nat (DNAT), filter, security, nat (SNAT)."""
     orders: dict[str, list[str]] = {}
@@ -64,112 +67,193 @@ def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
     claim.saw("; ".join(f"{hook}: {', '.join(tables)}" for hook, tables in orders.items() if tables))
 
 
+@pytest.mark.needs(proxy="iptables")
 def test_kube_proxy_hooks_in_its_chains(lab: Snapshot, claim: Claim) -> None:
     """kube-proxy has chains of its own, reached from PREROUTING, OUTPUT, POSTROUTING and FORWARD."""
     for node in lab.nodes:
-        for table, names in kube_proxy.CHAINS.items():
+        for table, names in iptables_mode.CHAINS.items():
             for name in names:
                 claim.require(name in node[IPTABLES].chains(table), f"{node.name} has no chain {name} in {table}")
-        for table, hook, chain in kube_proxy.HOOKS:
+        for table, hook, chain in iptables_mode.HOOKS:
             rules = node[IPTABLES].rules(table, hook)
             claim.require(
                 any(rule.target == chain for rule in rules),
                 f"{hook} of {table} on {node.name} never calls {chain}",
                 *rules,
             )
-    claim.saw(listed(f"{hook} of {table} calls {chain}" for table, hook, chain in kube_proxy.HOOKS))
+    claim.saw(listed(f"{hook} of {table} calls {chain}" for table, hook, chain in iptables_mode.HOOKS))
+
+
+@pytest.mark.needs(proxy="nftables")
+def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) -> None:
+    """kube-proxy's table has base chains of its own, which the kernel calls at its hooks beside those of iptables."""
+    for node in lab.nodes:
+        table = nftables_mode.table(node)
+        found = {chain.name: chain for chain in table.chains.values() if chain.hook}
+        for wanted in nftables_mode.BASE_CHAINS:
+            chain = found.pop(wanted.name, None)
+            claim.require(
+                chain and (chain.kind, chain.hook, chain.priority) == (wanted.kind, wanted.hook, wanted.priority),
+                f"{node.name} has no chain `{wanted}`",
+                *table.chains,
+            )
+            assert chain
+            called = [each.chain for rule in chain.rules for each in rule.expressions if isinstance(each, Verdict)]
+            claim.require(
+                set(wanted.calls) <= set(called),
+                f"{chain.name} on {node.name} calls {listed(called)}, not {listed(wanted.calls)}",
+                *chain.rules,
+            )
+        claim.require(not found, f"{listed(found)} of {node.name} is called by the kernel too, nobody knows what for")
+    claim.saw(listed(nftables_mode.BASE_CHAINS))
+
+
+@pytest.mark.needs(proxy="nftables")
+def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
+    """Services are elements of maps, found in one look: address, protocol and port lead to the service's chain."""
+    services = [service for service in proxy.promises(lab) if service.endpoints]
+    for node in lab.nodes:
+        sets = nftables_mode.table(node).sets
+        for service in services:
+            for name, key, chain in (
+                (nftables_mode.BY_ADDRESS, (service.cluster_ip, service.protocol, service.port), service.chain),
+                (nftables_mode.BY_NODE_PORT, (service.protocol, service.node_port), service.external_chain),
+            ):
+                element = sets[name].find(*key) if name in sets else None
+                claim.require(
+                    (name == nftables_mode.BY_NODE_PORT and not service.node_port)
+                    or (element and element.value == Verdict("goto", chain)),
+                    f"{name} on {node.name} does not lead {' . '.join(map(str, key))} to {chain}",
+                    *(sets[name].elements if name in sets else ()),
+                )
+    example = sets[nftables_mode.BY_ADDRESS].find(services[-1].cluster_ip, services[-1].protocol, services[-1].port)
+    claim.saw(
+        f"{nftables_mode.BY_ADDRESS} has {counted(len(sets[nftables_mode.BY_ADDRESS].elements), 'element')}, "
+        f"for one `{example}`"
+    )
+
+
+@pytest.mark.needs(proxy="nftables")
+def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> None:
+    """A service's chain is one rule: a number drawn by lot (numgen random) is looked up in a map of the endpoints."""
+    seen = []
+    for node in lab.nodes:
+        for service in proxy.promises(lab):
+            if len(service.endpoints) < 2 or service.affinity:
+                continue
+            rules = nftables_mode.rules(node, service.chain)
+            nat = [each for rule in rules for each in getattr(rule, "expressions", ()) if isinstance(each, Nat)]
+            wanted = f"numgen random mod {len(service.endpoints)}"
+            claim.require(
+                len(rules) == 1 and nat and nat[0].chosen and nat[0].chosen.key == (wanted,),
+                f"{service.chain} on {node.name} does not choose by `{wanted}`",
+                *rules,
+            )
+            seen.append(f"{service}: `{rules[0]}`")
+    claim.saw(seen[-1] if seen else "no service has more than one endpoint: none is chosen")
+
+
+@pytest.mark.needs(proxy="nftables")
+def test_iptables_knows_no_service(lab: Snapshot, claim: Claim) -> None:
+    """In nftables mode no chain of iptables is about services: what is there is the kubelet's or the CNI's."""
+    chains = 0
+    for node in lab.nodes:
+        for table in node[IPTABLES].tables:
+            names = node[IPTABLES].chains(table)
+            found = [name for name in names if name.startswith(iptables_mode.OF_SERVICES)]
+            claim.require(not found, f"{table} of iptables on {node.name} has {listed(found)}")
+            chains += len(names)
+    claim.saw(f"none among {counted(chains, 'chain')}")
 
 
 def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
-    """A connection to a ClusterIP goes through KUBE-SERVICES, the service's KUBE-SVC and one KUBE-SEP to a pod."""
-    client = lab.setting.pod_cidr[-2]  # some pod; none of those behind the services
-    services = [service for service in kube_proxy.promises(lab) if service.endpoints]
+    """A connection to a ClusterIP goes by the chain of the service to one of its pods, and nowhere else."""
+    client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
+    services = [service for service in proxy.promises(lab) if service.endpoints]
     for node in lab.nodes:
         for service in services:
-            packet = Packet(client, service.cluster_ip, service.protocol, service.port)
-            ends = walk(node[IPTABLES].chains("nat"), "PREROUTING", packet)
-            found = {
-                end.last.value("--to-destination"): end.chains for end in ends if end.last and end.verdict == "DNAT"
-            }
-            wanted = {
-                endpoint.to: ("PREROUTING", "KUBE-SERVICES", service.chain, endpoint.chain)
-                for endpoint in service.endpoints
-            }
+            ends = arriving(node, proxy.connection(client, service))
+            found = {end.to: end.chains for end in ends if end.verdict == "DNAT"}
+            wanted = {endpoint.to: mode.way(service, endpoint) for endpoint in service.endpoints}
             claim.require(
                 found == wanted,
                 f"on {node.name} {service} leads to {listed(found)}, not to {listed(wanted)} by {service.chain}",
                 *(rule for end in ends for rule in end.path),
             )
             claim.require(all(end.verdict == "DNAT" for end in ends), f"on {node.name} {service} may also lead nowhere")
+    way = mode.way(services[-1], services[-1].endpoints[0])
     claim.saw(
         f"{counted(len(services), 'service port')} on {counted(len(lab.nodes), 'node')}, for one: "
-        f"{services[-1]} by {services[-1].chain} to {listed(each.to for each in services[-1].endpoints)}"
+        f"{services[-1]} by {', '.join(way)} to {listed(each.to for each in services[-1].endpoints)}"
     )
 
 
 def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None:
-    """The rules of a KUBE-SVC chain take 1/n, 1/(n-1), ... of what is left: every endpoint gets the same share."""
-    shared = []
+    """Every endpoint of a service gets the same share: iptables takes 1/n, 1/(n-1), ... of what is left."""
+    client, mode, shared = lab.setting.pod_cidr[-2], proxy.of(lab), []
     for node in lab.nodes:
-        for service in kube_proxy.promises(lab):
-            rules = [rule for rule in node[IPTABLES].rules("nat", service.chain) if rule.target.startswith("KUBE-SEP-")]
-            found = tuple(float(text) if (text := rule.value("--probability")) else None for rule in rules)
-            wanted = kube_proxy.probabilities(len(service.endpoints))
+        for service in proxy.promises(lab):
+            found = {to: end.share for to, end in proxy.ways(node, client, service).items()}
+            wanted = {endpoint.to: 1 / len(service.endpoints) for endpoint in service.endpoints}
             claim.require(
-                len(found) == len(wanted) and all(_close(one, other) for one, other in zip(found, wanted, strict=True)),
-                f"on {node.name} {service.chain} of {service} has probabilities {listed(found)}, not {listed(wanted)}",
-                *rules,
+                found.keys() == wanted.keys() and all(abs(found[to] - wanted[to]) < DICE for to in wanted),
+                f"on {node.name} the shares of {service} are {_shares(found)}, not {_shares(wanted)}",
+                *mode.rules(node, service.chain),
             )
             if len(wanted) > 1:
-                shared.append(f"{service} has {listed(f'{each:.2f}' if each else 'the rest' for each in found)}")
-    claim.saw(shared[0] if shared else "no service has more than one endpoint: each takes all")
+                shared.append((f"{service}: {_shares(found)}", mode.rules(node, service.chain)))
+    example, rules = shared[0] if shared else ("no service has more than one endpoint: each takes all", ())
+    claim.saw(example, *rules)
 
 
-def _close(one: float | None, other: float | None) -> bool:
-    """iptables keeps probabilities as 31-bit integers."""
-    return one is other is None or (one is not None and other is not None and abs(one - other) < 1e-6)
+DICE = 1e-6  # iptables keeps probabilities as 31-bit integers
+
+
+def _shares(found: dict[str, float]) -> str:
+    return listed(f"{share:.2f} for {to}" for to, share in sorted(found.items()))
 
 
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
-    """What comes from outside of the pod range to a ClusterIP is marked by KUBE-MARK-MASQ and masked on its way out."""
-    stranger = lab.setting.gateway
-    services = [service for service in kube_proxy.promises(lab) if service.endpoints]
+    """What comes from outside of the pod range to a ClusterIP is marked; what is marked is masked on its way out."""
+    stranger, mode = lab.setting.gateway, proxy.of(lab)
+    services = [service for service in proxy.promises(lab) if service.endpoints]
     for node in lab.nodes:
-        nat = node[IPTABLES].chains("nat")
         for service in services:
-            for end in walk(nat, "PREROUTING", Packet(stranger, service.cluster_ip, service.protocol, service.port)):
+            for end in arriving(node, proxy.connection(stranger, service)):
                 claim.require(
-                    end.packet.mark & kube_proxy.MASQUERADE_MARK,
+                    end.packet.mark & proxy.MASQUERADE_MARK,
                     f"on {node.name} a packet of {stranger} to {service} is not marked",
                     *end.path,
                 )
-        for end in walk(nat, "POSTROUTING", Packet(stranger, lab.setting.pod_cidr[5], mark=kube_proxy.MASQUERADE_MARK)):
+        for end in leaving(node, Packet(stranger, lab.setting.pod_cidr[5], mark=proxy.MASQUERADE_MARK)):
             claim.require(
-                end.verdict == "MASQUERADE" and end.last and end.last.chain == "KUBE-POSTROUTING",
-                f"on {node.name} {listed(end.chains)} end a marked packet with {end.verdict}, not KUBE-POSTROUTING",
+                end.verdict == "MASQUERADE" and end.last and end.last.chain == mode.MASKING,
+                f"on {node.name} {listed(end.chains)} end a marked packet with {end.verdict}, not {mode.MASKING}",
                 *end.path,
             )
             claim.require(not end.packet.mark, f"on {node.name} the mark {end.packet.mark:#x} stays on the packet")
     claim.saw(
-        f"{stranger} to any of {counted(len(services), 'service port')} is marked {kube_proxy.MASQUERADE_MARK:#x}"
+        f"{stranger} to any of {counted(len(services), 'service port')} is marked {proxy.MASQUERADE_MARK:#x}, "
+        f"and {mode.MASKING} masks it"
     )
 
 
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
-    """What is for the node itself and for no service goes to KUBE-NODEPORTS, then KUBE-EXT-* and the service's pods."""
-    services = [each for each in kube_proxy.promises(lab) if each.node_port and each.external_policy == "Cluster"]
+    """What is for the node itself and no service is looked up last, as a NodePort, and goes to the service's pods."""
+    mode = proxy.of(lab)
+    services = [each for each in proxy.promises(lab) if each.node_port and each.external_policy == "Cluster"]
     for node in lab.nodes:
-        rules = node[IPTABLES].rules("nat", "KUBE-SERVICES")
+        rules = mode.rules(node, mode.LOOKUP)
         claim.require(
-            rules and rules[-1].target == "KUBE-NODEPORTS" and rules[-1].value("--dst-type") == "LOCAL",
-            f"the last rule of KUBE-SERVICES on {node.name} is not for the node's own addresses",
+            rules and mode.asks_node_ports(rules[-1]),
+            f"the last rule of {mode.LOOKUP} on {node.name} is not for the node's own addresses",
             *rules[-1:],
         )
         for service in services:
             packet = Packet(lab.setting.gateway, node.address, service.protocol, service.node_port, dst_is_local=True)
-            for end in walk(node[IPTABLES].chains("nat"), "PREROUTING", packet):
+            for end in arriving(node, packet):
                 claim.require(
-                    end.verdict == "DNAT" and {"KUBE-NODEPORTS", service.external_chain} <= set(end.chains),
+                    end.verdict == "DNAT" and mode.node_port_way(service) <= set(end.chains),
                     f"on {node.name} port {service.node_port} ends in {end.verdict} by {listed(end.chains)}",
                     *end.path,
                 )
@@ -177,35 +261,107 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     claim.saw(listed(f"port {each.node_port} goes by {each.external_chain} to {each.chain}" for each in services))
 
 
+@pytest.mark.needs(nodes=2)
+def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
+    """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; without a pod it drops."""
+    stranger = lab.setting.gateway
+    services = [each for each in proxy.promises(lab) if each.node_port and each.external_policy == "Local"]
+    claim.require(services, "no service has the external policy Local; verification makes one that has")
+    for node in lab.nodes:
+        for service in services:
+            packet = Packet(stranger, node.address, service.protocol, service.node_port, dst_is_local=True)
+            own = {endpoint.to for endpoint in service.endpoints if endpoint.node == node.name}
+            ends = arriving(node, packet)
+            found = {end.to for end in ends if end.verdict == "DNAT"}
+            claim.require(
+                found == own,
+                f"on {node.name} port {service.node_port} leads to {listed(found)}, not to its own {listed(own)}",
+                *(rule for end in ends for rule in end.path),
+            )
+            for end in ends if own else ():
+                claim.require(
+                    not end.packet.mark, f"on {node.name} what comes to port {service.node_port} is marked", *end.path
+                )
+            for end in () if own else filtered(node, "input", packet):
+                claim.require(
+                    end.verdict == "DROP",
+                    f"{node.name}, without a pod of {service}, ends port {service.node_port} in {end.verdict}",
+                    *end.path,
+                )
+    homes = {each.node for service in services for each in service.endpoints}
+    claim.saw(f"{listed(services)} is answered by {listed(sorted(homes))} only, and dropped elsewhere")
+
+
+@pytest.mark.needs(service="sticky")
+def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
+    """With sessionAffinity: ClientIP each endpoint keeps its clients for a while: it is asked before lots are drawn."""
+    client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
+    services = [each for each in proxy.promises(lab) if each.affinity]
+    claim.require(services, "no service has session affinity; verification makes one that has")
+    for node in lab.nodes:
+        for service in services:
+            wanted = {endpoint.to: service.affinity for endpoint in service.endpoints}
+            found = mode.remembers(node, service)
+            claim.require(
+                found == wanted,
+                f"on {node.name} {service} keeps clients by {listed(f'{to} {for_} s' for to, for_ in found.items())}",
+                *mode.rules(node, service.chain),
+            )
+            known = replace(proxy.connection(client, service), known=True)
+            kept = {end.to for end in arriving(node, known) if end.verdict == "DNAT" and end.share == 1}
+            claim.require(
+                wanted.keys() == kept,
+                f"on {node.name} a client that {service} knows is sent by lot, not to the one of before",
+                *mode.rules(node, service.chain),
+            )
+    claim.saw(listed(f"{each} keeps a client for {each.affinity} s" for each in services))
+
+
+@pytest.mark.needs(service="sticky")
+def test_a_client_stays_with_its_endpoint(live: Live, claim: Claim) -> None:
+    """Of a service with session affinity a client reaches the same pod every time."""
+    service, client, connections = live.service("sticky"), live.client, 24
+    answers = live.ask(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]").answers
+    claim.require(
+        len(answers) == connections, f"{len(answers)} of {connections} connections to {service} were answered"
+    )
+    reached = {str(answer.local) for answer in answers}
+    claim.require(len(reached) == 1, f"{connections} connections of {client} to {service} reached {listed(reached)}")
+    claim.saw(
+        f"{connections} connections of {client} to {service}, which has {counted(len(service.endpoints), 'endpoint')}, "
+        f"reached {listed(reached)}"
+    )
+
+
+@pytest.mark.needs(proxy="iptables")
 def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
     """The chains KUBE-PORTALS-* of older texts are gone, since kube-proxy's userspace mode left Kubernetes."""
     chains = 0
     for node in lab.nodes:
         for table in node[IPTABLES].tables:
             names = node[IPTABLES].chains(table)
-            found = [name for name in names if name.startswith(kube_proxy.GONE)]
+            found = [name for name in names if name.startswith(iptables_mode.GONE)]
             claim.require(not found, f"{table} on {node.name} has {listed(found)}")
             chains += len(names)
     claim.saw(f"none among {counted(chains, 'chain')}")
 
 
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
-    """A service without endpoints has no KUBE-SVC rules; the filter table rejects, so a client is refused at once."""
-    client = lab.setting.pod_cidr[-2]
-    empty = [service for service in kube_proxy.promises(lab) if not service.endpoints]
+    """A service without endpoints has no chain of its own; a filter rejects, so that a client is refused at once."""
+    client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
+    empty = [service for service in proxy.promises(lab) if not service.endpoints]
     claim.require(empty, "every service has endpoints; verification makes one that has none")
     for node in lab.nodes:
         for service in empty:
-            packet = Packet(client, service.cluster_ip, service.protocol, service.port)
-            for hook in ("FORWARD", "OUTPUT"):
-                for end in walk(node[IPTABLES].chains("filter"), hook, packet):
+            for hook in ("forward", "output"):
+                for end in filtered(node, hook, proxy.connection(client, service)):
                     claim.require(
                         end.verdict == "REJECT",
                         f"{hook} on {node.name} ends in {end.verdict} for {service}, not in REJECT",
-                        *node[IPTABLES].rules("filter", "KUBE-SERVICES"),
+                        *end.path,
                     )
-            claim.require(not node[IPTABLES].rules("nat", service.chain), f"{service} has rules in {service.chain}")
-    claim.saw(f"{listed(empty)} is rejected in FORWARD and OUTPUT of {counted(len(lab.nodes), 'node')}")
+            claim.require(not mode.rules(node, service.chain), f"{service} has rules in {service.chain}")
+    claim.saw(f"{listed(empty)} is rejected at forward and output of {counted(len(lab.nodes), 'node')}")
 
 
 def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
@@ -230,45 +386,42 @@ def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
 
 def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     """Every ClusterIP is in the rules of every node, whether or not a pod behind it runs there."""
-    wanted = {service.cluster_ip for service in kube_proxy.promises(lab)}
+    mode, wanted = proxy.of(lab), {service.cluster_ip for service in proxy.promises(lab)}
     for node in lab.nodes:
-        found: set[IPv4Address] = set()
-        for table in ("nat", "filter"):
-            rules = node[IPTABLES].rules(table, "KUBE-SERVICES")
-            found |= {rule.destination[0] for rule in rules if rule.destination}
+        found = mode.cluster_ips(node)
         claim.require(wanted <= found, f"the rules of {node.name} lack {listed(wanted - found)}", *found)
-    claim.saw(f"{counted(len(wanted), 'ClusterIP')} in KUBE-SERVICES of {counted(len(lab.nodes), 'node')}")
+    claim.saw(f"{counted(len(wanted), 'ClusterIP')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
 def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None:
-    """Scaling a deployment changes the KUBE-SEP chains of its service on every node as soon as pods come and go."""
-    service = live.service("single")
+    """Scaling a deployment changes where its service leads to on every node, as soon as pods come and go."""
+    service, client, mode = live.service("single"), live.snapshot.setting.pod_cidr[-2], proxy.of(live.snapshot)
 
-    def chains(endpoints: set[str]) -> set[str]:
-        return {kube_proxy.endpoint_chain(service.service, service.protocol, endpoint) for endpoint in endpoints}
+    def targets(rules: Looked) -> frozenset[str]:
+        return proxy.targets(rules, client, service)
 
-    def called(rules: Iptables) -> set[str]:
-        return {rule.target for rule in rules.rules("nat", service.chain) if rule.target.startswith("KUBE-SEP-")}
+    def own_chains(endpoints: set[str]) -> set[str]:
+        return {mode.endpoint_chain(service.service, service.protocol, each, sticky=False) for each in endpoints}
 
-    before = chains(live.endpoints("single"))
+    before = live.endpoints("single")
     with live.scaled("single", len(before) + 1) as more:
-        wanted = chains(more)
-        for node, rules in live.rules_when(lambda rules: called(rules) == wanted).items():
+        for node, rules in live.rules_when(lambda rules: targets(rules) == more).items():
             claim.require(
-                called(rules) == wanted,
-                f"{service.chain} on {node} calls {listed(sorted(called(rules)))} for {counted(len(more), 'endpoint')}",
-                *rules.rules("nat", service.chain),
+                targets(rules) == more,
+                f"{service.chain} on {node} leads to {listed(sorted(targets(rules)))} for "
+                f"{counted(len(more), 'endpoint')}",
+                *mode.rules(rules, service.chain),
             )
-    for node, rules in live.rules_when(lambda rules: called(rules) == before).items():
+    for node, rules in live.rules_when(lambda rules: targets(rules) == before).items():
         claim.require(
-            called(rules) == before,
-            f"{service.chain} on {node} still calls {listed(sorted(called(rules) - before))} after scaling down",
-            *rules.rules("nat", service.chain),
+            targets(rules) == before,
+            f"{service.chain} on {node} still leads to {listed(sorted(targets(rules) - before))} after scaling down",
+            *mode.rules(rules, service.chain),
         )
-        left = (wanted - before) & set(rules.chains("nat"))
+        left = own_chains(more - before) & mode.chains(rules)
         claim.require(not left, f"{listed(sorted(left))} is still a chain of {node}, but its pod is gone")
     claim.saw(
-        f"{service.chain} called {listed(sorted(before))}, with one more pod also {listed(sorted(wanted - before))}, "
+        f"{service.chain} led to {listed(sorted(before))}, with one more pod also to {listed(sorted(more - before))}, "
         f"and not any more without it, on {counted(len(live.snapshot.nodes), 'node')}"
     )
 
@@ -289,6 +442,6 @@ def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -
         after = live.rules()
     claim.require(asked.answered, f"{live.single} does not answer {client}: {asked.output.err.strip()}")
     for node, rules in after.items():
-        new = set(rules.chains("nat")) - set(before[node].chains("nat"))
+        new = set(rules[IPTABLES].chains("nat")) - set(before[node][IPTABLES].chains("nat"))
         claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")
     claim.saw(f"with deny-all in force for every pod of {probe.NAMESPACE}, {live.single} still answers {client}")

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -38,7 +38,8 @@ class Site:
     @property
     def words(self) -> Mapping[str, object]:
         """What commands and sentences are filled in with."""
-        service = self.live.service("echo")
+        service, empty, local = (self.live.service(name) for name in ("echo", "nobody", "single-local"))
+        vxlan = self.live.snapshot.setting.backend == "vxlan"
         assert self.pod.host_end
         return {
             "node": self.node.name,
@@ -58,16 +59,26 @@ class Site:
             "remote": self.other.pod_cidr,
             "half": next(self.other.pod_cidr.subnets()),
             "vtep": self.other.pod_cidr[0],
-            "vtep_mac": vtep_mac(self.other),
-            "own_mac": vtep_mac(self.node),
+            "vtep_mac": vtep_mac(self.other) if vxlan else "",
+            "own_mac": vtep_mac(self.node) if vxlan else "",
             "single": self.live.single.address,
             "other": self.other.name,
             "other_address": self.other.address,
             "service": service,
             "chain": service.chain,
-            "front": self.live.fronts[self.node.name].address,
-            "front_netns": self.live.fronts[self.node.name].netns,
-            "first_front": self.live.fronts[self.live.snapshot.nodes[0].name].address,
+            **(self.ingress_words if self.live.snapshot.setting.ingress != "none" else {}),
+            "cluster_ip": service.cluster_ip,
+            "empty": empty,
+            "local": local,
+        }
+
+    @property
+    def ingress_words(self) -> Mapping[str, object]:
+        fronts = self.live.fronts
+        return {
+            "front": fronts[self.node.name].address,
+            "front_netns": fronts[self.node.name].netns,
+            "first_front": fronts[self.live.snapshot.nodes[0].name].address,
             "app2": self.live.service(probe.APP2).cluster_ip,
         }
 
@@ -232,6 +243,29 @@ def in_pod(broken: str, repaired: str) -> Broken:
     return hurt
 
 
+def on_other(broken: str, repaired: str) -> Broken:
+    """Both commands run on the other node."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        try:
+            site.run(broken, site.other)
+            yield
+        finally:
+            site.run(repaired, site.other)
+
+    return hurt
+
+
+def nft(edit: str) -> Broken:
+    """kube-proxy's table of nftables goes through a filter (``sed ...``), and is put back as it was."""
+    old = "echo delete table ip kube-proxy"
+    return on_node(
+        f"nft list table ip kube-proxy >{SAVED}; ( {old}; {edit} {SAVED} ) | nft -f -",
+        f"( {old}; cat {SAVED} ) | nft -f -; rm {SAVED}",
+    )
+
+
 def rules(table: str, edit: str) -> Broken:
     """A whole table of iptables goes through a filter (``sed ...``), and is put back as it was."""
     return on_node(
@@ -341,6 +375,7 @@ class Fault:
     caught_by: tuple[str, ...]  # exactly these read-only lessons fail, and ...
     says: str  # the first of them (or of the next) says this
     traffic: tuple[str, ...] = ()  # ... of those that send packets, these; others are not tried
+    needs: Mapping[str, Any] = field(default_factory=dict)  # what a lab must have, as markers of lessons say it
 
 
 FAULTS = (
@@ -412,6 +447,7 @@ FAULTS = (
         on_node("ip link set cni0 mtu 1400", "ip link set cni0 mtu 1450"),
         ("encapsulation_leaves_room_in_the_mtu",),
         "cni0 on {node} has the MTU 1400, not 1450",
+        needs={"backend": "vxlan"},
     ),
     Fault(
         "another CNI's file comes first",
@@ -443,6 +479,7 @@ FAULTS = (
         ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "kinds_of_routes"),
         "{node} has no route {remote} via {vtep} dev flannel.1 onlink",
         traffic=("pod_to_pod_is_never_translated",),
+        needs={"backend": "vxlan"},
     ),
     Fault(
         "an FDB entry is gone",
@@ -453,6 +490,7 @@ FAULTS = (
         ("flannel_wrote_down_who_unwraps",),
         "{node} has no FDB entry {vtep_mac} dev flannel.1 dst {other_address}",
         traffic=("between_nodes_a_packet_travels_wrapped",),
+        needs={"backend": "vxlan"},
     ),
     Fault(
         "a neighbour entry is gone",
@@ -462,6 +500,7 @@ FAULTS = (
         ),
         ("flannel_wrote_down_who_unwraps",),
         "{node} has no neighbour {vtep} dev flannel.1",
+        needs={"backend": "vxlan"},
     ),
     Fault(
         "flannel.1 has another MAC than announced",
@@ -472,6 +511,7 @@ FAULTS = (
         ),
         ("flannel_announces_the_mac_it_has", "flannel_wrote_down_who_unwraps"),
         "but flannel.1 has 02:00:00:00:00:01",
+        needs={"backend": "vxlan"},
     ),
     Fault(
         "a longer prefix leads astray",
@@ -571,6 +611,7 @@ FAULTS = (
             "only_rules_know_a_cluster_ip",
             "marked_packets_are_masked",
             "a_service_leads_to_its_endpoints",
+            "every_endpoint_gets_the_same_share",
         ),
         "kube-system/kube-dns has 10.96.0.11, not 10.96.0.10",
     ),
@@ -612,8 +653,11 @@ FAULTS = (
             "a_service_leads_to_its_endpoints",
             "marked_packets_are_masked",
             "node_ports_come_last",
+            "every_endpoint_gets_the_same_share",
+            "a_local_service_stays_on_its_node",
         ),
         "PREROUTING of nat on {node} never calls KUBE-SERVICES",
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "the rules of a KUBE-SVC chain are flushed",
@@ -624,12 +668,14 @@ FAULTS = (
         ("a_service_leads_to_its_endpoints", "every_endpoint_gets_the_same_share", "marked_packets_are_masked"),
         "{service} leads to nothing",
         traffic=("a_cluster_ip_is_a_pod_chosen_per_connection",),
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "an endpoint gets nearly all connections",
         rules("nat", "sed -E 's/--probability 0\\.[0-9]+/--probability 0.99000000022/'"),
         ("every_endpoint_gets_the_same_share",),
-        "has probabilities 0.99",
+        "0.99 for",
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "KUBE-MARK-MASQ does not mark",
@@ -637,6 +683,7 @@ FAULTS = (
         ("marked_packets_are_masked", "node_ports_come_last"),
         "is not marked",
         traffic=("a_node_port_answers_on_every_node", "a_load_balancers_address_reaches_the_pods"),
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "what came from outside to a Local service is masked too",
@@ -651,14 +698,16 @@ FAULTS = (
     Fault(
         "KUBE-NODEPORTS is never reached",
         rules("nat", "grep -vE -- '-A KUBE-SERVICES .*-j KUBE-NODEPORTS'"),
-        ("node_ports_come_last",),
+        ("node_ports_come_last", "a_local_service_stays_on_its_node"),
         "is not for the node's own addresses",
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "the userspace proxy is back",
         on_node("iptables -t nat -N KUBE-PORTALS-HOST", "iptables -t nat -X KUBE-PORTALS-HOST"),
         ("portals_are_gone",),
         "has KUBE-PORTALS-HOST",
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "a service without endpoints is not rejected",
@@ -666,12 +715,19 @@ FAULTS = (
         ("a_service_without_endpoints_rejects", "only_rules_know_a_cluster_ip"),
         "for hoplab-verify/nobody",
         traffic=("a_refused_service_says_so_at_once",),
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "a node does not know a ClusterIP",
         rules("nat", "grep -vE -- '-A KUBE-SERVICES .*default/kubernetes:https'"),
-        ("only_rules_know_a_cluster_ip", "a_service_leads_to_its_endpoints", "marked_packets_are_masked"),
+        (
+            "only_rules_know_a_cluster_ip",
+            "a_service_leads_to_its_endpoints",
+            "marked_packets_are_masked",
+            "every_endpoint_gets_the_same_share",
+        ),
         "the rules of {node} lack",
+        needs={"proxy": "iptables"},
     ),
     Fault(
         "something stops what the policy denies",
@@ -688,6 +744,142 @@ FAULTS = (
         (),
         "does not answer",
         traffic=("the_destination_changes_on_the_way",),
+    ),
+    Fault(
+        "a Local service is not dropped where it has no pod",
+        on_other(
+            f"iptables-save -c -t filter >{SAVED}; grep -v 'has no local endpoints' {SAVED} | iptables-restore -c",
+            f"iptables-restore -c <{SAVED}; rm {SAVED}",
+        ),
+        ("a_local_service_stays_on_its_node",),
+        "{other}, without a pod of {local}, ends port 30081 in ACCEPT",
+        needs={"proxy": "iptables"},
+    ),
+    Fault(
+        "nobody remembers where a client was sent",
+        rules("nat", "grep -v -- '--rcheck'"),
+        ("a_sticky_service_remembers_its_clients",),
+        "keeps clients by nothing",
+        traffic=("a_client_stays_with_its_endpoint",),
+        needs={"proxy": "iptables"},
+    ),
+    Fault(
+        "the route to a host-gw neighbour's pods is gone",
+        on_node("ip route del {remote}", "ip route add {remote} via {other_address} dev eth0"),
+        ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "kinds_of_routes"),
+        "{node} has no route {remote} via {other_address} dev eth0",
+        traffic=("pod_to_pod_is_never_translated",),
+        needs={"backend": "host-gw"},
+    ),
+    Fault(
+        "the kernel does not call kube-proxy's table before routing",
+        nft("sed '/type nat hook prerouting/d'"),
+        (
+            "kube_proxys_table_is_called_by_the_kernel",
+            "a_service_leads_to_its_endpoints",
+            "every_endpoint_gets_the_same_share",
+            "marked_packets_are_masked",
+            "node_ports_come_last",
+            "a_local_service_stays_on_its_node",
+            "a_sticky_service_remembers_its_clients",
+        ),
+        "{node} has no chain `nat-prerouting",
+        traffic=("a_cluster_ip_is_a_pod_chosen_per_connection",),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "a service is in no map",
+        on_node(
+            "nft delete element ip kube-proxy service-ips '{{ {cluster_ip} . tcp . 80 }}'",
+            "nft add element ip kube-proxy service-ips '{{ {cluster_ip} . tcp . 80 : goto {chain} }}'",
+        ),
+        (
+            "a_service_is_found_in_a_map",
+            "a_service_leads_to_its_endpoints",
+            "every_endpoint_gets_the_same_share",
+            "only_rules_know_a_cluster_ip",
+        ),
+        "service-ips on {node} does not lead {cluster_ip} . tcp . 80 to {chain}",
+        traffic=("a_cluster_ip_is_a_pod_chosen_per_connection",),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "a number that no endpoint has is drawn too",
+        nft("sed 's/numgen random mod 2/numgen random mod 3/'"),
+        (
+            "one_rule_draws_one_of_the_endpoints",
+            "a_service_leads_to_its_endpoints",
+            "every_endpoint_gets_the_same_share",
+            "a_sticky_service_remembers_its_clients",
+        ),
+        "does not choose by `numgen random mod 2`",
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "the rule that marks is gone",
+        nft("sed '/masquerade clusterIP traffic/d'"),
+        ("marked_packets_are_masked",),
+        "is not marked",
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "nothing that is marked is masked",
+        nft("sed '/meta mark & 0x00004000 != 0x00000000/d'"),
+        ("marked_packets_are_masked",),
+        "not masquerading",
+        traffic=("a_node_port_answers_on_every_node", "a_load_balancers_address_reaches_the_pods"),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "NodePorts are not looked up",
+        nft("sed '/vmap @service-nodeports/d'"),
+        ("node_ports_come_last", "a_local_service_stays_on_its_node"),
+        "is not for the node's own addresses",
+        traffic=("a_node_port_answers_on_every_node",),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "a Local service is not dropped by nftables where it has no pod",
+        on_other(
+            f"nft list table ip kube-proxy >{SAVED}; nft flush map ip kube-proxy no-endpoint-nodeports",
+            f"( echo delete table ip kube-proxy; cat {SAVED} ) | nft -f -; rm {SAVED}",
+        ),
+        ("a_local_service_stays_on_its_node",),
+        "{other}, without a pod of {local}, ends port 30081 in ACCEPT",
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "lots are drawn before anybody remembers a client",
+        nft("sed '/ip saddr @affinity-/d'"),
+        ("a_sticky_service_remembers_its_clients",),
+        "keeps clients by nothing",
+        traffic=("a_client_stays_with_its_endpoint",),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "the map of services without endpoints is empty",
+        on_node(
+            f"nft list table ip kube-proxy >{SAVED}; nft flush map ip kube-proxy no-endpoint-services",
+            f"( echo delete table ip kube-proxy; cat {SAVED} ) | nft -f -; rm {SAVED}",
+        ),
+        ("only_rules_know_a_cluster_ip",),
+        "the rules of {node} lack",
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "nothing rejects what is for a ClusterIP that leads nowhere",
+        nft("sed '/jump service-endpoints-check/d; /jump cluster-ips-check/d'"),
+        ("kube_proxys_table_is_called_by_the_kernel", "a_service_without_endpoints_rejects"),
+        "on {node} calls",
+        traffic=("a_refused_service_says_so_at_once",),
+        needs={"proxy": "nftables"},
+    ),
+    Fault(
+        "rules of kube-proxy's other mode are left",
+        on_node("iptables -t nat -N KUBE-SVC-NPX46M4PTMTKRN6Y", "iptables -t nat -X KUBE-SVC-NPX46M4PTMTKRN6Y"),
+        ("iptables_knows_no_service",),
+        "nat of iptables on {node} has KUBE-SVC-NPX46M4PTMTKRN6Y",
+        needs={"proxy": "nftables"},
     ),
     Fault(
         "a node is not Ready",

@@ -16,9 +16,10 @@ from hoplab import live as live_lab
 from hoplab.claims import Claim
 from hoplab.errors import LabError
 from hoplab.paths import PROJECT
-from tests.lesson_functions import lessons, read_only
+from tests.lesson_functions import applies, lessons, read_only
 from tests.unit import test_claims_ingress, test_claims_traffic
 from tests.unit.test_claims import FAULTS, MORE
+from tests.unit.test_claims_nftables import FAULTS as NFTABLES_FAULTS
 
 LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
 WORLDS: tuple[Any, ...] = (test_claims_traffic, test_claims_ingress)
@@ -67,7 +68,7 @@ def controls(
 ) -> Iterator[tuple[str, str, bool]]:
     """What the careless lesson says on each of its negative controls, what it should, and whether this is its own."""
     if lesson in read_only():
-        for fault in (*FAULTS, *MORE):
+        for fault in (*FAULTS, *MORE, *NFTABLES_FAULTS):
             if lesson in fault.caught_by:
                 yield says(careless, lab=fault.broken(), claim=Claim()), fault.says, fault.caught_by[0] == lesson
     for place in WORLDS:
@@ -75,13 +76,12 @@ def controls(
         for switch, value, caught_by, wanted in place.FAULTS:
             if lesson in caught_by:
                 world = place.World()
+                if not applies(lesson, place.RECORDED):
+                    world.lab = test_claims_traffic.NFTABLES
                 setattr(world, switch, value)
                 monkeypatch.setattr(capture, "read", world.read)
-                yield (
-                    says(careless, lab=place.RECORDED, live=world.live(), claim=Claim()),
-                    wanted,
-                    caught_by[0] == lesson,
-                )
+                lab = getattr(world, "lab", place.RECORDED)
+                yield says(careless, lab=lab, live=world.live(), claim=Claim()), wanted, caught_by[0] == lesson
 
 
 CASES = [

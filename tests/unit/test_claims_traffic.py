@@ -12,23 +12,25 @@ from typing import Any, cast
 
 import pytest
 
-from hoplab import capture, probe
+from hoplab import capture, probe, proxy
 from hoplab import live as live_lab
 from hoplab.batch import Output
 from hoplab.capture import Packet
 from hoplab.cni.flannel import vtep_mac
+from hoplab.facts import Facts
 from hoplab.hosts import Hosts
 from hoplab.live import Live
 from hoplab.outside import Outside
 from hoplab.paths import PROJECT
-from hoplab.proxy import iptables as kube_proxy
-from hoplab.snapshot import Pod, load
-from tests.lesson_functions import failures, lessons, with_traffic
+from hoplab.proxy import ServicePromise, iptables
+from hoplab.snapshot import Pod, Snapshot, load
+from tests.lesson_functions import applies, failures, lessons, with_traffic
 from tests.unit.test_claims import added, address_of, on_node
 
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+RECORDED, NFTABLES = (
+    load(PROJECT / "tests" / "recordings" / f"{name}.json") for name in ("flannel-vxlan", "flannel-vxlan-nftables")
+)
 GATEWAY = RECORDED.setting.gateway
-SERVICES = {service.service: service for service in kube_proxy.promises(RECORDED)}
 OUTSIDE_PORT = 36511
 PATIENCE = 0.0  # seconds: what is not there at the first look will never be
 
@@ -74,44 +76,52 @@ class World:
     forgets_chains: bool = True  # kube-proxy, of pods that are gone
     unreachable_from: str = ""  # who tells a client of a service without endpoints, where it is not its node
     answers: bool = True
+    sticks: bool = True  # a client, to a pod of a service with session affinity
+    lab: Snapshot = RECORDED
     asked: dict[str, IPv4Address] = field(default_factory=dict, init=False)  # who asked the outside, by path
     replicas: int = field(default=1, init=False)
     peak: int = field(default=1, init=False)
     policies: int = field(default=0, init=False)
+
+    @property
+    def services(self) -> dict[str, ServicePromise]:
+        return {service.service: service for service in proxy.promises(self.lab)}
 
     def batch(self, node: str, commands: Mapping[str, str]) -> dict[str, Output]:
         """What a node prints."""
         if "it" in commands:
             return {"it": Output(0, f"{self.dns}\n" if self.dns else "")}
         if set(commands) == {"flows"}:
-            balanced = _flow(GATEWAY, BALANCED, 80, self.single.address, next(iter(RECORDED.nodes)).address)
-            client = GATEWAY if self.local_keeps_client else RECORDED.nodes[0].pod_cidr[0]
-            local = _flow(GATEWAY, RECORDED.nodes[0].address, 30081, self.single.address, client)
+            balanced = _flow(GATEWAY, BALANCED, 80, self.single.address, next(iter(self.lab.nodes)).address)
+            client = GATEWAY if self.local_keeps_client else self.lab.nodes[0].pod_cidr[0]
+            local = _flow(GATEWAY, self.lab.nodes[0].address, 30081, self.single.address, client)
             known = [(local, self.remembers_local), (balanced, self.remembers_balancing)]
             return {"flows": Output(0, "".join(flow for flow, remembered in known if remembered))}
-        rules = RECORDED.node_facts[node].outputs["iptables"].out
+        rules, nft = (self.lab.node_facts[node].outputs[fact].out for fact in ("iptables", "nftables"))
         after = re.sub(r"^\[(\d+):", lambda found: f"[{int(found[1]) + 1}:", rules, flags=re.MULTILINE)
         netns, url = re.findall(r"netns/(\S+) curl .* '?(http\S+?)'?$", commands["answer"])[0]
-        pod = next(pod for pod in RECORDED.pods if pod.netns == netns and pod.node.name == node)
+        pod = next(pod for pod in self.lab.pods if pod.netns == netns and pod.node.name == node)
         self.sent = pod, IPv4Address(re.findall(r"//([\d.]+):", url)[0])
         answer, flows = self.request(pod, *re.findall(r"//([\d.]+):(\d+)/(.*)", url)[0])
         return {
-            "before": Output(0, rules),
+            "before-iptables": Output(0, rules),
+            "before-nftables": Output(0, nft),
             "answer": answer if self.answers else Output(28, "", "curl: (28) timed out"),
             "flows": Output(0, flows if self.remembers else ""),
-            "after": Output(0, after if self.counts else rules),
+            "after-iptables": Output(0, after if self.counts else rules),
+            "after-nftables": Output(0, nft),
         }
 
     @property
     def single(self) -> Pod:
         return next(
-            pod for pod in RECORDED.pods if pod.address == SERVICES["hoplab-verify/single"].endpoints[0].address
+            pod for pod in self.lab.pods if pod.address == self.services["hoplab-verify/single"].endpoints[0].address
         )
 
     @property
     def answering(self) -> Pod:
         """Who answers for the services of `single`."""
-        other = next(pod for pod in RECORDED.pods if pod.address != self.single.address)
+        other = next(pod for pod in self.lab.pods if pod.address != self.single.address)
         return other if self.stranger_answers else self.single
 
     def request(self, pod: Pod, host: str, port: str, path: str) -> tuple[Output, str]:
@@ -121,18 +131,19 @@ class World:
         if to == GATEWAY:
             self.asked[path] = masked if self.masquerades else pod.address
             return Output(0, "{}"), _flow(pod.address, to, number, to, self.asked[path])
-        service = next((each for each in SERVICES.values() if each.cluster_ip == to), None)
+        service = next((each for each in self.services.values() if each.cluster_ip == to), None)
         if service is None:
             seen = pod.address if self.keeps_pod_addresses else masked
-            target = next(each for each in RECORDED.pods if each.address == to)
+            target = next(each for each in self.lab.pods if each.address == to)
             return _answers([(seen, target)], self.tells_node), _flow(pod.address, to, number, to, seen)
         if not service.endpoints:
             return Output(7 if self.refuses else 28, "", "curl: (7) Failed to connect"), ""
-        behind = [each for each in RECORDED.pods if each.address in {end.address for end in service.endpoints}]
+        behind = [each for each in self.lab.pods if each.address in {end.address for end in service.endpoints}]
         if self.stranger_answers:
-            behind = [next(each for each in RECORDED.pods if each not in behind)]
+            behind = [next(each for each in self.lab.pods if each not in behind)]
         seen = pod.address if self.keeps_clients else masked
-        chosen = [behind[turn % len(behind) if self.chooses else 0] for turn in range(23 if self.loses else 24)]
+        chooses = self.chooses and not (service.affinity and self.sticks)
+        chosen = [behind[turn % len(behind) if chooses else 0] for turn in range(23 if self.loses else 24)]
         reply = behind[0].address if self.translates else to
         return _answers([(seen, each) for each in chosen]), _flow(pod.address, to, number, reply, pod.address)
 
@@ -149,7 +160,7 @@ class World:
         host, port = re.findall(r"//([\d.]+):(\d+)/", url)[0]
         if host == str(BALANCED):
             return _told(self.routed_to, self.answering) if self.balances and self.routed_to else None
-        node = next(node for node in RECORDED.nodes if str(node.address) == host)
+        node = next(node for node in self.lab.nodes if str(node.address) == host)
         home = node.name == self.single.node.name
         if port == "30081":
             seen = GATEWAY if self.local_keeps_client else node.address
@@ -165,7 +176,7 @@ class World:
         packet = Packet(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
         found: dict[str, tuple[Packet, ...]] = {"sent": (packet,), "arrived": (replace(packet, ttl=64 - self.hops),)}
         found["left"] = () if self.stays else (packet,)
-        if target := next((each for each in RECORDED.pods if each.address == to), None):
+        if target := next((each for each in self.lab.pods if each.address == to), None):
             inner = replace(
                 packet, eth_src=vtep_mac(pod.node), eth_dst=vtep_mac(target.node if self.inner_macs else pod.node)
             )
@@ -191,23 +202,22 @@ class World:
 
     def batches(self, _commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
         """The rules of both nodes, with as many endpoints behind `single` as kube-proxy has followed."""
-        found = {}
-        for node, facts in RECORDED.node_facts.items():
-            rules = facts.outputs["iptables"].out
-            if (self.replicas > 1 and self.follows_up) or (self.peak > 1 and not self.follows_down):
-                first = f"-A {SINGLE.chain} "
-                rules = rules.replace(first, f"{first}-j {SECOND_CHAIN}\n{first}", 1)
-            if self.peak > 1 and not self.forgets_chains:
-                rules = rules.replace("*nat\n", f"*nat\n:{SECOND_CHAIN} - [0:0]\n")
-            if self.policies and self.enforces:
-                rules = rules.replace("*nat\n", "*nat\n:cali-deny - [0:0]\n")
-            found[node] = {"iptables": Output(0, rules)}
-        return found
+        edit = _iptables if self.lab is RECORDED else _nftables
+        return {node: edit(self, facts) for node, facts in self.lab.node_facts.items()}
+
+    @property
+    def single_service(self) -> ServicePromise:
+        return self.services["hoplab-verify/single"]
+
+    @property
+    def followed(self) -> bool:
+        """Whether the rules have the second pod of `single`."""
+        return (self.replicas > 1 and self.follows_up) or (self.peak > 1 and not self.follows_down)
 
     def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """As much of Kubernetes as lessons use: endpoints, scaling, and making and deleting a policy."""
         if "endpointslices" in path:
-            return 200, _slices(ENDPOINTS[: self.replicas])
+            return 200, _slices([self.single_service.endpoints[0].to, SECOND][: self.replicas])
         if path.endswith("/scale"):
             self.replicas = body["spec"]["replicas"] if body else self.replicas
             self.peak = max(self.peak, self.replicas)
@@ -216,18 +226,42 @@ class World:
         return 201, {}
 
     def live(self) -> Live:
-        lab = RECORDED
+        lab = self.lab
         if self.owned:
             lab = on_node("addresses", added(address_of("lo", probe.BALANCED_IP)), lab)
-        for node in () if self.plugged else RECORDED.nodes:
+        for node in () if self.plugged else self.lab.nodes:
             lab = on_node("links", lambda _text: "[]", lab, node.name)
         return Live(lab, cast("Hosts", self), cast("Outside", self), self.api, lambda: lab)
 
 
 BALANCED = IPv4Address(probe.BALANCED_IP)
-SINGLE = SERVICES["hoplab-verify/single"]
-ENDPOINTS = (SINGLE.endpoints[0].to, "10.244.0.99:8080")
-SECOND_CHAIN = kube_proxy.endpoint_chain(SINGLE.service, SINGLE.protocol, ENDPOINTS[1])
+SECOND = "10.244.0.99:8080"  # another endpoint of `single`
+
+
+def _iptables(world: World, facts: Facts) -> dict[str, Output]:
+    service, rules = world.single_service, facts.outputs["iptables"].out
+    chain, first = iptables.endpoint_chain(service.service, service.protocol, SECOND), f"-A {service.chain} "
+    if world.followed:
+        dice = "-m statistic --mode random --probability 0.50000000000"
+        rules = rules.replace(first, f"{first}{dice} -j {chain}\n{first}", 1)
+        dnat = f"-A {chain} -p tcp -m tcp -j DNAT --to-destination {SECOND}"
+        rules = rules.replace("*nat\n", f"*nat\n:{chain} - [0:0]\n{dnat}\n")
+    elif world.peak > 1 and not world.forgets_chains:
+        rules = rules.replace("*nat\n", f"*nat\n:{chain} - [0:0]\n")
+    if world.policies and world.enforces:
+        rules = rules.replace("*nat\n", "*nat\n:cali-deny - [0:0]\n")
+    return {"iptables": Output(0, rules), "nftables": facts.outputs["nftables"]}
+
+
+def _nftables(world: World, facts: Facts) -> dict[str, Output]:
+    document = json.loads(facts.outputs["nftables"].out.splitlines()[0])
+    for rule in (each["rule"] for each in document["nftables"] if "rule" in each):
+        if rule["chain"] == world.single_service.chain and world.followed:
+            both = [to.partition(":") for to in (world.single_service.endpoints[0].to, SECOND)]
+            drawn = {"numgen": {"mode": "random", "mod": 2, "offset": 0}}
+            held = [[turn, {"concat": [address, int(port)]}] for turn, (address, _, port) in enumerate(both)]
+            rule["expr"][-1] = {"dnat": {"family": "ip", "addr": {"map": {"key": drawn, "data": {"set": held}}}}}
+    return {"iptables": facts.outputs["iptables"], "nftables": Output(0, json.dumps(document))}
 
 
 def _slices(endpoints: Iterable[str]) -> dict[str, Any]:
@@ -260,6 +294,7 @@ NODE_PORT, LOCAL = "a_node_port_answers_on_every_node", "the_local_policy_keeps_
 REFUSED, BALANCES = "a_refused_service_says_so_at_once", "a_load_balancers_address_reaches_the_pods"
 WRAPPED, ONE_NODE = "between_nodes_a_packet_travels_wrapped", "pods_of_one_node_need_no_gateway"
 ON_THE_WAY = "the_destination_changes_on_the_way"
+STICKY = "a_client_stays_with_its_endpoint"
 SCALING, POLICY = "scaling_changes_the_endpoints_at_once", "a_policy_that_nobody_enforces_stops_nothing"
 
 FAULTS = (
@@ -293,7 +328,8 @@ FAULTS = (
     ("plugged", False, (REFUSED, ONE_NODE, ON_THE_WAY), "has no veth pair"),
     ("plugged", False, (ON_THE_WAY, ONE_NODE, REFUSED), "no veth pair"),
     ("tells_node", "worker9", (POD_TO_POD,), "on worker9 answered for"),
-    ("loses", True, (CLUSTER_IP,), "23 of 24 connections"),
+    ("loses", True, (CLUSTER_IP, STICKY), "23 of 24 connections"),
+    ("loses", True, (STICKY, CLUSTER_IP), "23 of 24 connections"),
     ("keeps_clients", False, (CLUSTER_IP,), "not the client's"),
     ("stranger_answers", True, (CLUSTER_IP, NODE_PORT, BALANCES), "which is not behind it"),
     ("stranger_answers", True, (NODE_PORT, CLUSTER_IP, BALANCES), "answered on"),
@@ -302,12 +338,13 @@ FAULTS = (
     ("remembers_local", False, (LOCAL,), "has no entry with DNAT and without SNAT for port 30081"),
     ("owned", True, (BALANCES,), "203.0.113.80 is the address of lo of"),
     ("forgets_chains", False, (SCALING,), "but its pod is gone"),
+    ("sticks", False, (STICKY,), "24 connections of"),
     ("unreachable_from", "192.168.77.1", (REFUSED,), "itself did not tell"),
     ("changes_back", False, (ON_THE_WAY,), "not every reply to"),
     (
         "answers",
         False,
-        (OUTSIDE, POD_TO_POD, CLUSTER_IP, REFUSED, POLICY, WRAPPED, ONE_NODE, ON_THE_WAY),
+        (OUTSIDE, POD_TO_POD, CLUSTER_IP, REFUSED, POLICY, WRAPPED, ONE_NODE, ON_THE_WAY, STICKY),
         "gets no answer from the outside: curl: (28)",
     ),
 )
@@ -329,23 +366,36 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]
 
     def check(world: World) -> dict[str, str]:
         monkeypatch.setattr(capture, "read", world.read)
-        return failures(names(), RECORDED, world.live())
+        return failures(names(), world.lab, world.live())
 
     return check
 
 
-def test_all_hold_in_a_healthy_world(checked: Callable[[World], dict[str, str]]) -> None:
-    assert checked(World()) == {}
+@pytest.mark.parametrize("lab", [RECORDED, NFTABLES], ids=["iptables", "nftables"])
+def test_all_hold_in_a_healthy_world(lab: Snapshot, checked: Callable[[World], dict[str, str]]) -> None:
+    assert checked(World(lab=lab)) == {}
 
 
-@pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
+BY_RULES = ("follows_up", "follows_down")  # what is seen in kube-proxy's rules: with those of each mode
+
+
+@pytest.mark.parametrize(
+    ("lab", "switch", "value", "caught_by", "says"),
+    [(RECORDED, *fault) for fault in FAULTS if applies(fault[2][0], RECORDED)]
+    + [(NFTABLES, *fault) for fault in FAULTS if fault[0] in BY_RULES or not applies(fault[2][0], RECORDED)],
+)
 def test_a_fault_fails_exactly_its_lessons(
-    switch: str, value: object, caught_by: tuple[str, ...], says: str, checked: Callable[[World], dict[str, str]]
+    lab: Snapshot,
+    switch: str,
+    value: object,
+    caught_by: tuple[str, ...],
+    says: str,
+    checked: Callable[[World], dict[str, str]],
 ) -> None:
-    world = World()
+    world = World(lab=lab)
     setattr(world, switch, value)
     found = checked(world)
-    assert set(found) == set(caught_by)
+    assert set(found) == {name for name in caught_by if applies(name, lab)}
     assert says in found[caught_by[0]]
 
 

@@ -20,6 +20,7 @@ from hoplab.facts.nft_expressions import (
     Nat,
     Other,
     Reject,
+    Remember,
     Verdict,
     Vmap,
     expression,
@@ -74,8 +75,10 @@ def others(rule: Rule) -> list[Expression]:
 def test_every_rule_of_kube_proxys_shape_is_understood(proxy: Table) -> None:
     rules = [rule for chain in proxy.chains.values() for rule in chain.rules]
     assert len(rules) == 35
-    (affinity,) = [part for rule in rules for part in others(rule)]  # which address a client was sent to is noted
-    assert json.loads(str(affinity))["set"]["op"] == "update"
+    assert [part for rule in rules for part in others(rule)] == []
+    (noted,) = [part for rule in rules for part in rule.expressions if isinstance(part, Remember)]
+    assert (noted.op, noted.key) == ("update", ("ip saddr",))
+    assert proxy.sets[noted.set].timeout == 10800
 
 
 def test_hooks_and_their_order(proxy: Table) -> None:
@@ -166,6 +169,8 @@ def test_tables_are_kept_apart() -> None:
 def test_the_absence_of_the_table_is_no_failure() -> None:
     said = "Error: No such file or directory\nlist table ip kube-proxy\n              ^^^^^^^^^^\n"
     assert NFTABLES.parse(said) == Nftables(())
+    both = NFTABLES.parse(f'{said}{{"nftables": [{{"table": {{"family": "ip", "name": "flannel-ipv4"}}}}]}}\n')
+    assert [table.name for table in both.tables] == ["flannel-ipv4"]
     with pytest.raises(FactError, match="nftables is not JSON: 'sh: 1: nft: not found"):
         NFTABLES.parse("sh: 1: nft: not found\n")
 

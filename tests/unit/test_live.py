@@ -18,8 +18,10 @@ from hoplab import live, outside, probe
 from hoplab.batch import Output
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError, HostError
+from hoplab.facts import Facts, nftables
 from hoplab.facts.conntrack import CONNTRACK
 from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.nft_expressions import Nat
 from hoplab.host import netns
 from hoplab.hosts import Hosts
 from hoplab.live import Answer, Asked
@@ -32,10 +34,11 @@ LOOPBACK = IPv4Address("127.0.0.1")
 
 
 def asked(output: Output, *, packets: int = 1) -> Asked:
-    def rules(count: int) -> str:
-        return f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+    def rules(count: int) -> Facts:
+        text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+        return Facts("worker1", {"iptables": Output(0, text)})
 
-    return Asked("http://x/", output, IPTABLES.parse(rules(0)), IPTABLES.parse(rules(packets)), CONNTRACK.parse(""))
+    return Asked("http://x/", output, rules(0), rules(packets), CONNTRACK.parse(""))
 
 
 def test_an_echos_answer_is_read() -> None:
@@ -57,8 +60,9 @@ def test_no_answer_says_why() -> None:
 
 def test_counters_before_and_after() -> None:
     found = asked(Output(0, ANSWER), packets=3)
-    (rule,) = found.after.rules("nat", "POSTROUTING")
-    assert found.counted(rule, "nat") == 3
+    (rule,) = found.after[IPTABLES].rules("nat", "POSTROUTING")
+    assert found.counted(rule) == 3
+    assert found.counted(nftables.Rule("postrtg", (Nat("masquerade"),))) is None  # it has no counter
 
 
 def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:

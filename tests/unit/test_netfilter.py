@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from hoplab.facts.iptables import IPTABLES
+from hoplab.facts.iptables import IPTABLES, Rule
 from hoplab.netfilter import End, Packet, walk
 
 POD, OTHER, OUTSIDE = (IPv4Address(text) for text in ("10.244.0.5", "10.244.1.5", "192.168.77.1"))
@@ -14,7 +14,7 @@ POD, OTHER, OUTSIDE = (IPv4Address(text) for text in ("10.244.0.5", "10.244.1.5"
 
 def ends(
     *rules: str, packet: Packet | None = None, policy: str = "ACCEPT", chains: tuple[str, ...] = ()
-) -> tuple[End, ...]:
+) -> tuple[End[Rule], ...]:
     """Where a packet that enters FORWARD may end."""
     declared = [f":FORWARD {policy} [0:0]", *(f":{chain} - [0:0]" for chain in chains)]
     text = "\n".join(["*filter", *declared, *(f"-A {rule}" for rule in rules), "COMMIT", ""])

@@ -1,0 +1,79 @@
+"""What the rules of a host do with a packet, whoever wrote them: iptables and nftables, in the order of the kernel.
+
+Lessons ask "where would this packet end?" and need not know which of the two the answer comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from hoplab import netfilter, nft_walk
+from hoplab.facts import Fact, T, iptables, nftables
+from hoplab.netfilter import End, Packet
+
+Rule = iptables.Rule | nftables.Rule
+
+# Where the kernel calls the built-in chains of iptables: the table's priority at the hook
+PRIORITIES = {
+    ("nat", "prerouting"): -100,
+    ("nat", "output"): -100,
+    ("nat", "postrouting"): 100,
+    ("nat", "input"): 100,
+    ("filter", "input"): 0,
+    ("filter", "forward"): 0,
+    ("filter", "output"): 0,
+}
+
+
+class Looked(Protocol):
+    """A node, or the facts of one."""
+
+    def __getitem__(self, fact: Fact[T], /) -> T: ...
+
+
+def arriving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
+    """Every possible end of a new connection's first packet where destinations are translated."""
+    return tuple(_met(_called(host, "nat", "prerouting"), packet))
+
+
+def leaving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
+    """... where sources are translated, on its way out."""
+    return tuple(_met(_called(host, "nat", "postrouting"), packet))
+
+
+def filtered(host: Looked, hook: str, packet: Packet) -> tuple[End[Rule], ...]:
+    """... at the filters of a hook, "input", "forward" or "output"."""
+    return tuple(_met(_called(host, "filter", hook), packet))
+
+
+Walk = Callable[[Packet], tuple[End[Rule], ...]]  # of a base chain
+
+
+def _called(host: Looked, kind: str, hook: str) -> list[Walk]:
+    """The base chains of a kind that the kernel calls at a hook, in its order."""
+    at: list[tuple[int, Walk]] = []
+    chains = host[iptables.IPTABLES].chains(kind)
+    if hook.upper() in chains:
+        at.append((PRIORITIES[kind, hook], lambda packet: netfilter.walk(chains, hook.upper(), packet)))
+    for table in host[nftables.NFTABLES].tables:
+        at += [(chain.priority, _walk(table, chain.name)) for chain in table.hooked(hook) if chain.kind == kind]
+    return [walk for _, walk in sorted(at, key=lambda each: each[0])]
+
+
+def _walk(table: nftables.Table, chain: str) -> Walk:
+    return lambda packet: nft_walk.walk(table, chain, packet)
+
+
+def _met(walks: list[Walk], packet: Packet) -> Iterator[End[Rule]]:
+    """One base chain after the other; who accepts leaves it to the next one, everything else is the end."""
+    if not walks:
+        yield End("ACCEPT", (), packet)
+        return
+    for end in walks[0](packet):
+        if end.verdict != "ACCEPT":
+            yield end
+            continue
+        for after in _met(walks[1:], end.packet):
+            yield replace(after, path=(*end.path, *after.path), share=end.share * after.share)
