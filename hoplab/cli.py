@@ -74,11 +74,22 @@ def cli() -> None:
 @cli.command()
 @lab_option
 @click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
-def up(paths: LabPaths, full: bool) -> None:
+@click.option("--recreate", is_flag=True, help="Take the old cluster away first: for another CNI or proxy mode.")
+def up(paths: LabPaths, full: bool, recreate: bool) -> None:
     """Make the lab what its spec says; run it again to continue after an interruption or to apply a change."""
     screen = progress()
-    result = lab.up(paths, screen, full=full)
+    result = lab.up(paths, screen, full=full, recreate=recreate)
     _print_lab(result.state, result.changes, result.converged.changed)
+
+
+@cli.command()
+@lab_option
+def reset(paths: LabPaths) -> None:
+    """Take the cluster away and leave the machines; every node is compared with what it was before it joined."""
+    screen = progress()
+    done = lab.reset(paths, screen)
+    click.echo(f"reset in {clock(done.seconds)}: the machines are as they were before they joined")
+    click.echo(f"a new cluster   ./lab up --lab {paths.lab}")
 
 
 @cli.command()
@@ -434,9 +445,12 @@ def version() -> None:
 
 @cli.command()
 @click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no virtual machines.")
-def test(fast: bool) -> None:
+@click.option("--matrix", is_flag=True, help="Every combination of CNI and proxy mode on real machines: hours.")
+def test(fast: bool, matrix: bool) -> None:
     """Lint, types, unit tests, then the system test on real machines."""
-    sys.exit(testing.run(fast=fast))
+    if fast and matrix:
+        raise click.UsageError("--fast and --matrix exclude each other: the matrix is nothing but machines")
+    sys.exit(testing.run(fast=fast, matrix=matrix))
 
 
 def _print_changes(changes: Changes, verb: str) -> None:

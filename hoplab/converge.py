@@ -1,4 +1,4 @@
-"""The only door to ansible-runner: runs ``playbooks/site.yml`` and turns its events into progress, figures and errors.
+"""The only door to ansible-runner: runs a playbook and turns its events into progress, figures and errors.
 
 What a person sees of a failure is one short text; everything else is in ansible's own log below ``<lab>/ansible``:
 
@@ -66,23 +66,42 @@ def converge(
 
     May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
     """
-    paths.runner.mkdir(parents=True, exist_ok=True)
-    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
-    events = Events(progress)
-    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
-    began = time.monotonic()
     inputs = inputs_digest(paths)
     applied = paths.control_plane / "applied"
     if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
         # the playbook will leave it alone, and the host may have been rebooted
         HostedControlPlane(paths, netns).start()
+    remedy = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
+    return _play("site.yml", {"inputs": inputs, "full": full}, paths, netns, progress, cancelled, remedy)
+
+
+def reset(paths: LabPaths, netns: str, progress: Progress) -> ConvergeResult:
+    """Take the cluster off every machine; ConvergeError where one is not as it was before it joined."""
+    remedy = f"remove the cause and run it again, or make the machines anew: ./lab destroy --lab {paths.lab}"
+    return _play("reset.yml", {}, paths, netns, progress, lambda: False, remedy)
+
+
+def _play(
+    playbook: str,
+    given: dict[str, Any],
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+    remedy: str,
+) -> ConvergeResult:
+    paths.runner.mkdir(parents=True, exist_ok=True)
+    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
+    events = Events(progress)
+    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
+    began = time.monotonic()
     with namespaces.entered(netns):
         run = ansible_runner.run(
             private_data_dir=str(paths.runner),
             project_dir=str(paths.project),
-            playbook=str(paths.project / "playbooks/site.yml"),
+            playbook=str(paths.project / "playbooks" / playbook),
             inventory=str(paths.inventory),
-            extravars={"inputs": inputs, "full": full},
+            extravars=given,
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),
@@ -101,7 +120,7 @@ def converge(
         (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
     log = artifacts / "stdout"
     if run.status != "successful":
-        raise failed(events, run.status, log, paths.lab)
+        raise failed(events, run.status, log, remedy)
     return ConvergeResult(
         changed=events.changed,
         tasks=events.tasks,
@@ -152,7 +171,7 @@ def task_message(result: dict[str, Any]) -> str:
     return next((text for text in texts if text.strip()), "it gave no reason")
 
 
-def failed(events: Events, status: str, log: Path, lab: str) -> ConvergeError:
+def failed(events: Events, status: str, log: Path, remedy: str) -> ConvergeError:
     """The error of a run that did not succeed."""
     lines = [f"{failure.host}: {failure.task}: {failure.message}" for failure in events.failures]
     if not lines:
@@ -161,6 +180,6 @@ def failed(events: Events, status: str, log: Path, lab: str) -> ConvergeError:
     shown = os.path.relpath(log) if log.is_relative_to(Path.cwd()) else str(log)
     return ConvergeError(
         "\n".join(lines),
-        remedy=f"remove the cause, then continue where it stopped: ./lab up --lab {lab}",
+        remedy=remedy,
         log=shown,
     )

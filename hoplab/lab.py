@@ -14,8 +14,9 @@ from typing import Any
 from hoplab import cluster, doctor, state
 from hoplab.control_plane import HostedControlPlane
 from hoplab.converge import ConvergeResult, converge
+from hoplab.converge import reset as take_away
 from hoplab.engine import Changes, choose_engine
-from hoplab.errors import LabError
+from hoplab.errors import LabError, StateError
 from hoplab.host import boot, machines
 from hoplab.host.facts import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
@@ -23,10 +24,10 @@ from hoplab.host.lock import held
 from hoplab.infra.context import LabContext, resolve
 from hoplab.inventory import write_inventory
 from hoplab.paths import LabPaths
-from hoplab.plan import LabPlan
+from hoplab.plan import LabPlan, dataplane
 from hoplab.progress import Progress
 from hoplab.screen import ScreenProgress
-from hoplab.spec import load_spec
+from hoplab.spec import LabSpec, load_spec
 from hoplab.state import LabState, NodeState
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
@@ -42,10 +43,16 @@ class UpResult:
     converged: ConvergeResult
 
 
-def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpResult:
-    """Make the lab what its spec says, and wait until the cluster is really usable. Running it again continues."""
+def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
+    """Make the lab what its spec says, and wait until the cluster is really usable. Running it again continues.
+
+    With ``recreate`` machines that are there lose their cluster first.
+    """
     spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab up --lab {paths.lab}"):
+        before = made_before(paths)
+        if before and not recreate:
+            refuse_another_dataplane(spec, before)
         doctor.preflight(spec, paths)
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
@@ -55,7 +62,10 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
             progress.note(f"ingress controller: {context.plan.ingress_controller} ({context.plan.ingress_why})")
         with progress.phase("machines"):
             applied = choose_engine(spec, paths).up(progress)
-            lab = _record(context, paths)
+        if before and recreate:
+            with progress.phase("reset"):
+                _reset(before, paths, progress)
+        lab = _record(context, paths)
         with progress.phase("cluster"):
             converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
         with progress.phase("usable"):
@@ -63,6 +73,36 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> UpRe
         lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
         state.save(lab, paths)
     return UpResult(lab, applied.changes, converged)
+
+
+def made_before(paths: LabPaths) -> LabState | None:
+    """What an earlier ``up`` made; None where there was none, or nobody can read what it wrote down."""
+    with contextlib.suppress(StateError):
+        return state.load(paths)
+    return None
+
+
+def refuse_another_dataplane(spec: LabSpec, before: LabState) -> None:
+    """A cluster's network is not replaced under its running pods: what the old one made would stay on the nodes."""
+    asked = dataplane(spec)
+    if before.dataplane and asked != before.dataplane:
+        raise LabError(
+            f"lab {before.lab!r} was made with {before.dataplane}, and its spec now asks for {asked}",
+            remedy=f"make its cluster anew on the same machines, all pods are lost: "
+            f"./lab up --recreate --lab {before.lab}",
+        )
+
+
+def reset(paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
+    """Take the cluster away and leave the machines as they were before they joined; ``up`` makes a new one."""
+    lab = state.load(paths)
+    with held(paths.lock, f"lab reset --lab {paths.lab}"), progress.phase("reset"):
+        return _reset(lab, paths, progress)
+
+
+def _reset(lab: LabState, paths: LabPaths, progress: Progress) -> ConvergeResult:
+    _wait_until_up(lab, paths, progress)
+    return take_away(paths, lab.netns, progress)
 
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:

@@ -39,6 +39,12 @@ class NetworkPlan:
     domain: str  # DNS domain, "<lab>.hoplab"
 
 
+def dataplane(lab: LabSpec | LabPlan) -> str:
+    """What a lab's network is made of, in a few words: "flannel vxlan, kube-proxy iptables"."""
+    own = " with nftables" if lab.cni.nftables else ""
+    return f"{lab.cni.name} {lab.cni.backend}{own}, kube-proxy {lab.proxy_mode}"
+
+
 @dataclass(frozen=True)
 class LabPlan:
     lab: str

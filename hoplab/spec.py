@@ -30,6 +30,7 @@ NODE_POD_PREFIX = 24  # every node gets a /24 of the pod range (kube-controller-
 NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and socket names
 
 CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
+NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
 PROXY_MODES = ("iptables", "nftables")
 INGRESS_CONTROLLERS = ("auto", "none", "readable")
 NOT_YET = {
@@ -51,6 +52,7 @@ class NodeSize:
 class CniSpec:
     name: str = "flannel"
     backend: str = "vxlan"
+    nftables: bool = False  # its own rules, MASQUERADE for one: in nftables, not iptables
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def parse_spec(
         network=read.network(top, "network", _DEFAULT.network),
         pod_cidr=read.network(top, "podCIDR", _DEFAULT.pod_cidr),
         service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
-        cni=read.cni(read.section(top, "cni", "name", "backend")),
+        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables")),
         proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
         ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
         kubernetes_version=read.version(
@@ -326,6 +328,14 @@ class _Reader:
             return int(text)
         return default
 
+    def truth(self, section: _Section, key: str) -> bool:
+        """True or false, also as `pulumi config set` writes it; false when absent."""
+        value = section.values.get(key)
+        if value is None or str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        self.refuse(section.path_of(key), f"is {value!r}", "true or false")
+        return False
+
     def choice(
         self, section: _Section, key: str, default: str, allowed: Collection[str], not_yet: Collection[str] = ()
     ) -> str:
@@ -347,7 +357,11 @@ class _Reader:
         if section.path_of("name") in self.wrong:
             return CniSpec()  # which backend it may have, nobody knows
         backends = CNI_BACKENDS[name]
-        return CniSpec(name, self.choice(section, "backend", backends[0], backends))
+        backend = self.choice(section, "backend", backends[0], backends)
+        nftables = self.truth(section, "nftables")
+        if nftables and name not in NFTABLES_CNIS:
+            self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {NFTABLES_CNIS[0]}")
+        return CniSpec(name, backend, nftables)
 
     def proxy_mode(self, section: _Section) -> str:
         if section.values.get("mode") == "ipvs":

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hoplab.errors import StateError
 from hoplab.paths import LabPaths
-from hoplab.plan import LabPlan
+from hoplab.plan import LabPlan, dataplane
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class LabState:
     image_bin: str  # folder with the host-native kubectl, kubeadm, ... of that image
     nodes: tuple[NodeState, ...]
     ingress: str = "none"  # the ingress controller, chosen
+    dataplane: str = ""  # what its network is made of, see plan.dataplane; "" of a lab of an older version
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
 
     @property
@@ -60,6 +61,7 @@ def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_
         image=image,
         image_bin=str(image_bin),
         ingress=plan.ingress_controller,
+        dataplane=dataplane(plan),
         nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
     )
 

@@ -32,6 +32,7 @@ class Stage:
     title: str
     command: tuple[str, ...]
     slow: bool = False  # needs virtual machines
+    matrix: bool = False  # only when it is asked for: hours of them
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
 
 
@@ -51,12 +52,24 @@ STAGES = (
     Stage(
         "pytest: real machines", ("pytest", "-v", "-s", "tests/system"), slow=True, only_with="tests/system/test_*.py"
     ),
+    Stage(
+        "pytest: every combination",
+        ("pytest", "-v", "-s", "tests/matrix"),
+        slow=True,
+        matrix=True,
+        only_with="tests/matrix/test_*.py",
+    ),
 )
 
 
-def run(*, fast: bool = False) -> int:
-    """Run the stages, without those that need machines when ``fast``; the exit code for the shell."""
-    return run_stages([stage for stage in STAGES if not (fast and stage.slow)], PROJECT)
+def run(*, fast: bool = False, matrix: bool = False) -> int:
+    """Run the stages; the exit code for the shell.
+
+    ``fast`` leaves those out that need machines, ``matrix`` those that need none or only the usual lab.
+    """
+    if matrix:
+        return run_stages([stage for stage in STAGES if stage.matrix], PROJECT)
+    return run_stages([stage for stage in STAGES if not stage.matrix and not (fast and stage.slow)], PROJECT)
 
 
 def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:

@@ -88,7 +88,7 @@ class LabCommand:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "HOPLAB_LAB": LAB, **(env or {})},
+            env={**os.environ, "HOPLAB_LAB": self.paths.lab, **(env or {})},
             cwd=PROJECT,
             start_new_session=True,  # a process group of its own, so that killing it is like losing the terminal
         )

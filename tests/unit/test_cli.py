@@ -47,6 +47,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 
 def test_the_verbs_there_are() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
+    daily |= {"reset"}
     assert set(cli.cli.commands) == daily | {"pages", "practice", "doctor", "image", "fleet", "version", "test"}
 
 

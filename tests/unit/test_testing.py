@@ -86,6 +86,9 @@ def test_fast_leaves_out_what_needs_machines(monkeypatch: pytest.MonkeyPatch) ->
     assert "pytest: unit tests" in ran
     testing.run()
     assert ran[-1] == "pytest: real machines"
+    ran.clear()
+    testing.run(matrix=True)
+    assert ran == ["pytest: every combination"]
 
 
 def test_every_program_is_in_the_virtual_environment() -> None:

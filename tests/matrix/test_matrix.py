@@ -1,0 +1,102 @@
+"""One lab after the other on the same machines: the lessons in every combination of CNI, backend and kube-proxy mode.
+
+Each one but the first begins with a refusal, then `up --recreate`, which resets the nodes and proves that nothing of
+the old network is left on them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from hoplab import live as live_lab
+from hoplab import verify
+from hoplab.paths import LabPaths
+from hoplab.screen import clock
+from tests.matrix.combinations import COMBINATIONS, Combination
+from tests.system.conftest import LabCommand
+from tests.system.faults import FAULTS, Site
+from tests.system.test_2_faults import try_
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
+
+LAB = "matrix"
+
+
+@dataclass
+class Figures:
+    """What each combination took, printed at the end."""
+
+    rows: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        head = f"{'combination':<40} {'up':>7} {'verify':>7} {'passed':>7} {'skipped':>8} {'faults':>7}"
+        return "\n".join(["", head, *self.rows])
+
+
+@pytest.fixture(scope="module")
+def figures() -> Iterator[Figures]:
+    found = Figures()
+    yield found
+    print(found, file=sys.stderr, flush=True)
+
+
+@pytest.fixture(scope="module")
+def paths() -> LabPaths:
+    return LabPaths(LAB)
+
+
+@pytest.fixture(scope="module")
+def lab(paths: LabPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
+    command = LabCommand(tmp_path_factory.mktemp("matrix-logs"), paths)
+    paths.spec.write_text(COMBINATIONS[0].spec)
+    command("destroy")
+    yield command
+    command("destroy")
+    paths.spec.unlink()
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda each: each.name)
+def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabPaths, figures: Figures) -> None:
+    again = paths.state.exists()
+    paths.spec.write_text(combination.spec)
+    if again:
+        assert "and its spec now asks for" in lab("up", expect=1).out
+    began = time.monotonic()
+    lab("up", *(["--recreate"] if again else []))
+    up = time.monotonic() - began
+    report = lab("verify", "--json").json()
+    assert report["failed"] == 0, [each for each in report["claims"] if each["outcome"] == "failed"]
+    tried = faults_of(combination, paths)
+    figures.rows.append(
+        f"{combination.name:<40} {clock(up):>7} {clock(report['seconds']):>7} {report['passed']:>7} "
+        f"{report['skipped']:>8} {tried:>7}"
+    )
+
+
+def faults_of(combination: Combination, paths: LabPaths) -> int:
+    """Try the faults that only a lab like this one can have; their number. All others are tried in tests/system."""
+    with live_lab.opened(paths) as live:
+        own = [fault for fault in FAULTS if fault.needs and not verify.lacking(live.snapshot, **fault.needs)]
+        if combination is COMBINATIONS[0] or not own:
+            return 0
+        node = live.client.node
+        site = Site(live, node, live.client, next(each for each in live.snapshot.nodes if each is not node))
+        with site.still():
+            for fault in own:
+                try_(fault, site)
+    return len(own)
+
+
+def test_what_a_reset_leaves_is_noticed(lab: LabCommand) -> None:
+    """A rule that the cluster's network did not make, and that reset knows nothing of, is named."""
+    lab("ssh", "worker1", "sudo ip rule add pref 500 table 500")
+    ran = lab("reset", expect=1)
+    assert "the network is not what it was before the node joined" in ran.out
+    assert "rule 500:" in ran.out
+    lab("ssh", "worker1", "sudo ip rule del pref 500")
+    lab("reset")
