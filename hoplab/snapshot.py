@@ -7,6 +7,7 @@ machine at all. What is kept is the text the commands printed, so a recording al
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from hoplab import files
 from hoplab.batch import Output
+from hoplab.delta import applied, delta
 from hoplab.errors import LabError
 from hoplab.facts import Fact, Facts, T, discover
 from hoplab.facts._json import as_read
@@ -169,11 +171,12 @@ class Snapshot:
             pod for pod in self.api[API_PODS] if pod.running and not pod.going and not pod.host_network and pod.address
         )
 
-    def save(self, file: Path) -> None:
+    def save(self, file: Path, *, like: Path | None = None) -> None:
         """Write a recording: what commands printed as it was, of the API's answers what facts read.
 
         The rest of an answer, the environment of a container for one, may hold secrets. Of annotations, which are read
-        by name, those that CNIs write are kept: others hold whole manifests.
+        by name, those that CNIs write are kept: others hold whole manifests. With ``like``, another recording, only
+        what differs from it is written.
         """
         document = {
             "hoplab": FORMAT,
@@ -190,7 +193,11 @@ class Snapshot:
                 if (output := self.api.outputs.get(fact.name))
             },
         }
-        files.write(file, json.dumps(document, indent=1, default=str) + "\n")
+        text = json.dumps(document, indent=1, default=str)
+        if like:
+            changes = delta(_document(like), json.loads(text))
+            text = json.dumps({"like": os.path.relpath(like, file.parent), "but": changes}, indent=1)
+        files.write(file, text + "\n")
 
 
 FORMAT = 1  # of recordings
@@ -200,7 +207,7 @@ CNI_ANNOTATIONS = ("flannel.alpha.coreos.com/", "projectcalico.org/")  # on node
 def load(file: Path) -> Snapshot:
     """Read a recording."""
     try:
-        raw = json.loads(file.read_text())
+        raw = _document(file)
         if raw["hoplab"] != FORMAT:
             raise ValueError(f"its format is {raw['hoplab']!r}")
         return Snapshot(
@@ -213,8 +220,14 @@ def load(file: Path) -> Snapshot:
             },
             api=_facts("api", raw["api"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordingError(f"{file} is not a recording of a lab: {error}", remedy="make one: ./lab record") from None
+
+
+def _document(file: Path) -> Any:
+    """What a recording holds; one that is like another says only what differs."""
+    raw = json.loads(file.read_text())
+    return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
 
 
 def _setting(raw: dict[str, Any]) -> Setting:

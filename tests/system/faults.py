@@ -8,6 +8,7 @@ would repair within seconds what is broken here.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
+from hoplab import live as live_lab
 from hoplab import probe
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.live import INGRESSES, Live
+from hoplab.paths import LabPaths
 from hoplab.snapshot import Node, Pod
 
 PEACE = ("kube-proxy", "flanneld")
@@ -34,6 +37,11 @@ class Site:
     node: Node
     pod: Pod
     other: Node
+
+    @classmethod
+    def of(cls, live: Live) -> Site:
+        node = live.client.node
+        return cls(live, node, live.client, next(each for each in live.snapshot.nodes if each is not node))
 
     @property
     def words(self) -> Mapping[str, object]:
@@ -98,6 +106,15 @@ class Site:
         finally:
             for node in self.live.snapshot.nodes:
                 self.run(f"kill -CONT $(pidof {' '.join(PEACE)})", node)
+
+
+@contextmanager
+def opened(paths: LabPaths) -> Iterator[Site]:
+    """A running lab that can be broken: its kube-proxy and flanneld stand still until the body ends."""
+    with live_lab.opened(paths) as live:
+        site = Site.of(live)
+        with site.still():
+            yield site
 
 
 Broken = Callable[[Site], AbstractContextManager[None]]  # the site is broken while the context is open
@@ -376,6 +393,11 @@ class Fault:
     says: str  # the first of them (or of the next) says this
     traffic: tuple[str, ...] = ()  # ... of those that send packets, these; others are not tried
     needs: Mapping[str, Any] = field(default_factory=dict)  # what a lab must have, as markers of lessons say it
+
+    @property
+    def file(self) -> str:
+        """The name of its recording: `the-masquerade-rule-is-gone.json`."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")) + ".json"
 
 
 FAULTS = (

@@ -11,7 +11,7 @@ from hoplab import verify
 from hoplab.paths import LabPaths
 from tests.lesson_functions import failures, read_only, with_traffic
 from tests.system.conftest import LabCommand
-from tests.system.faults import FAULTS, Fault, Site, wait
+from tests.system.faults import FAULTS, Fault, Site, opened, wait
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
@@ -30,12 +30,9 @@ STANDS_STILL = "scaling_changes_the_endpoints_at_once"  # what kube-proxy, which
 
 @pytest.fixture(scope="module")
 def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
-    """The node of the pod `single`; its kube-proxy and flanneld stand still until the last fault is repaired."""
-    with live_lab.opened(paths) as live:
-        node = live.client.node
-        found = Site(live, node, live.client, next(each for each in live.snapshot.nodes if each is not node))
-        with found.still():
-            yield found
+    """The node of the pod `single`, until the last fault is repaired."""
+    with opened(paths) as found:
+        yield found
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

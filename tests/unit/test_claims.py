@@ -668,6 +668,18 @@ MORE = (
         lambda: on_node("hooks", lambda _text: '{"nftables": []}'),
     ),
     also(
+        "tables_and_their_hooks",
+        "where all its chains are used, is called at OUTPUT",
+        lambda: on_node(
+            "all_hooks", lambda text: re.sub(r'{"chain": {[^}]*"raw", "name": "PREROUTING"[^}]*}}, ', "", text)
+        ),
+    ),
+    also(
+        "kube_proxy_hooks_in_its_chains",
+        f"{FIRST.name} has no chain KUBE-NODEPORTS in nat",
+        lambda: _in_nat(r"(\*nat\n(?:.*\n)*?):KUBE-NODEPORTS.*\n((?:.*\n)*?)(.*-A KUBE-NODEPORTS.*\n)+", r"\1\2"),
+    ),
+    also(
         "kube_proxy_hooks_in_its_chains",
         f"{FIRST.name} has no chain KUBE-PROXY-FIREWALL in filter",
         lambda: _in_nat(r".*KUBE-PROXY-FIREWALL.*\n", ""),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -22,14 +19,13 @@ from hoplab.facts.iptables import IPTABLES
 from hoplab.hosts import Hosts
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import plan_lab
-from hoplab.practice import Exercise, Grade, PracticeError, Request, Seen, desk, discover, find, grades
+from hoplab.practice import Grade, PracticeError, Request, Seen, desk, discover, find, grades
 from hoplab.practice.desk import Desk
 from hoplab.spec import LabSpec
+from tests.practice.courses import LONG, course, missing, nearly_done, nothing_done, typed
 from tests.practice.machine import Machine, lacking
 
 NAMES = [exercise.name for exercise in discover()]
-BRIEF = 0.1  # seconds that a check waits for an answer where none is to come
-LONG = 20.0  # ... where one is: it goes on as soon as it is there
 
 
 @pytest.fixture
@@ -46,15 +42,6 @@ def worker(machine: Machine) -> Desk:
     return Desk({"worker1": machine})
 
 
-def course(name: str) -> dict[str, Any]:
-    """The solution of an exercise, and what is said of what is not yet or only nearly one."""
-    return tomllib.loads((PROJECT / "tests" / "practice" / f"{name}.toml").read_text())
-
-
-def missing(at: Desk, exercise: Exercise, patience: float = LONG) -> list[str]:
-    return [grade.sentence for grade in at.check(exercise, patience).grades if not grade.done]
-
-
 # -- every exercise
 
 
@@ -63,9 +50,7 @@ def test_started_solved_and_removed(name: str, worker: Desk, machine: Machine) -
     exercise = find(name)
     before, node = machine.left(), machine.node()
     assert worker.start(exercise) == ("worker1", True)
-    not_yet = course(name)["not_yet"]  # "*" where nobody answers: a busy machine may learn why, or wait in vain
-    found = missing(worker, exercise, BRIEF if not_yet[-1].endswith("*") else LONG)
-    assert len(found) == len(not_yet) and all(map(fnmatchcase, found, not_yet)), found
+    nothing_done(worker, exercise)
     machine.run(course(name)["solution"])
     checked = worker.check(exercise, LONG)
     assert [grade for grade in checked.grades if not grade.done] == []
@@ -79,13 +64,11 @@ def test_started_solved_and_removed(name: str, worker: Desk, machine: Machine) -
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_wrong_step_is_told(name: str, worker: Desk, machine: Machine) -> None:
-    exercise, solution = find(name), course(name)["solution"]
+    exercise = find(name)
     for step in course(name)["nearly"]:
-        wrong = solution.replace(step["right"], step["typed"])
-        assert wrong != solution, step
         worker.start(exercise, again=True)
-        machine.run(wrong)
-        assert step["says"] in missing(worker, exercise, LONG if " saw " in step["says"] else BRIEF), step
+        machine.run(typed(name, step))
+        nearly_done(worker, exercise, step)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -405,10 +388,10 @@ SESSION = [  # what was done on the node, in words and for real, and what was ty
 def test_the_page_shows_a_real_session(lab: None, machine: Machine, golden: Callable[[str, str], None]) -> None:
     """UPDATE_GOLDEN=1 writes the session into the page, where it is the last thing."""
     lines: list[str] = []
-    for words, commands, typed in SESSION:
+    for words, commands, words_typed in SESSION:
         machine.run(commands)
         lines += [f"# {words}"] if words else []
-        lines += [f"$ ./lab practice {typed}".rstrip(), *practice(*typed.split()).output.splitlines(), ""]
+        lines += [f"$ ./lab practice {words_typed}".rstrip(), *practice(*words_typed.split()).output.splitlines(), ""]
     text, heading, _ = PAGE.read_text().partition("## A session\n\n")
     session = "\n".join(f"    {line}".rstrip() for line in lines).rstrip()
     golden(str(PAGE), f"{text}{heading}{session}\n")

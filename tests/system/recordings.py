@@ -1,0 +1,135 @@
+"""Records a lab that runs, healthy and then broken in each of the places of faults.py: tests/recordings.
+
+    .venv/bin/python -m tests.system.recordings dev
+
+Of a broken lab only what differs from the healthy one is kept, and of that what facts see: counters, and what changes
+from moment to moment (connections, sockets), are as they were on the healthy one. Only the broken node is looked at
+again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hoplab.batch import Output
+from hoplab.facts import FactError, Facts, discover
+from hoplab.facts.iptables import IPTABLES
+from hoplab.paths import PROJECT, LabPaths
+from hoplab.snapshot import Snapshot, load, take
+from tests.lesson_functions import failures, read_only
+from tests.system.faults import FAULTS, Fault, Site, opened, wait
+
+FOLDER = PROJECT / "tests" / "recordings"
+HEALTHY = FOLDER / "flannel-vxlan.json"
+BROKEN = FOLDER / "broken"
+
+MOMENTARY = {"conntrack", "sockets"}
+COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
+
+
+def main(lab: str, *again: str) -> None:
+    """Everything; or, on the lab of a minute ago, only these files of ``broken`` again."""
+    BROKEN.mkdir(exist_ok=True)
+    with opened(LabPaths(lab)) as site:
+        healthy = load(HEALTHY) if again else site.live.snapshot
+        wrong = failures(read_only(), site.live.snapshot)
+        assert wrong == {}, wrong
+        if not again:
+            healthy.save(HEALTHY)
+            print(f"{HEALTHY}: {HEALTHY.stat().st_size // 1024} KiB", flush=True)
+        for fault in FAULTS:
+            if fault.caught_by and fault.file in (again or {fault.file}):
+                file = BROKEN / fault.file
+                without_noise(broken(fault, site, healthy), healthy).save(file, like=HEALTHY)
+                print(f"{file}: {file.stat().st_size} bytes", flush=True)
+    for file in BROKEN.glob("*.json"):
+        if file.name not in {fault.file for fault in FAULTS if fault.caught_by}:
+            file.unlink()
+
+
+def broken(fault: Fault, site: Site, healthy: Snapshot) -> Snapshot:
+    """The lab while it is broken there; and it is left repaired."""
+    seen = healthy
+
+    def noticed() -> bool:
+        nonlocal seen
+        seen = look(site, healthy)
+        return set(failures(read_only(), seen)) == set(fault.caught_by)
+
+    with fault.broken(site):
+        wait(noticed)
+    return seen
+
+
+@dataclass(frozen=True)
+class OneNode:
+    """The node where things get broken, read as a whole lab is."""
+
+    site: Site
+
+    def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
+        name = self.site.node.name
+        return {name: self.site.live.hosts.batch(name, commands, in_pods=in_pods)}
+
+
+def look(site: Site, healthy: Snapshot) -> Snapshot:
+    def ask(path: str) -> Output:
+        status, answer = site.live.api("GET", path)
+        return Output(0 if status == 200 else status, json.dumps(answer))
+
+    seen = take(healthy.setting, healthy.versions, OneNode(site), ask)
+    return replace(
+        seen,
+        node_facts={**healthy.node_facts, **seen.node_facts},
+        netns_facts={**healthy.netns_facts, **seen.netns_facts},
+    )
+
+
+def without_noise(seen: Snapshot, healthy: Snapshot) -> Snapshot:
+    """What was seen, with the healthy lab's own text wherever facts see no difference."""
+    return replace(
+        seen,
+        node_facts={node: _facts(facts, healthy.node_facts[node], "node") for node, facts in seen.node_facts.items()},
+        netns_facts={
+            node: {
+                netns: _facts(facts, healthy.netns_facts[node][netns], "pod")
+                for netns, facts in found.items()
+                if netns in healthy.netns_facts[node]
+            }
+            for node, found in seen.netns_facts.items()
+        },
+        api=_facts(seen.api, healthy.api, "api"),
+    )
+
+
+def _facts(seen: Facts, healthy: Facts, where: Any) -> Facts:
+    def kept(name: str, output: Output) -> Output:
+        before = healthy.outputs[name]
+        if name in MOMENTARY or _same(seen, healthy, known[name]):
+            return before
+        return replace(output, out=_uncounted(output.out, before.out)) if name == IPTABLES.name else output
+
+    known = {fact.name: fact for fact in discover(where)}
+    return Facts(seen.place, {name: kept(name, output) for name, output in seen.outputs.items()})
+
+
+def _same(seen: Facts, healthy: Facts, fact: Any) -> bool:
+    try:
+        return bool(seen[fact] == healthy[fact])
+    except FactError:
+        return False
+
+
+def _uncounted(text: str, before: str) -> str:
+    """An iptables-save with the counters and dates of another one wherever that has the same line otherwise."""
+    known = {COUNTED.sub("", line): line for line in before.splitlines()}
+    return "".join(f"{known.get(COUNTED.sub('', line), line)}\n" for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

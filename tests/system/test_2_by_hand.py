@@ -1,0 +1,45 @@
+"""What people do by hand on a lab: the commands of the learners' pages, and the exercises."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab.paths import LabPaths
+from hoplab.practice import discover, find
+from hoplab.practice.desk import Desk, nodes
+from tests.practice.courses import LONG, course, missing, nearly_done, nothing_done, typed
+from tests.system.conftest import LabCommand
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
+
+
+def test_the_pages_show_what_this_lab_prints(lab: LabCommand) -> None:
+    ran = lab("pages", "--check", expect=None)
+    assert ran.code == 0, ran.out
+
+
+@pytest.fixture(scope="module")
+def desk(lab: LabCommand, paths: LabPaths) -> Desk:
+    return Desk(nodes(paths))
+
+
+@pytest.mark.parametrize("name", [exercise.name for exercise in discover()])
+def test_an_exercise_on_a_real_node(name: str, desk: Desk) -> None:
+    """Started, done nearly right, begun anew, solved, and removed with nothing left."""
+    exercise, (wrong, *_) = find(name), course(name)["nearly"]
+    node, started = desk.start(exercise)
+    assert started
+
+    def run(commands: str) -> str:
+        output = desk.nodes[node]({"it": f"( set -e\n{commands}\n)"})["it"]
+        assert output.code == 0, output
+        return output.out
+
+    nothing_done(desk, exercise)
+    run(typed(name, wrong))
+    nearly_done(desk, exercise, wrong)
+    assert desk.start(exercise, again=True) == (node, True)
+    run(course(name)["solution"])
+    assert missing(desk, exercise, LONG) == []
+    assert desk.reset(exercise) == [f"namespace {namespace} ({node})" for namespace in exercise.namespaces]
+    assert not run("ls /run/netns /run/hoplab-practice 2>/dev/null | grep practice || :")
