@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hoplab import verify
 from hoplab.batch import Output
 from hoplab.facts import FactError, Facts, discover
 from hoplab.facts.iptables import IPTABLES
@@ -28,6 +29,8 @@ FOLDER = PROJECT / "tests" / "recordings"
 HEALTHY = FOLDER / "flannel-vxlan.json"
 BROKEN = FOLDER / "broken"
 
+# Faults of services that the healthy recording does not have yet: the next one that is made will.
+YOUNGER = {"a Local service is not dropped where it has no pod", "nobody remembers where a client was sent"}
 MOMENTARY = {"conntrack", "sockets"}
 COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
 
@@ -42,14 +45,20 @@ def main(lab: str, *again: str) -> None:
         if not again:
             healthy.save(HEALTHY)
             print(f"{HEALTHY}: {HEALTHY.stat().st_size // 1024} KiB", flush=True)
-        for fault in FAULTS:
-            if fault.caught_by and fault.file in (again or {fault.file}):
+        for fault in recorded(healthy):
+            if fault.file in (again or {fault.file}):
                 file = BROKEN / fault.file
                 without_noise(broken(fault, site, healthy), healthy).save(file, like=HEALTHY)
                 print(f"{file}: {file.stat().st_size} bytes", flush=True)
     for file in BROKEN.glob("*.json"):
-        if file.name not in {fault.file for fault in FAULTS if fault.caught_by}:
+        if file.name not in {fault.file for fault in recorded(load(HEALTHY))}:
             file.unlink()
+
+
+def recorded(lab: Snapshot) -> tuple[Fault, ...]:
+    """The faults that such a lab can have, and that are seen without packets."""
+    found = (fault for fault in FAULTS if fault.caught_by and not verify.lacking(lab, **fault.needs))
+    return tuple(fault for fault in found if fault.name not in YOUNGER or "sticky" in lab.api.outputs["services"].out)
 
 
 def broken(fault: Fault, site: Site, healthy: Snapshot) -> Snapshot:

@@ -13,10 +13,10 @@ import pytest
 from hoplab.live import Live
 from hoplab.snapshot import RecordingError, load
 from tests.lesson_functions import failures, read_only
-from tests.system.faults import FAULTS, Fault, Site
-from tests.system.recordings import BROKEN, HEALTHY
+from tests.system.faults import Fault, Site
+from tests.system.recordings import BROKEN, HEALTHY, recorded
 
-RECORDED = tuple(fault for fault in FAULTS if fault.caught_by)
+RECORDED = recorded(load(HEALTHY))
 SMALL = 16  # KiB, at most
 NOBODY: Any = None
 

@@ -25,8 +25,9 @@ from tests.unit.test_claims import FAULTS, FIRST, HEALTHY, MORE
 Path = tuple[int | str, ...]  # the way to a value: ("routes", 0, "dev")
 Change = Callable[[Any], Any]
 
-# What a promise is about; and affinity, whose lesson needs a service that is younger than this recording.
-NOT_EXPECTED = {"service", "external_policy", "affinity"}
+# What a promise is about, endpoints' nodes among it; and affinity, whose lesson needs a service that is younger than
+# this recording.
+NOT_EXPECTED = {"service", "external_policy", "node", "affinity"}
 ONLY_FROM_OUTSIDE = {"node_port", "external_chain"}
 
 
