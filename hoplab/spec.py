@@ -31,10 +31,10 @@ NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and
 
 CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
 PROXY_MODES = ("iptables", "nftables")
-INGRESS_CONTROLLERS = ("auto", "none", "readable")
+INGRESS_CONTROLLERS = ("auto", "none", "readable", "nginx", "ingress-nginx")
 NOT_YET = {
     "cni": ("calico", "cilium"),
-    "ingress": ("nginx", "ingress-nginx", "traefik", "contour"),
+    "ingress": ("traefik", "contour"),
 }  # known, but no role here yet
 
 
