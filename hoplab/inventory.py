@@ -44,6 +44,7 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
         "image": {"digest": image_digest, "bin": str(image_bin)},
         "gateway": str(plan.network.gateway),
         "nodes": [node.name for node in plan.nodes],
+        "addresses": [str(node.address) for node in plan.nodes],
         "api_address": str(plan.api_address),
         "pod_cidr": str(plan.pod_cidr),
         "service_cidr": str(plan.service_cidr),

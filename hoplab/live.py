@@ -303,6 +303,8 @@ class Live:
             f"for pid in $(ip netns pids {front.netns}); do"
             f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
         )
+        if self.controller.ENDPOINTS:
+            look += f"; echo; ip netns exec {front.netns} curl -s {self.controller.ENDPOINTS}"
         found = self.hosts.batch(front.node.name, {"it": look})["it"]
         return self.controller.served(found.out)
 

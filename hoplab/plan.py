@@ -90,6 +90,8 @@ class LabPlan:
             found.append(
                 "an emulated control plane takes minutes to settle and a core for good: controlPlane.placement"
             )
+        if self.ingress_controller == "ingress-nginx":
+            found.append("ingress-nginx was retired in March 2026, there are no fixes any more: ingress.controller")
         racing = [node.name for node in self.workers if self.accel == "tcg" and node.vcpus > 1]
         if racing:
             found.append(f"{racing[0]} has more than one emulated vCPU and may crash at boot: nodes.worker.vcpus")

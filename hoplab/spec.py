@@ -32,10 +32,10 @@ NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and
 CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
 NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
 PROXY_MODES = ("iptables", "nftables")
-INGRESS_CONTROLLERS = ("auto", "none", "readable")
+INGRESS_CONTROLLERS = ("auto", "none", "readable", "nginx", "ingress-nginx")
 NOT_YET = {
     "cni": ("calico", "cilium"),
-    "ingress": ("nginx", "ingress-nginx", "traefik", "contour"),
+    "ingress": ("traefik", "contour"),
 }  # known, but no role here yet
 
 

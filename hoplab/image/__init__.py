@@ -31,6 +31,7 @@ KERNEL_CMDLINE = (
 )
 
 INGRESS = "hoplab.local/ingress-"  # what the names of ingress controllers' images begin with
+INGRESS_ROLE = "ingress_"  # ... and of their roles
 
 # program -> Debian package; what a build runs on the host
 HOST_PROGRAMS = {
@@ -87,9 +88,11 @@ def list_archives() -> list[tuple[ArchivedImage, Kept | None]]:
 
 
 def ingress_controllers() -> tuple[str, ...]:
-    """The ingress controllers whose container image is in the node image: ``("readable",)``."""
+    """The ingress controllers whose container images are built here or in the local folder: ``("readable",)``."""
     names = (image.name for image in components().images)
-    return tuple(name[len(INGRESS) :].partition(":")[0] for name in names if name.startswith(INGRESS))
+    built = [name[len(INGRESS) :].partition(":")[0] for name in names if name.startswith(INGRESS)]
+    roles = [role for role in archived_components() if role.startswith(INGRESS_ROLE) and not missing_images(role)]
+    return (*built, *(role.removeprefix(INGRESS_ROLE).replace("_", "-") for role in roles))
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:

@@ -49,6 +49,8 @@ class Controller(Protocol):
     CONTROLLER: str  # what its IngressClass names
     ANNOTATIONS: Mapping[str, str]  # that make it serve a host with a certificate over http too
     CONFIGURATION: str  # files below the root of its pod, as a shell pattern
+    ENDPOINTS: str  # URL in its pod for what is not in files; follows the configuration on a line of its own
+    BY_ELEMENTS: bool  # whether a path of the type Prefix fits by whole elements, as Kubernetes specifies it
 
     def served(self, configuration: str) -> tuple[Served, ...]: ...
 

@@ -6,12 +6,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hoplab.ingress import Served
+from hoplab.ingress import Access, Served
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<mark>[{};])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'
                         |(?P<word>(?:\\.|\$\{\w+\}|[^\s{};"'\\])(?:\\.|\$\{\w+\}|[^\s{};\\])*)""",
     re.VERBOSE | re.DOTALL,
+)
+
+# A line of the access log as roles ask for it:
+# 192.168.77.1 http://app1.yash.com "GET /login HTTP/1.1" 200 -> 10.244.1.3:8080 200
+_LINE = re.compile(
+    r'(?P<client>\S+) \w+://(?P<host>\S+) "\S+ (?P<path>\S+)[^"]*" (?P<status>\d{3}) '
+    r"-> (?P<asked>\S+(?:, \S+)*) \S+(?:, \S+)*$"
 )
 
 
@@ -77,3 +84,12 @@ def served(text: str) -> tuple[Served, ...]:
             paths.setdefault(path, upstreams.get(target, ()))
         found += [Served("" if name == "_" else name, paths) for name in server.value("server_name")]
     return tuple(found)
+
+
+def access(line: str) -> Access | None:
+    """A line of the access log, as the roles of controllers around nginx have it in their log format."""
+    if not (found := _LINE.search(line.rstrip())):
+        return None
+    last = found["asked"].split(", ")[-1]  # "10.244.1.3:8080, 10.244.0.3:8080" when the first did not answer
+    upstream = "" if last == "-" else last
+    return Access(found["client"], found["host"], found["path"], int(found["status"]), upstream, line.strip())

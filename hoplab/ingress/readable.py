@@ -13,6 +13,8 @@ CONTAINER = "ingress"
 CONTROLLER = "hoplab.local/readable"
 ANNOTATIONS: Mapping[str, str] = {}  # it never redirects
 CONFIGURATION = "/run/nginx/nginx.conf"
+ENDPOINTS = ""
+BY_ELEMENTS = True
 
 # 192.168.77.1 http://app1.yash.com "GET /login HTTP/1.1" 200 -> hoplab-verify.app1-service.80 10.244.1.3:8080 200
 _LINE = re.compile(

@@ -471,6 +471,15 @@ def test_list_shows_what_is_there_and_what_is_not(tmp_path: Path) -> None:
     assert "cni_calico  quay.io/calico/cni:v3.32.1  not here; pulled when a lab needs it" in out
 
 
+def test_an_ingress_controller_is_at_hand_when_all_its_images_are(tmp_path: Path) -> None:
+    assert image.ingress_controllers() == ("readable",)
+    add_all(tmp_path, "cni_calico")
+    assert image.ingress_controllers() == ("readable",)
+    add_all(tmp_path, "ingress_nginx")
+    add_all(tmp_path, "ingress_ingress_nginx")
+    assert image.ingress_controllers() == ("readable", "nginx", "ingress-nginx")
+
+
 def test_prune_leaves_archives_alone(tmp_path: Path) -> None:
     add_all(tmp_path, "cni_calico")
     image.prune_images(set())

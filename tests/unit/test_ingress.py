@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hoplab import ingress
 from hoplab.errors import LabError
 from hoplab.image.readable import controller
-from hoplab.ingress import Access, nginx_conf, readable
+from hoplab.ingress import Access, ingress_nginx, nginx, nginx_conf, readable
 from tests.unit.conftest import GOLDEN
 
 CONF = (GOLDEN / "readable.nginx.conf").read_text()
@@ -57,3 +59,86 @@ def test_access_log() -> None:
     nobody = readable.access('192.168.77.1 http://x "GET / HTTP/1.1" 404 -> - - -')
     assert nobody and (nobody.status, nobody.upstream) == (404, "")
     assert readable.access("2026/11/25 13:23:15 [notice] 7#7: signal 1") is None
+
+
+# --- F5's: one file per Ingress, here two of them; the layout is its own
+
+F5 = """
+upstream default-shop-app1.yash.com-one-80 {
+\tzone default-shop-app1.yash.com-one-80 512k;
+\tserver 10.244.0.3:8080 max_fails=1 fail_timeout=10s max_conns=0;
+\tserver 10.244.1.3:8080 max_fails=1 fail_timeout=10s max_conns=0;
+}
+upstream default-shop-app1.yash.com-none-80 {
+\tserver unix:/var/lib/nginx/nginx-502-server.sock max_fails=0;
+}
+server {
+\tlisten 80;
+\tlisten 443 ssl;
+\tserver_name app1.yash.com;
+\tset $resource_name "shop";
+\tlocation /api {
+\t\tset $service "one";
+\t\tproxy_set_header X-Forwarded-Proto $scheme;
+\t\tproxy_pass http://default-shop-app1.yash.com-one-80;
+\t}
+\tlocation = /none {
+\t\tproxy_pass http://default-shop-app1.yash.com-none-80;
+\t}
+}
+upstream default-other-app2.yash.com-two-80 {
+\tserver 10.244.1.4:8080 max_fails=1 fail_timeout=10s max_conns=0;
+}
+server {
+\tserver_name app2.yash.com;
+\tlocation / {
+\t\tproxy_pass http://default-other-app2.yash.com-two-80;
+\t}
+}
+"""
+
+
+def test_server_blocks_of_f5() -> None:
+    found = {each.host: each.paths for each in nginx.served(F5)}
+    assert found == {
+        "app1.yash.com": {"/api": ("10.244.0.3:8080", "10.244.1.3:8080"), "/none": ()},
+        "app2.yash.com": {"/": ("10.244.1.4:8080",)},
+    }
+
+
+def test_access_log_of_f5() -> None:
+    line = '192.168.77.1 http://app1.yash.com "GET /login HTTP/1.1" 200 -> 10.244.1.3:8080, 10.244.0.3:8080 502, 200'
+    assert nginx.access(f"{line}\n") == Access("192.168.77.1", "app1.yash.com", "/login", 200, "10.244.0.3:8080", line)
+    for nobody in ("-", "unix:/var/lib/nginx/nginx-502-server.sock"):
+        found = nginx.access(f'192.168.77.1 http://x "GET / HTTP/1.1" 404 -> {nobody} -')
+        assert found and (found.status, found.upstream) == (404, "")
+    assert nginx.access('I20261125 14:00:00.000000 1 main.go:80] Starting with flags: ["-enable-x"]') is None
+
+
+# --- the community's: nginx.conf, then its endpoints
+
+COMMUNITY = """
+http {
+\tupstream upstream_balancer { server 0.0.0.1; }
+\tserver {
+\t\tserver_name _ ;
+\t\tlocation / { set $proxy_upstream_name "upstream-default-backend"; proxy_pass http://upstream_balancer; }
+\t}
+\tserver {
+\t\tserver_name app1.yash.com ;
+\t\tset $proxy_upstream_name "-";
+\t\tlocation /api/ { set $service_name "one"; set $proxy_upstream_name "shop-one-80"; }
+\t\tlocation = /api { set $service_name "one"; set $proxy_upstream_name "shop-one-80"; }
+\t\tlocation / { set $proxy_upstream_name "shop-none-80"; }
+\t}
+}
+"""
+BACKENDS = [
+    {"name": "shop-one-80", "port": 80, "endpoints": [{"address": "10.244.0.3", "port": "8080"}]},
+    {"name": "shop-none-80", "port": 80, "endpoints": None},
+]
+
+
+def test_server_blocks_of_ingress_nginx_and_endpoints_from_its_memory() -> None:
+    found = {each.host: each.paths for each in ingress_nginx.served(f"{COMMUNITY}\n{json.dumps(BACKENDS)}")}
+    assert found == {"": {"/": ()}, "app1.yash.com": {"/api": ("10.244.0.3:8080",), "/": ()}}

@@ -55,6 +55,9 @@ def test_cluster_addresses() -> None:
 
 def test_warnings() -> None:
     assert plan(LabSpec("dev")).warnings == ()
+    assert plan(LabSpec("dev", ingress_controller="ingress-nginx")).warnings == (
+        "ingress-nginx was retired in March 2026, there are no fixes any more: ingress.controller",
+    )
     assert plan(LabSpec("dev"), "tcg").warnings == ()
     risky = LabSpec("dev", control_plane_placement="vm", worker_size=NodeSize(vcpus=2))
     assert plan(risky).warnings == ()

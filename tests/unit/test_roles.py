@@ -16,7 +16,7 @@ from ansible.plugins.filter.core import FilterModule  # type: ignore[import-unty
 
 from hoplab import probe
 from hoplab.image.readable import controller
-from hoplab.ingress import chosen
+from hoplab.ingress import Access, chosen, ingress_nginx, nginx
 from hoplab.ingress import readable as promise
 from hoplab.paths import PROJECT
 from hoplab.spec import INGRESS_CONTROLLERS
@@ -189,6 +189,104 @@ def test_readable_may_do_no_more_than_it_needs() -> None:
         (["events"], ["create"]),
     ]
     assert seen["Role"]["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+
+
+def f5(**values: Any) -> list[dict[str, Any]]:
+    given = {f"ingress_nginx_{name}": value for name, value in values.items()}
+    inputs = defaults("ingress_nginx") | {"ingress_nginx_addresses": ["192.168.77.20", "192.168.77.21"]} | given
+    return list(yaml.safe_load_all(render("roles/ingress_nginx/templates/controller.yml.j2", **inputs)))
+
+
+def test_f5_is_what_its_promise_says() -> None:
+    seen = {document["kind"]: document for document in f5()}
+    assert seen["Namespace"]["metadata"]["name"] == nginx.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == nginx.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == probe.INGRESS_CLASS
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == nginx.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == nginx.CONTAINER
+    assert {port["containerPort"]: port.get("hostPort") for port in container["ports"]} == {
+        80: 80,
+        443: 443,
+        8081: None,
+    }
+    assert seen["ConfigMap"]["data"]["ssl-redirect"] == "False"
+    line = seen["ConfigMap"]["data"]["log-format"]
+    for name, value in {"remote_addr": "192.168.77.1", "scheme": "http", "host": "app1.yash.com"}.items():
+        line = line.replace(f"${name}", value)
+    line = line.replace("$request", "GET /a HTTP/1.1").replace("$status", "200")
+    line = line.replace("$upstream_addr", "10.244.1.3:8080").replace("$upstream_status", "200")
+    assert nginx.access(line) == Access("192.168.77.1", "app1.yash.com", "/a", 200, "10.244.1.3:8080", line)
+
+
+def test_f5_reports_the_nodes_by_a_service_that_nobody_uses() -> None:
+    service = next(each for each in f5() if each["kind"] == "Service")
+    assert service["spec"]["clusterIP"] == "None"  # with a ClusterIP kube-proxy would take the nodes' ports 80 and 443
+    assert service["spec"]["externalIPs"] == ["192.168.77.20", "192.168.77.21"]
+    args = f5()[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"-external-service={service['metadata']['name']}" in args
+    assert "-enable-custom-resources=false" in args
+    assert "-disable-ipv6=true" in args
+    assert "-disable-ipv6=false" in f5(ipv6=True)[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_f5_may_write_no_more_than_it_needs() -> None:
+    looks = {"get", "list", "watch"}
+    rules = {each["kind"]: each["rules"] for each in f5() if "rules" in each}
+    writes = [(rule["resources"], set(rule["verbs"]) - looks) for kind in rules for rule in rules[kind]]
+    assert [rule for rule in writes if rule[1]] == [
+        (["ingresses/status"], {"update"}),
+        (["events"], {"create", "patch"}),
+        (["leases"], {"create", "update"}),
+        (["pods"], {"update"}),
+    ]
+    (container,) = f5()[-1]["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "runAsUser": 101,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    }
+
+
+def test_ingress_nginx_is_what_its_promise_says() -> None:
+    inputs = defaults("ingress_ingress_nginx") | {"ingress_ingress_nginx_addresses": ["192.168.77.20", "192.168.77.21"]}
+    seen = documents(render("roles/ingress_ingress_nginx/templates/controller.yml.j2", **inputs))
+    assert seen["Namespace"]["metadata"]["name"] == ingress_nginx.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == ingress_nginx.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == probe.INGRESS_CLASS
+    assert seen["ConfigMap"]["data"]["ssl-redirect"] == "false"
+    assert seen["ConfigMap"]["data"]["log-format-upstream"] == f5_config()["log-format"]
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == ingress_nginx.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == ingress_nginx.CONTAINER
+    assert "--publish-status-address=192.168.77.20,192.168.77.21" in container["args"]
+    assert f"--controller-class={ingress_nginx.CONTROLLER}" in container["args"]
+
+
+def f5_config() -> dict[str, str]:
+    found: dict[str, str] = next(each["data"] for each in f5() if each["kind"] == "ConfigMap")
+    return found
+
+
+def test_one_label_finds_all_of_a_controller() -> None:
+    """playbooks/tasks/ingress.yml removes by it what is of another controller than the lab's."""
+    for role, name in (("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")):
+        inputs = defaults(f"ingress_{role}") | {f"ingress_{role}_addresses": ["192.168.77.20"]}
+        text = render(f"roles/ingress_{role}/templates/controller.yml.j2", **inputs)
+        for each in yaml.safe_load_all(text):
+            if not each["metadata"].get("namespace"):
+                assert each["metadata"]["labels"]["hoplab.local/ingress"] == name, each["kind"]
+
+
+def test_images_that_are_brought_are_those_that_roles_name() -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    named = {role: str(defaults(role)) for role in ROLES}
+    for entry in table["archive"]:
+        if entry["component"] in named:  # not every one has a role yet
+            assert entry["name"] in named[entry["component"]]
 
 
 def test_a_lab_waits_for_its_ingress_controllers() -> None:

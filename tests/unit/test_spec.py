@@ -127,7 +127,7 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
         (
             {"ingress": {"controller": "traefik"}},
-            "ingress.controller: traefik is not available yet; one of auto, none, readable",
+            "ingress.controller: traefik is not available yet; one of auto, none, readable, nginx, ingress-nginx",
         ),
         ({"kubernetes": {"version": "v1.37.2"}}, None),
         ({"kubernetes": {"version": 1.37}}, "kubernetes.version: 1.37 is not supported; only 1.37.2 is possible"),
