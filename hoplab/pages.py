@@ -192,7 +192,7 @@ _MASKS = (
     (rf"(-[0-9a-f]{{8,10}}|(?<=[a-z]))-{_RANDOM}\b", "-X"),
     (r"^\d+(?=: )|(?<=@if)\d+|(?<=link-netnsid )\d+", "N"),  # indexes
     (r"^(tcp|udp|icmp)(\s+\d+)\s+\d+", r"\1\2 N"),  # seconds that conntrack will remember
-    (r"\b(use|id|seq)([ =])\d+", r"\1\2N"),
+    (r"\b(use|id|seq|mcast_n_groups)([ =])\d+", r"\1\2N"),
     (r"\d+(?= flow entries)", "N"),
     (r"(?<=time[= ])[\d.]+ ?(?=ms)|(?<== )[\d./]+(?= ms)|(?<=after )\d+(?= m)", "N "),
     (r"\b(\d+[dhms]){1,2}\b", "AGE"),
