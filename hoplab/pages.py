@@ -189,6 +189,8 @@ _MASKS = (
     (r"\bcni-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "NETNS"),
     (r"\b[0-9a-f]{64}\b", "CONTAINER"),
     (r"\bKUBE-SEP-[A-Z2-7]{16}\b", "KUBE-SEP-X"),
+    (r"\bCNI-(DN|SN)-[0-9a-f]{21}\b", r"CNI-\1-X"),  # portmap's chains of one pod
+    (r"\bCN=hoplab [a-z][a-z0-9-]*", "CN=hoplab LAB"),
     (rf"(-[0-9a-f]{{8,10}}|(?<=[a-z]))-{_RANDOM}\b", "-X"),
     (r"^\d+(?=: )|(?<=@if)\d+|(?<=link-netnsid )\d+", "N"),  # indexes
     (r"^(tcp|udp|icmp)(\s+\d+)\s+\d+", r"\1\2 N"),  # seconds that conntrack will remember
