@@ -677,6 +677,7 @@ FAULTS = (
             "node_ports_come_last",
             "every_endpoint_gets_the_same_share",
             "a_local_service_stays_on_its_node",
+            "a_sticky_service_remembers_its_clients",
         ),
         "PREROUTING of nat on {node} never calls KUBE-SERVICES",
         needs={"proxy": "iptables"},
