@@ -90,6 +90,7 @@ def begun(lab: Snapshot, recording: Path | None = None) -> Report:
         "CNI": f"{has.cni} {has.backend}".strip(),
         "kube-proxy": has.proxy_mode,
         "ingress": has.ingress,
+        "load balancer": has.load_balancer,
     }
     return Report(has.lab, setting, lab.versions, str(recording or ""))
 
@@ -123,7 +124,14 @@ def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", les
 
 
 def lacking(
-    lab: Snapshot, *, cni: str = "", backend: str = "", proxy: str = "", nodes: int = 1, ingress: bool = False
+    lab: Snapshot,
+    *,
+    cni: str = "",
+    backend: str = "",
+    proxy: str = "",
+    nodes: int = 1,
+    ingress: bool = False,
+    load_balancer: str = "",
 ) -> str:
     """Why a lesson with these needs can't apply to the lab; "" when it can."""
     has = lab.setting
@@ -135,6 +143,8 @@ def lacking(
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
     if ingress and has.ingress == "none":
         return "needs an ingress controller; this lab has none"
+    if load_balancer and has.load_balancer != load_balancer:
+        return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if len(lab.nodes) < nodes:
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""

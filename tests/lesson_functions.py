@@ -56,12 +56,17 @@ def with_traffic() -> tuple[str, ...]:
     return tuple(name for name, lesson in lessons().items() if "live" in lesson.takes)
 
 
+def applies(name: str, lab: Snapshot) -> bool:
+    """Whether the lab has what the lesson needs."""
+    return not any(verify.lacking(lab, **needs) for needs in lessons()[name].needs)
+
+
 def failures(names: Iterable[str], lab: Snapshot, live: Live | None = None) -> dict[str, str]:
     """Those of the lessons that apply to the lab and fail on it, each with its sentence."""
     found = {}
     for name in names:
         lesson = lessons()[name]
-        if any(verify.lacking(lab, **needs) for needs in lesson.needs):
+        if not applies(name, lab):
             continue
         claim = Claim()
         given = {"lab": lab, "live": live, "claim": claim}

@@ -18,6 +18,7 @@ from hoplab.facts import Facts
 from hoplab.paths import PROJECT
 from hoplab.proxy import iptables as kube_proxy
 from hoplab.snapshot import Snapshot, load
+from hoplab.spec import AddressRange
 from tests.lesson_functions import failures, read_only
 
 Edit = Callable[[str], str]
@@ -39,8 +40,8 @@ def in_pod(fact: str, edit: Edit) -> Snapshot:
     return replace(HEALTHY, netns_facts={**HEALTHY.netns_facts, FIRST.name: found})
 
 
-def in_api(fact: str, edit: Edit) -> Snapshot:
-    return replace(HEALTHY, api=_edited(HEALTHY.api, fact, edit))
+def in_api(fact: str, edit: Edit, lab: Snapshot = HEALTHY) -> Snapshot:
+    return replace(lab, api=_edited(lab.api, fact, edit))
 
 
 def _edited(facts: Facts, fact: str, edit: Edit) -> Facts:
@@ -133,7 +134,23 @@ def _dropped(text: str, name: str) -> str:
     return json.dumps({"items": [item for item in document["items"] if item["metadata"]["name"] != name]})
 
 
+def with_metallb(ip: str | None = "192.168.77.245", lab: Snapshot = HEALTHY) -> Snapshot:
+    """The lab with a load balancer, which gave an address to the service `balanced`; "" for none."""
+    pool = AddressRange.parse("192.168.77.245-192.168.77.254")
+    lab = replace(lab, setting=replace(lab.setting, load_balancer="metallb", pool=pool))
+    if ip is None:
+        return lab
+    given = {"loadBalancer": {"ingress": [{"ip": ip}] if ip else []}}
+    return replace(lab, api=_edited(lab.api, "services", api_item("balanced", lambda item: item.update(status=given))))
+
+
 FAULTS = (
+    Fault(
+        "an interface has a balancer's address",
+        lambda: with_metallb(lab=on_node("addresses", added(address_of("lo", "192.168.77.245")))),
+        ("the_load_balancer_gives_addresses_of_its_pool",),
+        f"192.168.77.245 of hoplab-verify/balanced is the address of lo of {FIRST.name}",
+    ),
     Fault(
         "a node lost its address",
         lambda: on_node("addresses", without(ifname="eth0")),
@@ -490,6 +507,13 @@ def also(lesson: str, says: str, broken: Callable[[], Snapshot]) -> Fault:
 
 
 MORE = (
+    also("the_load_balancer_gives_addresses_of_its_pool", "has 0 addresses", lambda: with_metallb("")),
+    also("the_load_balancer_gives_addresses_of_its_pool", "is not of 192.168.77.245", lambda: with_metallb("10.9.9.9")),
+    also(
+        "the_load_balancer_gives_addresses_of_its_pool",
+        "there is no service that asks the load balancer",
+        lambda: with_metallb(None, in_api("services", lambda text: _dropped(text, "balanced"))),
+    ),
     also(
         "every_node_has_its_own_address",
         f"Kubernetes knows {FIRST.name} by 192.168.77.99, not by {FIRST.address}",
@@ -695,6 +719,7 @@ MORE = (
 
 def test_all_lessons_hold_on_a_healthy_lab() -> None:
     assert failures(read_only(), HEALTHY) == {}
+    assert failures(read_only(), with_metallb()) == {}
     assert len(read_only()) >= 35
 
 
@@ -715,6 +740,8 @@ def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:
 
     assert verify.lacking(HEALTHY, cni="flannel", backend="vxlan", proxy="iptables", nodes=2) == ""
     assert "needs the CNI flannel; this lab has calico" in verify.lacking(lab(cni="calico"), cni="flannel")
+    assert "needs the load balancer metallb; this lab has none" in verify.lacking(HEALTHY, load_balancer="metallb")
+    assert verify.lacking(with_metallb(), load_balancer="metallb") == ""
     assert "backend vxlan; this lab has host-gw" in verify.lacking(
         lab(backend="host-gw"), cni="flannel", backend="vxlan"
     )
