@@ -104,7 +104,7 @@ def test_the_outside_knows_and_forgets_a_mac() -> None:
     try:
         for words in ("link add d0 type veth peer name d1", "link set d0 up", "address add 192.0.2.1/24 dev d0"):
             subprocess.run(["ip", "-n", name, *words.split()], check=True)
-        subprocess.run(["ip", "-n", name, "neigh", "add", str(far), "lladdr", mac, "dev", "d0"], check=True)
+        subprocess.run(["ip", "-n", name, "neigh", "add", str(far), "lladdr", mac, "dev", "d0", "nud", "reachable"], check=True)
         with outside.serving(LOOPBACK, name) as served:
             assert served.neighbour(far) == mac
             served.forget(far)
