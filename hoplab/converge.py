@@ -1,4 +1,4 @@
-"""The only door to ansible-runner: runs ``playbooks/site.yml`` and turns its events into progress, figures and errors.
+"""The only door to ansible-runner: runs a playbook and turns its events into progress, figures and errors.
 
 What a person sees of a failure is one short text; everything else is in ansible's own log below ``<lab>/ansible``:
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,29 +60,58 @@ def converge(
     progress: Progress,
     *,
     full: bool = False,
+    only: str = "",
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
-    """Bring every machine to what its roles say; ``full`` also where nothing changed since the last time.
+    """Bring every machine (or ``only`` one) to what its roles say; ``full`` also where nothing changed since.
 
     May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
     """
-    paths.runner.mkdir(parents=True, exist_ok=True)
-    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
-    events = Events(progress)
-    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
-    began = time.monotonic()
     inputs = inputs_digest(paths)
     applied = paths.control_plane / "applied"
     if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
         # the playbook will leave it alone, and the host may have been rebooted
         HostedControlPlane(paths, netns).start()
+    variables = {"inputs": inputs, "worker_inputs": inputs_digest(paths, nodes=False), "full": full}
+    return play("site.yml", paths, netns, progress, variables=variables, limit=only, cancelled=cancelled)
+
+
+def leave(
+    nodes: Iterable[str], paths: LabPaths, netns: str, progress: Progress, *, comes_back: bool = False
+) -> ConvergeResult:
+    """Drain, delete and reset these workers, which the inventory still has; only drain one that ``comes_back``."""
+    return play("leave.yml", paths, netns, progress, limit=",".join(nodes), variables={"comes_back": comes_back})
+
+
+def reset(paths: LabPaths, netns: str, progress: Progress) -> ConvergeResult:
+    """Take the cluster away and leave the machines."""
+    return play("reset.yml", paths, netns, progress)
+
+
+def play(
+    playbook: str,
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    limit: str = "",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> ConvergeResult:
+    """Run a playbook on the lab, from within its namespace."""
+    paths.runner.mkdir(parents=True, exist_ok=True)
+    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
+    events = Events(progress)
+    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
+    began = time.monotonic()
     with namespaces.entered(netns):
         run = ansible_runner.run(
             private_data_dir=str(paths.runner),
             project_dir=str(paths.project),
-            playbook=str(paths.project / "playbooks/site.yml"),
+            playbook=str(paths.project / "playbooks" / playbook),
             inventory=str(paths.inventory),
-            extravars={"inputs": inputs, "full": full},
+            limit=limit or None,
+            extravars=dict(variables or {}),
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),

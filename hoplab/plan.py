@@ -55,6 +55,7 @@ class LabPlan:
     ingress_controller: str  # "none" or a role, ingress_<name>
     ingress_why: str  # how it was chosen; "" when the spec names it
     kubernetes_version: str  # "1.37.2"
+    protect: bool = False  # the control plane and the lab's disks as a whole are neither deleted nor replaced
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -180,4 +181,5 @@ def plan_lab(
         ingress_controller=ingress_controller,
         ingress_why=ingress_why,
         kubernetes_version=spec.kubernetes_version,
+        protect=spec.protect,
     )

@@ -72,6 +72,7 @@ class LabSpec:
     libvirt: str = "private"  # private | system | a libvirt URI
     accel: Accel = "auto"
     engine: Engine = "auto"
+    protect: bool = False  # what can't be made again: the control plane and the lab's disks as a whole
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
     image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs
 
@@ -184,6 +185,7 @@ def parse_spec(
         libvirt=read.libvirt(top),
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
+        protect=read.flag(top, "protect"),
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
@@ -325,6 +327,13 @@ class _Reader:
         else:
             return int(text)
         return default
+
+    def flag(self, section: _Section, key: str) -> bool:
+        """True or false, also as text; false when absent."""
+        value = section.values.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        return self.choice(section, key, "false", ("true", "false")) == "true"
 
     def choice(
         self, section: _Section, key: str, default: str, allowed: Collection[str], not_yet: Collection[str] = ()
@@ -483,6 +492,7 @@ SETTINGS = (
     "libvirt",
     "accel",
     "engine",
+    "protect",
     "image",
 )
 _DEFAULT = LabSpec("default")
