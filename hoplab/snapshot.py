@@ -27,6 +27,7 @@ from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
 from hoplab.facts.links import LINKS, Link
 from hoplab.plan import LabPlan
+from hoplab.spec import CniSpec
 
 G = TypeVar("G")
 
@@ -49,6 +50,7 @@ class Setting:
     proxy_mode: str
     nodes: Mapping[str, IPv4Address]  # every machine, by name
     ingress: str = "none"  # the ingress controller
+    block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -72,6 +74,7 @@ def setting(plan: LabPlan) -> Setting:
         proxy_mode=plan.proxy_mode,
         nodes={node.name: node.address for node in plan.nodes},
         ingress=plan.ingress_controller,
+        block_size=plan.cni.block_size,
     )
 
 
@@ -242,6 +245,7 @@ def _setting(raw: dict[str, Any]) -> Setting:
         proxy_mode=raw["proxy_mode"],
         nodes={name: IPv4Address(at) for name, at in raw["nodes"].items()},
         ingress=raw.get("ingress", "none"),  # older recordings have none
+        block_size=raw.get("block_size", CniSpec.block_size),
     )
 
 

@@ -266,7 +266,10 @@ SAME = (
     ("[12:720] -A FORWARD -j KUBE-FORWARD", "[0:0] -A FORWARD -j KUBE-FORWARD"),
     ("-A KUBE-SEP-6ASH7BT6FVHHUS3R -s 10.244.0.5/32", "-A KUBE-SEP-UDSXGWETCJHM65Y5 -s 10.244.1.3/32"),
     ("-d 10.105.48.144/32 -j KUBE-SVC-47UHDF5OHX5VB7DP", "-d 10.96.216.184/32 -j KUBE-SVC-47UHDF5OHX5VB7DP"),
-    ("locked off mab off mcast_n_groups 1 mcast_max_groups 0", "locked off mab off mcast_n_groups 0 mcast_max_groups 0"),
+    (
+        "locked off mab off mcast_n_groups 1 mcast_max_groups 0",
+        "locked off mab off mcast_n_groups 0 mcast_max_groups 0",
+    ),
     ("tcp      6 119 TIME_WAIT sport=40128 dport=80 use=1", "tcp      6 9 TIME_WAIT sport=1025 dport=80 use=2"),
     ("1 flow entries have been shown.", "3 flow entries have been shown."),
     ("192.168.77.1 dev eth0 lladdr 52:54:00:32:65:2f STALE", "192.168.77.1 dev eth0 lladdr 52:54:00:00:00:01 DELAY"),

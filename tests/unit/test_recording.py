@@ -25,7 +25,14 @@ from hoplab.snapshot import Snapshot, load
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 SECRET = "c2VjcmV0LXRva2Vu"
-HARMLESS = ("/proc/sys/", "/proc/net/", "/etc/cni/net.d/*.conf", "/var/lib/cni/networks/", "/run/netns")
+HARMLESS = (
+    "/run/calico/bird.ctl",
+    "/proc/sys/",
+    "/proc/net/",
+    "/etc/cni/net.d/*.conf",
+    "/var/lib/cni/networks/",
+    "/run/netns",
+)
 MANIFEST = "kubectl.kubernetes.io/last-applied-configuration"
 
 POD: dict[str, Any] = {
