@@ -147,7 +147,7 @@ def changing(live: Live, rounds: int) -> Lost:
         streams = [stack.enter_context(live.asking(f"http://{HOST1}/")) for _ in range(CLIENTS)]
         for _ in range(rounds):
             with live.scaled(APP1, 3), live.edited(f"{INGRESSES}/apps", longer):
-                live.until(lambda: live.app(f"http://{HOST1}/bench").to, lambda to: to in live.endpoints(APP2))
+                live.until(lambda: live.reached(f"http://{HOST1}/bench"), lambda to: to in live.endpoints(APP2))
             live.until(lambda: live.endpoints(APP1, ending=True), lambda found: found == live.endpoints(APP1))
     lost = tuple(why for stream in streams for why in stream.lost)
     return Lost(sum(stream.sent for stream in streams), lost, time.monotonic() - began)

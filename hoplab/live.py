@@ -290,6 +290,11 @@ class Live:
             raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
         return parse_answer(reply.body)
 
+    def reached(self, url: str, node: Node | None = None) -> str:
+        """The endpoint of the app that answers a request from outside; "" when none does."""
+        reply = self.browse(url, node)
+        return parse_answer(reply.body).to if reply.status == 200 else ""
+
     def ingress(self, name: str) -> IngressSeen:
         """An Ingress of the verification workload, as it is at this moment."""
         status, found = self.api("GET", f"{INGRESSES}/{name}")

@@ -216,7 +216,7 @@ def swapped_secret(site: Site) -> Iterator[None]:
 def another_address(site: Site) -> Iterator[None]:
     """The status of an Ingress has another address than its controller, which stands still."""
     for node in site.live.snapshot.nodes:
-        site.run("kill -STOP $(pgrep -f ingress/controller.py)", node)
+        site.run("kill -STOP $(pgrep -f '[i]ngress/controller.py')", node)
     try:
         _, item = site.live.api("GET", f"{INGRESSES}/apps")
         status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
@@ -225,12 +225,13 @@ def another_address(site: Site) -> Iterator[None]:
         yield
     finally:
         for node in site.live.snapshot.nodes:
-            site.run("kill -CONT $(pgrep -f ingress/controller.py)", node)
+            site.run("kill -CONT $(pgrep -f '[i]ngress/controller.py')", node)
 
 
+# Of pgrep's patterns: in brackets, a letter matches itself, and a command does not match the shell that it is in.
 def nginx_conf(edit: str, reload: str = "true") -> Broken:
     """The configuration of the controller on the node is changed behind its back, and put back."""
-    file = "/proc/$(pgrep -f 'nginx: master')/root/run/nginx/nginx.conf"
+    file = "/proc/$(pgrep -f '[n]ginx: master')/root/run/nginx/nginx.conf"
     return on_node(f"cp {file} {SAVED}; {edit} {file}; {reload}", f"cp {SAVED} {file}; {reload}; rm {SAVED}")
 
 
@@ -240,8 +241,8 @@ EVERY_SEVENTH = (
 )
 # nginx reads its configuration again; done when the workers that served the old one take no more connections
 RELOAD = (
-    "old=$(pgrep -f 'nginx: worker process$'); kill -HUP $(pgrep -f 'nginx: master'); "
-    "while pgrep -f 'nginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
+    "old=$(pgrep -f '[n]ginx: worker process$'); kill -HUP $(pgrep -f '[n]ginx: master'); "
+    "while pgrep -f '[n]ginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
 )
 
 

@@ -168,6 +168,14 @@ def test_every_exercise_has_its_day(exercise: practice.Exercise) -> None:
     assert f"`{exercise.name}`" in (PROJECT / "docs" / "days" / "README.md").read_text()
 
 
+def test_no_fault_is_for_the_shell_that_it_is_in() -> None:
+    """A shell's command line has the pattern that it looks for in it."""
+    patterns = re.findall(r"pgrep -f '([^']+)'", Path(faults.__file__).read_text())
+    assert len(patterns) > 3
+    for pattern in patterns:
+        assert not re.search(pattern, f"sh -c kill $(pgrep -f '{pattern}')"), pattern
+
+
 def test_the_table_of_faults_is_what_is_tried() -> None:
     lines = ["| fault | read-only lessons that fail | lessons with traffic that fail |", "|---|---|---|"]
     for fault in faults.FAULTS:
