@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab import __version__, doctor, fleet, image, lab, practice, state, testing
+from hoplab import __version__, doctor, fleet, forward, image, lab, practice, state, testing
 from hoplab.engine import Changes
 from hoplab.errors import LabError
 from hoplab.host import netns
@@ -194,6 +194,30 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
         raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
     with netns.entered(current.netns):
         os.execve(program, ["kubectl", *arguments], {**os.environ, "KUBECONFIG": str(paths.kubeconfig)})
+
+
+@cli.command(name="forward")
+@lab_option
+@click.argument("targets", nargs=-1, metavar="[[LOCAL:]TARGET[:PORT]]...")
+def forward_(paths: LabPaths, targets: tuple[str, ...]) -> None:
+    """Publish the ingress address, or services, on this machine's loopback until Ctrl-C.
+
+    \b
+    ./lab forward                              the ingress address: 8080 is its port 80, 8443 its port 443
+    ./lab forward hoplab-verify/single         a service, by namespace and name; each of its TCP ports
+    ./lab forward 9000:hoplab-verify/single:80 ... one port of it, as port 9000
+    """
+    wanted = [forward.Wanted.parse(target) for target in targets or (forward.INGRESS,)]
+    forwards = forward.plan(wanted, forward.look(paths))
+    carrier = forward.Forwarder(
+        forward.listen(forwards),
+        state.load(paths).netns,
+        paths.ssh_config,
+        lambda text: click.echo(text, err=True),
+    )
+    click.echo("\n".join([*forward.described(forwards, paths.ca if paths.ca.exists() else None), "until Ctrl-C"]))
+    carrier.run()
+    click.echo("ended")
 
 
 @cli.command()

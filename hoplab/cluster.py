@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from kubernetes import client
 
 POLL_S = 1.0
+ESSENTIAL = ("kube-proxy", "coredns")
+ADDONS = {"metallb": ("metallb-controller", "metallb-speaker")}  # what a cluster also needs, by setting
+CRITICAL = {"system-node-critical", "system-cluster-critical"}  # priorities of what is not people's own
 PATIENCE_S = {"kvm": 300.0, "tcg": 1200.0}  # from joined to usable, on an unloaded host a fifth of it
 
 
@@ -89,9 +92,14 @@ def read(k8s: client.ApiClient, path: str) -> dict[str, Any]:
 def wait_usable(
     plan: LabPlan, paths: LabPaths, netns: str, progress: Progress, deadline_s: float | None = None
 ) -> None:
-    """Wait until pods can be used: nodes Ready with a pod range, kube-proxy and pod network on each, DNS answering."""
+    """Wait until pods can be used: nodes Ready with a pod range, kube-proxy and pod network on each, DNS answering.
+
+    A lab with a load balancer waits for that too.
+    """
     names = [node.name for node in plan.nodes]
-    wait_usable_nodes(names, paths, netns, progress, PATIENCE_S[plan.accel] if deadline_s is None else deadline_s)
+    patience = PATIENCE_S[plan.accel] if deadline_s is None else deadline_s
+    wanted = ESSENTIAL + ADDONS.get(plan.load_balancer, ())
+    wait_usable_nodes(names, paths, netns, progress, patience, essential=wanted)
 
 
 def wait_usable_nodes(
@@ -101,17 +109,20 @@ def wait_usable_nodes(
     progress: Progress,
     deadline_s: float = PATIENCE_S["tcg"],
     *,
+    essential: Iterable[str] = ESSENTIAL,
     started: Mapping[str, datetime] | None = None,
 ) -> None:
     """``wait_usable`` for nodes known by name only; ``started`` says when some of them were just switched on.
 
+    What is of critical priority has to be ready where it is installed; ``essential`` is what has to be installed.
+
     For minutes after a power cut the API still tells of a machine what was true before it.
     """
-    wanted = tuple(names)
+    wanted, needed = tuple(names), tuple(essential)
     deadline = time.monotonic() + deadline_s
     with api(paths, netns) as k8s:
         while True:
-            reasons = _reasons(k8s, wanted, started or {})
+            reasons = _reasons(k8s, wanted, needed, started or {})
             if not reasons:
                 return
             if time.monotonic() > deadline:
@@ -124,10 +135,12 @@ def wait_usable_nodes(
             time.sleep(POLL_S)
 
 
-def _reasons(k8s: client.ApiClient, names: tuple[str, ...], started: Mapping[str, datetime]) -> list[str]:
+def _reasons(
+    k8s: client.ApiClient, names: tuple[str, ...], essential: tuple[str, ...], started: Mapping[str, datetime]
+) -> list[str]:
     try:
         seen = take(k8s)
-        return missing(seen, names) + outdated(seen, started)
+        return missing(seen, names, essential) + outdated(seen, started)
     except ClusterError as error:
         return [error.message]
 
@@ -137,12 +150,12 @@ def take(k8s: client.ApiClient) -> Snapshot:
     return Snapshot(
         nodes=read(k8s, "/api/v1/nodes")["items"],
         daemon_sets=read(k8s, "/apis/apps/v1/daemonsets")["items"],
-        deployments=read(k8s, "/apis/apps/v1/namespaces/kube-system/deployments")["items"],
+        deployments=read(k8s, "/apis/apps/v1/deployments")["items"],
         pods=read(k8s, "/api/v1/pods")["items"],
     )
 
 
-def missing(seen: Snapshot, names: tuple[str, ...]) -> list[str]:
+def missing(seen: Snapshot, names: tuple[str, ...], essential: tuple[str, ...] = ESSENTIAL) -> list[str]:
     """Why the cluster can't be used yet, the deepest cause first; empty when it can.
 
     >>> missing(Snapshot([], [], [], []), ("worker1",))
@@ -157,16 +170,15 @@ def missing(seen: Snapshot, names: tuple[str, ...]) -> list[str]:
             reasons.append(f"node {name} is not Ready: {why}")
         elif not nodes[name]["spec"].get("podCIDR"):
             reasons.append(f"node {name} has no pod range")
-    essential = [each for each in seen.daemon_sets if _priority(each) == "system-node-critical"]  # not people's own
-    if not any(each["metadata"]["name"] == "kube-proxy" for each in essential):
-        reasons.append("kube-proxy is not installed")
-    if not any(each["metadata"]["name"] == "coredns" for each in seen.deployments):
-        reasons.append("coredns is not installed")
-    for each in essential:
+    daemon_sets = [each for each in seen.daemon_sets if _priority(each) in CRITICAL]
+    deployments = [each for each in seen.deployments if _priority(each) in CRITICAL]
+    installed = {each["metadata"]["name"] for each in (*daemon_sets, *deployments)}
+    reasons += [f"{name} is not installed" for name in essential if name not in installed]
+    for each in daemon_sets:
         status = each.get("status", {})
         wanted = max(status.get("desiredNumberScheduled", 0), len(names))
         reasons += _behind(each, status.get("numberReady", 0), wanted, seen.pods)
-    for each in seen.deployments:
+    for each in deployments:
         status = each.get("status", {})
         reasons += _behind(each, status.get("availableReplicas", 0), each["spec"].get("replicas", 1), seen.pods)
     return reasons

@@ -51,6 +51,7 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
         "cni": {"name": plan.cni.name, "backend": plan.cni.backend, "nftables": plan.cni.nftables},
         "proxy_mode": plan.proxy_mode,
         "ingress_controller": plan.ingress_controller,
+        "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},
         "kubernetes_version": plan.kubernetes_version,
         "project": str(paths.project),
         "python": sys.executable,

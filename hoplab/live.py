@@ -21,6 +21,7 @@ from functools import cached_property
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from kubernetes import client
 
@@ -32,6 +33,7 @@ from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
 from hoplab.facts import Facts
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.facts.api_services import API_SERVICES
 from hoplab.facts.conntrack import CONNTRACK, Flow
 from hoplab.facts.iptables import IPTABLES
 from hoplab.facts.iptables import Rule as IptablesRule
@@ -351,6 +353,34 @@ class Live:
                 return seen
             time.sleep(0.2)
 
+    def status_from_outside(self, url: str) -> int:
+        """The status of the answer to such a request; 0 when nobody answers."""
+        return self.outside.fetch(url, IPv4Address(urlsplit(url).hostname), OUTSIDE_TIMEOUT).status
+
+    def announced(self, name: str) -> IPv4Address:
+        """The address that the lab's load balancer gave to a service of the workload."""
+        for each in self.snapshot.api[API_SERVICES]:
+            if (each.namespace, each.name) == (probe.NAMESPACE, name) and each.balancer_ips:
+                return each.balancer_ips[0]
+        raise ClaimFailed(f"the load balancer has given {name} no address")
+
+    def who_has(self, address: IPv4Address) -> dict[Node, tuple[Packet, ...]]:
+        """ARP for an address of the lab network as every node sees it, while the host end asks anew who has it."""
+        captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+        started = self.hosts.batches(capture.start(captures, place), in_pods={})
+        self.outside.forget(address)
+        self.ask_from_outside(f"http://{address}/")
+        stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
+        return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
+
+    def own_reply(self, node: Node, packets: Iterable[Packet], address: IPv4Address) -> Packet | None:
+        """The ARP reply for the address that the node itself sent."""
+        eth0 = node.link("eth0")
+        return next(
+            (each for each in packets if eth0 and (each.arp_op, each.src, each.eth_src) == (2, address, eth0.mac)),
+            None,
+        )
+
     def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
         """One command in each pod's network namespace, with its node's tools, on all nodes at once."""
 
@@ -489,7 +519,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
         say("waiting for the pods that verification asks with")
-        probe.ensure(requester(k8s), front)
+        probe.ensure(requester(k8s), front, announced=plan.load_balancer != "none")
         say("looking at the nodes")
 
         def look() -> Snapshot:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hoplab.errors import HostError
+from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.host import netns
 
 
@@ -88,6 +89,19 @@ class Outside:
                 return Reply(why=str(error) or type(error).__name__)
             finally:
                 connection.close()
+
+    def neighbour(self, address: IPv4Address) -> str:
+        """The MAC that frames for an address of the lab network are sent to from here; "" when none is known."""
+        with netns.entered(self.namespace):
+            found = subprocess.run(
+                [*NEIGHBOURS.command.split(), str(address)], check=True, capture_output=True, text=True
+            )
+        return next((each.mac for each in NEIGHBOURS.parse(found.stdout) if each.address == address), "")
+
+    def forget(self, address: IPv4Address) -> None:
+        """The MAC of an address: who asks for it next has to ask by ARP."""
+        with netns.entered(self.namespace):
+            subprocess.run(["ip", "neigh", "flush", str(address)], check=True)
 
     @contextmanager
     def routed(self, address: IPv4Address, via: IPv4Address) -> Iterator[None]:

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import count
 from typing import Literal
 
-from hoplab.spec import FIRST_CONTROL_PLANE, FIRST_WORKER, CniSpec, LabSpec, machine_size
+from hoplab.spec import FIRST_CONTROL_PLANE, FIRST_WORKER, AddressRange, CniSpec, LabSpec, machine_size, pool_of
 
 Role = Literal["control-plane", "worker"]
 
@@ -60,6 +60,8 @@ class LabPlan:
     proxy_mode: str
     ingress_controller: str  # "none" or a role, ingress_<name>
     ingress_why: str  # how it was chosen; "" when the spec names it
+    load_balancer: str
+    pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
 
     @property
@@ -187,5 +189,7 @@ def plan_lab(
         proxy_mode=spec.proxy_mode,
         ingress_controller=ingress_controller,
         ingress_why=ingress_why,
+        load_balancer=spec.load_balancer,
+        pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,
     )

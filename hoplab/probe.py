@@ -7,6 +7,9 @@ it, so another version of hoplab makes its own anew.
     echo          one pod on every node, behind a ClusterIP
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
     balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
+    checked       ... and behind a Local one of that kind, which has a port for health checks
+    announced     the pods of `echo` behind an address of the lab's own load balancer, where it has one
+    announced-local    `single` behind another one (externalTrafficPolicy: Local)
     sticky        the pods of `echo` behind another ClusterIP, which keeps a client with the pod it met first
     nobody        a service without endpoints
     app1-service, app2-service    the course's two apps: two pods and one
@@ -34,6 +37,8 @@ IMAGE = "hoplab.local/echo:1"
 PORT = 8080  # the pods'
 NODE_PORT = 30080
 NODE_PORT_LOCAL = 30081
+HEALTH_PORT = 30082  # kube-proxy's, for health checks of `checked`
+ANNOUNCED = ("announced", "announced-local")
 APP1, APP2 = "app1-service", "app2-service"
 INGRESS_CLASS = "nginx"  # that of every controller a lab can have
 HOST1, HOST2, ORPHAN = "app1.yash.com", "app2.yash.com", "orphan.yash.com"
@@ -94,6 +99,31 @@ def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
                 loadBalancerClass=BALANCER_CLASS,
                 allocateLoadBalancerNodePorts=False,
             ),
+        ),
+        (
+            f"{core}/services",
+            _service(
+                "checked",
+                selector={"app": "single"},
+                type="LoadBalancer",
+                loadBalancerClass=BALANCER_CLASS,
+                allocateLoadBalancerNodePorts=False,
+                externalTrafficPolicy="Local",
+                healthCheckNodePort=HEALTH_PORT,
+            ),
+        ),
+        *(
+            (
+                f"{core}/services",
+                _service(
+                    name,
+                    selector={"app": app},
+                    type="LoadBalancer",
+                    allocateLoadBalancerNodePorts=False,
+                    externalTrafficPolicy=policy,
+                ),
+            )
+            for name, app, policy in zip(ANNOUNCED, ("echo", "single"), ("Cluster", "Local"), strict=True)
         ),
         (f"{core}/services", _service("sticky", selector={"app": "echo"}, sessionAffinity="ClientIP")),
         (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
@@ -188,10 +218,14 @@ def ensure(
     api: Api,
     front: Front = PLAIN,
     *,
+    announced: bool = False,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now."""
+    """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now.
+
+    ``announced`` says that the lab has a load balancer, which has to give its addresses too.
+    """
     deadline = clock() + DEADLINE
 
     def wait(ready: Callable[[], str]) -> None:
@@ -199,7 +233,7 @@ def ensure(
         while complaint := ready():
             if clock() > deadline:
                 raise ClusterError(
-                    f"the pods that verification asks with are not ready after {DEADLINE:.0f} s: {complaint}",
+                    f"what verification asks with is not ready after {DEADLINE:.0f} s: {complaint}",
                     remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
                 )
             pause(1.0)
@@ -223,7 +257,7 @@ def ensure(
     for path, body in manifests(front):
         _create(api, path, body)
     _give_address(api)
-    wait(lambda: unready(api))
+    wait(lambda: unready(api) or (unannounced(api) if announced else ""))
     return made
 
 
@@ -253,6 +287,15 @@ def unready(api: Api) -> str:
         ready = status.get("numberReady", status.get("readyReplicas", 0))
         if status.get("observedGeneration", 0) < 1 or not status.get(key) or ready < status[key]:
             return f"{ready} of {status.get(key, '?')} pods of {name} are ready; {_reason(api, name)}"
+    return ""
+
+
+def unannounced(api: Api) -> str:
+    """Which service the lab's load balancer has not given an address yet; "" when each has one."""
+    for name in ANNOUNCED:
+        _, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}/services/{name}")
+        if not found.get("status", {}).get("loadBalancer", {}).get("ingress"):
+            return f"the load balancer has given {name} no address"
     return ""
 
 

@@ -27,6 +27,7 @@ from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
 from hoplab.facts.links import LINKS, Link
 from hoplab.plan import LabPlan
+from hoplab.spec import AddressRange
 
 G = TypeVar("G")
 
@@ -49,6 +50,8 @@ class Setting:
     proxy_mode: str
     nodes: Mapping[str, IPv4Address]  # every machine, by name
     ingress: str = "none"  # the ingress controller
+    load_balancer: str = "none"
+    pool: AddressRange | None = None  # of the load balancer
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -72,6 +75,8 @@ def setting(plan: LabPlan) -> Setting:
         proxy_mode=plan.proxy_mode,
         nodes={node.name: node.address for node in plan.nodes},
         ingress=plan.ingress_controller,
+        load_balancer=plan.load_balancer,
+        pool=plan.pool,
     )
 
 
@@ -180,7 +185,11 @@ class Snapshot:
         """
         document = {
             "hoplab": FORMAT,
-            "setting": {**asdict(self.setting), "nodes": {name: str(at) for name, at in self.setting.nodes.items()}},
+            "setting": {
+                **asdict(self.setting),
+                "nodes": {name: str(at) for name, at in self.setting.nodes.items()},
+                "pool": str(self.setting.pool or ""),
+            },
             "versions": dict(self.versions),
             "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
             "pods": {
@@ -242,6 +251,8 @@ def _setting(raw: dict[str, Any]) -> Setting:
         proxy_mode=raw["proxy_mode"],
         nodes={name: IPv4Address(at) for name, at in raw["nodes"].items()},
         ingress=raw.get("ingress", "none"),  # older recordings have none
+        load_balancer=raw.get("load_balancer", "none"),  # older recordings know of none
+        pool=AddressRange.parse(raw["pool"]) if raw.get("pool") else None,
     )
 
 

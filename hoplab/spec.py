@@ -10,8 +10,8 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from typing import Any, Literal, Protocol, cast
 
@@ -27,12 +27,14 @@ Engine = Literal["auto", "pulumi", "embedded"]
 FIRST_CONTROL_PLANE = 10  # host number in the lab network of the first control-plane VM
 FIRST_WORKER = 20  # ... and of the first worker
 NODE_POD_PREFIX = 24  # every node gets a /24 of the pod range (kube-controller-manager's default)
+LONGEST_POOL = 10  # addresses of a load balancer's pool that nobody asked for
 NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and socket names
 
 CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
 NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
 PROXY_MODES = ("iptables", "nftables")
 INGRESS_CONTROLLERS = ("auto", "none", "readable", "nginx", "ingress-nginx")
+LOAD_BALANCERS = ("none", "metallb")
 NOT_YET = {
     "cni": ("calico", "cilium"),
     "ingress": ("traefik", "contour"),
@@ -56,6 +58,36 @@ class CniSpec:
 
 
 @dataclass(frozen=True)
+class AddressRange:
+    """Addresses from the first to the last, both included: ``192.168.77.245-192.168.77.254``."""
+
+    first: IPv4Address
+    last: IPv4Address
+
+    @classmethod
+    def parse(cls, text: str) -> AddressRange:
+        """Two addresses, a network or one address; ValueError for anything else.
+
+        >>> str(AddressRange.parse("192.168.77.240/29")), str(AddressRange.parse("192.168.77.9"))
+        ('192.168.77.240-192.168.77.247', '192.168.77.9')
+        """
+        first, dash, last = (part.strip() for part in text.partition("-"))
+        if not dash:
+            network = IPv4Network(first)
+            return cls(network[0], network[-1])
+        found = cls(IPv4Address(first), IPv4Address(last))
+        if found.last < found.first:
+            raise ValueError(f"{last} is before {first}")
+        return found
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        return self.first <= address <= self.last
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
 class LabSpec:
     """A valid spec. ``None`` sizes mean: the default for the acceleration in use (``machine_size``)."""
 
@@ -70,6 +102,8 @@ class LabSpec:
     cni: CniSpec = field(default_factory=CniSpec)
     proxy_mode: str = "iptables"
     ingress_controller: str = "auto"
+    load_balancer: str = "none"
+    load_balancer_pool: AddressRange | None = None  # None: the default (``pool_of``)
     kubernetes_version: str = "1.37.2"
     libvirt: str = "private"  # private | system | a libvirt URI
     accel: Accel = "auto"
@@ -165,6 +199,7 @@ def parse_spec(
     control_plane = read.section(top, "controlPlane", "placement")
     placement = read.choice(control_plane, "placement", "auto", ("auto", "vm", "hosted"))
     ingress = read.section(top, "ingress", "controller")
+    load_balancer = read.section(top, "loadBalancer", "name", "pool")
     accel = read.choice(top, "accel", "auto", ("auto", "kvm", "tcg"))
     engine = read.choice(top, "engine", "auto", ("auto", "pulumi", "embedded"))
     image = read.section(top, "image", "mirror", "components")
@@ -180,6 +215,8 @@ def parse_spec(
         cni=read.cni(read.section(top, "cni", "name", "backend", "nftables")),
         proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
         ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
+        load_balancer=read.choice(load_balancer, "name", "none", LOAD_BALANCERS),
+        load_balancer_pool=read.addresses(load_balancer, "pool"),
         kubernetes_version=read.version(
             read.section(top, "kubernetes", "version"), supported_versions() if versions is None else versions
         ),
@@ -189,7 +226,7 @@ def parse_spec(
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
-    mistakes = read.mistakes + _range_mistakes(spec, read)
+    mistakes = read.mistakes + _range_mistakes(spec, read) + _pool_mistakes(spec, read)
     if host is not None:
         mistakes += [each for each in host_mistakes(spec, host) if each.path not in read.wrong]
     if mistakes:
@@ -427,6 +464,16 @@ class _Reader:
             return network
         return default
 
+    def addresses(self, section: _Section, key: str) -> AddressRange | None:
+        """A range of addresses; None when absent or wrong."""
+        right = "a range of addresses such as 192.168.77.245-192.168.77.254 or 192.168.77.240/29"
+        text = self.text(section, key, right)
+        try:
+            return AddressRange.parse(text) if text is not None else None
+        except ValueError as error:
+            self.refuse(section.path_of(key), f"{text!r} is no range of addresses: {error}", right)
+            return None
+
     def libvirt(self, section: _Section) -> str:
         right = "private, system, or a URI such as qemu:///system"
         text = self.text(section, "libvirt", right)
@@ -493,6 +540,7 @@ SETTINGS = (
     "cni",
     "proxy",
     "ingress",
+    "loadBalancer",
     "kubernetes",
     "libvirt",
     "accel",
@@ -551,6 +599,48 @@ def _range_mistakes(spec: LabSpec, read: _Reader) -> list[Mistake]:
         wrong = f"{spec.service_cidr} has a prefix length of {spec.service_cidr.prefixlen}"
         mistakes.append(Mistake("serviceCIDR", wrong, "a prefix length from 12 to 27"))
     return mistakes
+
+
+def taken_addresses(spec: LabSpec) -> dict[IPv4Address, str]:
+    """The addresses of the lab network that are somebody's already, and whose."""
+    network = spec.network
+    machines = {network[FIRST_WORKER + index]: f"worker{index + 1}" for index in range(spec.workers)}
+    return {
+        network[0]: "the network",
+        network[1]: "the host end",
+        network[FIRST_CONTROL_PLANE]: "cp1",  # also where it is hosted, as with its MAC: that may change
+        **machines,
+        network[-1]: "everybody (broadcast)",
+    }
+
+
+def pool_of(spec: LabSpec) -> AddressRange | None:
+    """The load balancer's pool: what was asked for, or the network's last addresses; None where none is left."""
+    if spec.load_balancer_pool is not None:
+        return spec.load_balancer_pool
+    last = spec.network.num_addresses - 2
+    first = max(last - LONGEST_POOL + 1, FIRST_WORKER + spec.workers)
+    return AddressRange(spec.network[first], spec.network[last]) if first <= last else None
+
+
+def _pool_mistakes(spec: LabSpec, read: _Reader) -> list[Mistake]:
+    """A pool that nobody uses, that is elsewhere, or that has somebody's address."""
+    path, pool = "loadBalancer.pool", spec.load_balancer_pool
+    needed = {"network", "nodes.workers", "loadBalancer", "loadBalancer.name", path}
+    if needed & read.wrong or _small_ranges(spec, {"network"}):
+        return []
+    if spec.load_balancer == "none":
+        wrong = f"{pool} is given, and there is no load balancer"
+        return [Mistake(path, wrong, "loadBalancer.name: metallb, or no pool")] if pool else []
+    free = pool_of(replace(spec, load_balancer_pool=None))
+    if pool is None and free is None:
+        wrong = f"{spec.network} has no address left for a load balancer"
+        return [Mistake("network", wrong, f"a /{spec.network.prefixlen - 1} or larger, or fewer workers")]
+    right = f"addresses of the lab network that nobody has, for instance {free}"
+    if pool and not (pool.first in spec.network and pool.last in spec.network):
+        return [Mistake(path, f"{pool} is not in network {spec.network}", right)]
+    clash = next(((address, who) for address, who in taken_addresses(spec).items() if pool and address in pool), None)
+    return [Mistake(path, f"{pool} has {clash[0]}, the address of {clash[1]}", right)] if clash else []
 
 
 def _small_ranges(spec: LabSpec, ranges: Collection[str]) -> list[Mistake]:

@@ -91,6 +91,7 @@ def begun(lab: Snapshot, recording: Path | None = None) -> Report:
         "CNI": f"{has.cni} {has.backend}".strip(),
         "kube-proxy": has.proxy_mode,
         "ingress": has.ingress,
+        "load balancer": has.load_balancer,
     }
     return Report(has.lab, setting, lab.versions, str(recording or ""))
 
@@ -131,6 +132,7 @@ def lacking(
     proxy: str = "",
     nodes: int = 1,
     ingress: bool = False,
+    load_balancer: str = "",
     service: str = "",
 ) -> str:
     """Why a lesson with these needs can't apply to the lab; "" when it can."""
@@ -143,6 +145,8 @@ def lacking(
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
     if ingress and has.ingress == "none":
         return "needs an ingress controller; this lab has none"
+    if load_balancer and has.load_balancer != load_balancer:
+        return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if service and f"{probe.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
         return f"needs the service {service} of the verification workload, which is younger than this recording"
     if len(lab.nodes) < nodes:

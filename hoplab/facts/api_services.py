@@ -27,6 +27,7 @@ class ApiService:
     cluster_ip: IPv4Address | None  # none when it is headless
     ports: tuple[ServicePort, ...]
     external_policy: str  # externalTrafficPolicy: "Cluster", "Local", "" when it does not apply
+    balancer_class: str = ""  # loadBalancerClass: which balancer it is for; "" for the lab's own
     affinity: int = 0  # seconds for which a client stays with one endpoint (sessionAffinity: ClientIP)
     balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: addresses outside of the cluster that lead here
 
@@ -51,6 +52,7 @@ def _service(item: Item) -> ApiService:
             for port in spec.items("ports")
         ),
         external_policy=spec.text("externalTrafficPolicy"),
+        balancer_class=spec.text("loadBalancerClass"),
         affinity=spec.item("sessionAffinityConfig").item("clientIP").number("timeoutSeconds"),
         balancer_ips=tuple(
             found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))

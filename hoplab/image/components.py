@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class GoComponent:
     tags: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()  # set at link time: package.Name=value
     cgo: bool = False
+    files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         tags=tuple(entry.get("tags", ())),
         variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
+        files=entry.get("files", {}),
     )
 
 

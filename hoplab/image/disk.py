@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoplab.image import containers
+from hoplab.image import containers, gobuild
 from hoplab.image.archives import Kept
 from hoplab.image.commands import isolated, run
 from hoplab.image.debian import KERNEL, ROOT_TAR
@@ -24,6 +24,7 @@ SPACE_GIB = 6.0
 SIZE_GIB = 20  # virtual; on disk only what is used
 DISK = "disk.qcow2"
 BIN = "bin"
+SHARE = "share"  # manifests that come with a program
 ROLES = ("node_base", "container_runtime", "kubernetes")
 PLAYBOOK = PROJECT / "playbooks" / "image.yml"
 PROFILES = PROJECT / "playbooks" / "profiles"
@@ -64,6 +65,7 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         root = output.parent / "root"
         system = order.stages["debian.node"].directory
         _link_programs(order.stages, output / BIN)
+        _link_files(order.stages, output / SHARE)
         for file in (KERNEL, INITRD):
             os.link(order.stages["boot"].directory / file, output / file)
         progress.task("unpacking the root file system")
@@ -93,8 +95,17 @@ def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
             continue
         folder = target / "cni" if name.removeprefix("go.") in CNI else target
         for program in stage.directory.iterdir():
-            if os.access(program, os.X_OK):
+            if program.is_file() and os.access(program, os.X_OK):
                 os.link(program, folder / program.name)
+
+
+def _link_files(stages: Mapping[str, Stage], target: Path) -> None:
+    """What Go components have beside their programs, in one folder: for the roles, on this host."""
+    target.mkdir()
+    for name, stage in stages.items():
+        if name.startswith("go."):
+            for file in (stage.directory / gobuild.SHARE).glob("*"):
+                os.link(file, target / file.name)
 
 
 def _unpack(tar: Path, root: Path, log: Path) -> None:

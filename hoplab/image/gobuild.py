@@ -1,16 +1,21 @@
-"""Go programs from their pinned modules. The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) are respected."""
+"""Go programs from their pinned modules, and files that come with them.
+
+The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) are respected.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from hoplab.errors import ImageError
 from hoplab.image.commands import run
 from hoplab.image.components import GoComponent
 from hoplab.image.store import Stage, Store, digest, tree_digest
 from hoplab.progress import Progress
 
 SPACE_GIB = 1.0
+SHARE = "share"  # folder of a stage with the files
 # GOWORK: a go.work somewhere above must not change what is built.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
 
@@ -29,11 +34,12 @@ def command(component: GoComponent, program: str, output: Path) -> tuple[list[st
 def key(component: GoComponent) -> str:
     """Digest of all that decides what the programs are: commands, environment and the locked sources."""
     commands = [command(component, program, Path("out")) for program in component.programs]
-    return digest(commands, tree_digest([component.folder], component.folder))
+    files = [component.files] if component.files else []
+    return digest(commands, tree_digest([component.folder], component.folder), *files)
 
 
 def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
-    """The component's programs, built now or earlier."""
+    """The component's programs and files, built now or earlier."""
 
     def compile_all(output: Path) -> dict[str, Any]:
         log = store.log(f"go-{component.name}")
@@ -42,6 +48,25 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
             progress.task(f"building {program} {component.version}")
             argv, environment = command(component, program, output)
             run(argv, f"building {program} {component.version}", log, cwd=component.folder, env=environment)
+        if component.files:
+            _take_files(component, output / SHARE, log)
         return {"version": component.version, "source": component.source}
 
     return store.make(f"go-{component.name}", key(component), compile_all, space_gib=SPACE_GIB)
+
+
+def _take_files(component: GoComponent, target: Path, log: Path) -> None:
+    """Files out of the module that the programs were just built from: its go.sum locks them as it locks the sources."""
+    printed: list[str] = []
+    argv = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", component.source]
+    run(argv, f"finding {component.source}", log, cwd=component.folder, env=ENVIRONMENT, on_line=printed.append)
+    module = Path(printed[-1])
+    target.mkdir()
+    for name, pattern in component.files.items():
+        found = sorted(module.glob(pattern))
+        if not found:
+            raise ImageError(
+                f"components.toml: {component.source} {component.version} has no {pattern}",
+                remedy=f"look in {module} for where it is now",
+            )
+        (target / name).write_text("".join(file.read_text() for file in found))

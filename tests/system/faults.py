@@ -21,6 +21,7 @@ from hoplab import probe
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.live import INGRESSES, Live
+from hoplab.loadbalancer import metallb
 from hoplab.paths import LabPaths
 from hoplab.snapshot import Node, Pod
 
@@ -71,6 +72,7 @@ class Site:
             "own_mac": vtep_mac(self.node) if vxlan else "",
             "single": self.live.single.address,
             "other": self.other.name,
+            "announced": self.announced,
             "other_address": self.other.address,
             "service": service,
             "chain": service.chain,
@@ -89,6 +91,18 @@ class Site:
             "first_front": fronts[self.live.snapshot.nodes[0].name].address,
             "app2": self.live.service(probe.APP2).cluster_ip,
         }
+
+    @property
+    def announced(self) -> IPv4Address:
+        """The address that the lab's load balancer gave to `announced`; one that leads nowhere where it has none."""
+        known = self.live.snapshot.setting.load_balancer != "none"
+        return self.live.announced("announced") if known else IPv4Address("203.0.113.1")
+
+    @property
+    def announcer(self) -> Node:
+        """The node that answers ARP for this address."""
+        name = metallb.announcer(self.announced, [self.node.name, self.other.name])
+        return self.node if name == self.node.name else self.other
 
     def run(self, command: str, node: Node | None = None) -> None:
         """A shell command on the node (or another one), as root; it has to end well."""
@@ -244,6 +258,22 @@ RELOAD = (
     "old=$(pgrep -f '[n]ginx: worker process$'); kill -HUP $(pgrep -f '[n]ginx: master'); "
     "while pgrep -f '[n]ginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
 )
+
+
+def on_announcer(broken: str, repaired: str, *, others: bool = False) -> Broken:
+    """On the node that announces the address of `announced`, or on the other one."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        announcer = site.announcer
+        node = next(each for each in (site.node, site.other) if (each is announcer) != others)
+        try:
+            site.run(broken, node)
+            yield
+        finally:
+            site.run(repaired, node)
+
+    return hurt
 
 
 def in_pod(broken: str, repaired: str) -> Broken:
@@ -718,6 +748,44 @@ FAULTS = (
         (),
         "not {gateway}",
         traffic=("the_local_policy_keeps_the_clients_address",),
+    ),
+    Fault(
+        "what came to an announced address of a Local service is masked too",
+        on_node(
+            "iptables -t nat -I POSTROUTING -s {gateway} -p tcp --dport 8080 -j MASQUERADE",
+            "iptables -t nat -D POSTROUTING -s {gateway} -p tcp --dport 8080 -j MASQUERADE",
+        ),
+        (),
+        "not {gateway}",
+        traffic=("a_local_service_is_announced_where_its_pod_is",),
+        needs={"load_balancer": "metallb"},
+    ),
+    Fault(
+        "two nodes answer ARP for a balancer's address",  # one by its kernel: an interface has it
+        on_announcer("ip address add {announced}/32 dev lo", "ip address del {announced}/32 dev lo", others=True),
+        ("the_load_balancer_gives_addresses_of_its_pool",),
+        "{announced} of hoplab-verify/announced is the address of lo of",
+        traffic=("one_node_answers_arp_for_a_balancers_address",),
+        needs={"load_balancer": "metallb"},
+    ),
+    Fault(
+        "what comes to a balancer's address is dropped",
+        on_announcer(
+            "iptables -t raw -I PREROUTING -d {announced} -j DROP",
+            "iptables -t raw -D PREROUTING -d {announced} -j DROP",
+        ),
+        (),
+        "{announced} does not answer from outside",
+        traffic=("an_announced_address_reaches_the_pods",),
+        needs={"load_balancer": "metallb"},
+    ),
+    Fault(
+        "the speaker of the only node with a pod stands still",
+        on_node("kill -STOP $(pidof metallb-speaker)", "kill -CONT $(pidof metallb-speaker)"),
+        (),
+        "no node answers ARP for",
+        traffic=("a_local_service_is_announced_where_its_pod_is",),
+        needs={"load_balancer": "metallb"},
     ),
     Fault(
         "KUBE-NODEPORTS is never reached",

@@ -17,6 +17,7 @@ from hoplab.claims import Claim, ClaimFailed
 from hoplab.facts import Facts
 from hoplab.paths import PROJECT
 from hoplab.snapshot import Snapshot, load
+from hoplab.spec import AddressRange
 from tests.lesson_functions import applies, failures, read_only
 
 Edit = Callable[[str], str]
@@ -132,7 +133,23 @@ def _dropped(text: str, name: str) -> str:
     return json.dumps({"items": [item for item in document["items"] if item["metadata"]["name"] != name]})
 
 
+def with_metallb(ip: str | None = "192.168.77.245", lab: Snapshot = HEALTHY) -> Snapshot:
+    """The lab with a load balancer, which gave an address to the service `balanced`; "" for none."""
+    pool = AddressRange.parse("192.168.77.245-192.168.77.254")
+    lab = replace(lab, setting=replace(lab.setting, load_balancer="metallb", pool=pool))
+    if ip is None:
+        return lab
+    given = {"loadBalancer": {"ingress": [{"ip": ip}] if ip else []}}
+    return replace(lab, api=_edited(lab.api, "services", api_item("balanced", lambda item: item.update(status=given))))
+
+
 FAULTS = (
+    Fault(
+        "an interface has a balancer's address",
+        lambda: with_metallb(lab=on_node("addresses", added(address_of("lo", "192.168.77.245")))),
+        ("the_load_balancer_gives_addresses_of_its_pool",),
+        f"192.168.77.245 of hoplab-verify/balanced is the address of lo of {FIRST.name}",
+    ),
     Fault(
         "a node lost its address",
         lambda: on_node("addresses", without(ifname="eth0")),
@@ -497,6 +514,13 @@ def also(lesson: str, says: str, broken: Callable[[], Snapshot]) -> Fault:
 
 
 MORE = (
+    also("the_load_balancer_gives_addresses_of_its_pool", "has 0 addresses", lambda: with_metallb("")),
+    also("the_load_balancer_gives_addresses_of_its_pool", "is not of 192.168.77.245", lambda: with_metallb("10.9.9.9")),
+    also(
+        "the_load_balancer_gives_addresses_of_its_pool",
+        "there is no service that asks the load balancer",
+        lambda: with_metallb(None, in_api("services", lambda text: _dropped(text, "balanced"))),
+    ),
     also(
         "every_node_has_its_own_address",
         f"Kubernetes knows {FIRST.name} by 192.168.77.99, not by {FIRST.address}",
@@ -714,6 +738,7 @@ MORE = (
 
 def test_all_lessons_hold_on_a_healthy_lab() -> None:
     assert failures(read_only(), HEALTHY) == {}
+    assert failures(read_only(), with_metallb()) == {}
     assert len(read_only()) >= 35
 
 
@@ -725,7 +750,7 @@ def test_a_fault_fails_exactly_its_lessons(fault: Fault) -> None:
 
 
 def test_every_lesson_catches_some_fault() -> None:
-    there = {name for name in read_only() if applies(name, HEALTHY)}
+    there = {name for name in read_only() if applies(name, with_metallb())}
     assert there == {name for fault in (*FAULTS, *MORE) for name in fault.caught_by}
 
 
@@ -735,6 +760,8 @@ def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:
 
     assert verify.lacking(HEALTHY, cni="flannel", backend="vxlan", proxy="iptables", nodes=2) == ""
     assert "needs the CNI flannel; this lab has calico" in verify.lacking(lab(cni="calico"), cni="flannel")
+    assert "needs the load balancer metallb; this lab has none" in verify.lacking(HEALTHY, load_balancer="metallb")
+    assert verify.lacking(with_metallb(), load_balancer="metallb") == ""
     assert "backend vxlan; this lab has host-gw" in verify.lacking(
         lab(backend="host-gw"), cni="flannel", backend="vxlan"
     )

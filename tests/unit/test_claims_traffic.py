@@ -18,21 +18,69 @@ from hoplab.batch import Output
 from hoplab.capture import Packet
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts import Facts
+from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.hosts import Hosts
 from hoplab.live import Live
-from hoplab.outside import Outside
+from hoplab.loadbalancer import metallb
+from hoplab.outside import Outside, Reply
 from hoplab.paths import PROJECT
 from hoplab.proxy import ServicePromise, iptables
-from hoplab.snapshot import Pod, Snapshot, load
+from hoplab.snapshot import Node, Pod, Snapshot, load
 from tests.lesson_functions import applies, failures, lessons, with_traffic
-from tests.unit.test_claims import added, address_of, on_node
+from tests.unit.test_claims import added, address_of, in_api, on_node, with_metallb
 
-RECORDED, NFTABLES = (
+PLAIN, NFTABLES = (
     load(PROJECT / "tests" / "recordings" / f"{name}.json") for name in ("flannel-vxlan", "flannel-vxlan-nftables")
 )
-GATEWAY = RECORDED.setting.gateway
+GATEWAY = PLAIN.setting.gateway
 OUTSIDE_PORT = 36511
 PATIENCE = 0.0  # seconds: what is not there at the first look will never be
+
+
+ANNOUNCED, ANNOUNCED_LOCAL = IPv4Address("192.168.77.245"), IPv4Address("192.168.77.246")
+ECHO_POD = next(pod for pod in PLAIN.pods if pod.api.label("app") == "echo")
+SINGLE_POD = next(pod for pod in PLAIN.pods if pod.api.label("app") == "single")
+
+
+def _mac(node: Node) -> str:
+    eth0 = node.link("eth0")
+    assert eth0
+    return eth0.mac
+
+
+def _only_eth0(text: str) -> str:
+    return json.dumps([link for link in json.loads(text) if link["ifname"] == "eth0"])
+
+
+def _announced(name: str, like: str, address: IPv4Address) -> Callable[[str], str]:
+    """A service like another one, with its endpoints and an address of the load balancer."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        for item in [each for each in document["items"] if like in _names(each)]:
+            copy = json.loads(json.dumps(item))
+            copy["metadata"]["name"] = name
+            if "labels" in copy["metadata"]:
+                copy["metadata"]["labels"] = {"kubernetes.io/service-name": name}
+            else:
+                copy["status"] = {"loadBalancer": {"ingress": [{"ip": str(address)}]}}
+            document["items"].append(copy)
+        return json.dumps(document)
+
+    return edit
+
+
+def _names(item: Mapping[str, Any]) -> set[str]:
+    """A service's name, or that of the service an EndpointSlice is of."""
+    meta = item["metadata"]
+    return {meta["labels"].get("kubernetes.io/service-name", "")} if "labels" in meta else {meta["name"]}
+
+
+WITHOUT_ADDRESSES = with_metallb(None, PLAIN)
+RECORDED = WITHOUT_ADDRESSES
+for _name, _like, _address in (("announced", "echo", ANNOUNCED), ("announced-local", "single", ANNOUNCED_LOCAL)):
+    for _fact in ("services", API_ENDPOINTS.name):
+        RECORDED = in_api(_fact, _announced(_name, _like, _address), RECORDED)
 
 
 @dataclass
@@ -76,6 +124,19 @@ class World:
     forgets_chains: bool = True  # kube-proxy, of pods that are gone
     unreachable_from: str = ""  # who tells a client of a service without endpoints, where it is not its node
     answers: bool = True
+    checks: Mapping[bool, int] = field(default_factory=lambda: {True: 200, False: 503})  # health, by: has a pod
+    given: bool = True  # addresses, by the load balancer
+    who_has: bool = True  # anybody asks by ARP
+    announcers: int = 1  # nodes that answer
+    announcer: str = ""  # who does, where it is another than MetalLB's choice
+    announces_where_pods_are: bool = True
+    believed: str = ""  # the MAC that the outside takes for an announced address, where it is another
+    reaches: bool = True  # what is sent to an announced address, a pod
+    masks_announced: bool = True
+    remembers_announced: bool = True
+    local_reaches: bool = True
+    local_announced_keeps_client: bool = True
+    remembers_local_announced: bool = True
     sticks: bool = True  # a client, to a pod of a service with session affinity
     lab: Snapshot = RECORDED
     asked: dict[str, IPv4Address] = field(default_factory=dict, init=False)  # who asked the outside, by path
@@ -96,6 +157,10 @@ class World:
             client = GATEWAY if self.local_keeps_client else self.lab.nodes[0].pod_cidr[0]
             local = _flow(GATEWAY, self.lab.nodes[0].address, 30081, self.single.address, client)
             known = [(local, self.remembers_local), (balanced, self.remembers_balancing)]
+            known += [
+                (_flow(GATEWAY, ANNOUNCED, 80, ECHO_POD.address, ECHO_POD.node.address), self.remembers_announced),
+                (_flow(GATEWAY, ANNOUNCED_LOCAL, 80, self.single.address, GATEWAY), self.remembers_local_announced),
+            ]
             return {"flows": Output(0, "".join(flow for flow, remembered in known if remembered))}
         rules, nft = (self.lab.node_facts[node].outputs[fact].out for fact in ("iptables", "nftables"))
         after = re.sub(r"^\[(\d+):", lambda found: f"[{int(found[1]) + 1}:", rules, flags=re.MULTILINE)
@@ -157,7 +222,14 @@ class World:
 
     def ask(self, url: str, _timeout: float) -> str | None:
         """From outside to a NodePort."""
-        host, port = re.findall(r"//([\d.]+):(\d+)/", url)[0]
+        host, port = re.findall(r"//([\d.]+):?(\d*)/", url)[0]
+        if host == str(ANNOUNCED):
+            way = self.arp_answers(ANNOUNCED)
+            seen = way[0].address if way and self.masks_announced else GATEWAY
+            return _told(seen, SINGLE_POD if self.stranger_answers else ECHO_POD) if self.reaches else None
+        if host == str(ANNOUNCED_LOCAL):
+            seen = GATEWAY if self.local_announced_keeps_client else self.single.node.address
+            return _told(seen, self.single) if self.local_reaches else None
         if host == str(BALANCED):
             return _told(self.routed_to, self.answering) if self.balances and self.routed_to else None
         node = next(node for node in self.lab.nodes if str(node.address) == host)
@@ -170,8 +242,10 @@ class World:
             return None
         return _told(node.address if self.masks_node_ports else GATEWAY, self.answering)
 
-    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+    def read(self, outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
         """What captures saw of the request that was made last."""
+        if node := next((node for node in RECORDED.nodes if node.name in outputs), None):
+            return {"arp": self.arp(node)}
         pod, to = self.sent
         packet = Packet(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
         found: dict[str, tuple[Packet, ...]] = {"sent": (packet,), "arrived": (replace(packet, ttl=64 - self.hops),)}
@@ -192,6 +266,35 @@ class World:
         found["node"] = (to_pod if self.changes_on_the_way else to_service,)
         return found if self.sees else dict.fromkeys(found, ())
 
+    def fetch(self, _url: str, to: IPv4Address, _timeout: float) -> Reply:
+        """Of health checks."""
+        return Reply(self.checks[to == self.single.node.address])
+
+    def forget(self, address: IPv4Address) -> None:
+        self.asking = address
+
+    def neighbour(self, address: IPv4Address) -> str:
+        answers = self.arp_answers(address)
+        return self.believed or (_mac(answers[-1]) if answers else "")
+
+    def arp_answers(self, address: IPv4Address) -> list[Node]:
+        """The nodes that answer ARP for an announced address."""
+        home = self.single.node
+        away = next(node for node in RECORDED.nodes if node is not home)
+        if address == ANNOUNCED_LOCAL:
+            chosen = home if self.announces_where_pods_are else away
+        else:
+            name = self.announcer or metallb.announcer(address, [node.name for node in RECORDED.nodes])
+            chosen = next(node for node in RECORDED.nodes if node.name == name)
+        return [chosen, *(node for node in RECORDED.nodes if node is not chosen)][: self.announcers]
+
+    def arp(self, node: Node) -> tuple[Packet, ...]:
+        """What a node sees of it."""
+        request = Packet(0.0, "eth0", protocol="arp", arp_op=1, src=GATEWAY, dst=self.asking)
+        reply = Packet(0.0, "eth0", _mac(node), protocol="arp", arp_op=2, src=self.asking, dst=GATEWAY)
+        answers = node in self.arp_answers(self.asking)
+        return (*((request,) if self.who_has else ()), *((reply,) if answers else ()))
+
     namespace = "hoplab-test"
 
     @contextmanager
@@ -200,8 +303,10 @@ class World:
         yield
         self.routed_to = None
 
-    def batches(self, _commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
+    def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
         """The rules of both nodes, with as many endpoints behind `single` as kube-proxy has followed."""
+        if any(name.startswith(capture.PREFIX) for name in commands):
+            return {node.name: {node.name: Output(0, "")} for node in RECORDED.nodes}
         edit = _iptables if self.lab is RECORDED else _nftables
         return {node: edit(self, facts) for node, facts in self.lab.node_facts.items()}
 
@@ -226,11 +331,11 @@ class World:
         return 201, {}
 
     def live(self) -> Live:
-        lab = self.lab
+        lab = self.lab if self.given else WITHOUT_ADDRESSES
         if self.owned:
             lab = on_node("addresses", added(address_of("lo", probe.BALANCED_IP)), lab)
         for node in () if self.plugged else self.lab.nodes:
-            lab = on_node("links", lambda _text: "[]", lab, node.name)
+            lab = on_node("links", _only_eth0, lab, node.name)
         return Live(lab, cast("Hosts", self), cast("Outside", self), self.api, lambda: lab)
 
 
@@ -291,6 +396,8 @@ def _flow(src: IPv4Address, dst: IPv4Address, port: int, reply_src: IPv4Address,
 OUTSIDE, POD_TO_POD = "the_outside_sees_the_nodes_address", "pod_to_pod_is_never_translated"
 CLUSTER_IP, DNS = "a_cluster_ip_is_a_pod_chosen_per_connection", "kube_dns_answers_a_pod"
 NODE_PORT, LOCAL = "a_node_port_answers_on_every_node", "the_local_policy_keeps_the_clients_address"
+CHECKED, ONE_ANSWERS = "the_health_check_port_tells_where_pods_are", "one_node_answers_arp_for_a_balancers_address"
+ANNOUNCES, LOCAL_ANNOUNCES = "an_announced_address_reaches_the_pods", "a_local_service_is_announced_where_its_pod_is"
 REFUSED, BALANCES = "a_refused_service_says_so_at_once", "a_load_balancers_address_reaches_the_pods"
 WRAPPED, ONE_NODE = "between_nodes_a_packet_travels_wrapped", "pods_of_one_node_need_no_gateway"
 ON_THE_WAY = "the_destination_changes_on_the_way"
@@ -331,9 +438,9 @@ FAULTS = (
     ("loses", True, (CLUSTER_IP, STICKY), "23 of 24 connections"),
     ("loses", True, (STICKY, CLUSTER_IP), "23 of 24 connections"),
     ("keeps_clients", False, (CLUSTER_IP,), "not the client's"),
-    ("stranger_answers", True, (CLUSTER_IP, NODE_PORT, BALANCES), "which is not behind it"),
-    ("stranger_answers", True, (NODE_PORT, CLUSTER_IP, BALANCES), "answered on"),
-    ("stranger_answers", True, (BALANCES, NODE_PORT, CLUSTER_IP), "answered for 203.0.113.80, not"),
+    ("stranger_answers", True, (CLUSTER_IP, NODE_PORT, BALANCES, ANNOUNCES), "which is not behind it"),
+    ("stranger_answers", True, (NODE_PORT, CLUSTER_IP, BALANCES, ANNOUNCES), "answered on"),
+    ("stranger_answers", True, (BALANCES, NODE_PORT, CLUSTER_IP, ANNOUNCES), "answered for 203.0.113.80, not"),
     ("home_answers", False, (LOCAL,), "does not answer on 30081"),
     ("remembers_local", False, (LOCAL,), "has no entry with DNAT and without SNAT for port 30081"),
     ("owned", True, (BALANCES,), "203.0.113.80 is the address of lo of"),
@@ -341,6 +448,24 @@ FAULTS = (
     ("sticks", False, (STICKY,), "24 connections of"),
     ("unreachable_from", "192.168.77.1", (REFUSED,), "itself did not tell"),
     ("changes_back", False, (ON_THE_WAY,), "not every reply to"),
+    ("checks", {True: 503, False: 503}, (CHECKED,), "which runs"),
+    ("checks", {True: 200, False: 200}, (CHECKED,), "which does not run"),
+    ("checks", {True: 0, False: 0}, (CHECKED,), "answers nothing on http://192.168.77."),
+    ("given", False, (ONE_ANSWERS, ANNOUNCES, LOCAL_ANNOUNCES), "has given announced no address"),
+    ("who_has", False, (ONE_ANSWERS,), "nobody asks"),
+    ("announcers", 0, (ONE_ANSWERS, ANNOUNCES, LOCAL_ANNOUNCES), "no node answers ARP for 192.168.77.245"),
+    ("announcers", 0, (ANNOUNCES, ONE_ANSWERS, LOCAL_ANNOUNCES), "which the host end sends to, is no node's"),
+    ("announcers", 2, (ONE_ANSWERS, ANNOUNCES, LOCAL_ANNOUNCES), "answers ARP for 192.168.77.245"),
+    ("announcer", RECORDED.nodes[1].name, (ONE_ANSWERS,), "not worker1"),
+    ("announces_where_pods_are", False, (LOCAL_ANNOUNCES,), "whose pod is on"),
+    ("believed", "02:00:00:00:00:09", (ONE_ANSWERS, ANNOUNCES), "the host end takes 02:00:00:00:00:09 for"),
+    ("reaches", False, (ANNOUNCES,), "192.168.77.245 does not answer from outside"),
+    ("masks_announced", False, (ANNOUNCES,), "the pod saw 192.168.77.1, which is no address of"),
+    ("remembers_announced", False, (ANNOUNCES,), "has no entry for 192.168.77.245 with DNAT and SNAT"),
+    ("stranger_answers", True, (ANNOUNCES, BALANCES, NODE_PORT, CLUSTER_IP), "which is not behind it"),
+    ("local_reaches", False, (LOCAL_ANNOUNCES,), "192.168.77.246 does not answer from outside"),
+    ("local_announced_keeps_client", False, (LOCAL_ANNOUNCES,), "not 192.168.77.1"),
+    ("remembers_local_announced", False, (LOCAL_ANNOUNCES,), "with DNAT and without SNAT"),
     (
         "answers",
         False,

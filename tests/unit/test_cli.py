@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from hoplab import cli, lab, recording, state, verify
+from hoplab import cli, forward, lab, recording, state, verify
 from hoplab.converge import ConvergeResult
 from hoplab.engine import Change
 from hoplab.errors import LabError
@@ -48,7 +49,30 @@ def test_every_verb_explains_itself(verb: str) -> None:
 def test_the_verbs_there_are() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
     daily |= {"reset"}
-    assert set(cli.cli.commands) == daily | {"pages", "practice", "doctor", "image", "fleet", "version", "test"}
+    rare = {"pages", "practice", "forward", "doctor", "image", "fleet", "version", "test"}
+    assert set(cli.cli.commands) == daily | rare
+
+
+def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    way = forward.Way(IPv4Address("192.168.77.20"), 30080)
+    asked: list[forward.Wanted] = []
+
+    def plan(wanted: list[forward.Wanted], _seen: object) -> tuple[forward.Forward, ...]:
+        asked.extend(wanted)
+        return (forward.Forward(8080, "shop/web:80", way),)
+
+    monkeypatch.setattr(state, "load", lambda _: STATE)
+    monkeypatch.setattr(forward, "look", lambda _: None)
+    monkeypatch.setattr(forward, "plan", plan)
+    monkeypatch.setattr(forward, "listen", lambda _: {})
+    monkeypatch.setattr(forward.Forwarder, "run", lambda _: None)
+    code, out = run("forward", "shop/web")
+    assert (code, out) == (
+        0,
+        "http://127.0.0.1:8080  shop/web:80 (192.168.77.20:30080)\nuntil Ctrl-C\nended\n",
+    )
+    run("forward")
+    assert asked == [forward.Wanted("shop/web"), forward.Wanted("ingress")]
 
 
 def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,6 +108,17 @@ def test_peoples_own_daemon_sets_are_not_waited_for() -> None:
     assert missing(seen, NAMES) == []
 
 
+def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
+    seen = usable()
+    assert missing(seen, NAMES, (*cluster.ESSENTIAL, *cluster.ADDONS["metallb"])) == [
+        "metallb-controller is not installed",
+        "metallb-speaker is not installed",
+    ]
+    seen.daemon_sets.append(owner("metallb-speaker", "metallb-system", {"desiredNumberScheduled": 2, "numberReady": 1}))
+    seen.deployments.append(owner("metallb-controller", "metallb-system", {"availableReplicas": 0}, replicas=1))
+    assert missing(seen, NAMES) == ["metallb-speaker: 1 of 2 ready", "metallb-controller: 0 of 1 ready"]
+
+
 def test_a_rollout_that_has_not_begun() -> None:
     seen = usable()
     seen.daemon_sets[0]["metadata"]["generation"] = 2

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from hoplab import image
+from hoplab.errors import ImageError
 from hoplab.image import containers, debian, disk, gobuild, initrd, oci
-from hoplab.image.components import components
+from hoplab.image.components import GoComponent, components
 from hoplab.image.store import Stage, Store
 from hoplab.paths import PROJECT
 
@@ -46,6 +47,35 @@ def test_a_go_component_is_built_again_when_its_lock_or_flags_change(tmp_path: P
     (tmp_path / "go.sum").write_text("two")
     keys.add(gobuild.key(component))
     assert len(keys) == 3
+
+
+def test_files_come_out_of_the_module_that_was_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CRDs for instance: one file made of those that the module has, in a folder of the image."""
+    module, log = tmp_path / "module", tmp_path / "log"
+    (module / "crds").mkdir(parents=True)
+    for name in "ba":
+        (module / "crds" / f"{name}.yaml").write_text(f"---\nkind: {name}\n")
+
+    def go(argv: list[str], _what: str, _log: Path, **options: Any) -> None:
+        assert argv[-1] == "example.org/one"
+        options["on_line"](str(module))
+
+    monkeypatch.setattr(gobuild, "run", go)
+    component = GoComponent("one", "1", "example.org/one", tmp_path, {}, files={"one.yaml": "crds/*.yaml"})
+    stage = Stage("go-one-1", tmp_path / "stage", "")
+    stage.directory.mkdir()
+    gobuild._take_files(component, stage.directory / gobuild.SHARE, log)
+    disk._link_files({"go.one": stage}, tmp_path / "share")
+    assert (tmp_path / "share" / "one.yaml").read_text() == "---\nkind: a\n---\nkind: b\n"
+    gone = dataclasses.replace(component, files={"one.yaml": "gone/*.yaml"})
+    with pytest.raises(ImageError, match="has no gone") as caught:
+        gobuild._take_files(gone, tmp_path / "other", log)
+    assert str(module) in caught.value.remedy
+
+
+def test_files_of_a_component_are_part_of_its_key() -> None:
+    component = TABLE.go["metallb"]
+    assert gobuild.key(component) != gobuild.key(dataclasses.replace(component, files={}))
 
 
 def test_a_mirror_is_only_where_packages_come_from() -> None:

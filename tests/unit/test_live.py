@@ -102,6 +102,24 @@ def test_an_address_that_is_not_here_is_named() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_the_outside_knows_and_forgets_a_mac() -> None:
+    name, far, mac = f"hoplab-unit-n{os.getpid()}", IPv4Address("192.0.2.9"), "02:00:00:00:00:09"
+    netns.create(name)
+    try:
+        for words in ("link add d0 type veth peer name d1", "link set d0 up", "address add 192.0.2.1/24 dev d0"):
+            subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        subprocess.run(
+            ["ip", "-n", name, "neigh", "add", str(far), "lladdr", mac, "dev", "d0", "nud", "reachable"], check=True
+        )
+        with outside.serving(LOOPBACK, name) as served:
+            assert served.neighbour(far) == mac
+            served.forget(far)
+            assert served.neighbour(far) == ""
+    finally:
+        netns.delete(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
 def test_a_route_from_outside_is_there_for_as_long_as_it_is_needed() -> None:
     name, address = f"hoplab-unit-{os.getpid()}", IPv4Address("203.0.113.80")
 

@@ -9,13 +9,13 @@ from ipaddress import IPv4Network
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import hoplab.plan
 from hoplab.image import ingress_controllers
 from hoplab.plan import LabPlan, mac_address, mac_addresses, plan_lab
-from hoplab.spec import LabSpec, NodeSize, Placement
+from hoplab.spec import AddressRange, LabSpec, NodeSize, Placement
 
 
 def plan(spec: LabSpec, accel: Literal["kvm", "tcg"] = "kvm") -> LabPlan:
@@ -108,6 +108,25 @@ def test_addresses(spec: LabSpec, accel: Literal["kvm", "tcg"]) -> None:
     assert not {spec.network[0], spec.network[-1], planned.network.gateway} & set(addresses)
     assert planned.network.gateway in spec.network
     assert planned == plan(spec, accel)
+
+
+@given(specs(), st.sampled_from(("kvm", "tcg")))
+def test_a_pool_is_nobodys(spec: LabSpec, accel: Literal["kvm", "tcg"]) -> None:
+    """The default pool is inside the network and has no address of a machine, of the host end or of the network."""
+    planned = plan(dataclasses.replace(spec, load_balancer="metallb"), accel)
+    assume(planned.pool is not None)
+    assert planned.pool
+    assert planned.pool.first in spec.network and planned.pool.last in spec.network
+    machines = [node.address for node in planned.nodes]
+    for address in (*machines, planned.network.gateway, spec.network[0], spec.network[10], spec.network[-1]):
+        assert address not in planned.pool
+
+
+def test_pools() -> None:
+    assert plan(LabSpec("dev")).pool is None
+    assert str(plan(LabSpec("dev", load_balancer="metallb")).pool) == "192.168.77.245-192.168.77.254"
+    asked = AddressRange.parse("192.168.77.100/30")
+    assert plan(LabSpec("dev", load_balancer="metallb", load_balancer_pool=asked)).pool == asked
 
 
 @given(specs(), st.integers(1, 50))

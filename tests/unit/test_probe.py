@@ -16,12 +16,13 @@ APP1 = ("Deployment", probe.APP1)
 class FakeApi:
     """Keeps what is posted; pods get ready after a number of looks."""
 
-    def __init__(self, *, ready_after: int = 2, refuse: str = "") -> None:
+    def __init__(self, *, ready_after: int = 2, refuse: str = "", announced_after: int = 0) -> None:
         self.made: list[str] = []
         self.namespace: dict[str, Any] | None = None
         self.looks = 0
         self.ready_after = ready_after
         self.refuse = refuse
+        self.announced_after = announced_after  # looks at an address of the lab's load balancer
         self.deleted = 0
         self.addresses: list[dict[str, Any]] = []  # what was written into the status of `balanced`, in order
 
@@ -50,6 +51,10 @@ class FakeApi:
             return 200, body
         if path.endswith("/services/balanced") and "balanced" in self.made:
             return 200, {"status": {"loadBalancer": self.addresses[-1] if self.addresses else {}}}
+        if name in probe.ANNOUNCED:
+            self.announced_after -= 1
+            given = [{"ip": "192.168.77.245"}] if self.announced_after < 0 else []
+            return 200, {"status": {"loadBalancer": {"ingress": given}}}
         if path.endswith("/daemonsets/echo"):
             self.looks += 1
             ready = 2 if self.looks > self.ready_after else 1
@@ -72,6 +77,15 @@ class Clock:
 
     def pause(self, seconds: float) -> None:
         self.now += seconds
+
+
+def test_a_load_balancer_is_waited_for_where_there_is_one() -> None:
+    api, clock = FakeApi(announced_after=3), Clock()
+    probe.ensure(api, announced=True, clock=clock, pause=clock.pause)
+    assert api.announced_after < 0
+    with pytest.raises(ClusterError, match="the load balancer has given announced no address"):
+        probe.ensure(FakeApi(announced_after=10_000), announced=True, clock=clock, pause=clock.pause)
+    probe.ensure(FakeApi(announced_after=10_000), clock=clock, pause=clock.pause)  # where there is none, nobody waits
 
 
 def test_it_is_made_once_and_then_kept() -> None:

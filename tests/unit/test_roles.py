@@ -309,6 +309,68 @@ def test_every_ingress_controller_has_a_role_and_a_promise() -> None:
     assert all(chosen(name).NAMESPACE for name in roles)
 
 
+def metallb(**values: Any) -> list[dict[str, Any]]:
+    inputs = defaults("loadbalancer_metallb") | {
+        "loadbalancer_metallb_api_address": "192.168.77.1",
+        "loadbalancer_metallb_pool": "192.168.77.245-192.168.77.254",
+    }
+    given = {f"loadbalancer_metallb_{name}": value for name, value in values.items()}
+    text = render("roles/loadbalancer_metallb/templates/metallb.yml.j2", **inputs | given)
+    text += "---\n" + render("roles/loadbalancer_metallb/templates/pool.yml.j2", **inputs | given)
+    return list(yaml.safe_load_all(text))
+
+
+def test_metallb_manifest() -> None:
+    seen = metallb()
+    named = {(each["kind"], each["metadata"]["name"]): each for each in seen}
+    assert len(named) == len(seen)
+    for kind in ("Deployment", "DaemonSet"):
+        pod = next(each for each in seen if each["kind"] == kind)["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in container["env"]
+        assert "--port=0" in container["args"], "metrics are served to nobody"
+        assert container["readinessProbe"]["timeoutSeconds"] == container["livenessProbe"]["timeoutSeconds"] == 1
+        assert ("ServiceAccount", pod["serviceAccountName"]) in named
+        assert ("ClusterRoleBinding", pod["serviceAccountName"]) in named
+        mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in pod.get("volumes", [])}
+    assert (
+        "--webhook-mode=disabled"
+        in named["Deployment", "metallb-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+    assert named["IPAddressPool", "lab"]["spec"]["addresses"] == ["192.168.77.245-192.168.77.254"]
+    assert named["L2Advertisement", "lab"]["spec"] == {"ipAddressPools": ["lab"], "interfaces": ["eth0"]}
+
+
+def test_metallb_on_slow_machines() -> None:
+    env = [{"name": "GOMAXPROCS", "value": "1"}]
+    seen = metallb(liveness=False, patient=True, env=env, probe={"periodSeconds": 20, "timeoutSeconds": 15})
+    containers = [
+        each["spec"]["template"]["spec"]["containers"][0]
+        for each in seen
+        if each["kind"] in ("Deployment", "DaemonSet")
+    ]
+    for container in containers:
+        assert "livenessProbe" not in container
+        assert container["readinessProbe"]["timeoutSeconds"] == 15
+        assert env[0] in container["env"]
+    assert "--ml-wan-config" in containers[1]["args"]
+
+
+@pytest.mark.parametrize("program", ["controller", "speaker"])
+def test_metallb_is_the_one_that_is_in_the_image(program: str) -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    image = defaults("loadbalancer_metallb")[f"loadbalancer_metallb_{program}_image"]
+    assert image == f"hoplab.local/metallb-{program}:v{table['go']['metallb']['version']}"
+    assert f"hoplab.local/metallb-{program}:v{{go.metallb}}" in [each["name"] for each in table["image"]]
+
+
+def test_metallb_takes_the_crds_of_the_image() -> None:
+    file = Path(load(PROJECT / "inventory/group_vars/all.yml")["loadbalancer_metallb_crds"]).name
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    assert file in table["go"]["metallb"]["files"]
+
+
 def test_no_log_where_a_token_is() -> None:
     tasks = load(PROJECT / "roles/kubeadm_worker/tasks/join.yml")
     secret = [task for task in tasks if "kubeadm_worker_token" in str(task) or "--print-join-command" in str(task)]

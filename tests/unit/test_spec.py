@@ -14,7 +14,7 @@ import pytest
 import hoplab.spec
 from hoplab.errors import LabError, Mistake, SpecError
 from hoplab.paths import LabPaths
-from hoplab.spec import LabSpec, NodeSize, load_spec, parse_spec
+from hoplab.spec import LabSpec, NodeSize, load_spec, parse_spec, pool_of
 
 VERSIONS = ("1.37.2",)
 
@@ -58,6 +58,7 @@ def test_full_spec() -> None:
         cni={"name": "flannel", "backend": "host-gw"},
         proxy={"mode": "nftables"},
         ingress={"controller": "none"},
+        loadBalancer={"name": "metallb", "pool": "172.20.0.200 - 172.20.0.209"},
         kubernetes={"version": "1.37.2"},
         libvirt="qemu+unix:///system?socket=/run/x",
         accel="kvm",
@@ -70,6 +71,7 @@ def test_full_spec() -> None:
     assert spec.control_plane_placement == "hosted"
     assert str(spec.network) == "172.20.0.0/24"
     assert (spec.cni.backend, spec.proxy_mode) == ("host-gw", "nftables")
+    assert (spec.load_balancer, str(spec.load_balancer_pool)) == ("metallb", "172.20.0.200-172.20.0.209")
     assert (spec.libvirt, spec.accel, spec.engine) == ("qemu+unix:///system?socket=/run/x", "kvm", "embedded")
     assert spec.image_mirror == "http://mirror.example/debian"
     assert spec.image_components == ("cni_calico",)
@@ -129,6 +131,11 @@ def test_other_namespaces_are_left_alone() -> None:
             {"ingress": {"controller": "traefik"}},
             "ingress.controller: traefik is not available yet; one of auto, none, readable, nginx, ingress-nginx",
         ),
+        (
+            {"loadBalancer": {"name": "metalb"}},
+            "loadBalancer.name: 'metalb' is unknown; did you mean metallb? one of none, metallb",
+        ),
+        ({"loadBalancer": "metallb"}, "loadBalancer: is a text (metallb); a mapping with name, pool"),
         ({"kubernetes": {"version": "v1.37.2"}}, None),
         ({"kubernetes": {"version": 1.37}}, "kubernetes.version: 1.37 is not supported; only 1.37.2 is possible"),
         ({"libvirt": "Private"}, None),
@@ -203,8 +210,39 @@ def test_messages_of_ranges(golden: Callable[[str, str], None]) -> None:
     golden("spec_ranges.txt", "".join(f"{case}\n  " + "\n  ".join(mistakes(**case)) + "\n" for case in cases))
 
 
+def test_messages_of_pools(golden: Callable[[str, str], None]) -> None:
+    cases: list[dict[str, Any]] = [
+        {"loadBalancer": {"pool": "192.168.77.240/29"}},
+        *(
+            {"loadBalancer": {"name": "metallb", "pool": pool}}
+            for pool in (
+                "192.168.77",
+                "192.168.77.250-192.168.77.240",
+                "192.168.78.240/29",
+                "192.168.77.250-192.168.78.1",
+                "192.168.77.240/28",
+                "192.168.77.0-192.168.77.5",
+                "192.168.77.1",
+                "192.168.77.10",
+                "192.168.77.16/29",
+            )
+        ),
+        {"loadBalancer": {"name": "metallb"}, "network": "10.1.1.0/27", "nodes": {"workers": 11}},
+    ]
+    golden("spec_pools.txt", "".join(f"{case}\n  " + "\n  ".join(mistakes(**case)) + "\n" for case in cases))
+
+
+def test_a_pool_is_not_checked_against_what_is_wrong_itself() -> None:
+    metallb = {"name": "metallb", "pool": "10.9.9.9"}
+    for wrong in ({"network": "lan"}, {"nodes": {"workers": 0}}, {"network": "10.1.1.0/29"}):
+        assert not [each for each in mistakes(loadBalancer=metallb, **wrong) if each.startswith("loadBalancer")]
+    assert len(mistakes(loadBalancer={**metallb, "name": "x"})) == 1
+
+
 def test_a_network_just_large_enough_is_accepted() -> None:
     assert parse(network="10.1.1.0/27", nodes={"workers": 11}).workers == 11  # numbers 20 to 30, 31 is broadcast
+    balanced = parse(network="10.1.1.0/27", nodes={"workers": 10}, loadBalancer={"name": "metallb"})
+    assert str(pool_of(balanced)) == "10.1.1.30"
     assert parse(podCIDR="10.1.0.0/22", nodes={"workers": 3}).workers == 3  # with a control-plane VM four /24
     assert parse(podCIDR="10.1.0.0/23", nodes={"workers": 2}, accel="tcg").workers == 2  # hosted: two nodes
 

@@ -1,0 +1,119 @@
+"""Chapter 6, NAT: ways in from outside: who answers ARP for a balancer's address (``tcpdump arp``), health checks."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab import probe
+from hoplab.claims import Claim, counted, listed
+from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.api_services import API_SERVICES
+from hoplab.live import Live
+from hoplab.loadbalancer import metallb
+from hoplab.snapshot import Snapshot
+
+
+@pytest.mark.needs(nodes=2)
+def test_the_health_check_port_tells_where_pods_are(live: Live, claim: Claim) -> None:
+    """Of a Local service each node tells on a port for health checks whether it has a pod: 200 if so, otherwise 503."""
+    home, seen = live.single.node, []
+    for node in live.snapshot.nodes:
+        url = f"http://{node.address}:{probe.HEALTH_PORT}/healthz"
+        status = live.status_from_outside(url)
+        wanted = 200 if node is home else 503
+        runs = "runs" if node is home else "does not run"
+        claim.require(
+            status == wanted, f"{node.name}, which {runs} {live.single}, answers {status or 'nothing'} on {url}"
+        )
+        seen.append(f"{status} from {node.name}, which {runs} it")
+    claim.saw(f"asked for {live.single} on port {probe.HEALTH_PORT}: {listed(seen)}")
+
+
+@pytest.mark.needs(load_balancer="metallb")
+def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Claim) -> None:
+    """A service of type LoadBalancer gets an address of the pool for itself; no machine and no interface has it."""
+    owners = {
+        each.address: f"{each.dev} of {place}" for place, facts in lab.places.items() for each in facts[ADDRESSES]
+    }
+    owners |= {address: name for name, address in lab.setting.nodes.items()} | {lab.setting.gateway: "the host end"}
+    services = [each for each in lab.api[API_SERVICES] if each.kind == "LoadBalancer" and not each.balancer_class]
+    claim.require(services, "there is no service that asks the load balancer for an address")
+    for service in services:
+        claim.require(len(service.balancer_ips) == 1, f"{service} has {counted(len(service.balancer_ips), 'address')}")
+        (address,) = service.balancer_ips
+        claim.require(
+            lab.setting.pool and address in lab.setting.pool, f"{address} of {service} is not of {lab.setting.pool}"
+        )
+        claim.require(address not in owners, f"{address} of {service} is the address of {owners.get(address)}")
+        owners[address] = str(service)
+    given = listed(f"{service} has {service.balancer_ips[0]}" for service in services)
+    claim.saw(f"{given}, of {lab.setting.pool}; no interface has them")
+
+
+@pytest.mark.needs(load_balancer="metallb", nodes=2)
+def test_one_node_answers_arp_for_a_balancers_address(live: Live, claim: Claim) -> None:
+    """All nodes are asked who has a load balancer's address; one answers with its own MAC, and a hash says which."""
+    address = live.announced("announced")
+    heard = live.who_has(address)
+    for node, packets in heard.items():
+        claim.require(any(each.arp_op == 1 for each in packets), f"nobody asks {node.name} who has {address}", *packets)
+    answers = {node.name: each for node, packets in heard.items() if (each := live.own_reply(node, packets, address))}
+    claim.require(
+        len(answers) == 1, f"{listed(answers) if answers else 'no node'} answers ARP for {address}", *answers.values()
+    )
+    ((name, answer),) = answers.items()
+    may = [node.name for node in live.snapshot.nodes if metallb.EXCLUDED not in dict(node.api.labels)]
+    promised = metallb.announcer(address, may)
+    claim.require(name == promised, f"{name} answers ARP for {address}, not {promised}", answer)
+    known = live.outside.neighbour(address)
+    claim.require(
+        known == answer.eth_src, f"the host end takes {known or 'no MAC'} for {address}, not {answer.eth_src}"
+    )
+    claim.saw(f"all nodes were asked, {name} said `{answer}`, and the host end believes it")
+
+
+@pytest.mark.needs(load_balancer="metallb")
+def test_an_announced_address_reaches_the_pods(live: Live, claim: Claim) -> None:
+    """What a client outside sends to a load balancer's address gets to a pod, by the node that answered ARP for it."""
+    address, service = live.announced("announced"), live.service("announced")
+    answer = live.ask_from_outside(f"http://{address}:{service.port}/")
+    claim.require(answer, f"{address} does not answer from outside")
+    assert answer
+    behind = {endpoint.address for endpoint in service.endpoints}
+    claim.require(answer.local in behind, f"{answer.local} answered for {address}, which is not behind it", *behind)
+    mac = live.outside.neighbour(address)
+    way = next((node for node in live.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
+    claim.require(way, f"{mac or 'no MAC'}, which the host end sends to, is no node's")
+    assert way
+    own = {each.address for each in way[ADDRESSES]}
+    claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {way.name}", *own)
+    flows = [flow for flow in live.flows(way, live.snapshot.setting.gateway) if flow.original.dst == str(address)]
+    claim.require(
+        flows and flows[-1].destination_translated and flows[-1].source_translated,
+        f"conntrack on {way.name} has no entry for {address} with DNAT and SNAT",
+        *flows,
+    )
+    claim.saw(f"by way of {way.name} {answer.pod} on {answer.node} saw {answer.remote}; conntrack has {flows[-1]}")
+
+
+@pytest.mark.needs(load_balancer="metallb", nodes=2)
+def test_a_local_service_is_announced_where_its_pod_is(live: Live, claim: Claim) -> None:
+    """With externalTrafficPolicy: Local a node with a pod answers ARP, and the pod sees the client's address."""
+    address, home, client = live.announced("announced-local"), live.single.node, live.snapshot.setting.gateway
+    heard = live.who_has(address)
+    answers = {node.name: each for node, packets in heard.items() if (each := live.own_reply(node, packets, address))}
+    claim.require(
+        list(answers) == [home.name],
+        f"{listed(answers) if answers else 'no node'} answers ARP for {address}, whose pod is on {home.name}",
+        *answers.values(),
+    )
+    answer = live.ask_from_outside(f"http://{address}/")
+    claim.require(answer, f"{address} does not answer from outside")
+    claim.require(answer and answer.remote == client, f"{live.single} saw {answer and answer.remote}, not {client}")
+    flows = [flow for flow in live.flows(home, client) if flow.original.dst == str(address)]
+    claim.require(
+        flows and flows[-1].destination_translated and not flows[-1].source_translated,
+        f"conntrack on {home.name} has no entry for {address} with DNAT and without SNAT",
+        *flows,
+    )
+    claim.saw(f"{home.name} answers for {address}, {live.single} saw {client}; conntrack has {flows[-1]}")

@@ -1,0 +1,96 @@
+"""A load balancer's address outlives the node that announces it: another one answers, and tells everybody so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from hoplab import capture
+from hoplab import live as live_lab
+from hoplab.capture import Capture
+from hoplab.live import Live
+from hoplab.paths import LabPaths
+from hoplab.snapshot import Node
+from tests.system.conftest import LabCommand, domains, virsh
+from tests.system.faults import wait
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
+
+
+@pytest.fixture(scope="module")
+def live(lab: LabCommand, paths: LabPaths) -> Iterator[Live]:
+    with live_lab.opened(paths) as live:
+        if live.snapshot.setting.load_balancer != "metallb":
+            pytest.skip("the lab has no load balancer: lab:loadBalancer.name")
+        yield live
+
+
+def announcer(live: Live) -> Node | None:
+    """The node that a client outside sends to, once it has asked anew."""
+    address = live.announced("announced")
+    live.outside.forget(address)
+    live.ask_from_outside(f"http://{address}/")
+    mac = live.outside.neighbour(address)
+    return next((node for node in live.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
+
+
+def run(live: Live, node: Node, command: str) -> None:
+    found = live.hosts.batch(node.name, {"it": command})["it"]
+    assert found.code == 0, f"`{command}` on {node.name} ended with {found.code}: {found.err}"
+
+
+def test_the_address_moves_when_its_speaker_stands_still_and_comes_back(live: Live) -> None:
+    """Nobody took leave: the other speaker has to notice. What it then says to all reaches who never asked again."""
+    address = live.announced("announced")
+    before = announcer(live)
+    assert before
+    (other,) = (node for node in live.snapshot.nodes if node is not before)
+    captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+    started = live.hosts.batch(other.name, capture.start(captures, place))
+    began = time.monotonic()
+    try:
+        run(live, before, "kill -STOP $(pidof metallb-speaker)")
+        # a client that has talked to the old node does not ask again: gratuitous ARP changes what it knows
+        wait(lambda: live.outside.neighbour(address) == mac(other))
+        took = time.monotonic() - began
+        stopped = live.hosts.batch(other.name, capture.stop(captures, place))
+        unasked = [each for each in capture.read({**started, **stopped})["arp"] if each.src == each.dst == address]
+        assert unasked and unasked[0].eth_src == mac(other), "no gratuitous ARP"
+        assert announcer(live) is other
+        assert live.ask_from_outside(f"http://{address}/"), "the address does not answer by way of the other node"
+    finally:
+        run(live, before, "kill -CONT $(pidof metallb-speaker)")
+    wait(lambda: announcer(live) is before)
+    print(f"{address} moved from {before.name} to {other.name} after {took:.0f} s")
+
+
+def test_the_address_moves_at_once_when_its_speaker_takes_leave(live: Live) -> None:
+    """A speaker that is ended says so; requests one after the other find the address answered, before and after."""
+    before = announcer(live)
+    assert before
+    _, found = live.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
+    (pod,) = (each for each in found["items"] if each["spec"]["nodeName"] == before.name)
+    with ThreadPoolExecutor() as pool:
+        moved = pool.submit(wait, lambda: announcer(live) not in (before, None))
+        live.api("DELETE", f"/api/v1/namespaces/metallb-system/pods/{pod['metadata']['name']}")
+        moved.result()
+    wait(lambda: announcer(live) is before)  # the DaemonSet has made another one
+
+
+def test_the_address_moves_when_its_machine_is_switched_off(live: Live, lab: LabCommand, paths: LabPaths) -> None:
+    before = announcer(live)
+    assert before
+    virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
+    wait(lambda: announcer(live) not in (before, None))
+    lab("start")
+    assert lab("status", "--json").json()["healthy"] is True
+    wait(lambda: announcer(live) is before)
+
+
+def mac(node: Node) -> str:
+    eth0 = node.link("eth0")
+    assert eth0
+    return eth0.mac
