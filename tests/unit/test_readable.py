@@ -382,6 +382,15 @@ def test_what_is_ours_no_more_loses_its_status() -> None:
     assert telling and telling.statuses == {}, "somebody else has written it"
 
 
+def test_what_is_wrong_for_a_moment_only_is_not_told() -> None:
+    one, two = (Complaint("shop/x", "NoService", text) for text in ("one", "two"))
+    since: dict[Complaint, float] = {}
+    assert controller.due([one], since, 100.0) == []
+    assert controller.due([one, two], since, 100.0 + controller.GRACE) == [one]
+    assert controller.due([two], since, 101.0 + controller.GRACE) == []
+    assert controller.due([one, two], since, 101.0 + 2 * controller.GRACE) == [two], "it began again"
+
+
 def test_an_event_as_describe_shows_it() -> None:
     asked = ingress("x", rules("a", ("/", "Prefix", "one")))
     found = controller.event(asked, Complaint("shop/x", "Rejected", "why"), datetime(2026, 1, 2, tzinfo=UTC))

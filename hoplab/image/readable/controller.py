@@ -32,6 +32,7 @@ import jinja2
 
 CONTROLLER = "hoplab.local/readable"  # what an IngressClass names to be ours
 HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
+GRACE = 5.0  # seconds that something has to be wrong before people are told
 TEMPLATE = Path(__file__).with_name("nginx.conf.j2")
 
 Object = Mapping[str, Any]
@@ -458,6 +459,17 @@ def told(seen: Objects, complaints: Iterable[Complaint], pod: str, written: Iter
     return Told(statuses, tuple(complaints))
 
 
+def due(complaints: Iterable[Complaint], since: dict[Complaint, float], now: float) -> list[Complaint]:
+    """Those that have stood for a while; ``since`` is kept up to date.
+
+    Each kind has a watch of its own: for a moment an Ingress may be known and the service made before it not yet.
+    """
+    standing = {each: since.get(each, now) for each in complaints}
+    since.clear()
+    since.update(standing)
+    return [each for each, began in standing.items() if now - began >= GRACE]
+
+
 def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any]:
     """An Event on an Ingress, as `kubectl describe ingress` shows it."""
     meta = ingress["metadata"]
@@ -510,6 +522,7 @@ def main() -> None:
         threading.Thread(target=cluster.follow, args=(kind, listing), kwargs=selector, name=kind, daemon=True).start()
     posted: set[tuple[str, Complaint]] = set()
     written: set[str] = set()
+    since: dict[Complaint, float] = {}
     patience: float | None = None
     while True:
         cluster.changed.wait(patience)
@@ -529,7 +542,9 @@ def main() -> None:
                     body = {"status": {"loadBalancer": {"ingress": addresses}}}
                     networking.patch_namespaced_ingress_status(ingress, where, body)
                     written.add(name)
-            for complaint in telling.complaints:
+            ripe = due(telling.complaints, since, time.monotonic())
+            patience = GRACE if len(ripe) < len(since) else None
+            for complaint in ripe:
                 about = seen["Ingress"][complaint.ingress]
                 if (about["metadata"]["uid"], complaint) not in posted:
                     warning: Any = event(about, complaint, datetime.now(UTC))
