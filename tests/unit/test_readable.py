@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes import client
 
 from hoplab.image.readable import controller
 from hoplab.image.readable.controller import CONTROLLER, Backend, Complaint, Controller, Nginx, Server
@@ -389,6 +391,17 @@ def test_what_is_wrong_for_a_moment_only_is_not_told() -> None:
     assert controller.due([one, two], since, 100.0 + controller.GRACE) == [one]
     assert controller.due([two], since, 101.0 + controller.GRACE) == []
     assert controller.due([one, two], since, 101.0 + 2 * controller.GRACE) == [two], "it began again"
+
+
+def test_a_connection_that_leads_nowhere_any_more_is_noticed() -> None:
+    api = controller.asking(client.ApiClient(client.Configuration(host="http://127.0.0.1:1")))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pool = api.rest_client.pool_manager.connection_from_url(f"http://127.0.0.1:{server.getsockname()[1]}")
+        connection = pool._get_conn()
+        connection.connect()
+        assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+        connection.close()
 
 
 def test_an_event_as_describe_shows_it() -> None:

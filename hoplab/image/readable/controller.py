@@ -17,6 +17,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -33,6 +34,13 @@ import jinja2
 CONTROLLER = "hoplab.local/readable"  # what an IngressClass names to be ours
 HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
 GRACE = 5.0  # seconds that something has to be wrong before people are told
+# A watch only listens: where its node (conntrack) forgets the connection, nobody tells. So it asks after 10 s of quiet.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 TEMPLATE = Path(__file__).with_name("nginx.conf.j2")
 
 Object = Mapping[str, Any]
@@ -493,6 +501,12 @@ def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any
     }
 
 
+def asking(api: Any) -> Any:
+    """The API client, whose connections notice within half a minute that they lead nowhere any more."""
+    api.rest_client.pool_manager.connection_pool_kw["socket_options"] = KEEPALIVE
+    return api
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -502,7 +516,8 @@ def main() -> None:
 
     namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
     config.load_incluster_config()
-    core, networking, discovery = client.CoreV1Api(), client.NetworkingV1Api(), client.DiscoveryV1Api()
+    api = asking(client.ApiClient())
+    core, networking, discovery = client.CoreV1Api(api), client.NetworkingV1Api(api), client.DiscoveryV1Api(api)
     kinds: Mapping[str, tuple[Callable[..., Any], dict[str, str]]] = {
         "Ingress": (networking.list_ingress_for_all_namespaces, {}),
         "IngressClass": (networking.list_ingress_class, {}),
