@@ -179,6 +179,7 @@ def test_one_that_dies_without_a_word(course: Fleet) -> None:
         fleet.run_all(course, fleet.write_specs(course, 1), "up", 1, Heard())
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_reaches_each_lab_and_starts_no_other(course: Fleet) -> None:
     members = fleet.write_specs(course, 2)
     mark = course.project / "mark"

@@ -324,6 +324,7 @@ def test_what_ssh_says_against_it_is_told() -> None:
     assert said == [f"shop/web:80: {way}: channel 0: open failed: connect failed: Connection refused"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_it_also_with_connections_open() -> None:
     carried, ended = threading.Event(), threading.Event()
 
