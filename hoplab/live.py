@@ -38,6 +38,7 @@ from hoplab.facts.conntrack import CONNTRACK, Flow
 from hoplab.facts.iptables import IPTABLES
 from hoplab.facts.iptables import Rule as IptablesRule
 from hoplab.facts.nftables import NFTABLES
+from hoplab.host import boot
 from hoplab.hosts import Hosts
 from hoplab.ingress import Access, Controller, Served
 from hoplab.ingress import chosen as chosen_controller
@@ -58,7 +59,7 @@ BROWSE_TIMEOUT = 30  # seconds for the answer to a request from outside, which s
 LOG_LINES = 200  # of an access log that are looked at
 EDIT_TRIES = 5
 INGRESSES = f"/apis/networking.k8s.io/v1/namespaces/{probe.NAMESPACE}/ingresses"
-SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready
+SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready, on a machine with little to do
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,7 @@ class Live:
     api: probe.Api
     look: Callable[[], Snapshot]
     ca: Path | None = None  # whom a client of the apps' https sites trusts
+    slowness: float = 1.0  # what deadlines are multiplied with
 
     def again(self) -> Live:
         """The same lab as it is at this moment."""
@@ -346,7 +348,7 @@ class Live:
 
     def until(self, look: Callable[[], T], good: Callable[[T], bool]) -> T:
         """What is seen once it is good, or when patience is at its end."""
-        deadline = time.monotonic() + SETTLE_DEADLINE
+        deadline = time.monotonic() + SETTLE_DEADLINE * self.slowness
         while True:
             seen = look()
             if good(seen) or time.monotonic() > deadline:
@@ -402,7 +404,7 @@ class Live:
 
     def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
         """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
-        deadline = time.monotonic() + SETTLE_DEADLINE
+        deadline = time.monotonic() + SETTLE_DEADLINE * self.slowness
         while True:
             found = self.rules()
             if all(wanted(rules) for rules in found.values()) or time.monotonic() > deadline:
@@ -433,11 +435,12 @@ class Live:
             raise ClusterError(
                 f"deployment {deployment} can't be scaled: {answer.get('message', status)}", remedy="see `./lab status`"
             )
-        deadline = time.monotonic() + probe.DEADLINE
+        patience = probe.DEADLINE * self.slowness
+        deadline = time.monotonic() + patience
         while len(found := self.endpoints(deployment)) != replicas:
             if time.monotonic() > deadline:
                 raise ClusterError(
-                    f"{len(found)} of {replicas} pods of {deployment} are ready after {probe.DEADLINE:.0f} s",
+                    f"{len(found)} of {replicas} pods of {deployment} are ready after {patience:.0f} s",
                     remedy=f"./lab kubectl -n {probe.NAMESPACE} describe pods",
                 )
             time.sleep(0.2)
@@ -514,28 +517,30 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         chosen_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, probe.SITES),
     )
+    slowness = boot.slowness()
     with ExitStack() as stack:
         k8s = stack.enter_context(cluster.api(paths, lab.netns))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
         say("waiting for the pods that verification asks with")
-        probe.ensure(requester(k8s), front, announced=plan.load_balancer != "none")
+        probe.ensure(requester(k8s), front, announced=plan.load_balancer != "none", slowness=slowness)
         say("looking at the nodes")
 
         def look() -> Snapshot:
             return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
 
-        yield Live(_looked(look, k8s), hosts, served, requester(k8s), look, paths.ca)
+        seen = _looked(look, k8s, SETTLE_DEADLINE * slowness)
+        yield Live(seen, hosts, served, requester(k8s), look, paths.ca, slowness)
 
 
-def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient) -> Snapshot:
+def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient, patience: float) -> Snapshot:
     """Take the snapshot; again while kube-proxy has not yet followed the pods that became ready a moment ago.
 
     Where no pod has changed for a while, what is missing is missing, and is for the lessons to tell.
     """
     while True:
         seen = look()
-        if settled(seen) or quiet_for(cluster.read(k8s, "/api/v1/pods")["items"], datetime.now(UTC)) > SETTLE_DEADLINE:
+        if settled(seen) or quiet_for(cluster.read(k8s, "/api/v1/pods")["items"], datetime.now(UTC)) > patience:
             return seen
         time.sleep(1)
 

@@ -51,7 +51,7 @@ DRAIN_S = 15  # how long a pod of an app still answers when it has to go: until 
 BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
 BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
 DIGEST = "hoplab.local/digest"
-DEADLINE = 300.0  # seconds until every pod answers
+DEADLINE = 300.0  # seconds until every pod answers, on a machine with little to do
 
 
 class Api(Protocol):
@@ -219,21 +219,24 @@ def ensure(
     front: Front = PLAIN,
     *,
     announced: bool = False,
+    slowness: float = 1.0,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now.
 
-    ``announced`` says that the lab has a load balancer, which has to give its addresses too.
+    ``announced`` says that the lab has a load balancer, which has to give its addresses too. The deadline is multiplied
+    by ``slowness``.
     """
-    deadline = clock() + DEADLINE
+    patience = DEADLINE * slowness
+    deadline = clock() + patience
 
     def wait(ready: Callable[[], str]) -> None:
         """Until ``ready`` has no complaint any more."""
         while complaint := ready():
             if clock() > deadline:
                 raise ClusterError(
-                    f"what verification asks with is not ready after {DEADLINE:.0f} s: {complaint}",
+                    f"what verification asks with is not ready after {patience:.0f} s: {complaint}",
                     remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
                 )
             pause(1.0)

@@ -46,18 +46,22 @@ REFERENCE_S = 0.012  # what the measurement in `speed` takes on an idle core
 
 
 def speed(accel: Literal["kvm", "tcg"]) -> float:
-    """By what to multiply deadlines meant for an idle machine with KVM: 1 there, 6 and more under emulation.
+    """By what to multiply deadlines meant for an idle machine with KVM: 1 there, 6 and more under emulation."""
+    return slowness() * (TCG_FACTOR if accel == "tcg" else 1.0)
 
-    How long a fixed piece of Python takes now (a slow core takes longer), times how many processes want each core,
-    times the factor of emulation.
+
+def slowness() -> float:
+    """By what to multiply deadlines meant for an idle machine like those where they were measured: 1 there, or more.
+
+    How long a fixed piece of Python takes now (a slow core takes longer), times how many processes want each core.
     """
     started = time.perf_counter()
     digest = b""
     for _ in range(20_000):
         digest = hashlib.sha256(digest).digest()
-    slowness = (time.perf_counter() - started) / REFERENCE_S
+    taken = (time.perf_counter() - started) / REFERENCE_S
     crowd = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    return min(max(1.0, slowness), 4.0) * min(max(1.0, crowd), 3.0) * (TCG_FACTOR if accel == "tcg" else 1.0)
+    return min(max(1.0, taken), 4.0) * min(max(1.0, crowd), 3.0)
 
 
 def wait_until_up(

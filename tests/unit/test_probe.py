@@ -126,6 +126,13 @@ def test_pods_that_never_get_ready_are_named_with_the_reason() -> None:
     assert clock.now > probe.DEADLINE
 
 
+def test_a_slow_machine_gets_more_time() -> None:
+    api, clock = FakeApi(ready_after=10**6), Clock()
+    with pytest.raises(ClusterError, match="is not ready after 900 s"):
+        probe.ensure(api, slowness=3.0, clock=clock, pause=clock.pause)
+    assert clock.now > 3 * probe.DEADLINE
+
+
 def test_a_refusal_is_shown() -> None:
     clock = Clock()
     with pytest.raises(ClusterError, match="DaemonSet echo can't be made: not you"):
