@@ -393,9 +393,15 @@ class Live:
         with ThreadPoolExecutor() as pool:
             return dict(zip(asked, pool.map(run, asked), strict=True))
 
-    def flows(self, node: Node, client: IPv4Address) -> tuple[Flow, ...]:
-        """The connections a node remembers that the client began."""
-        found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": _conntrack(client)})["flows"]}
+    def flows(self, node: Node, client: IPv4Address, *, either_end: bool = False) -> tuple[Flow, ...]:
+        """The connections a node remembers that the client began, or those that it has an end of.
+
+        A connection that is older than the entry (the table was flushed) counts as begun by who spoke first since.
+        """
+        command = _conntrack(client)
+        if either_end:
+            command = f"{command} && {CONNTRACK.command} --orig-dst {client}"
+        found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": command})["flows"]}
         return Facts(node.name, found)[CONNTRACK]
 
     def rules(self) -> dict[str, Facts]:

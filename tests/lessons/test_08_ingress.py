@@ -182,10 +182,15 @@ def test_no_cluster_ip_on_the_way(live: Live, claim: Claim) -> None:
     seen = []
     for node in live.snapshot.nodes:
         answer, front = live.app(f"http://{HOST1}/login/{live.unique()}", node), live.fronts[node.name]
-        flows = live.flows(node, front.address)
+        flows = live.flows(node, front.address, either_end=True)
         by_service = [flow for flow in flows if flow.original.dst in {str(address) for address in services}]
         claim.require(not by_service, f"{front} goes by a ClusterIP", *by_service)
-        direct = [flow for flow in flows if f"{flow.original.dst}:{flow.original.dport}" == answer.to]
+        direct = [
+            flow
+            for flow in flows
+            for end in (flow.original, flow.reply)
+            if (end.src, f"{end.dst}:{end.dport}") == (str(front.address), answer.to)
+        ]
         claim.require(direct, f"conntrack on {node.name} has no connection of {front} to {answer.to}", *flows)
         claim.require(
             not any(flow.destination_translated for flow in direct), f"what {front} sends is translated", *direct

@@ -91,6 +91,7 @@ class World:
     configured_endpoints: bool = True
     direct: bool = True  # to pods, not to a ClusterIP
     both: bool = False  # to pods and to a ClusterIP
+    remembered_from: str = "front"  # who spoke first since conntrack was flushed
     translated: bool = False
     remembers: bool = True
     addresses: bool = True
@@ -187,6 +188,8 @@ class World:
         front = FRONTS[node].address
         original = f"src={front} dst={to} sport=4000 dport={port}"
         back = f"src={reply or to} dst={front} sport={port} dport=4000"
+        if self.remembered_from == "pod":
+            original, back = back, original
         return f"tcp 6 119 ESTABLISHED {original} {back} [ASSURED] mark=0\n"
 
     def _configuration(self) -> str:
@@ -353,6 +356,10 @@ def test_a_fault_fails_exactly_its_lessons(switch: str, value: object, caught_by
 
 def test_every_lesson_catches_some_fault() -> None:
     assert set(names()) == {name for _, _, caught_by, _ in FAULTS for name in caught_by}
+
+
+def test_a_connection_that_is_older_than_its_entry_counts_too() -> None:
+    assert failures([DIRECT], RECORDED, World(remembered_from="pod").live()) == {}
 
 
 def test_without_a_controller_the_others_do_not_apply() -> None:
