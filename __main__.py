@@ -2,17 +2,35 @@
 
 import pulumi
 
+from hoplab.errors import LabError
 from hoplab.infra.context import PulumiProgress, resolve
 from hoplab.infra.lab import Lab, LabArgs
 from hoplab.paths import LabPaths
+from hoplab.resources import Cluster, ClusterArgs, Host, Member
 from hoplab.spec import load_spec
 
 paths = LabPaths(pulumi.get_stack())
-spec = load_spec(paths.lab, paths)
-context = resolve(spec, paths, PulumiProgress())
-lab = Lab(paths.lab, LabArgs.of(context, paths))
+try:
+    spec = load_spec(paths.lab, paths)
+    context = resolve(spec, paths, PulumiProgress())
+except LabError as error:
+    raise pulumi.RunError(error.whole()) from error
+
+host = Host(paths.lab, paths.lab, pulumi.ResourceOptions(protect=spec.protect or None))
+
+
+def member(node: str, machine: pulumi.Input[str], opts: pulumi.ResourceOptions) -> Member:
+    return Member(node, paths.lab, machine, host=host, opts=opts)
+
+
+lab = Lab(paths.lab, LabArgs.of(context, paths, host, member, rolling=paths.state.exists()))
+cluster = Cluster(
+    paths.lab, ClusterArgs.of(context, paths, lab.machines), host=host, opts=pulumi.ResourceOptions(parent=lab)
+)
 
 pulumi.export("uri", context.uri)
 pulumi.export("image", context.image.digest)
 pulumi.export("network", lab.network_name)
 pulumi.export("nodes", lab.nodes)
+pulumi.export("kubeconfig", pulumi.Output.secret(cluster.kubeconfig))
+pulumi.export("sshKey", pulumi.Output.secret(context.keys.user_private.read_text()))

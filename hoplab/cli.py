@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab import __version__, doctor, fleet, forward, image, lab, practice, state, testing
+from hoplab import __version__, doctor, files, fleet, forward, image, lab, practice, state, testing
 from hoplab.engine import Changes
+from hoplab.engine.install import install
 from hoplab.errors import LabError
 from hoplab.host import netns
 from hoplab.image.archives import Kept
@@ -324,6 +326,47 @@ def image_prune() -> None:
     for folder in (PROJECT / ".lab").glob("*/state.json"):
         used.add(state.load(LabPaths(folder.parent.name)).image)
     _print_list(image.prune_images(used), "removed", "every image is in use")
+
+
+@cli.group(name="pulumi")
+def pulumi_() -> None:
+    """The Pulumi CLI: fetch it, use it by hand on a lab, hand a running lab over to it."""
+
+
+@pulumi_.command(name="install")
+@click.option("--home", type=click.Path(path_type=Path), default=Path.home() / ".pulumi", help="Pulumi's own folder.")
+def pulumi_install(home: Path) -> None:
+    """Fetch the official CLI and libvirt plugin into ~/.pulumi, checked against their publishers' checksums."""
+    _print_list(install(home, progress()), "installed", "both are there already")
+    click.echo(f"export PATH={home}/bin:$PATH")
+
+
+@pulumi_.command(name="env")
+@lab_option
+def pulumi_env(paths: LabPaths) -> None:
+    """Print what `pulumi` by hand needs to work on the lab of `lab up`: eval "$(./lab pulumi env)"."""
+    from hoplab.engine import pulumi_cli  # noqa: PLC0415 - the SDK takes a while to import
+
+    for name, value in pulumi_cli.environment(paths).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@pulumi_.command(name="export")
+@lab_option
+@click.argument("file", type=click.Path(path_type=Path))
+def pulumi_export(paths: LabPaths, file: Path) -> None:
+    """Write the embedded engine's state to FILE for `pulumi stack import`; it holds secrets."""
+    deployment = lab.exported(paths)
+    files.write(file, json.dumps(deployment, indent=2) + "\n", mode=0o600)
+    click.echo(f"written {file}; pulumi stack import --file {file} --stack {paths.lab}")
+
+
+@pulumi_.command(name="adopt")
+@lab_option
+def pulumi_adopt(paths: LabPaths) -> None:
+    """Hand a running lab of the embedded engine to the Pulumi CLI; nothing of the lab changes."""
+    kept = lab.adopt(paths)
+    click.echo(f"the Pulumi CLI has lab {paths.lab} now; the embedded engine's state is kept in {kept}")
 
 
 @cli.group(name="practice", invoke_without_command=True)

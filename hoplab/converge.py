@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -60,9 +60,10 @@ def converge(
     progress: Progress,
     *,
     full: bool = False,
+    only: str = "",
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
-    """Bring every machine to what its roles say; ``full`` also where nothing changed since the last time.
+    """Bring every machine (or ``only`` one) to what its roles say; ``full`` also where nothing changed since.
 
     May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
     """
@@ -71,25 +72,38 @@ def converge(
     if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
         # the playbook will leave it alone, and the host may have been rebooted
         HostedControlPlane(paths, netns).start()
-    remedy = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
-    return _play("site.yml", {"inputs": inputs, "full": full}, paths, netns, progress, cancelled, remedy)
+    again = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
+    given = {"inputs": inputs, "worker_inputs": inputs_digest(paths, nodes=False), "full": full}
+    return play("site.yml", paths, netns, progress, again, variables=given, limit=only, cancelled=cancelled)
+
+
+def leave(
+    nodes: Iterable[str], paths: LabPaths, netns: str, progress: Progress, *, comes_back: bool = False
+) -> ConvergeResult:
+    """Drain, delete and reset these workers, which the inventory still has; only drain one that ``comes_back``."""
+    again = f"remove the cause and run it again: ./lab up --lab {paths.lab}"
+    given = {"comes_back": comes_back}
+    return play("leave.yml", paths, netns, progress, again, variables=given, limit=",".join(nodes))
 
 
 def reset(paths: LabPaths, netns: str, progress: Progress) -> ConvergeResult:
     """Take the cluster off every machine; ConvergeError where one is not as it was before it joined."""
-    remedy = f"remove the cause and run it again, or make the machines anew: ./lab destroy --lab {paths.lab}"
-    return _play("reset.yml", {}, paths, netns, progress, lambda: False, remedy)
+    again = f"remove the cause and run it again, or make the machines anew: ./lab destroy --lab {paths.lab}"
+    return play("reset.yml", paths, netns, progress, again)
 
 
-def _play(
+def play(
     playbook: str,
-    given: dict[str, Any],
     paths: LabPaths,
     netns: str,
     progress: Progress,
-    cancelled: Callable[[], bool],
     remedy: str,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    limit: str = "",
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
+    """Run a playbook on the lab, from within its namespace; ConvergeError with the remedy where it fails."""
     paths.runner.mkdir(parents=True, exist_ok=True)
     paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
     events = Events(progress)
@@ -101,7 +115,8 @@ def _play(
             project_dir=str(paths.project),
             playbook=str(paths.project / "playbooks" / playbook),
             inventory=str(paths.inventory),
-            extravars=given,
+            limit=limit or None,
+            extravars=dict(variables or {}),
             envvars={
                 "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
                 "ANSIBLE_HOME": str(paths.runner / "home"),

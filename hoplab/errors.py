@@ -20,6 +20,14 @@ class LabError(Exception):
         self.remedy = remedy
         self.log = log
 
+    def whole(self) -> str:
+        """All of it, as it is shown where only text comes through."""
+        return (
+            self.message
+            + (f"\n  -> {self.remedy}" if self.remedy else "")
+            + (f"\n  log: {self.log}" if self.log else "")
+        )
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -55,6 +63,10 @@ class ImageError(LabError):
 
 class EngineError(LabError):
     """A resource could not be created, changed or deleted."""
+
+
+class ProtectedError(EngineError):
+    """What the spec protects would be lost."""
 
 
 class StateError(LabError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from hoplab.errors import LabError
@@ -27,12 +29,13 @@ def check(file: Path, *, force: bool = True) -> None:
         raise _refused(file, error) from None
 
 
-def write(file: Path, text: str) -> None:
+def write(file: Path, text: str, *, mode: int = 0o666) -> None:
     """Write a file atomically: whoever reads it sees all of it, and a failure leaves what was there before."""
     check(file)
     draft = _draft(file)
     try:
-        with draft.open("w", encoding="utf-8", errors="replace") as out:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -41,6 +44,23 @@ def write(file: Path, text: str) -> None:
         raise _refused(file, error) from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_but(folder: Path, keep: Iterable[Path]) -> None:
+    """Remove a folder with everything in it but these, and the folders they are in."""
+    kept = [path for path in keep if path.exists()]
+    if not kept:
+        shutil.rmtree(folder)
+    for path in list(folder.iterdir()) if kept else []:
+        below = [each for each in kept if each.is_relative_to(path)]
+        if path in kept:
+            continue
+        if below:
+            remove_but(path, below)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _draft(file: Path) -> Path:

@@ -9,6 +9,7 @@ made of the facts in ``inventory/group_vars/all.yml``. The ssh_config is what pe
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,30 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
     }
 
 
-def inputs_digest(paths: LabPaths) -> str:
+OF_OTHERS = ("nodes", "addresses")  # facts about the lab that no worker's roles take
+
+
+def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
     """Digest of all that decides what a converge does: the inventory, and every file of roles and playbooks.
 
-    A machine that carries this digest as its stamp has had exactly these inputs applied and is left alone.
+    A machine that carries this digest as its stamp has had exactly these inputs applied and is left alone. A worker's
+    does not depend on which other ``nodes`` there are, so that adding one changes just that one.
     """
-    digest = hashlib.sha256(paths.inventory.read_bytes())
+    inventory = yaml.safe_load(paths.inventory.read_text())["all"]
+    if not nodes:
+        inventory = {name: value for name, value in inventory["vars"]["lab"].items() if name not in OF_OTHERS}
+    digest = hashlib.sha256(json.dumps(inventory, sort_keys=True).encode())
+    digest.update(roles_digest(paths.project).encode())
+    return digest.hexdigest()[:16]
+
+
+def roles_digest(project: Path) -> str:
+    """Digest of every file of roles and playbooks."""
+    digest = hashlib.sha256()
     for source in SOURCES:
-        for path in sorted((paths.project / source).rglob("*")):
+        for path in sorted((project / source).rglob("*")):
             if path.is_file() and path.suffix != ".md":
-                digest.update(f"\0{path.relative_to(paths.project)}\0".encode() + path.read_bytes())
+                digest.update(f"\0{path.relative_to(project)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

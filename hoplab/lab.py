@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hoplab import cluster, doctor, state
+from hoplab import cluster, doctor, engine, files, state
 from hoplab.control_plane import HostedControlPlane
-from hoplab.converge import ConvergeResult, converge
+from hoplab.converge import ConvergeResult, converge, leave
 from hoplab.converge import reset as take_away
 from hoplab.engine import Changes, choose_engine
-from hoplab.errors import LabError, StateError
+from hoplab.errors import LabError, ProtectedError, SpecError
 from hoplab.host import boot, machines
 from hoplab.host.facts import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
@@ -24,10 +24,10 @@ from hoplab.host.lock import held
 from hoplab.infra.context import LabContext, resolve
 from hoplab.inventory import write_inventory
 from hoplab.paths import LabPaths
-from hoplab.plan import LabPlan, dataplane
+from hoplab.plan import LabPlan
 from hoplab.progress import Progress
 from hoplab.screen import ScreenProgress
-from hoplab.spec import LabSpec, load_spec
+from hoplab.spec import load_spec
 from hoplab.state import LabState, NodeState
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
@@ -50,9 +50,9 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
     """
     spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab up --lab {paths.lab}"):
-        before = made_before(paths)
-        if before and not recreate:
-            refuse_another_dataplane(spec, before)
+        before = state.made_before(paths)
+        if not recreate:
+            state.refuse_another_dataplane(spec, before)
         doctor.preflight(spec, paths)
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
@@ -60,53 +60,98 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
             progress.note(f"warning: {warning}")
         if context.plan.ingress_why:
             progress.note(f"ingress controller: {context.plan.ingress_controller} ({context.plan.ingress_why})")
+        see_off(context, paths, progress)
+        chosen = choose_engine(spec, paths)
+        if before and recreate and chosen.makes_clusters:
+            remove_cluster(before, paths, progress)
         with progress.phase("machines"):
-            applied = choose_engine(spec, paths).up(progress)
-        if before and recreate:
-            with progress.phase("reset"):
-                _reset(before, paths, progress)
-        lab = _record(context, paths)
-        with progress.phase("cluster"):
-            converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
-        with progress.phase("usable"):
-            cluster.wait_usable(context.plan, paths, lab.netns, progress)
-        lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
-        state.save(lab, paths)
+            applied = chosen.up(progress)
+        if before and recreate and not chosen.makes_clusters:
+            remove_cluster(before, paths, progress)
+        lab, converged = make_cluster(context, paths, progress, full=full)
+        chosen.converged()
     return UpResult(lab, applied.changes, converged)
-
-
-def made_before(paths: LabPaths) -> LabState | None:
-    """What an earlier ``up`` made; None where there was none, or nobody can read what it wrote down."""
-    with contextlib.suppress(StateError):
-        return state.load(paths)
-    return None
-
-
-def refuse_another_dataplane(spec: LabSpec, before: LabState) -> None:
-    """A cluster's network is not replaced under its running pods: what the old one made would stay on the nodes."""
-    asked = dataplane(spec)
-    if before.dataplane and asked != before.dataplane:
-        raise LabError(
-            f"lab {before.lab!r} was made with {before.dataplane}, and its spec now asks for {asked}",
-            remedy=f"make its cluster anew on the same machines, all pods are lost: "
-            f"./lab up --recreate --lab {before.lab}",
-        )
 
 
 def reset(paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
     """Take the cluster away and leave the machines as they were before they joined; ``up`` makes a new one."""
     lab = state.load(paths)
-    with held(paths.lock, f"lab reset --lab {paths.lab}"), progress.phase("reset"):
-        return _reset(lab, paths, progress)
+    with held(paths.lock, f"lab reset --lab {paths.lab}"):
+        return remove_cluster(lab, paths, progress)
 
 
-def _reset(lab: LabState, paths: LabPaths, progress: Progress) -> ConvergeResult:
-    _wait_until_up(lab, paths, progress)
-    return take_away(paths, lab.netns, progress)
+def remove_cluster(lab: LabState, paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
+    """What ``reset`` does, for who holds the lab's lock; the next cluster may have another dataplane."""
+    with progress.phase("reset"):
+        _wait_until_up(lab, paths, progress)
+        removed = take_away(paths, lab.netns, progress)
+    state.save(replace(lab, dataplane=""), paths)
+    return removed
+
+
+def see_off(context: LabContext, paths: LabPaths, progress: Progress) -> None:
+    """Drain, delete and reset the nodes that are no longer asked for, while their machines are still there."""
+    planned = {node.name for node in context.plan.nodes}
+    present: set[str] = set()
+    with contextlib.suppress(LabError):  # where nothing is known of a lab, nobody leaves it
+        present = {node.name for node in state.load(paths).nodes}
+    if leaving := sorted(present - planned):
+        with progress.phase("leaving"):
+            try:
+                leave(leaving, paths, context.netns, progress)
+            except LabError as error:  # the cluster forgets them anyway when it is made
+                progress.note(f"{', '.join(leaving)} could not be drained: {error.message.splitlines()[0]}")
+
+
+def is_member(paths: LabPaths, node: str) -> bool:
+    """Whether a node is in the cluster, which has to answer."""
+    return paths.kubeconfig.exists() and node in (members(paths) or ())
+
+
+def clear(paths: LabPaths, node: str, machine: str, progress: Progress) -> None:
+    """Move the pods of a node away: its machine is about to be replaced. Where it is gone already they are as well."""
+    lab = state.load(paths)
+    try:
+        if machines.has_domain(lab.libvirt_uri, machine):
+            progress.task(f"draining {node}")
+            leave([node], paths, lab.netns, progress, comes_back=True)
+    except LabError as error:
+        progress.note(f"{node} could not be drained: {error.message.splitlines()[0]}")
+
+
+def let_in(context: LabContext, paths: LabPaths, node: str, progress: Progress) -> None:
+    """A node whose machine is new joins, and is Ready, before another's turn comes."""
+    lab = state.load(paths)
+    _write_inventory(context, paths)
+    _wait_until_up(replace(lab, nodes=tuple(each for each in lab.nodes if each.name == node)), paths, progress)
+    converge(context.plan, paths, lab.netns, progress, only=node)
+    cluster.wait_usable_nodes([node], paths, lab.netns, progress, cluster.PATIENCE_S[lab.accel])
+
+
+def members(paths: LabPaths) -> set[str] | None:
+    """The nodes that are in the cluster; None where there is no cluster that answers."""
+    try:
+        return {row.name for row in cluster.summary(paths, state.load(paths).netns)}
+    except LabError:
+        return None
+
+
+def make_cluster(
+    context: LabContext, paths: LabPaths, progress: ScreenProgress, *, full: bool = False
+) -> tuple[LabState, ConvergeResult]:
+    """From machines that boot to a cluster that is really usable. Both engines end here: see hoplab/resources.py."""
+    lab = _record(context, paths)
+    with progress.phase("cluster"):
+        converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
+    with progress.phase("usable"):
+        cluster.wait_usable(context.plan, paths, lab.netns, progress)
+    lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
+    state.save(lab, paths)
+    return lab, converged
 
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
-    """What ``up`` would do to machines, networks and volumes; nothing is touched."""
+    """What ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
     spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
@@ -133,6 +178,11 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
         image_bin=context.image.bin,
     )
     state.save(lab, paths)
+    _write_inventory(context, paths)
+    return lab
+
+
+def _write_inventory(context: LabContext, paths: LabPaths) -> None:
     write_inventory(
         context.plan,
         paths,
@@ -141,7 +191,6 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
         image_digest=context.image.digest,
         keys=context.keys,
     )
-    return lab
 
 
 def _converge_while_booting(
@@ -183,6 +232,18 @@ def _wait_until_up(lab: LabState, paths: LabPaths, progress: Progress) -> None:
         accel=lab.accel,
         qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else SYSTEM_QEMU_LOGS,
     )
+
+
+def exported(paths: LabPaths) -> dict[str, Any]:
+    """A lab of the embedded engine as `pulumi stack import` takes it; secrets in it are plain."""
+    return engine.exported(paths, paths.kubeconfig.read_text() if paths.kubeconfig.exists() else "")
+
+
+def adopt(paths: LabPaths) -> Path:
+    """Hand a running lab of the embedded engine to the Pulumi CLI; where the engine's own state is kept now."""
+    with held(paths.lock, f"lab pulumi adopt --lab {paths.lab}"):
+        engine.cli_engine(paths).adopt(exported(paths))
+        return paths.engine_state.replace(paths.engine_state.with_suffix(".adopted"))
 
 
 def status(paths: LabPaths) -> dict[str, Any]:
@@ -274,21 +335,40 @@ def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
 def destroy(paths: LabPaths, progress: Progress) -> list[str]:
     """Remove the lab whatever its state: healthy, half made or corrupted. Returns what was removed."""
     removed: list[str] = []
+    _refuse_protected(paths)
     with held(paths.lock, f"lab destroy --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         uri = _libvirt_of(paths, private)
         removed += HostedControlPlane(paths, paths.netns).stop()
         if uri:
             removed += _destroy_resources(paths, uri, progress)
-        removed += private.stop()
-        for path in (paths.inventory, paths.ssh_config):
-            if path.exists():
-                path.unlink()
-                removed.append(f"file {path.relative_to(paths.project)}")
-        for folder in (paths.run, paths.root):
-            if folder.exists():
-                shutil.rmtree(folder)
-                removed.append(f"folder {folder}")
+        removed += leave_host(paths)
+    return removed
+
+
+def _refuse_protected(paths: LabPaths) -> None:
+    """A lab whose spec says so is not destroyed; a spec that can't be read protects nothing."""
+    with contextlib.suppress(SpecError, FileNotFoundError):
+        if paths.spec.exists() and load_spec(paths.lab, paths).protect:
+            raise ProtectedError(
+                f"lab {paths.lab} is protected: {paths.spec.name} says lab:protect",
+                remedy="if it is to go: set lab:protect to false, then `lab up` and `lab destroy`",
+            )
+
+
+def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
+    """End what a lab has on this host beside libvirt's objects, and remove its files; ``keep`` is below its folder."""
+    removed = HostedControlPlane(paths, paths.netns).stop() + PrivateLibvirt(paths).stop()
+    for path in (paths.inventory, paths.ssh_config):
+        if path.exists():
+            path.unlink()
+            removed.append(f"file {path.relative_to(paths.project)}")
+    if paths.run.exists():
+        shutil.rmtree(paths.run)
+        removed.append(f"folder {paths.run}")
+    if paths.root.exists():
+        files.remove_but(paths.root, [paths.root / name for name in keep])
+        removed.append(f"folder {paths.root}")
     return removed
 
 
@@ -311,6 +391,8 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
         for change in choose_engine(spec, paths).destroy(progress):
             if change.op == "delete":
                 removed.append(f"{change.type} {change.name}")
+    except ProtectedError:
+        raise
     except LabError as error:
         progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
     return removed + machines.sweep(uri, paths.id)

@@ -63,6 +63,7 @@ class LabPlan:
     load_balancer: str
     pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
+    protect: bool = False  # the control plane and the lab's disks as a whole are neither deleted nor replaced
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -192,4 +193,5 @@ def plan_lab(
         load_balancer=spec.load_balancer,
         pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,
+        protect=spec.protect,
     )

@@ -20,3 +20,12 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """A line worth keeping on the screen (a retry, a warning, what was removed)."""
         ...
+
+
+class _Shown:
+    """Where work that is called from far away (a provider of the Pulumi program, run in this process) shows itself."""
+
+    progress: Progress | None = None
+
+
+SHOWN = _Shown()

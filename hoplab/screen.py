@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -47,7 +48,8 @@ class PlainProgress:
     [   12s] cluster: worker1: kubeadm join
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = file
         self.began = time.monotonic()
         self.ended: list[PhaseTime] = []
         self._phase = ""
@@ -78,7 +80,7 @@ class PlainProgress:
 
     def _say(self, text: str) -> None:
         with self._lock:
-            print(f"[{clock(time.monotonic() - self.began):>6}] {text}", file=sys.stderr, flush=True)
+            print(f"[{clock(time.monotonic() - self.began):>6}] {text}", file=self.file or sys.stderr, flush=True)
 
 
 class LiveProgress:

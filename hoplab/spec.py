@@ -108,6 +108,7 @@ class LabSpec:
     libvirt: str = "private"  # private | system | a libvirt URI
     accel: Accel = "auto"
     engine: Engine = "auto"
+    protect: bool = False  # what can't be made again: the control plane and the lab's disks as a whole
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
     image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs
 
@@ -223,6 +224,7 @@ def parse_spec(
         libvirt=read.libvirt(top),
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
+        protect=read.truth(top, "protect"),
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
@@ -545,6 +547,7 @@ SETTINGS = (
     "libvirt",
     "accel",
     "engine",
+    "protect",
     "image",
 )
 _DEFAULT = LabSpec("default")

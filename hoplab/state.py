@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hoplab.errors import StateError
+from hoplab.errors import LabError, StateError
 from hoplab.paths import LabPaths
 from hoplab.plan import LabPlan, dataplane
+from hoplab.spec import LabSpec
 
 
 @dataclass(frozen=True)
@@ -93,3 +95,21 @@ def load(paths: LabPaths) -> LabState:
             f"{paths.state} can't be read as a lab's state: {error}",
             remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
         ) from None
+
+
+def made_before(paths: LabPaths) -> LabState | None:
+    """What an earlier ``up`` made; None where there was none, or nobody can read what it wrote down."""
+    with contextlib.suppress(StateError):
+        return load(paths)
+    return None
+
+
+def refuse_another_dataplane(spec: LabSpec, before: LabState | None) -> None:
+    """A cluster's network is not replaced under its running pods: what the old one made would stay on the nodes."""
+    asked = dataplane(spec)
+    if before and before.dataplane and asked != before.dataplane:
+        raise LabError(
+            f"lab {before.lab!r} was made with {before.dataplane}, and its spec now asks for {asked}",
+            remedy=f"make its cluster anew on the same machines, all pods are lost: "
+            f"./lab up --recreate --lab {before.lab}",
+        )

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from hoplab.errors import EngineError
 from hoplab.paths import LabPaths
 from hoplab.progress import Progress
 from hoplab.spec import LabSpec
 
+if TYPE_CHECKING:
+    from hoplab.engine.pulumi_cli import PulumiCli
+
+MARK = "hoplab: "  # what a LabError begins with where only the text of a traceback comes through
+
 Op = Literal["create", "update", "replace", "delete", "same"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happened, or in a preview would happen, to one libvirt object."""
+    """What happened, or in a preview would happen, to one libvirt object or to the cluster."""
 
     op: Op
-    type: str  # "Domain", "Volume", "CloudInitDisk", "Network", "Pool"
+    type: str  # "Domain", "Volume", "CloudInitDisk", "Network", "Pool", "Cluster"
     name: str  # the resource's name in the program: "worker1"
     detail: str = ""  # "memory 2048 -> 3072"
 
@@ -38,12 +43,18 @@ class Applied:
 class Engine(Protocol):
     """Applies the lab's program."""
 
+    makes_clusters: bool  # its ``up`` makes the cluster too, not only the machines
+
     def preview(self, progress: Progress) -> Changes:
         """What ``up`` would do; nothing is touched."""
         ...
 
     def up(self, progress: Progress) -> Applied:
         """Make everything what the program says; running it again after an interruption continues."""
+        ...
+
+    def converged(self) -> None:
+        """The cluster on the machines of the last ``up`` is made: remember it, unless the engine made it itself."""
         ...
 
     def destroy(self, progress: Progress) -> Changes:
@@ -57,16 +68,32 @@ class Engine(Protocol):
 
 def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
     """The engine the spec asks for; "auto" stays with the one that made the lab, else prefers the Pulumi CLI."""
-    cli = shutil.which("pulumi") is not None
-    if spec.engine == "pulumi" and not cli:
-        raise EngineError(
-            "the spec asks for the Pulumi CLI, and there is no `pulumi` on PATH",
-            remedy="install it, or set lab:engine to auto or embedded",
-        )
-    if spec.engine == "pulumi" or (spec.engine == "auto" and cli and not paths.engine_state.exists()):
-        from hoplab.engine.pulumi_cli import PulumiCli  # noqa: PLC0415 - the SDK takes a while to import
-
-        return PulumiCli(paths)
-    from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415
+    if spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists()):
+        return cli_engine(paths)
+    from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415 - the SDK takes a while to import
 
     return EmbeddedEngine(paths)
+
+
+def has_cli() -> bool:
+    """Whether there is a Pulumi CLI."""
+    return shutil.which("pulumi") is not None
+
+
+def cli_engine(paths: LabPaths) -> PulumiCli:
+    """The Pulumi CLI, which has to be there."""
+    if not has_cli():
+        raise EngineError(
+            "there is no `pulumi` on PATH",
+            remedy="`./lab pulumi install` fetches it; without it the embedded engine does all of this (lab:engine)",
+        )
+    from hoplab.engine.pulumi_cli import PulumiCli  # noqa: PLC0415
+
+    return PulumiCli(paths)
+
+
+def exported(paths: LabPaths, kubeconfig: str) -> dict[str, Any]:
+    """The embedded engine's state of a lab in Pulumi's deployment format."""
+    from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415
+
+    return EmbeddedEngine(paths).exported(kubeconfig)

@@ -7,9 +7,12 @@ step is in the journal before and after it, so an interrupted run is continued b
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -17,18 +20,21 @@ from uuid import NAMESPACE_URL, uuid5
 import libvirt
 
 from hoplab.engine import Applied, Change, Changes, Op, schema
+from hoplab.engine.export import deployment
 from hoplab.engine.journal import Journal, Resource
 from hoplab.engine.libvirt_objects import DRIVERS, Driver
 from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_file
-from hoplab.errors import EngineError
+from hoplab.errors import EngineError, ProtectedError, StateError
 from hoplab.paths import LabPaths
-from hoplab.progress import Progress
+from hoplab.progress import SHOWN, Progress
 
 DETAIL_LENGTH = 40  # of a value in a change's detail
 
 
 class EmbeddedEngine:
     """Applies a lab's program without the Pulumi CLI."""
+
+    makes_clusters = False
 
     def __init__(self, paths: LabPaths, program: Path | None = None) -> None:
         self.paths = paths
@@ -42,6 +48,11 @@ class EmbeddedEngine:
         deployment = self._run(progress, dry_run=False)
         return Applied(deployment.journal.outputs or {}, tuple(deployment.changes))
 
+    def converged(self) -> None:
+        journal = self._journal()
+        for resource in [each for each in journal.resources.values() if each.type == schema.CLUSTER and each.pending]:
+            journal.put(replace(resource, pending=False))
+
     def destroy(self, progress: Progress) -> Changes:
         journal = self._journal()
         with Deployment(journal, progress, dry_run=False) as deployment:
@@ -52,12 +63,25 @@ class EmbeddedEngine:
     def outputs(self) -> dict[str, Any] | None:
         return self._journal().outputs
 
+    def exported(self, kubeconfig: str = "") -> dict[str, Any]:
+        """Its state in Pulumi's deployment format; secrets in it are plain."""
+        if not self.paths.engine_state.exists():
+            raise StateError(
+                f"the embedded engine has no lab {self.paths.lab!r}",
+                remedy=f"`./lab up --lab {self.paths.lab}` makes one; of the CLI's there is `pulumi stack export`",
+            )
+        return deployment(self._journal(), self.paths.lab, kubeconfig)
+
     def _journal(self) -> Journal:
         return Journal.load(self.paths.engine_state, self.paths.id)
 
     def _run(self, progress: Progress, *, dry_run: bool) -> Deployment:
         with Deployment(self._journal(), progress, dry_run=dry_run) as deployment:
-            run_file(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
+            SHOWN.progress = progress
+            try:
+                run_file(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
+            finally:
+                SHOWN.progress = None
             deployment.delete_leftovers()
         return deployment
 
@@ -97,15 +121,38 @@ class Deployment:
             self._remember(wanted)
             return Registered("", {})
         schema.check(wanted.type, wanted.name, wanted.inputs)
-        if wanted.type == schema.PROVIDER:
-            id = str(uuid5(NAMESPACE_URL, wanted.urn))
-            self._remember(wanted, id=id)
-            return Registered(id, {})
+        if wanted.type in schema.RECORDED:
+            return self._record(wanted, self.journal.resources.get(wanted.urn))
         if not wanted.provider:
             raise EngineError(
                 f"{schema.short(wanted.type)} {wanted.name!r} has no explicit libvirt provider", remedy="pass provider="
             )
         return self._apply(wanted, self.journal.resources.get(wanted.urn))
+
+    def _record(self, wanted: Registration, old: Resource | None) -> Registered:
+        """Only keep it in mind: nothing of it is in libvirt. The cluster is made after this, by ``hoplab.lab``."""
+        id = str(uuid5(NAMESPACE_URL, wanted.urn))
+        changed = changed_properties(old.inputs if old else {}, wanted.inputs) - {"__provider"}
+        if wanted.type == schema.MEMBER:
+            return self._record_member(wanted, old, id)
+        unmade = wanted.type == schema.CLUSTER and (old is None or old.pending or bool(changed))
+        if unmade and old is None:
+            self._change("create", wanted)
+        elif unmade and old is not None:
+            self._change("update", wanted, describe(old, wanted, changed) or "was half made")
+        elif wanted.type == schema.CLUSTER:
+            self._change("same", wanted)
+        self._remember(wanted, id=id, pending=unmade)
+        return Registered(id, {})
+
+    def _record_member(self, wanted: Registration, old: Resource | None, id: str) -> Registered:
+        """A node whose machine was replaced is let in again before the next one's turn comes."""
+        machine = wanted.inputs.get("machine")
+        if old is not None and not self.dry_run and (old.pending or old.inputs.get("machine") != machine):
+            self._remember(wanted, id=id, pending=True)
+            _provider_of(wanted.inputs).create(wanted.inputs)
+        self._remember(wanted, id=id)
+        return Registered(id, {})
 
     def stack_outputs(self, outputs: dict[str, Any]) -> None:
         if not self.dry_run:
@@ -181,11 +228,17 @@ class Deployment:
 
     def _replace(self, wanted: Registration, old: Resource, changed: set[str]) -> Registered:
         detail = describe(old, wanted, changed)
+        if wanted.protect:
+            raise _protected(wanted, f"would be replaced ({detail})")
         same_name = wanted.inputs.get("name") == old.inputs.get("name")
         if not wanted.delete_before_replace and not same_name:
             if not self.dry_run:
                 self.journal.condemn(old)
             return self._create(wanted, "replace", detail)
+        if not self.dry_run:
+            for member in self._members_on(old):
+                self.journal.put(replace(member, pending=True))
+                _provider_of(member.inputs).delete(member.id, member.inputs)
         for dependent in self._built_on(old):
             self._cleared[dependent.urn] = f"is built on {old.name}"
             if not self.dry_run:
@@ -194,34 +247,41 @@ class Deployment:
             self._delete(old)
         return self._create(wanted, "replace", detail)
 
+    def _members_on(self, resource: Resource) -> list[Resource]:
+        """The nodes whose machines are built on it: one for a node's own disk, none for the image below."""
+        urns = {resource.urn, *(dependent.urn for dependent in self._built_on(resource))}
+        return [each for each in self.journal.ordered() if each.type == schema.MEMBER and each.built_on(urns)]
+
     def _built_on(self, resource: Resource) -> list[Resource]:
         """What uses a resource, directly or not: the last made first."""
         urns = {resource.urn}
         found: list[Resource] = []
         for other in self.journal.ordered():
-            if other.custom and other.built_on(urns):
+            if _is_object(other) and other.built_on(urns):
                 urns.add(other.urn)
                 found.append(other)
         return found[::-1]
 
     def delete_leftovers(self) -> None:
         """Delete what the program no longer registers, and what was replaced: the last made first."""
+        if protected := [old for old in self.journal.ordered() if old.urn not in self._seen and old.protect]:
+            raise _protected(protected[0], "would be deleted")
         gone = [*self.journal.condemned, *(old for old in self.journal.ordered() if old.urn not in self._seen)]
         for resource in reversed(gone):
-            if resource.custom and resource.type != schema.PROVIDER and resource not in self.journal.condemned:
+            if _is_object(resource) and resource not in self.journal.condemned:
                 self._change("delete", resource)
             if not self.dry_run:
                 self._delete(resource)
 
     def delete_all(self) -> None:
-        """Delete everything the journal knows, the last made first."""
+        """Delete everything the journal knows, the last made first. Whoever asks for it has looked at the spec."""
         for resource in reversed([*self.journal.condemned, *self.journal.ordered()]):
-            if resource.custom and resource.type != schema.PROVIDER:
+            if _is_object(resource):
                 self._change("delete", resource)
             self._delete(resource)
 
     def _delete(self, resource: Resource) -> None:
-        if resource.custom and resource.type != schema.PROVIDER:
+        if _is_object(resource):
             with self._step("delete", resource.type, resource.name):
                 driver = self._driver(resource.type, resource.provider)
                 id = resource.id or driver.find(resource.inputs)
@@ -280,6 +340,7 @@ class Deployment:
             secrets=wanted.secrets,
             dependencies=wanted.dependencies,
             property_dependencies=wanted.property_dependencies,
+            protect=wanted.protect,
         )
         if self.dry_run:
             if wanted.type == schema.PROVIDER:  # later resources look up where they are
@@ -289,6 +350,23 @@ class Deployment:
 
     def _change(self, op: Op, what: Registration | Resource, detail: str = "") -> None:
         self.changes.append(Change(op, schema.short(what.type), what.name, detail))
+
+
+def _provider_of(inputs: Mapping[str, Any]) -> Any:
+    """The object that the program gave with a dynamic resource; hoplab/resources.py has its class."""
+    return pickle.loads(base64.b64decode(inputs["__provider"]))
+
+
+def _is_object(resource: Resource) -> bool:
+    """Whether there is something of it in libvirt."""
+    return resource.custom and resource.type not in schema.RECORDED
+
+
+def _protected(resource: Registration | Resource, what: str) -> ProtectedError:
+    return ProtectedError(
+        f"{schema.short(resource.type)} {resource.name} is protected, and {what}",
+        remedy="if that is what you want: set lab:protect to false, run `lab up`, then try again",
+    )
 
 
 def changed_properties(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:

@@ -31,6 +31,7 @@ class Resource:
     secrets: tuple[str, ...] = ()  # inputs that are never shown
     dependencies: tuple[str, ...] = ()
     property_dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    protect: bool = False  # not to be deleted or replaced
 
     @property
     def needs(self) -> set[str]:

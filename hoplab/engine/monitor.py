@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import pulumi
 import pulumi.runtime
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]  # has no types
 from pulumi.runtime import rpc
@@ -30,8 +31,13 @@ PROJECT_NAME = "hoplab"  # as in Pulumi.yaml
 UNKNOWN = rpc.UNKNOWN  # stands for a value that only exists after `up`, in previews
 STACK = "pulumi:pulumi:Stack"
 
-_SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks values that are not plain, in Pulumi's wire format
-_SECRET = "1b47061264138c4ac30d75fd1eb44270"
+FEATURES = [
+    resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
+    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,  # of no meaning here: such a resource is only recorded
+]
+
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks values that are not plain, in Pulumi's wire format
+SECRET = "1b47061264138c4ac30d75fd1eb44270"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Registration:
     dependencies: tuple[str, ...]
     property_dependencies: dict[str, tuple[str, ...]]
     delete_before_replace: bool
+    protect: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,8 @@ def run_program(
     try:
         contextvars.copy_context().run(main)
     except BaseException as error:
-        raise monitor.failure or error from None
+        said = error.__cause__ if isinstance(error, pulumi.RunError) else None  # the program said it in its own words
+        raise monitor.failure or said or error from None
 
 
 async def _in_stack(program: Callable[[], None], monitor: Monitor) -> None:
@@ -119,10 +127,10 @@ class Monitor:
         self._closed = True
 
     def GetDeploymentInfo(self, _: object) -> resource_pb2.DeploymentInfo:
-        return resource_pb2.DeploymentInfo(supportedFeatures=[resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS])
+        return resource_pb2.DeploymentInfo(supportedFeatures=FEATURES)
 
     def SupportsFeature(self, request: resource_pb2.SupportsFeatureRequest) -> resource_pb2.SupportsFeatureResponse:
-        return resource_pb2.SupportsFeatureResponse(hasSupport=request.id == "secrets")
+        return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in ("secrets", "deletedWith"))
 
     def SignalAndWaitForShutdown(self, _: object) -> empty_pb2.Empty:
         return empty_pb2.Empty()
@@ -172,13 +180,11 @@ class Monitor:
 
     def _registration(self, request: resource_pb2.RegisterResourceRequest) -> Registration:
         options = {
-            "protect": request.protect,
             "retain_on_delete": request.retainOnDelete,
             "import_": request.importId,
             "ignore_changes": list(request.ignoreChanges),
             "replace_on_changes": list(request.replaceOnChanges),
             "aliases": list(request.aliasURNs) or list(request.aliases),
-            "deleted_with": request.deletedWith,
             "remote components": request.remote,
         }
         for option, value in options.items():
@@ -204,6 +210,7 @@ class Monitor:
                 if sources.urns
             },
             delete_before_replace=request.deleteBeforeReplace,
+            protect=request.protect,
         )
 
     def _urn(self, parent: str, type: str, name: str) -> str:
@@ -232,10 +239,10 @@ def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, .
 
     def plain(value: Any, name: str) -> Any:
         if isinstance(value, Mapping):
-            if value.get(_SIGNATURE) == _SECRET:
+            if value.get(SIGNATURE) == SECRET:
                 secrets.append(name)
                 return plain(value["value"], name)
-            if _SIGNATURE in value:
+            if SIGNATURE in value:
                 raise _unsupported(f"the kind of value in property {name} (an asset, archive or resource)")
             return {key: plain(item, name) for key, item in value.items()}
         if isinstance(value, list):

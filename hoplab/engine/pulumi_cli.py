@@ -1,7 +1,8 @@
 """The Pulumi CLI, driven through its Automation API: same program, same answers as the embedded engine.
 
 Without an account: unless the user is logged in somewhere, the state goes to <lab>/pulumi and is encrypted with a
-passphrase of our own (<lab>/keys/passphrase).
+passphrase of our own (<lab>/keys/passphrase). The CLI works from a project file of its own there, whose program is
+ours: it writes to the stack's settings what its encryption needs, and the lab's spec stays as it is.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType, Stack
 
-from hoplab.engine import Applied, Change, Changes, Op
-from hoplab.errors import BusyError, EngineError
+from hoplab.engine import MARK, Applied, Change, Changes, Op, schema
+from hoplab.errors import BusyError, EngineError, LabError, ProtectedError
+from hoplab.host.lock import LENT
 from hoplab.paths import LabPaths
 from hoplab.progress import Progress
 
@@ -36,23 +39,28 @@ COLOUR = re.compile(r"<\{%.*?%\}>")  # Pulumi's colour marks
 class PulumiCli:
     """Applies a lab's program with the Pulumi CLI. ``open_stack(create)`` gives the stack, None when there is none."""
 
+    makes_clusters = True
+
     def __init__(self, paths: LabPaths, open_stack: Callable[[bool], Stack | None] | None = None) -> None:
         self.paths = paths
         self._open = open_stack or self._open_stack
 
-    def preview(self, progress: Progress) -> Changes:
+    def preview(self, progress: Progress, *, refresh: bool = True) -> Changes:
         seen = _Events(progress)
         stack = self._required()
         with self._translated(seen):
-            stack.preview(on_event=seen, refresh=True, color="never")
+            stack.preview(on_event=seen, refresh=refresh, color="never")
         return seen.changes
 
-    def up(self, progress: Progress) -> Applied:
+    def up(self, progress: Progress, *, exclude: list[str] | None = None) -> Applied:
         seen = _Events(progress)
         stack = self._required()
         with self._translated(seen):
-            result = stack.up(on_event=seen, refresh=True, color="never")
+            result = stack.up(on_event=seen, refresh=True, color="never", exclude=exclude)
         return Applied({name: output.value for name, output in result.outputs.items()}, seen.changes)
+
+    def converged(self) -> None:
+        """The CLI has its own memory, and its Cluster resource was made by ``up``."""
 
     def destroy(self, progress: Progress) -> Changes:
         seen = _Events(progress)
@@ -61,9 +69,19 @@ class PulumiCli:
             if stack is None:
                 return ()
             stack.destroy(on_event=seen, color="never")
-            # or `stack rm` removes the lab's spec as well
             stack.workspace.remove_stack(stack.name, preserve_config=True)
         return seen.changes
+
+    def adopt(self, deployment: dict[str, Any]) -> None:
+        """Take over what another engine made, from its state in Pulumi's format."""
+        stack = self._required()
+        with self._translated(None):
+            if json.loads(json.dumps(stack.export_stack().deployment or {})).get("resources"):
+                raise EngineError(
+                    f"the stack {self.paths.lab!r} of the Pulumi CLI has resources already",
+                    remedy=f"it is another lab's: pulumi stack --stack {self.paths.lab} shows them",
+                )
+            stack.import_stack(automation.Deployment(deployment["version"], deployment["deployment"]))
 
     def outputs(self) -> dict[str, Any] | None:
         with self._translated(None):
@@ -77,10 +95,11 @@ class PulumiCli:
         return stack
 
     def _open_stack(self, create: bool) -> Stack | None:
-        options = automation.LocalWorkspaceOptions(env_vars=environment(self.paths))
+        told = {**environment(self.paths), LENT: "1"}
+        options = automation.LocalWorkspaceOptions(env_vars=told)
         find = automation.create_or_select_stack if create else automation.select_stack
         try:
-            return find(self.paths.lab, work_dir=str(self.paths.project), opts=options)
+            return find(self.paths.lab, work_dir=str(workspace(self.paths)), opts=options)
         except automation.StackNotFoundError:
             return None
 
@@ -96,6 +115,11 @@ class PulumiCli:
             ) from error
         except automation.CommandError as error:
             said = "\n".join(seen.errors) if seen and seen.errors else _last_lines(str(error))
+            if MARK in said:  # our own, of the Cluster resource
+                raise _ours(said.rpartition(MARK)[2]) from None
+            if "is protected" in said or "cannot be deleted" in said:
+                remedy = "if that is what you want: set lab:protect to false, run `lab up`, then try again"
+                raise ProtectedError(f"pulumi refused: {said}", remedy=remedy) from error
             raise EngineError(f"pulumi failed: {said}", remedy="correct what it names; `lab up` continues") from error
 
 
@@ -115,7 +139,7 @@ class _Events:
         if event.resource_pre_event is not None:
             step = event.resource_pre_event.metadata
             op = OPS.get(step.op)  # the two halves of a replacement are not steps of their own
-            if op is not None and step.type.startswith("libvirt:"):
+            if op is not None and (step.type.startswith("libvirt:") or step.type == schema.CLUSTER):
                 name, type = step.urn.rpartition("::")[2], step.type.rpartition(":")[2]
                 self._changes[step.urn] = Change(op, type, name, ", ".join(sorted(step.diffs or ())))
                 if op != "same":
@@ -141,6 +165,24 @@ def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[st
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & user.keys():
         told["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(paths))
     return told
+
+
+def workspace(paths: LabPaths) -> Path:
+    """The folder that the CLI works from: the project's own file, with our program and our virtual environment."""
+    folder = paths.root / "pulumi"
+    folder.mkdir(parents=True, exist_ok=True)
+    project = yaml.safe_load((paths.project / "Pulumi.yaml").read_text())
+    project["main"] = str(paths.project)
+    project["runtime"]["options"]["virtualenv"] = str(paths.project / project["runtime"]["options"]["virtualenv"])
+    (folder / "Pulumi.yaml").write_text(f"# written by `lab up`\n{yaml.safe_dump(project, sort_keys=False)}")
+    return folder
+
+
+def _ours(text: str) -> LabError:
+    """The error whose text came through Pulumi."""
+    message, _, rest = text.strip().partition("\n  -> ")
+    remedy, _, log = rest.partition("\n  log: ")
+    return LabError(message, remedy=remedy.strip(), log=log.strip())
 
 
 def _logged_in(user: dict[str, str]) -> bool:

@@ -14,12 +14,32 @@ SEED = "libvirt:index/cloudInitDisk:CloudInitDisk"
 NETWORK = "libvirt:index/network:Network"
 DOMAIN = "libvirt:index/domain:Domain"
 PROVIDER = "pulumi:providers:libvirt"
+CLUSTER = "pulumi-python:dynamic/hoplab:Cluster"
+HOST = "pulumi-python:dynamic/hoplab:Host"
+MEMBER = "pulumi-python:dynamic/hoplab:Member"
+
+RECORDED = (
+    PROVIDER,
+    HOST,
+    CLUSTER,
+    MEMBER,
+)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab`'s
 
 # A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
 Shape = type | list[Any] | dict[str | None, Any]
 
 SHAPES: Mapping[str, Shape] = {
     PROVIDER: {"uri": str},
+    HOST: {"lab": str, "__provider": str},
+    MEMBER: {"lab": str, "node": str, "machine": str, "__provider": str},
+    CLUSTER: {
+        "lab": str,
+        "settings": {None: object},
+        "roles": str,
+        "image": str,
+        "nodes": {None: str},
+        "__provider": str,
+    },
     POOL: {"name": str, "type": str, "target": {"path": str}},
     VOLUME: {"name": str, "pool": str, "source": str, "format": str, "baseVolumeId": str, "size": int},
     SEED: {"name": str, "pool": str, "userData": str, "metaData": str, "networkConfig": str},

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from hoplab.errors import BusyError
 
+LENT = "HOPLAB_LOCK_LENT"  # set for programs that work for a command which holds the lab's lock: they take none
+
 
 @contextmanager
 def held(path: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:

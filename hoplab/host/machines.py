@@ -50,6 +50,12 @@ def domain_states(uri: str) -> dict[str, str]:
         return {domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}
 
 
+def has_domain(uri: str, id: str) -> bool:
+    """Whether the machine with this UUID is there, and not another one that has got its name."""
+    with connected(uri) as connection:
+        return id in {domain.UUIDString() for domain in connection.listAllDomains()}
+
+
 def start_domain(uri: str, name: str) -> bool:
     """Start a machine, its console log anew; one that runs is left alone (False)."""
     with connected(uri) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,6 +90,7 @@ class NodeArgs:
     kernel: Input[str]
     initrd: Input[str]
     network: Input[str]
+    after: tuple[pulumi.Resource, ...] = ()  # what has to be done before this machine may be touched
 
 
 class Node(ComponentResource):
@@ -106,6 +108,7 @@ class Node(ComponentResource):
             base=args.base,
             size_gib=plan.disk_gib,
             parent=self,
+            after=args.after,
         )
         seed = libvirt.seed_disk(f"{name}-seed", volume=f"{name}-seed.iso", pool=args.pool, seed=args.seed, parent=self)
         if not pulumi.runtime.is_dry_run():
@@ -130,6 +133,10 @@ class Node(ComponentResource):
         self.register_outputs({"domain": self.domain_id})
 
 
+# Makes the resource of a worker's membership in the cluster, from its name and the id of its machine
+Membership = Callable[[str, Input[str], ResourceOptions], pulumi.Resource]
+
+
 @dataclass(frozen=True)
 class LabArgs:
     """A lab as planned, on a given libvirt with a given image."""
@@ -137,10 +144,20 @@ class LabArgs:
     context: LabContext
     pool: Path
     console: Path
+    host: pulumi.Resource | None = None  # what has to be there before all of it, and to go after it
+    member: Membership | None = None
+    rolling: bool = False  # the lab is there: what happens to its workers happens to one after the other
 
     @staticmethod
-    def of(context: LabContext, paths: LabPaths) -> LabArgs:
-        return LabArgs(context, pool=paths.pool, console=paths.console)
+    def of(
+        context: LabContext,
+        paths: LabPaths,
+        host: pulumi.Resource | None = None,
+        member: Membership | None = None,
+        *,
+        rolling: bool = False,
+    ) -> LabArgs:
+        return LabArgs(context, paths.pool, paths.console, host, member, rolling)
 
 
 class Lab(ComponentResource):
@@ -148,14 +165,16 @@ class Lab(ComponentResource):
 
     network_name: Output[str]
     nodes: dict[str, dict[str, Input[str]]]
+    machines: dict[str, Input[str]]  # name -> id of the machine
 
     def __init__(self, name: str, args: LabArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("hoplab:lab:Lab", name, {}, opts)
         context, plan = args.context, args.context.plan
-        here = ResourceOptions(
-            parent=self, provider=libvirt.provider("libvirt", context.uri, ResourceOptions(parent=self))
-        )
-        store = Store("store", plan.network.name, args.pool, opts=here)
+        on_host = ResourceOptions(parent=self, depends_on=[args.host] if args.host else None)
+        here = ResourceOptions(parent=self, provider=libvirt.provider("libvirt", context.uri, on_host))
+        # What can't be made again: all disks at once, and a control plane with what etcd holds
+        kept = ResourceOptions.merge(here, ResourceOptions(protect=plan.protect or None))
+        store = Store("store", plan.network.name, args.pool, opts=kept)
         network = LabNetwork("network", plan.network, {node.name: str(node.address) for node in plan.nodes}, opts=here)
         image = NodeImage(
             "image",
@@ -165,6 +184,7 @@ class Lab(ComponentResource):
             opts=here,
         )
         self.nodes = {}
+        done: tuple[pulumi.Resource, ...] = ()
         for node_plan in plan.nodes:
             host = context.keys.host[node_plan.name]
             node = Node(
@@ -187,14 +207,18 @@ class Lab(ComponentResource):
                     kernel=image.kernel,
                     initrd=image.initrd,
                     network=network.id_,
+                    after=done if args.rolling else (),
                 ),
-                opts=here,
+                opts=kept if node_plan.role == "control-plane" else here,
             )
             self.nodes[node_plan.name] = {
                 "address": str(node_plan.address),
                 "mac": node_plan.mac,
                 "domain": node.domain_id,
             }
+            if args.member is not None and node_plan.role == "worker":
+                done = (args.member(node_plan.name, node.domain_id, ResourceOptions(parent=node)),)
+        self.machines = {name: node["domain"] for name, node in self.nodes.items()}
         self.network_name = network.name
         self.register_outputs({"network": self.network_name, "nodes": self.nodes})
 

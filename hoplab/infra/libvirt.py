@@ -7,7 +7,7 @@ libvirt's default CPU (qemu64), and the console is a character device backed by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,11 +47,19 @@ def uploaded_volume(
 
 
 def overlay_volume(
-    name: str, *, volume: str, pool: Input[str], base: Input[str], size_gib: int, parent: pulumi.Resource
+    name: str,
+    *,
+    volume: str,
+    pool: Input[str],
+    base: Input[str],
+    size_gib: int,
+    parent: pulumi.Resource,
+    after: Sequence[pulumi.Resource] = (),
 ) -> libvirt.Volume:
-    """A copy-on-write disk on top of another volume."""
+    """A copy-on-write disk on top of another volume; its turn comes ``after`` these are what they shall be."""
+    opts = _owned(parent, depends_on=list(after))
     return libvirt.Volume(
-        name, name=volume, pool=pool, base_volume_id=base, size=size_gib * GIB, format="qcow2", opts=_owned(parent)
+        name, name=volume, pool=pool, base_volume_id=base, size=size_gib * GIB, format="qcow2", opts=opts
     )
 
 

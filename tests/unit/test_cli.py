@@ -49,8 +49,9 @@ def test_every_verb_explains_itself(verb: str) -> None:
 def test_the_verbs_there_are() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
     daily |= {"reset"}
-    rare = {"pages", "practice", "forward", "doctor", "image", "fleet", "version", "test"}
+    rare = {"pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     assert set(cli.cli.commands) == daily | rare
+    assert set(cli.pulumi_.commands) == {"install", "env", "export", "adopt"}
 
 
 def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +261,23 @@ def test_a_lab_name_is_not_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     code, out = run("destroy", "--lab", "../x")
     assert code == 2
     assert "'../x' is not a lab's name" in out
+
+
+def test_pulumi_export_is_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(lab, "exported", lambda _: {"version": 3})
+    code, out = run("pulumi", "export", str(tmp_path / "state.json"))
+    assert (code, json.loads((tmp_path / "state.json").read_text())) == (0, {"version": 3})
+    assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
+    assert out.endswith(f"pulumi stack import --file {tmp_path}/state.json --stack dev\n")
+
+
+def test_pulumi_env_is_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"PULUMI_BACKEND_URL": "file:///a lab/pulumi"}
+    monkeypatch.setattr("hoplab.engine.pulumi_cli.environment", lambda _: told)
+    assert run("pulumi", "env") == (0, "export PULUMI_BACKEND_URL='file:///a lab/pulumi'\n")
+
+
+def test_pulumi_adopt_says_where_the_old_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "adopt", lambda paths: paths.engine_state.with_suffix(".adopted"))
+    code, out = run("pulumi", "adopt")
+    assert code == 0 and "engine.adopted" in out

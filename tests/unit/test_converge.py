@@ -11,7 +11,7 @@ from typing import Any
 import ansible_runner
 import pytest
 
-from hoplab.converge import converge, task_message
+from hoplab.converge import converge, leave, task_message
 from hoplab.errors import ConvergeError
 from hoplab.paths import LabPaths
 from hoplab.plan import plan_lab
@@ -84,7 +84,7 @@ def ran(
 ) -> tuple[FakeRunner, Any, Told]:
     fake, told = FakeRunner(events, status), Told()
     monkeypatch.setattr(ansible_runner, "run", fake.run)
-    monkeypatch.setattr("hoplab.converge.inputs_digest", lambda _paths: "0123")
+    monkeypatch.setattr("hoplab.converge.inputs_digest", lambda _paths, nodes=True: "0123" if nodes else "89ab")
     return fake, converge(PLAN, LabPaths("dev", tmp_path), "", told, **options), told
 
 
@@ -132,11 +132,19 @@ def test_the_users_environment_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_what_ansible_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake, _, _ = ran(monkeypatch, tmp_path, RUN, full=True)
-    assert fake.given["extravars"] == {"full": True, "inputs": "0123"}
+    assert fake.given["extravars"] == {"full": True, "inputs": "0123", "worker_inputs": "89ab"}
+    assert fake.given["playbook"] == str(tmp_path / "playbooks/site.yml")
     assert fake.given["inventory"] == str(tmp_path / "inventory/dev.yml")
     assert fake.given["suppress_env_files"] is True
     assert os.pathsep in fake.given["envvars"]["PATH"]
     assert fake.given["envvars"]["ANSIBLE_HOST_KEY_CHECKING"] == "True", "ansible-runner would switch it off"
+
+
+def test_workers_that_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = FakeRunner(RUN)
+    monkeypatch.setattr(ansible_runner, "run", fake.run)
+    assert leave(["worker2", "worker3"], LabPaths("dev", tmp_path), "", Told()).changed == 1
+    assert (Path(fake.given["playbook"]).name, fake.given["limit"]) == ("leave.yml", "worker2,worker3")
 
 
 @pytest.mark.parametrize(("stamp", "starts"), [("0123", 1), ("4567", 0), ("", 0)])

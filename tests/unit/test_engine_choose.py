@@ -35,5 +35,5 @@ def test_a_missing_cli_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(EngineError) as caught:
         choose_engine(LabSpec("dev", engine="pulumi"), LabPaths("dev", tmp_path))
-    assert caught.value.message == "the spec asks for the Pulumi CLI, and there is no `pulumi` on PATH"
-    assert caught.value.remedy == "install it, or set lab:engine to auto or embedded"
+    assert caught.value.message == "there is no `pulumi` on PATH"
+    assert caught.value.remedy.startswith("`./lab pulumi install` fetches it; without it the embedded engine")

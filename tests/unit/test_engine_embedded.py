@@ -19,7 +19,7 @@ from hoplab.engine import libvirt_xml as xml
 from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.journal import Journal
 from hoplab.engine.monitor import UNKNOWN
-from hoplab.errors import EngineError
+from hoplab.errors import EngineError, ProtectedError
 from hoplab.paths import LabPaths
 
 URI = "test:///default"
@@ -163,6 +163,83 @@ def test_everything_is_made_once(world: World) -> None:
     ]
     assert brief(world.preview()) == brief(world.up()) == {}
     assert world.there() == there
+
+
+MEMBERS = """
+from hoplab.resources import Host, Member
+host = Host("dev", "dev")
+for node, machine in lab.machines.items():
+    Member(node, "dev", machine, host=host, opts=pulumi.ResourceOptions(parent=lab))
+"""
+
+
+def test_a_node_is_drained_before_its_machine_is_replaced_and_let_in_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, bool]] = []
+
+    def noted(what: str) -> Any:
+        def note(*given: Any) -> None:
+            told.append((what, given[-2], world.domain(given[-2]).isActive()))
+
+        return note
+
+    monkeypatch.setattr("hoplab.lab.is_member", lambda _paths, node: node == "worker2")
+    monkeypatch.setattr("hoplab.lab.clear", noted("clear"))
+    monkeypatch.setattr("hoplab.lab.let_in", noted("let in"))
+    monkeypatch.setattr("hoplab.spec.load_spec", lambda *_: None)
+    monkeypatch.setattr("hoplab.infra.context.resolve", lambda *_: None)
+    world.up(more=MEMBERS)
+    world.up(memory=400)
+    assert told == [], "they join when the cluster is made, and an update in place is none of its business"
+    world.preview(image="b" * 64)
+    assert told == []
+    world.up()
+    assert told == [("clear", "worker2", True), ("let in", "worker2", True)]
+
+
+CLUSTER = """
+from hoplab.resources import Cluster, ClusterArgs, Host
+host = Host("dev", "dev")
+args = ClusterArgs("dev", {"cni": "flannel"}, ROLES, asked["image"], lab.machines)
+Cluster("dev", args, host=host, opts=pulumi.ResourceOptions(parent=lab))
+"""
+
+
+def test_the_cluster_is_recorded_and_made_by_others(world: World) -> None:
+    def of_the_cluster(roles: str = "1", **changed: Any) -> tuple[str, str]:
+        more = CLUSTER.replace("ROLES", repr(roles))
+        planned = [change for change in world.preview(more=more, **changed) if change.type == "Cluster"]
+        assert [change for change in world.up() if change.type == "Cluster"] == planned
+        return planned[0].op, planned[0].detail
+
+    assert of_the_cluster(workers=1) == ("create", "")
+    assert of_the_cluster() == ("update", "was half made")  # nobody said that it was made
+    world.engine.converged()
+    assert of_the_cluster() == ("same", "")
+    assert of_the_cluster("2") == ("update", "roles 1 -> 2")
+    world.engine.converged()
+    op, detail = of_the_cluster("2", image="b" * 64)
+    assert op == "update" and "image" in detail and "nodes" in detail
+    world.engine.destroy(Quiet())
+    assert world.there() == {"domains": [], "networks": [], "volumes": [], "pools": []}
+
+
+def test_what_is_protected_is_neither_deleted_nor_replaced(world: World) -> None:
+    pool = (
+        "import pulumi_libvirt as l\n"
+        "opts = pulumi.ResourceOptions(provider=l.Provider('own', uri=asked['uri']), protect=True)\n"
+        "l.Pool('kept', name='NAME', type='dir', target={'path': str(here / 'kept')}, opts=opts)"
+    )
+    (world.paths.project / "kept").mkdir()  # libvirt's test driver does not
+    world.up(workers=1, more=pool.replace("NAME", "one"))
+    with pytest.raises(ProtectedError, match="Pool kept is protected, and would be replaced"):
+        world.up(more=pool.replace("NAME", "two"))
+    with pytest.raises(ProtectedError, match="Pool kept is protected, and would be deleted") as caught:
+        world.up(more="")
+    assert caught.value.remedy == "if that is what you want: set lab:protect to false, run `lab up`, then try again"
+    world.connection.storagePoolLookupByName("one").destroy()
+    world.connection.storagePoolLookupByName("one").undefine()
 
 
 def test_outputs_are_what_the_program_exports(world: World) -> None:
@@ -351,8 +428,9 @@ def test_what_is_not_ours_is_left_alone(world: World) -> None:
             "Network 'n' has no explicit libvirt provider",
         ),
         (
-            "import pulumi_libvirt as l\nl.Pool('p', name='p', type='dir', opts=pulumi.ResourceOptions(protect=True))",
-            "the embedded engine does not support the resource option protect (libvirt:index/pool:Pool p)",
+            "import pulumi_libvirt as l\nkept = pulumi.ResourceOptions(retain_on_delete=True)\n"
+            "l.Pool('p', name='p', type='dir', opts=kept)",
+            "the embedded engine does not support the resource option retain_on_delete (libvirt:index/pool:Pool p)",
         ),
         (
             "import pulumi_libvirt as l\nl.get_node_info()",

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from pulumi.automation import CommandError, ConcurrentUpdateError, EngineEvent, OutputValue
 from pulumi.automation._cmd import CommandResult
 
-from hoplab.engine import Applied, Change
-from hoplab.engine.pulumi_cli import PulumiCli, environment
-from hoplab.errors import BusyError, EngineError
-from hoplab.paths import LabPaths
+from hoplab.engine import Applied, Change, schema
+from hoplab.engine.pulumi_cli import PulumiCli, environment, workspace
+from hoplab.errors import BusyError, EngineError, LabError
+from hoplab.paths import PROJECT, LabPaths
 
 
 class Heard:
@@ -108,7 +109,7 @@ def engine(paths: LabPaths, stack: FakeStack | None) -> PulumiCli:
 def test_up_reports_libvirt_objects_and_outputs(paths: LabPaths) -> None:
     stack, heard = FakeStack(), Heard()
     assert engine(paths, stack).up(heard) == Applied({"network": "lab"}, CHANGES)
-    assert stack.asked == [("up", {"refresh": True, "color": "never"})]
+    assert stack.asked == [("up", {"refresh": True, "color": "never", "exclude": None})]
     assert heard.tasks == ["replace Domain worker1", "delete Domain worker2", "starting libvirt"]
     assert heard.notes == ["old plugin"]
 
@@ -143,6 +144,28 @@ def test_a_failure_is_told_with_pulumis_diagnostics(paths: LabPaths) -> None:
 def test_a_failure_without_diagnostics_is_told_with_its_last_lines(paths: LabPaths) -> None:
     with pytest.raises(EngineError, match="no such plugin"):
         engine(paths, FakeStack(failed(CommandError, "\n".join([*"abcdefghijk", "no such plugin"])))).up(Heard())
+
+
+def test_an_error_of_the_cluster_comes_through_as_it_was(paths: LabPaths) -> None:
+    told = "hoplab.resources.Failed: hoplab: worker1: Join: no route\n  -> ask\n  log: l"
+    text = f"Traceback (most recent call last):\n  ...\n{told}"
+    with pytest.raises(LabError) as caught:
+        engine(paths, FakeStack(failed(CommandError, "long output"), says("error", text))).up(Heard())
+    assert (caught.value.message, caught.value.remedy, caught.value.log) == ("worker1: Join: no route", "ask", "l")
+
+
+def test_the_cluster_is_reported(paths: LabPaths) -> None:
+    stack = FakeStack(None, step("update", schema.CLUSTER, "dev", "image"), step("same", schema.HOST, "dev"))
+    assert engine(paths, stack).preview(Heard()) == (*CHANGES, Change("update", "Cluster", "dev", "image"))
+
+
+def test_the_cli_works_in_a_folder_of_the_lab(paths: LabPaths) -> None:
+    (paths.project / "Pulumi.yaml").write_text((PROJECT / "Pulumi.yaml").read_text())
+    folder = workspace(paths)
+    project = yaml.safe_load((folder / "Pulumi.yaml").read_text())
+    assert folder == paths.root / "pulumi"
+    assert (project["name"], project["main"]) == ("hoplab", str(paths.project))
+    assert project["runtime"]["options"]["virtualenv"] == str(paths.project / ".venv")
 
 
 def test_a_locked_stack_says_how_to_unlock_it(paths: LabPaths) -> None:

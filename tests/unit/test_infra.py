@@ -29,8 +29,8 @@ IMAGE = NodeImage("c" * 64, Path("/i"), Path("/i/disk"), Path("/i/vmlinuz"), Pat
 HOST_KEY = HostKey("PRIVATE\n", "ssh-ed25519 AAAA node")
 
 
-def lab_context(accel: str, paths: LabPaths) -> LabContext:
-    plan = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel=accel)  # type: ignore[arg-type]
+def lab_context(accel: str, paths: LabPaths, *, protect: bool = False) -> LabContext:
+    plan = plan_lab(LabSpec("dev", protect=protect), lab_id="dev-1a2b3c", accel=accel)  # type: ignore[arg-type]
     keys = LabKeys(
         paths.keys / "id", "ssh-ed25519 AAAA lab", {n.name: HOST_KEY for n in plan.nodes}, paths.keys / "known"
     )
@@ -59,13 +59,13 @@ class Recorder:
     def note(self, text: str) -> None: ...
 
 
-def registered(accel: str, folder: Path, *, dry_run: bool = False) -> Recorder:
+def registered(accel: str, folder: Path, *, dry_run: bool = False, protect: bool = False) -> Recorder:
     """Everything a lab registers."""
     recorder = Recorder()
     paths = LabPaths("dev", folder)
 
     def program() -> None:
-        lab = Lab("dev", LabArgs.of(lab_context(accel, paths), paths))
+        lab = Lab("dev", LabArgs.of(lab_context(accel, paths, protect=protect), paths))
         pulumi.export("nodes", lab.nodes)
 
     run_program(program, "dev", recorder, recorder, dry_run=dry_run)
@@ -108,6 +108,28 @@ def test_what_is_built_on_what(tmp_path: Path) -> None:
     assert needs("worker1-disk") == {"image-disk", "store"}
     assert needs("worker1-seed") == needs("image-disk") == {"store"}
     assert needs("network") == needs("store") == set()
+
+
+def test_whose_parent_is_who(tmp_path: Path) -> None:
+    recorder = registered("tcg", tmp_path)
+    parents = {wanted.name: wanted.parent.rpartition("::")[2] for wanted in recorder.seen.values() if wanted.custom}
+    assert parents == {
+        "libvirt": "dev",
+        "store": "store",
+        "network": "network",
+        **dict.fromkeys(("image-disk", "image-kernel", "image-initrd"), "image"),
+        **{f"{node}{part}": node for node in ("worker1", "worker2") for part in ("", "-disk", "-seed")},
+    }
+
+
+@pytest.mark.parametrize(("accel", "kept"), [("tcg", {"store"}), ("kvm", {"store", "cp1", "cp1-disk", "cp1-seed"})])
+def test_what_is_protected(tmp_path: Path, accel: str, kept: set[str]) -> None:
+    def protected(protect: bool) -> set[str]:
+        seen = by_name(registered(accel, tmp_path, protect=protect))
+        return {name for name, wanted in seen.items() if wanted.protect}
+
+    assert protected(True) == kept
+    assert protected(False) == set()
 
 
 def test_host_keys_are_secrets(tmp_path: Path) -> None:

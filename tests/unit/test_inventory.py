@@ -132,3 +132,14 @@ def test_the_stamp_covers_facts_and_roles_but_no_documentation(paths: LabPaths) 
     assert changed != before
     written(paths, netns="another")
     assert inputs_digest(paths) != changed
+
+
+def test_a_workers_stamp_does_not_depend_on_the_other_workers(paths: LabPaths) -> None:
+    written(paths)
+    all_of_it, of_a_worker = inputs_digest(paths), inputs_digest(paths, nodes=False)
+    more = plan_lab(LabSpec("dev", workers=3), lab_id="dev-0", accel="tcg")
+    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="abc", keys=KEYS)
+    assert inputs_digest(paths) != all_of_it
+    assert inputs_digest(paths, nodes=False) == of_a_worker
+    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="def", keys=KEYS)
+    assert inputs_digest(paths, nodes=False) != of_a_worker

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hoplab import lab, state
+from hoplab import state
 from hoplab.errors import LabError
 from hoplab.paths import LabPaths
 from hoplab.plan import dataplane, plan_lab
@@ -40,7 +40,7 @@ def test_a_dataplane_in_a_few_words() -> None:
 )
 def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
     with pytest.raises(LabError) as caught:
-        lab.refuse_another_dataplane(asked, MADE)
+        state.refuse_another_dataplane(asked, MADE)
     assert caught.value.message == (
         f"lab 'dev' was made with flannel vxlan, kube-proxy iptables, and its spec now asks for {words}"
     )
@@ -48,17 +48,17 @@ def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
 
 
 def test_the_same_one_is_not() -> None:
-    lab.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
-    lab.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
+    state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
+    state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
 
 
 def test_what_was_made_before(tmp_path: Path) -> None:
     paths = LabPaths("dev", tmp_path)
-    assert lab.made_before(paths) is None
+    assert state.made_before(paths) is None
     state.save(MADE, paths)
-    assert lab.made_before(paths) == MADE
+    assert state.made_before(paths) == MADE
     paths.state.write_text("{")
-    assert lab.made_before(paths) is None
+    assert state.made_before(paths) is None
 
 
 TOOLS = ("ip", "bridge", "nft", "ipset", "conntrack", "unshare")

@@ -1,0 +1,120 @@
+"""The official Pulumi CLI and libvirt plugin, from their publishers' releases and checked against their checksums.
+
+    ~/.pulumi/bin/                                   the CLI with its language hosts
+    ~/.pulumi/plugins/resource-libvirt-v0.5.4/       the plugin
+
+Both have the version of their Python package, which requirements.lock pins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from hoplab.errors import EngineError
+from hoplab.progress import Progress
+
+HASHES = {40: "sha1", 64: "sha256", 128: "sha512"}  # by the length of a digest
+TIMEOUT_S = 60.0  # without a single byte
+RELEASES = "https://github.com/pulumi/{project}/releases/download/v{version}/{file}"
+
+Fetch = Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One archive of a release, and the file with its checksum."""
+
+    title: str
+    archive: str  # URL
+    checksums: str  # URL
+    into: Path
+
+    @property
+    def file(self) -> str:
+        return self.archive.rpartition("/")[2]
+
+
+def releases(home: Path) -> tuple[Release, ...]:
+    """The CLI and the plugin, below Pulumi's home folder."""
+    cli, plugin = version("pulumi"), version("pulumi-libvirt")
+
+    def of(project: str, number: str, file: str) -> str:
+        return RELEASES.format(project=project, version=number, file=file)
+
+    return (
+        Release(
+            f"Pulumi CLI {cli}",
+            of("pulumi", cli, f"pulumi-v{cli}-linux-x64.tar.gz"),
+            of("pulumi", cli, f"pulumi-{cli}-checksums.txt"),
+            home / "bin",
+        ),
+        Release(
+            f"libvirt plugin {plugin}",
+            of("pulumi-libvirt", plugin, f"pulumi-resource-libvirt-v{plugin}-linux-amd64.tar.gz"),
+            of("pulumi-libvirt", plugin, f"pulumi-libvirt_{plugin}_checksums.txt"),
+            home / "plugins" / f"resource-libvirt-v{plugin}",
+        ),
+    )
+
+
+def install(home: Path, progress: Progress, fetch: Fetch | None = None) -> list[str]:
+    """Fetch, check and unpack what is not there yet; says what was installed."""
+    done = []
+    for release in releases(home):
+        if not release.into.exists():
+            with progress.phase(release.title):
+                _install(release, fetch or _download)
+            done.append(f"{release.title} in {release.into}")
+    return done
+
+
+def _install(release: Release, fetch: Fetch) -> None:
+    expected = checksum(fetch(release.checksums).decode(), release.file)
+    content = fetch(release.archive)
+    found = hashlib.new(HASHES[len(expected)], content).hexdigest()
+    if found != expected:
+        raise EngineError(
+            f"{release.archive} has the checksum {found}, its publisher says {expected}",
+            remedy="try again; if it stays so, something between here and there changes files",
+        )
+    part = release.into.with_name(f".{release.into.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive.getmembers():
+            if member.isfile():  # the CLI's are in a folder pulumi/, the plugin's in none
+                member.name = Path(member.name).name
+                archive.extract(member, part, filter="data")
+    part.rename(release.into)
+
+
+def checksum(text: str, file: str) -> str:
+    """The checksum of a file in a list as `sha256sum` writes it.
+
+    >>> checksum("ab12  ./one.tar.gz\\ncd34  two.tar.gz\\n", "one.tar.gz")
+    'ab12'
+    """
+    for line in text.splitlines():
+        digest, _, name = line.partition(" ")
+        if name.strip().lstrip("*").removeprefix("./") == file:
+            return digest
+    raise EngineError(f"the publisher's list of checksums has no {file}", remedy="install it by hand (docs/pulumi.md)")
+
+
+def _download(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            content: bytes = answer.read()
+    except OSError as error:
+        raise EngineError(
+            f"{url} can't be fetched: {getattr(error, 'reason', None) or error}",
+            remedy="without it nothing is missing: the embedded engine makes the same lab (docs/pulumi.md)",
+        ) from None
+    return content
