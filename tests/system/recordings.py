@@ -3,8 +3,7 @@
     .venv/bin/python -m tests.system.recordings dev
 
 Of a broken lab only what differs from the healthy one is kept, and of that what facts see: counters, and what changes
-from moment to moment (connections, sockets), are as they were on the healthy one. Only the broken node is looked at
-again.
+from moment to moment (connections, sockets), are as they were on the healthy one.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from hoplab import verify
@@ -29,8 +27,6 @@ FOLDER = PROJECT / "tests" / "recordings"
 HEALTHY = FOLDER / "flannel-vxlan.json"
 BROKEN = FOLDER / "broken"
 
-# Faults of services that the healthy recording does not have yet: the next one that is made will.
-YOUNGER = {"a Local service is not dropped where it has no pod", "nobody remembers where a client was sent"}
 MOMENTARY = {"conntrack", "sockets"}
 COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
 
@@ -57,8 +53,7 @@ def main(lab: str, *again: str) -> None:
 
 def recorded(lab: Snapshot) -> tuple[Fault, ...]:
     """The faults that such a lab can have, and that are seen without packets."""
-    found = (fault for fault in FAULTS if fault.caught_by and not verify.lacking(lab, **fault.needs))
-    return tuple(fault for fault in found if fault.name not in YOUNGER or "sticky" in lab.api.outputs["services"].out)
+    return tuple(fault for fault in FAULTS if fault.caught_by and not verify.lacking(lab, **fault.needs))
 
 
 def broken(fault: Fault, site: Site, healthy: Snapshot) -> Snapshot:
@@ -75,28 +70,12 @@ def broken(fault: Fault, site: Site, healthy: Snapshot) -> Snapshot:
     return seen
 
 
-@dataclass(frozen=True)
-class OneNode:
-    """The node where things get broken, read as a whole lab is."""
-
-    site: Site
-
-    def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
-        name = self.site.node.name
-        return {name: self.site.live.hosts.batch(name, commands, in_pods=in_pods)}
-
-
 def look(site: Site, healthy: Snapshot) -> Snapshot:
     def ask(path: str) -> Output:
         status, answer = site.live.api("GET", path)
         return Output(0 if status == 200 else status, json.dumps(answer))
 
-    seen = take(healthy.setting, healthy.versions, OneNode(site), ask)
-    return replace(
-        seen,
-        node_facts={**healthy.node_facts, **seen.node_facts},
-        netns_facts={**healthy.netns_facts, **seen.netns_facts},
-    )
+    return take(healthy.setting, healthy.versions, site.live.hosts, ask)
 
 
 def without_noise(seen: Snapshot, healthy: Snapshot) -> Snapshot:

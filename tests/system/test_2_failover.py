@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from hoplab import capture
 from hoplab import live as live_lab
-from hoplab.capture import Capture
+from hoplab.capture import Capture, Packet
 from hoplab.live import Live
+from hoplab.loadbalancer import metallb
 from hoplab.paths import LabPaths
 from hoplab.snapshot import Node
 from tests.system.conftest import LabCommand, domains, virsh
@@ -37,52 +39,75 @@ def announcer(live: Live) -> Node | None:
     return next((node for node in live.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
 
 
+def settled(live: Live) -> Node:
+    """The node that has to announce the address, once it does."""
+    name = metallb.announcer(live.announced("announced"), [node.name for node in live.snapshot.nodes])
+    (right,) = (node for node in live.snapshot.nodes if node.name == name)
+    wait(lambda: announcer(live) is right)
+    return right
+
+
 def run(live: Live, node: Node, command: str) -> None:
     found = live.hosts.batch(node.name, {"it": command})["it"]
     assert found.code == 0, f"`{command}` on {node.name} ended with {found.code}: {found.err}"
 
 
+@contextmanager
+def heard(live: Live, node: Node) -> Iterator[Callable[[], list[Packet]]]:
+    """What this node says to all of who has the address (gratuitous ARP), from now until it is asked for."""
+    address = live.announced("announced")
+    captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+    started = live.hosts.batch(node.name, capture.start(captures, place))
+
+    def said() -> list[Packet]:
+        stopped = live.hosts.batch(node.name, capture.stop(captures, place))
+        found = capture.read({**started, **stopped})["arp"]
+        return [each for each in found if each.src == each.dst == address and each.eth_src == mac(node)]
+
+    yield said
+
+
+def speaker(live: Live, node: Node) -> dict[str, Any]:
+    """MetalLB's pod on the node; an empty one while there is none."""
+    _, found = live.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
+    return next((each for each in found["items"] if each["spec"].get("nodeName") == node.name), {"metadata": {}})
+
+
 def test_the_address_moves_when_its_speaker_stands_still_and_comes_back(live: Live) -> None:
     """Nobody took leave: the other speaker has to notice. What it then says to all reaches who never asked again."""
     address = live.announced("announced")
-    before = announcer(live)
-    assert before
+    before = settled(live)
     (other,) = (node for node in live.snapshot.nodes if node is not before)
-    captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
-    started = live.hosts.batch(other.name, capture.start(captures, place))
-    began = time.monotonic()
-    try:
-        run(live, before, "kill -STOP $(pidof metallb-speaker)")
-        # a client that has talked to the old node does not ask again: gratuitous ARP changes what it knows
-        wait(lambda: live.outside.neighbour(address) == mac(other))
-        took = time.monotonic() - began
-        stopped = live.hosts.batch(other.name, capture.stop(captures, place))
-        unasked = [each for each in capture.read({**started, **stopped})["arp"] if each.src == each.dst == address]
-        assert unasked and unasked[0].eth_src == mac(other), "no gratuitous ARP"
-        assert announcer(live) is other
-        assert live.ask_from_outside(f"http://{address}/"), "the address does not answer by way of the other node"
-    finally:
-        run(live, before, "kill -CONT $(pidof metallb-speaker)")
+    with heard(live, other) as said:
+        began = time.monotonic()
+        try:
+            run(live, before, "kill -STOP $(pidof metallb-speaker)")
+            # a client that has talked to the old node does not ask again: gratuitous ARP changes what it knows
+            wait(lambda: live.outside.neighbour(address) == mac(other))
+            took = time.monotonic() - began
+            assert said(), "no gratuitous ARP"
+            assert announcer(live) is other
+            assert live.ask_from_outside(f"http://{address}/"), "the address does not answer by way of the other node"
+        finally:
+            run(live, before, "kill -CONT $(pidof metallb-speaker)")
     wait(lambda: announcer(live) is before)
     print(f"{address} moved from {before.name} to {other.name} after {took:.0f} s")
 
 
-def test_the_address_moves_at_once_when_its_speaker_takes_leave(live: Live) -> None:
-    """A speaker that is ended says so; requests one after the other find the address answered, before and after."""
-    before = announcer(live)
-    assert before
-    _, found = live.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
-    (pod,) = (each for each in found["items"] if each["spec"]["nodeName"] == before.name)
-    with ThreadPoolExecutor() as pool:
-        moved = pool.submit(wait, lambda: announcer(live) not in (before, None))
-        live.api("DELETE", f"/api/v1/namespaces/metallb-system/pods/{pod['metadata']['name']}")
-        moved.result()
-    wait(lambda: announcer(live) is before)  # the DaemonSet has made another one
+def test_the_address_moves_when_its_speaker_takes_leave(live: Live) -> None:
+    """A speaker that is ended says so: the other one has the address until the DaemonSet has made another one."""
+    before = settled(live)
+    (other,) = (node for node in live.snapshot.nodes if node is not before)
+    old = speaker(live, before)["metadata"]
+    with heard(live, other) as said:
+        live.api("DELETE", f"/api/v1/namespaces/metallb-system/pods/{old['name']}")
+        wait(lambda: speaker(live, before)["metadata"].get("uid") not in (old["uid"], None))
+        wait(lambda: announcer(live) is before)
+        assert said(), f"{other.name} never had the address"
 
 
 def test_the_address_moves_when_its_machine_is_switched_off(live: Live, lab: LabCommand, paths: LabPaths) -> None:
-    before = announcer(live)
-    assert before
+    before = settled(live)
     virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
     wait(lambda: announcer(live) not in (before, None))
     lab("start")

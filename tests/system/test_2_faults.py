@@ -15,8 +15,6 @@ from tests.system.faults import FAULTS, Fault, Site, opened, wait
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
-FIRST_OF_INGRESS = "a class that nobody serves gets a controller"
-
 # What no command on a node can break: kernels do their sums right, a namespace made for a look has no routes, and
 # iptables lists built-in chains also where there are none and refuses to work with others. These lessons' negative
 # controls are broken recordings, in tests/unit/test_claims.py.
@@ -27,9 +25,6 @@ RECORDINGS_ONLY = {
     "tables_and_their_hooks",
     "tables_are_called_in_their_order",
 }
-# Faults of ingress, which were not yet tried on a machine. What was seen: after other faults the controller's watches
-# of the API stand still until they time out, and an Ingress keeps its address for minutes after its class is gone.
-UNTRIED = {fault.name for fault in FAULTS[[each.name for each in FAULTS].index(FIRST_OF_INGRESS) :]}
 # What kube-proxy, which stands still here, has to do itself.
 STANDS_STILL = {
     "scaling_changes_the_endpoints_at_once": "for 2 endpoints",
@@ -48,8 +43,6 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
 def test_a_fault_fails_exactly_its_lessons(fault: Fault, site: Site) -> None:
     if reason := verify.lacking(site.live.snapshot, **fault.needs):
         pytest.skip(reason)
-    if fault.name in UNTRIED:
-        pytest.skip("not yet tried on a machine")
     try_(fault, site)
 
 

@@ -17,7 +17,7 @@ from tests.system.faults import Fault, Site
 from tests.system.recordings import BROKEN, HEALTHY, recorded
 
 RECORDED = recorded(load(HEALTHY))
-SMALL = 16  # KiB, at most
+SMALL = 32  # KiB
 NOBODY: Any = None
 
 

@@ -26,9 +26,10 @@ from hoplab.outside import Outside, Reply
 from hoplab.probe import APP1, APP2, HOST1, HOST2, ORPHAN
 from hoplab.snapshot import Snapshot
 from tests.lesson_functions import failures, lessons
-from tests.unit.test_claims_traffic import RECORDED as WITHOUT
+from tests.unit.test_claims_traffic import RECORDED as LAB
 
 PATIENCE = 2.0  # seconds: what is so comes at once here, also on a busy machine
+WITHOUT = replace(LAB, setting=replace(LAB.setting, ingress="none"))
 GATEWAY = WITHOUT.setting.gateway
 CLUSTER_IPS = {APP1: "10.96.7.1", APP2: "10.96.7.2"}
 PODS = {APP1: ("10.244.0.71", "10.244.1.71", "10.244.0.73"), APP2: ("10.244.1.72",)}
@@ -39,6 +40,7 @@ NAMES = {"ingress-a": "worker1", "ingress-b": "worker2"}
 def recorded() -> Snapshot:
     """The recorded lab with two more services, and with its echo pods as pods of the controller."""
     services = json.loads(WITHOUT.api.outputs["services"].out)
+    services["items"] = [item for item in services["items"] if item["metadata"]["name"] not in CLUSTER_IPS]
     for name, address in CLUSTER_IPS.items():
         port = {"protocol": "TCP", "port": 80}
         spec = {"ports": [port], "clusterIP": address, "type": "ClusterIP"}

@@ -275,7 +275,10 @@ FAULTS = (
     Fault(
         "kube-proxy left rules of its other mode",
         lambda: on_node(
-            "iptables", lambda text: text.replace("*nat\n", "*nat\n:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]\n"), HEALTHY
+            "iptables",
+            lambda text: text.replace("*nat\n", "*nat\n:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]\n"),
+            HEALTHY,
+            FIRST.name,
         ),
         (IN_IPTABLES,),
         f"nat of iptables on {FIRST.name} has KUBE-SVC-NPX46M4PTMTKRN6Y",

@@ -18,7 +18,6 @@ from hoplab.batch import Output
 from hoplab.capture import Packet
 from hoplab.cni.flannel import vtep_mac
 from hoplab.facts import Facts
-from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.hosts import Hosts
 from hoplab.live import Live
 from hoplab.loadbalancer import metallb
@@ -27,19 +26,19 @@ from hoplab.paths import PROJECT
 from hoplab.proxy import ServicePromise, iptables
 from hoplab.snapshot import Node, Pod, Snapshot, load
 from tests.lesson_functions import applies, failures, lessons, with_traffic
-from tests.unit.test_claims import added, address_of, in_api, on_node, with_metallb
+from tests.unit.test_claims import added, address_of, announced_by, on_node
 
-PLAIN, NFTABLES = (
+RECORDED, NFTABLES = (
     load(PROJECT / "tests" / "recordings" / f"{name}.json") for name in ("flannel-vxlan", "flannel-vxlan-nftables")
 )
-GATEWAY = PLAIN.setting.gateway
+GATEWAY = RECORDED.setting.gateway
 OUTSIDE_PORT = 36511
 PATIENCE = 0.0  # seconds: what is not there at the first look will never be
 
 
 ANNOUNCED, ANNOUNCED_LOCAL = IPv4Address("192.168.77.245"), IPv4Address("192.168.77.246")
-ECHO_POD = next(pod for pod in PLAIN.pods if pod.api.label("app") == "echo")
-SINGLE_POD = next(pod for pod in PLAIN.pods if pod.api.label("app") == "single")
+ECHO_POD = next(pod for pod in RECORDED.pods if pod.api.label("app") == "echo")
+SINGLE_POD = next(pod for pod in RECORDED.pods if pod.api.label("app") == "single")
 
 
 def _mac(node: Node) -> str:
@@ -52,35 +51,7 @@ def _only_eth0(text: str) -> str:
     return json.dumps([link for link in json.loads(text) if link["ifname"] == "eth0"])
 
 
-def _announced(name: str, like: str, address: IPv4Address) -> Callable[[str], str]:
-    """A service like another one, with its endpoints and an address of the load balancer."""
-
-    def edit(text: str) -> str:
-        document = json.loads(text)
-        for item in [each for each in document["items"] if like in _names(each)]:
-            copy = json.loads(json.dumps(item))
-            copy["metadata"]["name"] = name
-            if "labels" in copy["metadata"]:
-                copy["metadata"]["labels"] = {"kubernetes.io/service-name": name}
-            else:
-                copy["status"] = {"loadBalancer": {"ingress": [{"ip": str(address)}]}}
-            document["items"].append(copy)
-        return json.dumps(document)
-
-    return edit
-
-
-def _names(item: Mapping[str, Any]) -> set[str]:
-    """A service's name, or that of the service an EndpointSlice is of."""
-    meta = item["metadata"]
-    return {meta["labels"].get("kubernetes.io/service-name", "")} if "labels" in meta else {meta["name"]}
-
-
-WITHOUT_ADDRESSES = with_metallb(None, PLAIN)
-RECORDED = WITHOUT_ADDRESSES
-for _name, _like, _address in (("announced", "echo", ANNOUNCED), ("announced-local", "single", ANNOUNCED_LOCAL)):
-    for _fact in ("services", API_ENDPOINTS.name):
-        RECORDED = in_api(_fact, _announced(_name, _like, _address), RECORDED)
+WITHOUT_ADDRESSES = announced_by(lab=announced_by(name="announced-local", lab=RECORDED))
 
 
 @dataclass

@@ -187,7 +187,7 @@ def test_record_says_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "record", record)
     code, out = run("record", "--lab", "blue")
     assert code == 0
-    assert "recorded blue.json: lab dev, 2 nodes, 5 pods, 4 KiB\n" in out
+    assert "recorded blue.json: lab dev, 2 nodes, 11 pods, 4 KiB\n" in out
     assert "./lab verify --recording blue.json" in out
     run("record", "x.json", "--force")
     assert asked == [("blue", None, False), ("dev", Path("x.json"), True)]

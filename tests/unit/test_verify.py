@@ -67,8 +67,8 @@ def test_json_has_every_claim() -> None:
     assert code == 0
     assert report["failed"] == 0 and report["passed"] == len(report["claims"]) == 6
     assert report["lab"] and report["versions"]["kubernetes"] and report["recording"] == str(RECORDING)
-    setting = {"nodes": "2", "CNI": "flannel vxlan", "kube-proxy": "iptables", "ingress": "none"}
-    assert report["setting"] == {**setting, "load balancer": "none"}
+    setting = {"nodes": "2", "CNI": "flannel vxlan", "kube-proxy": "iptables", "ingress": "readable"}
+    assert report["setting"] == {**setting, "load balancer": "metallb"}
     claim = report["claims"][0]
     assert (claim["lesson"], claim["chapter"]) == ("test_05_subnets", "5 Subnets and CIDR")
     assert claim["outcome"] == "passed" and claim["claim"] and claim["saw"] and claim["seconds"] >= 0
