@@ -178,15 +178,16 @@ def test_a_node_is_drained_before_its_machine_is_replaced_and_let_in_after_it(
 ) -> None:
     told: list[tuple[str, str, bool]] = []
 
-    def noted(what: str) -> Any:
-        def note(*given: Any) -> None:
-            told.append((what, given[-2], world.domain(given[-2]).isActive()))
+    def clear(_paths: Any, node: str, machine: str, _progress: Any) -> None:
+        assert machine == world.domain(node).UUIDString()
+        told.append(("clear", node, world.domain(node).isActive()))
 
-        return note
+    def let_in(_context: Any, _paths: Any, node: str, _progress: Any) -> None:
+        told.append(("let in", node, world.domain(node).isActive()))
 
     monkeypatch.setattr("hoplab.lab.is_member", lambda _paths, node: node == "worker2")
-    monkeypatch.setattr("hoplab.lab.clear", noted("clear"))
-    monkeypatch.setattr("hoplab.lab.let_in", noted("let in"))
+    monkeypatch.setattr("hoplab.lab.clear", clear)
+    monkeypatch.setattr("hoplab.lab.let_in", let_in)
     monkeypatch.setattr("hoplab.spec.load_spec", lambda *_: None)
     monkeypatch.setattr("hoplab.infra.context.resolve", lambda *_: None)
     world.up(more=MEMBERS)
