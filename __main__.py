@@ -24,9 +24,8 @@ def member(node: str, machine: pulumi.Input[str], opts: pulumi.ResourceOptions) 
 
 
 lab = Lab(paths.lab, LabArgs.of(context, paths, host, member, rolling=paths.state.exists()))
-cluster = Cluster(
-    paths.lab, ClusterArgs.of(context, paths, lab.machines), host=host, opts=pulumi.ResourceOptions(parent=lab)
-)
+args = ClusterArgs.of(context, paths, lab.machines)
+cluster = Cluster(paths.lab, args, host=host, members=lab.members, opts=pulumi.ResourceOptions(parent=lab))
 
 pulumi.export("uri", context.uri)
 pulumi.export("image", context.image.digest)

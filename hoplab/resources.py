@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +73,20 @@ class Cluster(DynamicResource, module="hoplab", name="Cluster"):
 
     kubeconfig: Output[str | None]
 
-    def __init__(self, name: str, args: ClusterArgs, *, host: Resource, opts: ResourceOptions | None = None) -> None:
-        # With the host's part goes all of the cluster: then nothing needs to be drained or reset.
-        own = ResourceOptions(additional_secret_outputs=["kubeconfig"], deleted_with=host)
+    def __init__(
+        self,
+        name: str,
+        args: ClusterArgs,
+        *,
+        host: Resource,
+        members: Sequence[Resource] = (),
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        # With the host's part goes all of the cluster: then nothing needs to be drained or reset. A member whose
+        # machine is new is let in before: one converge at a time, and this one finds it where it belongs.
+        own = ResourceOptions(
+            additional_secret_outputs=["kubeconfig"], deleted_with=host, depends_on=list(members) or None
+        )
         inputs = {**vars(args), "nodes": dict(args.nodes), "kubeconfig": None}
         super().__init__(ClusterProvider(), name, inputs, ResourceOptions.merge(opts, own))
 
@@ -127,8 +138,8 @@ class MemberProvider(ResourceProvider):
         from hoplab.spec import load_spec  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
-        if lab.is_member(paths, props["node"]):
-            with _working(paths, "pulumi up") as progress:
+        with _working(paths, "pulumi up") as progress:
+            if lab.is_member(paths, props["node"]):
                 lab.let_in(resolve(load_spec(paths.lab, paths), paths, progress), paths, props["node"], progress)
         return CreateResult(f"{paths.id}-{props['node']}", dict(props))
 
@@ -136,8 +147,8 @@ class MemberProvider(ResourceProvider):
         from hoplab import lab  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
-        if lab.is_member(paths, props["node"]):
-            with _working(paths, "pulumi up") as progress:
+        with _working(paths, "pulumi up") as progress:
+            if lab.is_member(paths, props["node"]):
                 lab.clear(paths, props["node"], props["machine"], progress)
 
 

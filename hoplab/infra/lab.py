@@ -166,6 +166,7 @@ class Lab(ComponentResource):
     network_name: Output[str]
     nodes: dict[str, dict[str, Input[str]]]
     machines: dict[str, Input[str]]  # name -> id of the machine
+    members: list[pulumi.Resource]  # the workers' memberships, where they are resources
 
     def __init__(self, name: str, args: LabArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("hoplab:lab:Lab", name, {}, opts)
@@ -183,7 +184,7 @@ class Lab(ComponentResource):
             ),
             opts=here,
         )
-        self.nodes = {}
+        self.nodes, self.members = {}, []
         done: tuple[pulumi.Resource, ...] = ()
         for node_plan in plan.nodes:
             host = context.keys.host[node_plan.name]
@@ -218,6 +219,7 @@ class Lab(ComponentResource):
             }
             if args.member is not None and node_plan.role == "worker":
                 done = (args.member(node_plan.name, node.domain_id, ResourceOptions(parent=node)),)
+                self.members += done
         self.machines = {name: node["domain"] for name, node in self.nodes.items()}
         self.network_name = network.name
         self.register_outputs({"network": self.network_name, "nodes": self.nodes})

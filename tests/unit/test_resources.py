@@ -71,7 +71,7 @@ def registered(folder: Path, *, rolling: bool = False) -> Recorder:
             return Member(node, "dev", machine, host=host, opts=opts)
 
         lab = Lab("dev", LabArgs.of(context, paths, host, member, rolling=rolling))
-        Cluster("dev", ClusterArgs.of(context, paths, lab.machines), host=host)
+        Cluster("dev", ClusterArgs.of(context, paths, lab.machines), host=host, members=lab.members)
 
     run_program(program, "dev", recorder, recorder, dry_run=False)
     return recorder
@@ -85,6 +85,7 @@ def test_what_the_cluster_depends_on(tmp_path: Path) -> None:
     assert cluster.inputs["settings"]["cni"] == {"name": "flannel", "backend": "vxlan", "nftables": False}
     assert not {"kubeconfig", "python", "project"} & cluster.inputs["settings"].keys(), "another clone is no change"
     assert {urn.rpartition("::")[2] for urn in cluster.property_dependencies["nodes"]} == {"worker1", "worker2"}
+    assert {"worker1-member", "worker2-member"} <= {urn.rpartition("::")[2] for urn in cluster.dependencies}
 
 
 def test_the_hosts_part_is_there_first_and_goes_last(tmp_path: Path) -> None:
