@@ -40,7 +40,7 @@ _ORDERS = {  # byte order and unit of the fractions of a second, by the first by
     bytes.fromhex("a1b23c4d"): (">", 1e-9),
 }
 FILE_HEADER, RECORD_HEADER = 24, 16  # bytes
-ETHERNET = 1  # link type
+ETHERNET, RAW_IP = 1, 101  # link types; an interface that wraps in IP has no Ethernet
 VNI_VALID = 0x08  # flag of VXLAN
 
 
@@ -65,7 +65,7 @@ class Packet:
     dev: str
     eth_src: str = ""
     eth_dst: str = ""
-    protocol: str = ""  # "tcp", "udp", "icmp", "arp"; a number for others: "0x86dd" of Ethernet, "132" of IPv4
+    protocol: str = ""  # "tcp", "udp", "icmp", "ipip", "arp"; a number for others: "0x86dd" of Ethernet, "132" of IPv4
     src: IPv4Address | None = None
     dst: IPv4Address | None = None
     ttl: int = 0
@@ -75,7 +75,7 @@ class Packet:
     icmp_type: int | None = None  # 8 echo request, 0 echo reply, 3 unreachable
     arp_op: int = 0  # 1 request, 2 reply: src is who sends it, dst whom it is about
     vni: int | None = None  # VXLAN's network identifier
-    inner: Packet | None = None  # the packet in a VXLAN packet
+    inner: Packet | None = None  # the packet in a VXLAN or IPIP packet
 
     def __str__(self) -> str:
         if self.protocol == "arp":
@@ -98,6 +98,8 @@ class Packet:
                 return f"Flags [{self.flags}]"
             case "udp":
                 return "UDP"
+            case "ipip" if self.inner:
+                return f"IPIP: {self.inner}"
             case "icmp":
                 return f"ICMP {_ICMP.get(self.icmp_type, f'type {self.icmp_type}')}"
             case number:
@@ -105,7 +107,7 @@ class Packet:
 
 
 _ICMP: Mapping[int | None, str] = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp"}
+_PROTOCOLS = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp"}
 _TCP_FLAGS = ((0x01, "F"), (0x02, "S"), (0x04, "R"), (0x08, "P"), (0x10, "."), (0x20, "U"))  # in tcpdump's order
 
 
@@ -204,8 +206,8 @@ def parse(pcap: bytes, dev: str) -> tuple[Packet, ...]:
     if not order or len(pcap) < FILE_HEADER:
         raise _unreadable(f"it does not begin as one: {pcap[:4].hex(' ') or 'it is empty'}")
     (link_type,) = struct.unpack_from(f"{order}I", pcap, 20)
-    if link_type != ETHERNET:
-        raise _unreadable(f"its link type is {link_type}; only Ethernet, {ETHERNET}, is known")
+    if link_type not in (ETHERNET, RAW_IP):
+        raise _unreadable(f"its link type is {link_type}; only Ethernet, {ETHERNET}, and IP, {RAW_IP}, are known")
     packets, at = [], FILE_HEADER
     while at < len(pcap):
         if at + RECORD_HEADER > len(pcap):
@@ -214,7 +216,8 @@ def parse(pcap: bytes, dev: str) -> tuple[Packet, ...]:
         at += RECORD_HEADER + size
         if at > len(pcap):
             raise _unreadable("it ends in the middle of a packet")
-        packets.append(_ethernet(Packet(seconds + rest * fraction, dev), pcap[at - size : at]))
+        packet, frame = Packet(seconds + rest * fraction, dev), pcap[at - size : at]
+        packets.append(_ethernet(packet, frame) if link_type == ETHERNET else _ipv4(packet, frame, wrapped=False))
     return tuple(packets)
 
 
@@ -264,6 +267,8 @@ def _ipv4(packet: Packet, body: bytes, wrapped: bool) -> Packet:
             return packet if wrapped or dport not in VXLAN_PORTS else _vxlan(packet, payload[8:])
         case "icmp" if payload:
             return replace(packet, icmp_type=payload[0])
+        case "ipip" if not wrapped:
+            return replace(packet, inner=_ipv4(Packet(packet.time, packet.dev), payload, wrapped=True))
         case _:
             return packet
 

@@ -49,7 +49,12 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
         "api_address": str(plan.api_address),
         "pod_cidr": str(plan.pod_cidr),
         "service_cidr": str(plan.service_cidr),
-        "cni": {"name": plan.cni.name, "backend": plan.cni.backend, "nftables": plan.cni.nftables},
+        "cni": {
+            "name": plan.cni.name,
+            "backend": plan.cni.backend,
+            "nftables": plan.cni.nftables,
+            "block_size": plan.cni.block_size,
+        },
         "proxy_mode": plan.proxy_mode,
         "ingress_controller": plan.ingress_controller,
         "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},

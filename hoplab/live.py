@@ -31,10 +31,11 @@ from hoplab.capture import Capture, Packet
 from hoplab.certificates import ensure_certificates
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
-from hoplab.facts import Facts
+from hoplab.facts import Fact, Facts
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.api_services import API_SERVICES
 from hoplab.facts.conntrack import CONNTRACK, Flow
+from hoplab.facts.ipset import IPSET
 from hoplab.facts.iptables import IPTABLES
 from hoplab.facts.iptables import Rule as IptablesRule
 from hoplab.facts.nftables import NFTABLES
@@ -122,7 +123,11 @@ def packets(found: Facts, rule: IptablesRule) -> int:
 
 
 # The rules that translate, in one look
-RULES = {IPTABLES.name: f"{IPTABLES.command} -t nat", NFTABLES.name: NFTABLES.command}
+RULES = {
+    IPTABLES.name: f"{IPTABLES.command} -t nat",
+    IPSET.name: IPSET.command,
+    NFTABLES.name: NFTABLES.command,
+}
 
 
 def parse_answer(text: str) -> Answer:
@@ -414,6 +419,14 @@ class Live:
         while True:
             found = self.rules()
             if all(wanted(rules) for rules in found.values()) or time.monotonic() > deadline:
+                return found
+
+    def looked_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
+        """Some facts of a node, once they are as wanted, or as they are when patience is at its end."""
+        deadline = time.monotonic() + SETTLE_DEADLINE
+        while True:
+            found = Facts(node.name, self.hosts.batch(node.name, {fact.name: fact.command for fact in facts}))
+            if wanted(found) or time.monotonic() > deadline:
                 return found
 
     def endpoints(self, service: str, *, ending: bool = False) -> set[str]:

@@ -7,11 +7,12 @@ match, so a walk has several possible ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Generic, Protocol, TypeVar
 
+from hoplab.facts.ipset import IpSet
 from hoplab.facts.iptables import Chain, Option, Rule
 
 
@@ -138,11 +139,41 @@ def matches(rule: Rule, packet: Packet) -> bool | None:
             elif not option.negated:
                 return False
             continue
-        if test is None:
+        if test is None or (option.name == "--match-set" and option.members is None):
             unsure = True
         elif test(option, packet) == option.negated:
             return False
     return None if unsure else True
+
+
+def names_sets(chains: Mapping[str, Chain]) -> bool:
+    return any(rule.match("--match-set") for chain in chains.values() for rule in chain.rules)
+
+
+def with_sets(chains: Mapping[str, Chain], sets: Iterable[IpSet]) -> dict[str, Chain]:
+    """Chains whose rules know the members of the ipsets they name, those of plain addresses and ranges."""
+    known = {
+        each.name: tuple(IPv4Network(member.element) for member in each.members)
+        for each in sets
+        if each.kind in ("hash:ip", "hash:net") and "inet6" not in each.options
+        if not any("nomatch" in member.options for member in each.members)
+    }
+
+    def option(each: Option) -> Option:
+        return replace(each, members=known.get(each.values[0])) if each.name == "--match-set" else each
+
+    return {
+        name: replace(
+            chain, rules=tuple(replace(rule, matches=tuple(map(option, rule.matches))) for rule in chain.rules)
+        )
+        for name, chain in chains.items()
+    }
+
+
+def _in_set(option: Option, packet: Packet) -> bool:
+    """``--match-set NAME src``: the packet's source is in the set."""
+    address = {"src": packet.src, "dst": packet.dst}[option.values[1]]
+    return any(address in member for member in option.members or ())
 
 
 def _in_network(option: Option, address: IPv4Address) -> bool:
@@ -176,6 +207,7 @@ _TESTS: Mapping[str, Callable[[Option, Packet], bool]] = {
     "-o": lambda option, packet: _device(option, packet.out_dev),
     "--dport": lambda option, packet: _port(option, packet.dport),
     "--dports": lambda option, packet: _port(option, packet.dport),
+    "--match-set": _in_set,
     "--mark": lambda option, packet: _masked(option, packet.mark),
     "--dst-type": lambda option, packet: option.values[0] == "LOCAL" and packet.dst_is_local,
     "--src-type": lambda option, packet: option.values[0] == "LOCAL" and packet.src_is_local,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from hoplab import netfilter, nft_walk
-from hoplab.facts import Fact, T, iptables, nftables
+from hoplab.facts import Fact, T, ipset, iptables, nftables
 from hoplab.netfilter import End, Packet
 
 Rule = iptables.Rule | nftables.Rule
@@ -55,6 +55,8 @@ def _called(host: Looked, kind: str, hook: str) -> list[Walk]:
     """The base chains of a kind that the kernel calls at a hook, in its order."""
     at: list[tuple[int, Walk]] = []
     chains = host[iptables.IPTABLES].chains(kind)
+    if netfilter.names_sets(chains):
+        chains = netfilter.with_sets(chains, host[ipset.IPSET])
     if hook.upper() in chains:
         at.append((PRIORITIES[kind, hook], lambda packet: netfilter.walk(chains, hook.upper(), packet)))
     for table in host[nftables.NFTABLES].tables:

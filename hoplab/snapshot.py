@@ -27,7 +27,7 @@ from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
 from hoplab.facts.links import LINKS, Link
 from hoplab.plan import LabPlan
-from hoplab.spec import AddressRange
+from hoplab.spec import AddressRange, CniSpec
 
 G = TypeVar("G")
 
@@ -52,6 +52,12 @@ class Setting:
     ingress: str = "none"  # the ingress controller
     load_balancer: str = "none"
     pool: AddressRange | None = None  # of the load balancer
+    block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
+
+    @property
+    def void(self) -> frozenset[str]:
+        """What means nothing in such a lab, so that a recording of it does not say it."""
+        return frozenset() if self.cni == "calico" else frozenset({"block_size"})
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -77,6 +83,7 @@ def setting(plan: LabPlan) -> Setting:
         ingress=plan.ingress_controller,
         load_balancer=plan.load_balancer,
         pool=plan.pool,
+        block_size=plan.cni.block_size,
     )
 
 
@@ -186,7 +193,7 @@ class Snapshot:
         document = {
             "hoplab": FORMAT,
             "setting": {
-                **asdict(self.setting),
+                **{key: value for key, value in asdict(self.setting).items() if key not in self.setting.void},
                 "nodes": {name: str(at) for name, at in self.setting.nodes.items()},
                 "pool": str(self.setting.pool or ""),
             },
@@ -253,6 +260,7 @@ def _setting(raw: dict[str, Any]) -> Setting:
         ingress=raw.get("ingress", "none"),  # older recordings have none
         load_balancer=raw.get("load_balancer", "none"),  # older recordings know of none
         pool=AddressRange.parse(raw["pool"]) if raw.get("pool") else None,
+        block_size=raw.get("block_size", CniSpec.block_size),
     )
 
 

@@ -30,13 +30,14 @@ NODE_POD_PREFIX = 24  # every node gets a /24 of the pod range (kube-controller-
 LONGEST_POOL = 10  # addresses of a load balancer's pool that nobody asked for
 NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and socket names
 
-CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw")}
+CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw"), "calico": ("bgp", "ipip", "vxlan")}
 NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
+BLOCK_SIZES = (20, 30)  # prefix lengths; Calico allows /32 too, but no pod would be beside another one
 PROXY_MODES = ("iptables", "nftables")
 INGRESS_CONTROLLERS = ("auto", "none", "readable", "nginx", "ingress-nginx")
 LOAD_BALANCERS = ("none", "metallb")
 NOT_YET = {
-    "cni": ("calico", "cilium"),
+    "cni": ("cilium",),
     "ingress": ("traefik", "contour"),
 }  # known, but no role here yet
 
@@ -55,6 +56,7 @@ class CniSpec:
     name: str = "flannel"
     backend: str = "vxlan"
     nftables: bool = False  # its own rules, MASQUERADE for one: in nftables, not iptables
+    block_size: int = 26  # prefix length of the blocks that nodes take of the pod range; Calico's alone
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def parse_spec(
         network=read.network(top, "network", _DEFAULT.network),
         pod_cidr=read.network(top, "podCIDR", _DEFAULT.pod_cidr),
         service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
-        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables")),
+        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables", "blockSize")),
         proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
         ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
         load_balancer=read.choice(load_balancer, "name", "none", LOAD_BALANCERS),
@@ -400,7 +402,11 @@ class _Reader:
         nftables = self.truth(section, "nftables")
         if nftables and name not in NFTABLES_CNIS:
             self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {NFTABLES_CNIS[0]}")
-        return CniSpec(name, backend, nftables)
+        low, high = BLOCK_SIZES
+        block_size = self.integer(section, "blockSize", CniSpec.block_size, low=low, high=high)
+        if name != "calico" and "blockSize" in section.values:
+            self.refuse(section.path_of("blockSize"), f"{name} has no blocks", "leave it out, or name: calico")
+        return CniSpec(name, backend, nftables, block_size)
 
     def proxy_mode(self, section: _Section) -> str:
         if section.values.get("mode") == "ipvs":
@@ -661,6 +667,10 @@ def _small_ranges(spec: LabSpec, ranges: Collection[str]) -> list[Mistake]:
         elif spec.pod_cidr.prefixlen < NODE_POD_PREFIX - 16:
             wrong = f"{spec.pod_cidr} is too large for Kubernetes"
             mistakes.append(Mistake("podCIDR", wrong, f"a /{NODE_POD_PREFIX - 16} or smaller"))
+        elif spec.cni.name == "calico" and nodes > 2 ** (spec.cni.block_size - spec.pod_cidr.prefixlen):
+            wrong = f"{spec.pod_cidr} has no /{spec.cni.block_size} for each of {nodes} nodes"
+            right = f"smaller blocks, a /{spec.pod_cidr.prefixlen + (nodes - 1).bit_length()} for instance"
+            mistakes.append(Mistake("cni.blockSize", wrong, right))
     return mistakes
 
 

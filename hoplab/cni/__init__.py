@@ -26,17 +26,21 @@ class RoutePromise:
     dev: str
     via: IPv4Address | None = None
     onlink: bool = False
+    kind: str = "unicast"  # also "blackhole"
+    protocol: str = ""  # who made it, "bird"; "" for whoever it was
 
     def kept_by(self, record: Route) -> bool:
         return (
-            (record.table, record.kind) == ("main", "unicast")
+            (record.table, record.kind) == ("main", self.kind)
             and (record.dst, record.dev, record.via) == (self.dst, self.dev, self.via)
+            and self.protocol in ("", record.protocol)
             and ("onlink" in record.flags) == self.onlink
             and not {"dead", "linkdown"} & set(record.flags)
         )
 
     def __str__(self) -> str:
-        return str(Route(self.dst, self.via, self.dev, flags=("onlink",) if self.onlink else ()))
+        route = str(Route(self.dst, self.via, self.dev, self.kind, flags=("onlink",) if self.onlink else ()))
+        return f"{route} proto {self.protocol}" if self.protocol else route
 
 
 @dataclass(frozen=True)
@@ -72,17 +76,36 @@ class FdbPromise:
 
 
 @dataclass(frozen=True)
+class Tunnel:
+    """The interface that wraps what goes to other nodes."""
+
+    dev: str  # "flannel.1"
+    overhead: int  # bytes that it puts around a packet
+    filter: str  # what is wrapped, as tcpdump is asked for it on eth0: "udp port 8472"
+    mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
+    vni: int | None = None  # of VXLAN
+
+
+@dataclass(frozen=True)
 class NodePromises:
     """What one node looks like when the CNI has done its work."""
 
     interfaces: tuple[str, ...]  # beside one host end per pod
     bridge: str  # "" when pods' host ends are routed, not bridged
+    ranges: tuple[IPv4Network, ...]  # where its pods' addresses come from
     pod_gateway: IPv4Address  # every pod's default gateway
     own_routes: tuple[RoutePromise, ...]  # to the node's own pods
     routes: tuple[RoutePromise, ...]  # to the other nodes' pods
+    blackholes: tuple[RoutePromise, ...] = ()  # for addresses of the node's ranges that no pod has
+    tunnel: Tunnel | None = None
     neighbours: tuple[NeighbourPromise, ...] = ()
     fdb: tuple[FdbPromise, ...] = ()
-    overhead: int = 0  # bytes an encapsulation takes from the MTU
+    bgp: tuple[IPv4Address, ...] = ()  # whom the node tells of its pods, and who tells it of theirs
+
+    @property
+    def overhead(self) -> int:
+        """Bytes an encapsulation takes from the MTU."""
+        return self.tunnel.overhead if self.tunnel else 0
 
 
 class Cni(Protocol):

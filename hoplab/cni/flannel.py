@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from hoplab.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise
+from hoplab.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise, Tunnel
 from hoplab.errors import LabError
 from hoplab.snapshot import Node, Snapshot
 
@@ -55,12 +55,13 @@ def _vxlan(node: Node, others: list[Node]) -> NodePromises:
     return NodePromises(
         interfaces=("lo", "eth0", BRIDGE, VTEP),
         bridge=BRIDGE,
+        ranges=(node.pod_cidr,),
         pod_gateway=gateway(node),
         own_routes=(RoutePromise(node.pod_cidr, BRIDGE),),
         routes=tuple(RoutePromise(other.pod_cidr, VTEP, other.pod_cidr[0], onlink=True) for other in others),
         neighbours=tuple(NeighbourPromise(other.pod_cidr[0], VTEP, vtep_mac(other)) for other in others),
         fdb=tuple(FdbPromise(vtep_mac(other), VTEP, other.address) for other in others),
-        overhead=OVERHEAD,
+        tunnel=Tunnel(VTEP, OVERHEAD, f"udp port {PORT}", vtep_mac(node), VNI),
     )
 
 
@@ -69,6 +70,7 @@ def _host_gw(node: Node, others: list[Node]) -> NodePromises:
     return NodePromises(
         interfaces=("lo", "eth0", BRIDGE),
         bridge=BRIDGE,
+        ranges=(node.pod_cidr,),
         pod_gateway=gateway(node),
         own_routes=(RoutePromise(node.pod_cidr, BRIDGE),),
         routes=tuple(RoutePromise(other.pod_cidr, "eth0", other.address) for other in others),

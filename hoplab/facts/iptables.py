@@ -21,6 +21,7 @@ class Option:
     name: str
     values: tuple[str, ...] = ()
     negated: bool = False
+    members: tuple[IPv4Network, ...] | None = field(default=None, compare=False)  # of the ipset it names, where known
 
     def words(self) -> list[str]:
         return [*(["!"] if self.negated else []), self.name, *self.values]
@@ -52,6 +53,11 @@ class Rule:
     @property
     def comment(self) -> str:
         return self.value("--comment")
+
+    @property
+    def comments(self) -> tuple[str, ...]:
+        """All of them: Felix marks each rule with a digest, then says what it is for."""
+        return tuple(option.values[0] for option in self.matches if option.name == "--comment")
 
     @property
     def source(self) -> IPv4Network | None:

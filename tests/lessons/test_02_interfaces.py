@@ -8,6 +8,8 @@ import pytest
 
 from hoplab import cni
 from hoplab.claims import Claim, counted, listed
+from hoplab.cni import calico
+from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.facts.cni_config import CNI_CONFIG
 from hoplab.facts.ipam import IPAM
 from hoplab.facts.links import LINKS
@@ -15,7 +17,8 @@ from hoplab.snapshot import Snapshot
 
 
 def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> None:
-    """A node has lo, eth0, what its CNI makes (with flannel VXLAN: cni0 and flannel.1) and one veth per pod."""
+    """A node has lo, eth0, what its CNI makes (flannel VXLAN: cni0 and flannel.1; Calico: a tunnel or nothing) and one
+    veth per pod."""
     seen = []
     for node in lab.nodes:
         promised = cni.promises(lab)[node.name].interfaces
@@ -60,8 +63,9 @@ def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.needs(cni="flannel")
 def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> None:
-    """With a bridge CNI the node's end of the pair is a port of the bridge (with Calico it would be routed instead)."""
+    """With a bridge CNI the node's end of the pair is a port of the bridge (with Calico it is routed instead)."""
     promised = cni.promises(lab)
     for pod in lab.pods:
         bridge = promised[pod.node.name].bridge
@@ -84,26 +88,58 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
     )
 
 
-@pytest.mark.needs(cni="flannel", backend="vxlan")
+@pytest.mark.needs(cni="calico")
+def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
+    """Calico has no bridge: a pod's end on its node, cali and a digest of its name, is routed as any interface."""
+    for node in lab.nodes:
+        bridges = [link.name for link in node[LINKS] if link.kind == "bridge"]
+        claim.require(not bridges, f"{node.name} has {counted(len(bridges), 'bridge')}: {listed(bridges)}")
+    for pod in lab.pods:
+        claim.require(pod.host_end, f"the node's end of the pair of {pod} is missing")
+        assert pod.host_end
+        wanted = calico.host_end(pod.api)
+        claim.require(pod.host_end.name == wanted, f"the end of {pod} is {pod.host_end.name}, not {wanted}")
+        claim.require(
+            not pod.host_end.master,
+            f"{wanted}, the end of {pod} on {pod.node.name}, is a port of {pod.host_end.master}",
+        )
+    claim.saw(
+        listed(f"{node.name} has {counted(len(lab.pods_on(node)), 'cali* interface')}" for node in lab.nodes)
+        + ", ports of nothing"
+    )
+
+
 def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> None:
-    """VXLAN puts 50 bytes around a frame, so pods, cni0 and flannel.1 have an MTU that much smaller than eth0's."""
+    """What is put around a packet between nodes, VXLAN 50 bytes or IPIP 20, is taken from the MTU of pods."""
     promised, seen = cni.promises(lab), []
     for node in lab.nodes:
-        outer, wrapper = node.link("eth0"), node.link("flannel.1")
-        claim.require(outer and wrapper and wrapper.vxlan, f"{node.name} has no eth0 or no VXLAN interface flannel.1")
-        assert outer and wrapper and wrapper.vxlan
+        outer, tunnel, bridge = node.link("eth0"), promised[node.name].tunnel, promised[node.name].bridge
+        claim.require(outer, f"{node.name} has no eth0")
+        assert outer
         room = outer.mtu - promised[node.name].overhead
-        claim.require(
-            (wrapper.vxlan.dev, wrapper.vxlan.local) == ("eth0", str(node.address)),
-            f"flannel.1 of {node.name} sends from {wrapper.vxlan.local} by {wrapper.vxlan.dev}",
-        )
-        inner = {"flannel.1": wrapper, "cni0": node.link("cni0")}
-        inner |= {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
+        inner = {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
+        inner |= {name: node.link(name) for name in (bridge, tunnel.dev if tunnel else "") if name}
         for name, link in inner.items():
             mtu = link.mtu if link else None
             claim.require(mtu == room, f"{name} on {node.name} has the MTU {mtu}, not {room}")
-        seen.append(f"{node.name} sends {room} inside of {outer.mtu} bytes")
+        seen.append(f"{node.name} sends {room} " + (f"inside of {outer.mtu} bytes" if tunnel else "bytes as they are"))
     claim.saw(listed(seen))
+
+
+@pytest.mark.needs(backend="vxlan")
+def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> None:
+    """A VXLAN interface sends by eth0 from the node's own address, which the other nodes know it by."""
+    for node in lab.nodes:
+        tunnel = cni.promises(lab)[node.name].tunnel
+        link = node.link(tunnel.dev) if tunnel else None
+        claim.require(link and link.vxlan, f"{node.name} has no VXLAN interface")
+        assert link and link.vxlan
+        claim.require(
+            (link.vxlan.dev, link.vxlan.local) == ("eth0", str(node.address)),
+            f"{link.name} of {node.name} sends from {link.vxlan.local} by {link.vxlan.dev}",
+        )
+        claim.require(tunnel and link.vxlan.id == tunnel.vni, f"{link.name} of {node.name} has the VNI {link.vxlan.id}")
+    claim.saw(listed(f"{node.name} sends from {node.address}" for node in lab.nodes))
 
 
 def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -> None:
@@ -136,4 +172,25 @@ def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
         claim.require(not outside, f"IPAM on {node.name} gives addresses outside of {node.pod_cidr}", *outside)
     claim.saw(
         listed(f"{node.name} gave {counted(len(node[IPAM]), 'address')} of {node.pod_cidr}" for node in lab.nodes)
+    )
+
+
+@pytest.mark.needs(cni="calico")
+def test_calico_wrote_down_who_has_which_address(lab: Snapshot, claim: Claim) -> None:
+    """Calico's IPAM takes an address of one of the node's blocks, and writes into the block which pod has it."""
+    taken = {address: (block, who) for block in lab.api[API_IPAM_BLOCKS] for address, who in block.taken.items()}
+    for pod in lab.pods:
+        block, who = taken.get(pod.address, (None, ""))
+        claim.require(block, f"no block has {pod.address}, the address of {pod}", *lab.api[API_IPAM_BLOCKS])
+        assert block
+        claim.require(who == str(pod), f"{block.cidr} says that {pod.address} is of {who}, not of {pod}")
+        claim.require(
+            block.node == pod.node.name, f"{pod} of {pod.node.name} has {pod.address} from a block of {block.node}"
+        )
+    claim.saw(
+        listed(
+            f"{node.name} has {listed(block.cidr for block in calico.blocks(lab, node))}, "
+            f"{counted(len(lab.pods_on(node)), 'pod')} in it"
+            for node in lab.nodes
+        )
     )

@@ -7,8 +7,7 @@ import pytest
 from hoplab import cni, probe
 from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
-from hoplab.cni import flannel
-from hoplab.cni.flannel import vtep_mac
+from hoplab.facts.bgp import BGP
 from hoplab.facts.fdb import FDB
 from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.facts.proc_routes import PROC_ROUTES
@@ -21,7 +20,8 @@ from hoplab.snapshot import Snapshot
 
 
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
-    """A node sends what is for its own pod range to its own pods: with a bridge CNI to the bridge, directly."""
+    """A node sends what is for its own pods to them: with a bridge CNI their range to the bridge, with Calico each
+    pod's address (/32) to its interface."""
     for node in lab.nodes:
         claim.each_kept(cni.promises(lab)[node.name].own_routes, node[ROUTES], where=node.name, kind="route")
     claim.saw(
@@ -31,15 +31,46 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
 
 @pytest.mark.needs(nodes=2)
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
-    """A node has a route to every other node's pod range, by way of that node."""
+    """A node has a route to every other node's pod range (with Calico: block), by way of that node."""
     for node in lab.nodes:
         claim.each_kept(cni.promises(lab)[node.name].routes, node[ROUTES], where=node.name, kind="route")
     claim.saw(listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].routes))
 
 
-@pytest.mark.needs(cni="flannel", backend="vxlan", nodes=2)
-def test_flannel_wrote_down_who_unwraps(lab: Snapshot, claim: Claim) -> None:
-    """With flannel VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
+@pytest.mark.needs(cni="calico")
+def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -> None:
+    """With Calico a node drops what is for an address of its own block that no pod has: the block is a blackhole."""
+    for node in lab.nodes:
+        promised = cni.promises(lab)[node.name]
+        claim.require(promised.blackholes, f"no block of the pod range belongs to {node.name}")
+        claim.each_kept(promised.blackholes, node[ROUTES], where=node.name, kind="route")
+    claim.saw(
+        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].blackholes)
+    )
+
+
+@pytest.mark.needs(cni="calico", nodes=2)
+def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
+    """With Calico every node has a BGP session with every other one in the modes bgp and ipip, and none with vxlan."""
+    sessions = 0
+    for node in lab.nodes:
+        promised = cni.promises(lab)[node.name].bgp
+        found = {session.peer: session for session in node[BGP]}
+        claim.require(
+            set(found) == set(promised),
+            f"BIRD on {node.name} has sessions with {listed(found)}, not with {listed(promised)}",
+            *node[BGP],
+        )
+        for session in found.values():
+            claim.require(session.established, f"a session of {node.name} is not established: {session}")
+        sessions += len(found)
+    first = lab.nodes[0]
+    claim.saw(f"{counted(sessions, 'session')}; on {first.name}: {listed(first[BGP])}")
+
+
+@pytest.mark.needs(backend="vxlan", nodes=2)
+def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
+    """With VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
     entries = 0
     for node in lab.nodes:
         promised = cni.promises(lab)[node.name]
@@ -49,42 +80,54 @@ def test_flannel_wrote_down_who_unwraps(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(entries, 'entry')}; on {first.name}: {listed(cni.promises(lab)[first.name].fdb)}")
 
 
-@pytest.mark.needs(cni="flannel", backend="vxlan")
-def test_flannel_announces_the_mac_it_has(lab: Snapshot, claim: Claim) -> None:
-    """The VXLAN MAC that flannel announces through the Kubernetes API is the one flannel.1 has."""
+@pytest.mark.needs(backend="vxlan")
+def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
+    """The VXLAN MAC that a node announces through the Kubernetes API is the one its VXLAN interface has."""
+    seen = []
     for node in lab.nodes:
-        link = node.link("flannel.1")
-        claim.require(link, f"{node.name} has no flannel.1")
-        assert link
-        claim.require(
-            link.mac == vtep_mac(node), f"{node.name} announces {vtep_mac(node)}, but flannel.1 has {link.mac}"
-        )
-    claim.saw(listed(f"{node.name} announces {vtep_mac(node)}" for node in lab.nodes))
+        tunnel = cni.promises(lab)[node.name].tunnel
+        link = node.link(tunnel.dev) if tunnel else None
+        claim.require(link and tunnel, f"{node.name} has no VXLAN interface")
+        assert link and tunnel
+        claim.require(link.mac == tunnel.mac, f"{node.name} announces {tunnel.mac}, but {tunnel.dev} has {link.mac}")
+        seen.append(f"{node.name} announces {tunnel.mac}")
+    claim.saw(listed(seen))
 
 
-@pytest.mark.needs(cni="flannel", backend="vxlan", nodes=2)
+@pytest.mark.needs(nodes=2)
 def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> None:
-    """With flannel VXLAN a packet from pod to pod crosses the lab network inside a UDP packet from node to node."""
+    """From pod to pod a packet crosses the lab network inside another one, from node to node (UDP for VXLAN, IP for
+    IPIP), or, without a tunnel, as it is."""
     pod, other = live.probes[:2]
+    mine, yours = (cni.promises(live.snapshot)[each.node.name].tunnel for each in (pod, other))
+    between = f"host {pod.address} and host {other.address}"
     seen = live.ask(
-        pod, f"http://{other.address}:{probe.PORT}/", {"outer": Capture("eth0", f"udp port {flannel.PORT}")}
+        pod,
+        f"http://{other.address}:{probe.PORT}/",
+        {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
     )
     claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
-    ours = [each for each in seen.packets["outer"] if each.inner and each.inner.dst == other.address]
-    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0 in VXLAN", *seen.packets["outer"])
+    ours = [each for each in seen.packets["outer"] if (each.inner or each).dst == other.address]
+    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *seen.packets["outer"])
     for packet in ours:
-        assert packet.inner
         claim.require(
-            (packet.src, packet.dst, packet.vni) == (pod.node.address, other.node.address, flannel.VNI),
-            f"the outer packet is not from {pod.node.address} to {other.node.address} with the VNI {flannel.VNI}",
+            bool(packet.inner) == bool(mine),
+            f"what left {pod.node.name} for {other} is {'' if packet.inner else 'not '}wrapped",
             packet,
         )
-        claim.require(packet.inner.src == pod.address, f"the inner packet is not from {pod.address}", packet)
-        claim.require(
-            (packet.inner.eth_src, packet.inner.eth_dst) == (vtep_mac(pod.node), vtep_mac(other.node)),
-            f"the inner packet is not from the flannel.1 of {pod.node.name} to that of {other.node.name}",
-            f"{packet.inner.eth_src} > {packet.inner.eth_dst}",
-        )
+        inner = packet.inner or packet
+        claim.require(inner.src == pod.address, f"the inner packet is not from {pod.address}", packet)
+        if mine and yours:
+            claim.require(
+                (packet.src, packet.dst, packet.vni) == (pod.node.address, other.node.address, mine.vni),
+                f"the outer packet is not from {pod.node.address} to {other.node.address} with the VNI {mine.vni}",
+                packet,
+            )
+            claim.require(
+                (inner.eth_src, inner.eth_dst) == (mine.mac, yours.mac),
+                f"the inner packet is not from the {mine.dev} of {pod.node.name} to that of {other.node.name}",
+                f"{inner.eth_src} > {inner.eth_dst}",
+            )
     claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}", *ours)
 
 

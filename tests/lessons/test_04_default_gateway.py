@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
+import pytest
+
 from hoplab import cni, probe
 from hoplab.capture import Capture, Packet
 from hoplab.claims import Claim, counted, listed
-from hoplab.cni import flannel
+from hoplab.cni import calico
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.facts.sysctls import SYSCTLS
 from hoplab.live import Live
 from hoplab.snapshot import Snapshot
 
 
+@pytest.mark.needs(cni="flannel")
 def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None:
     """A pod's default gateway is the first address of its node's range, which is cni0's own (not flannel.1's)."""
     promised = cni.promises(lab)
@@ -31,6 +37,34 @@ def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None
             for node in lab.nodes
         )
     )
+
+
+@pytest.mark.needs(cni="calico")
+def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None:
+    """With Calico a pod's default gateway is 169.254.1.1, which nobody owns: its interface on the node, as all of them
+    ee:ee:ee:ee:ee:ee, answers for it by proxy ARP."""
+    for place, facts in lab.places.items():
+        owners = [each.dev for each in facts[ADDRESSES] if each.address == calico.GATEWAY]
+        claim.require(not owners, f"{calico.GATEWAY} is on {listed(owners)} of {place}")
+    for pod in lab.pods:
+        gateway = cni.promises(lab)[pod.node.name].pod_gateway
+        found = {(route.dst, route.via, route.dev) for route in pod[ROUTES] if route.table == "main"}
+        wanted = {(DEFAULT, gateway, "eth0"), (IPv4Network(gateway), None, "eth0")}
+        claim.require(found == wanted, f"{pod} has other routes than the two to {gateway}", *pod[ROUTES])
+        claim.require(pod.host_end, f"the node's end of the pair of {pod} is missing")
+        assert pod.host_end
+        claim.require(
+            pod.host_end.mac == calico.HOST_MAC,
+            f"{pod.host_end.name}, the end of {pod}, has the MAC {pod.host_end.mac}",
+        )
+        switch = f"net.ipv4.conf.{pod.host_end.name}.proxy_arp"
+        claim.require(
+            pod.node[SYSCTLS].get(switch) == "1",
+            f"{pod.host_end.name} of {pod.node.name} answers for no other: {switch} is {pod.node[SYSCTLS].get(switch)}",
+        )
+        learned = {each.mac for each in pod[NEIGHBOURS] if each.address == gateway and each.mac}
+        claim.require(learned <= {calico.HOST_MAC}, f"{pod} was told that {gateway} is at {listed(learned)}")
+    claim.saw(f"{counted(len(lab.pods), 'pod')} via {calico.GATEWAY}, which is on no interface, at {calico.HOST_MAC}")
 
 
 def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
@@ -54,17 +88,19 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
-    """What is in the same subnet is reached directly; anything else goes through the gateway."""
+    """What is in the same subnet is reached directly; anything else goes through the gateway, also beside a pod whose
+    subnet is itself alone, as with Calico."""
+    promised = cni.promises(lab)
     for pod in lab.pods:
-        direct = [each for each in pod[ROUTES] if each.dst == pod.node.pod_cidr and each.table == "main"]
-        claim.require(
-            direct and direct[0].via is None, f"{pod} does not reach {pod.node.pod_cidr} directly", *pod[ROUTES]
-        )
+        subnets = promised[pod.node.name].ranges if promised[pod.node.name].bridge else ()
+        for subnet in subnets:
+            direct = [each for each in pod[ROUTES] if each.dst == subnet and each.table == "main"]
+            claim.require(direct and direct[0].via is None, f"{pod} does not reach {subnet} directly", *pod[ROUTES])
         for other in lab.pods:
             chosen = lookup(pod[ROUTES], other.address)
             if other is not pod:
                 claim.require(
-                    chosen and (chosen.via is None) == (other.node is pod.node),
+                    chosen and (chosen.via is None) == any(other.address in subnet for subnet in subnets),
                     f"{pod} on {pod.node.name} sends to {other} on {other.node.name} by `{chosen}`",
                 )
     for node in lab.nodes:
@@ -75,7 +111,7 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
                 f"{node.name} does not reach {other_node.name} directly but by `{chosen}`",
             )
     claim.saw(
-        f"{counted(len(lab.pods), 'pod')} reach their own node's range directly and all else through the gateway; "
+        f"{counted(len(lab.pods), 'pod')} reach their own subnet directly and all else through the gateway; "
         "nodes reach each other directly"
     )
 
@@ -86,13 +122,14 @@ def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
     claim.require(client.host_end and server.host_end, f"{client} or {server} has no veth pair")
     assert client.host_end and server.host_end
     between = f"host {client.address} and host {server.address}"
+    tunnel = cni.promises(live.snapshot)[server.node.name].tunnel
     asked = live.ask(
         client,
         f"http://{server.address}:{probe.PORT}/",
         {
             "sent": Capture(client.host_end.name, between),
             "arrived": Capture(server.host_end.name, between),
-            "left": Capture("eth0", f"({between}) or udp port {flannel.PORT}"),
+            "left": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between),
         },
     )
     claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import pytest
+
+from hoplab import cni
 from hoplab.claims import Claim, counted, listed
+from hoplab.cni import calico
 from hoplab.facts.addresses import ADDRESSES
+from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.facts.api_nodes import API_NODES
 from hoplab.facts.api_services import API_SERVICES
 from hoplab.facts.routes import ROUTES
@@ -36,16 +41,35 @@ def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
-    """Each pod's address is inside the range of the node it runs on."""
-    ranges = {node.name: node.pod_cidr for node in lab.nodes}
+    """Each pod's address is inside a range of the node it runs on: its /24 with flannel, a block of it with Calico."""
+    ranges = {node.name: cni.promises(lab)[node.name].ranges for node in lab.nodes}
     pods = [pod for pod in lab.own_address_pods if pod.node in ranges]
     claim.require(pods, "no pod with an address of its own is running")
     for pod in pods:
         claim.require(
-            pod.address in ranges[pod.node],
-            f"{pod} has {pod.address}, but {pod.node}, where it runs, has {ranges[pod.node]}",
+            any(pod.address in each for each in ranges[pod.node]),
+            f"{pod} has {pod.address}, but {pod.node}, where it runs, has {listed(ranges[pod.node])}",
         )
-    claim.saw(listed(f"{pod.address} is in {ranges[pod.node]}" for pod in pods))
+    claim.saw(listed(f"{pod.address} is in {listed(ranges[pod.node])}" for pod in pods))
+
+
+@pytest.mark.needs(cni="calico")
+def test_blocks_do_not_overlap(lab: Snapshot, claim: Claim) -> None:
+    """Calico cuts the pod range into blocks (/26 unless asked for others), and gives nodes one at a time as they need
+    them; the /24 that Kubernetes gives each node is left unused."""
+    size = lab.setting.block_size
+    for block in lab.api[API_IPAM_BLOCKS]:
+        claim.require(
+            block.cidr.prefixlen == size and block.cidr.subnet_of(lab.setting.pod_cidr),
+            f"{block.cidr} of {block.node} is no /{size} of {lab.setting.pod_cidr}",
+        )
+    for one, other in combinations(lab.api[API_IPAM_BLOCKS], 2):
+        claim.require(
+            not one.cidr.overlaps(other.cidr), f"{one.cidr} of {one.node} overlaps {other.cidr} of {other.node}"
+        )
+    for node in lab.nodes:
+        claim.require(calico.blocks(lab, node), f"no block belongs to {node.name}", *lab.api[API_IPAM_BLOCKS])
+    claim.saw(listed(lab.api[API_IPAM_BLOCKS]))
 
 
 def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Claim) -> None:
@@ -67,6 +91,7 @@ def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Cla
     )
 
 
+@pytest.mark.needs(cni="flannel")
 def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
     """Of a node's range the last address is for broadcast, the first usable one is the bridge's, pods have the rest."""
     for node in lab.nodes:

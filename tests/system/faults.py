@@ -1,8 +1,8 @@
 """Faults: one place of a real lab broken by hand, the lessons that have to notice, and the way back.
 
 Each is a pair of shell commands, run on a node (or in the network namespace of one of its pods) with everything filled
-in that the lab alone knows. While they are tried, kube-proxy and flanneld stand still (SIGSTOP) on all nodes: they
-would repair within seconds what is broken here.
+in that the lab alone knows. While they are tried, kube-proxy, flanneld and Felix stand still (SIGSTOP) on all nodes:
+they would repair within seconds what is broken here.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from typing import Any
 
 from hoplab import live as live_lab
 from hoplab import probe
+from hoplab.cni import calico
 from hoplab.cni.flannel import vtep_mac
+from hoplab.facts import bgp
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.live import INGRESSES, Live
 from hoplab.loadbalancer import metallb
 from hoplab.paths import LabPaths
 from hoplab.snapshot import Node, Pod
 
-PEACE = ("kube-proxy", "flanneld")
+PEACE = ("kube-proxy", "flanneld", "calico-node")
 SAVED = "/run/hoplab-fault"
 PATIENCE = 300.0  # seconds until Kubernetes has followed
 
@@ -48,7 +50,8 @@ class Site:
     def words(self) -> Mapping[str, object]:
         """What commands and sentences are filled in with."""
         service, empty, local = (self.live.service(name) for name in ("echo", "nobody", "single-local"))
-        vxlan = self.live.snapshot.setting.backend == "vxlan"
+        setting = self.live.snapshot.setting
+        vxlan = (setting.cni, setting.backend) == ("flannel", "vxlan")
         assert self.pod.host_end
         return {
             "node": self.node.name,
@@ -76,10 +79,23 @@ class Site:
             "other_address": self.other.address,
             "service": service,
             "chain": service.chain,
+            **(self.calico_words if setting.cni == "calico" else {}),
             **(self.ingress_words if self.live.snapshot.setting.ingress != "none" else {}),
             "cluster_ip": service.cluster_ip,
             "empty": empty,
             "local": local,
+        }
+
+    @property
+    def calico_words(self) -> Mapping[str, object]:
+        lab = self.live.snapshot
+        (own, *_), (block, *_) = (calico.blocks(lab, node) for node in (self.node, self.other))
+        return {
+            "own_block": own.cidr,
+            "block": block.cidr,
+            "other_pod": next(pod.address for pod in lab.pods_on(self.other) if pod.api.label("app") == "echo"),
+            "mesh": f"Mesh_{self.other.address}".replace(".", "_"),
+            "bird": f"socat -t 5 - UNIX-CONNECT:{bgp.SOCKET} >/dev/null",
         }
 
     @property
@@ -124,7 +140,7 @@ class Site:
 
 @contextmanager
 def opened(paths: LabPaths) -> Iterator[Site]:
-    """A running lab that can be broken: its kube-proxy and flanneld stand still until the body ends."""
+    """A running lab that can be broken: its kube-proxy, flanneld and Felix stand still until the body ends."""
     with live_lab.opened(paths) as live:
         site = Site.of(live)
         with site.still():
@@ -431,6 +447,9 @@ class Fault:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")) + ".json"
 
 
+FLANNEL, CALICO = {"cni": "flannel"}, {"cni": "calico"}
+FLANNEL_VXLAN = {**FLANNEL, "backend": "vxlan"}
+
 FAULTS = (
     Fault(
         "a node's address is in no network",
@@ -454,6 +473,7 @@ FAULTS = (
         ),
         ("every_pod_has_its_own_address",),
         "has {pod_address}, the address of {pod}",
+        needs=FLANNEL,
     ),
     Fault(
         "a pod has a public address",
@@ -488,19 +508,21 @@ FAULTS = (
         ("the_host_end_is_a_port_of_the_bridge",),
         "is a port of no bridge, not of cni0",
         traffic=("pods_of_one_node_need_no_gateway",),
+        needs=FLANNEL,
     ),
     Fault(
         "a port of the bridge lets nothing out where it came in",
         on_node("bridge link set dev {host_end} hairpin off", "bridge link set dev {host_end} hairpin on"),
         ("the_host_end_is_a_port_of_the_bridge",),
         "{host_end}, the end of {pod} on {node}, has no hairpin mode",
+        needs=FLANNEL,
     ),
     Fault(
         "the MTU of cni0 is wrong",
         on_node("ip link set cni0 mtu 1400", "ip link set cni0 mtu 1450"),
         ("encapsulation_leaves_room_in_the_mtu",),
         "cni0 on {node} has the MTU 1400, not 1450",
-        needs={"backend": "vxlan"},
+        needs=FLANNEL_VXLAN,
     ),
     Fault(
         "another CNI's file comes first",
@@ -510,6 +532,7 @@ FAULTS = (
         ),
         ("the_runtime_is_told_which_plugin_to_call",),
         "00-x.conf, not 10-flannel.conflist",
+        needs=FLANNEL,
     ),
     Fault(
         "IPAM does not know of an address",
@@ -519,12 +542,14 @@ FAULTS = (
         ),
         ("ipam_gave_each_pod_its_address",),
         "has not given {pod_address} to the eth0 of {pod}",
+        needs=FLANNEL,
     ),
     Fault(
         "the route to the node's own pods is gone",
         on_node("ip route del {own} dev cni0", "ip route add {own} dev cni0 proto kernel scope link src {bridge}"),
         ("a_node_routes_its_own_range_to_its_pods", "the_longest_prefix_decides"),
         "{node} has no route {own} dev cni0",
+        needs=FLANNEL,
     ),
     Fault(
         "the route to the other node's pods is gone",
@@ -532,7 +557,7 @@ FAULTS = (
         ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "kinds_of_routes"),
         "{node} has no route {remote} via {vtep} dev flannel.1 onlink",
         traffic=("pod_to_pod_is_never_translated",),
-        needs={"backend": "vxlan"},
+        needs=FLANNEL_VXLAN,
     ),
     Fault(
         "an FDB entry is gone",
@@ -540,10 +565,10 @@ FAULTS = (
             "bridge fdb del {vtep_mac} dev flannel.1 dst {other_address} self",
             "bridge fdb add {vtep_mac} dev flannel.1 dst {other_address} self permanent",
         ),
-        ("flannel_wrote_down_who_unwraps",),
+        ("who_unwraps_is_written_down",),
         "{node} has no FDB entry {vtep_mac} dev flannel.1 dst {other_address}",
         traffic=("between_nodes_a_packet_travels_wrapped",),
-        needs={"backend": "vxlan"},
+        needs=FLANNEL_VXLAN,
     ),
     Fault(
         "a neighbour entry is gone",
@@ -551,9 +576,9 @@ FAULTS = (
             "ip neigh del {vtep} dev flannel.1",
             "ip neigh replace {vtep} lladdr {vtep_mac} dev flannel.1 nud permanent",
         ),
-        ("flannel_wrote_down_who_unwraps",),
+        ("who_unwraps_is_written_down",),
         "{node} has no neighbour {vtep} dev flannel.1",
-        needs={"backend": "vxlan"},
+        needs=FLANNEL_VXLAN,
     ),
     Fault(
         "flannel.1 has another MAC than announced",
@@ -562,15 +587,16 @@ FAULTS = (
             "ip link set flannel.1 address {own_mac}; "
             "ip neigh replace {vtep} lladdr {vtep_mac} dev flannel.1 nud permanent",
         ),
-        ("flannel_announces_the_mac_it_has", "flannel_wrote_down_who_unwraps"),
+        ("the_announced_mac_is_the_interfaces", "who_unwraps_is_written_down"),
         "but flannel.1 has 02:00:00:00:00:01",
-        needs={"backend": "vxlan"},
+        needs=FLANNEL_VXLAN,
     ),
     Fault(
         "a longer prefix leads astray",
         on_node("ip route add {half} via {gateway} dev eth0", "ip route del {half} via {gateway} dev eth0"),
         ("the_longest_prefix_decides",),
         "by `{half} via {gateway} dev eth0`, not by",
+        needs=FLANNEL,
     ),
     Fault(
         "the default route is gone",
@@ -597,6 +623,7 @@ FAULTS = (
         ("a_pods_gateway_is_its_nodes_bridge",),
         "not one via {bridge} dev eth0",
         traffic=("the_outside_sees_the_nodes_address",),
+        needs=FLANNEL,
     ),
     Fault(
         "the gateway's MAC is written down, not learned",
@@ -617,6 +644,7 @@ FAULTS = (
         ),
         ("the_same_subnet_goes_direct",),
         "{pod} does not reach {own} directly",
+        needs=FLANNEL,
     ),
     Fault(
         "a pod's address is of another node's range",
@@ -655,6 +683,7 @@ FAULTS = (
         ),
         ("a_nodes_range_has_its_ends",),
         "is no broadcast address",
+        needs=FLANNEL,
     ),
     Fault(
         "kube-dns has another ClusterIP",
@@ -680,6 +709,7 @@ FAULTS = (
         ("what_leaves_the_pod_range_is_masqueraded",),
         "to {gateway} ends in ACCEPT, not MASQUERADE",
         traffic=("the_outside_sees_the_nodes_address",),
+        needs=FLANNEL,
     ),
     Fault(
         "pod to pod is masqueraded",
@@ -827,6 +857,7 @@ FAULTS = (
         (),
         "does not answer {pod}",
         traffic=("a_policy_that_nobody_enforces_stops_nothing",),
+        needs=FLANNEL,
     ),
     Fault(
         "what another node translated does not arrive",
@@ -1081,5 +1112,77 @@ FAULTS = (
         (),
         "requests were lost",
         traffic=("a_change_loses_no_request",),
+    ),
+    Fault(
+        "a bridge beside Calico",
+        on_node("ip link add br0 type bridge", "ip link del br0"),
+        ("calico_has_no_bridge",),
+        "{node} has 1 bridge: br0",
+        needs=CALICO,
+    ),
+    Fault(
+        "a pod has no route of its own",
+        on_node("ip route del {pod_address} dev {host_end}", "ip route add {pod_address} dev {host_end} scope link"),
+        ("a_node_routes_its_own_range_to_its_pods", "the_longest_prefix_decides"),
+        "{node} has no route {pod_address}/32 dev {host_end}",
+        needs=CALICO,
+    ),
+    Fault(
+        "BIRD does not know its own block",
+        on_node("echo 'disable static1' | {bird}", "echo 'enable static1' | {bird}"),
+        (
+            "an_address_that_no_pod_has_leads_nowhere",
+            "a_node_routes_every_other_range_to_its_node",
+            "the_longest_prefix_decides",
+            "kinds_of_routes",
+        ),
+        "{node} has no route blackhole {own_block} proto bird",
+        needs={**CALICO, "backend": "bgp"},
+    ),
+    Fault(
+        "a BGP session is closed by hand",
+        on_node("echo 'disable {mesh}' | {bird}", "echo 'enable {mesh}' | {bird}"),
+        (
+            "bgp_tells_the_nodes_of_each_other",
+            "a_node_routes_every_other_range_to_its_node",
+            "the_longest_prefix_decides",
+            "kinds_of_routes",
+        ),
+        "a session of {node} is not established: {mesh}",
+        needs={**CALICO, "backend": "bgp"},
+    ),
+    Fault(
+        "what is for a pod elsewhere goes by eth0 and is not wrapped",
+        on_node("ip route add {other_pod} via {other_address} dev eth0", "ip route del {other_pod} dev eth0"),
+        ("the_longest_prefix_decides",),
+        "by `{other_pod}/32 via {other_address} dev eth0`, not by `{block} via {other_address} dev tunl0",
+        needs={**CALICO, "backend": "ipip"},
+    ),
+    Fault(
+        "vxlan.calico has another MAC than announced",
+        on_node(  # the kernel forgets the neighbours of an interface whose MAC changes
+            f"cat /sys/class/net/vxlan.calico/address >{SAVED}; ip neigh show dev vxlan.calico >{SAVED}.neigh; "
+            "ip link set vxlan.calico address 02:00:00:00:00:01",
+            f"ip link set vxlan.calico address $(cat {SAVED}); "
+            "while read -r ip _ mac _; do ip neigh replace $ip lladdr $mac dev vxlan.calico nud permanent; done "
+            f"<{SAVED}.neigh; rm {SAVED} {SAVED}.neigh",
+        ),
+        ("the_announced_mac_is_the_interfaces", "who_unwraps_is_written_down"),
+        "but vxlan.calico has 02:00:00:00:00:01",
+        needs={**CALICO, "backend": "vxlan"},
+    ),
+    Fault(
+        "a host end answers for nobody",
+        on_node("sysctl -qw net.ipv4.conf.{host_end}.proxy_arp=0", "sysctl -qw net.ipv4.conf.{host_end}.proxy_arp=1"),
+        ("calicos_gateway_is_nobodys_address",),
+        "{host_end} of {node} answers for no other",
+        needs=CALICO,
+    ),
+    Fault(
+        "somebody owns 169.254.1.1",
+        on_node("ip address add 169.254.1.1/32 dev lo", "ip address del 169.254.1.1/32 dev lo"),
+        ("calicos_gateway_is_nobodys_address", "all_addresses_are_private"),
+        "169.254.1.1 is on lo of {node}",
+        needs=CALICO,
     ),
 )

@@ -9,7 +9,7 @@ import pytest
 from hoplab import live as live_lab
 from hoplab import verify
 from hoplab.paths import LabPaths
-from tests.lesson_functions import failures, read_only, with_traffic
+from tests.lesson_functions import applies, failures, read_only, with_traffic
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, opened, wait
 
@@ -24,12 +24,17 @@ RECORDINGS_ONLY = {
     "proc_and_ip_route_agree",
     "tables_and_their_hooks",
     "tables_are_called_in_their_order",
+    "vxlan_is_sent_from_the_nodes_address",
+    "calico_wrote_down_who_has_which_address",
+    "blocks_do_not_overlap",
 }
 # What kube-proxy, which stands still here, has to do itself.
 STANDS_STILL = {
     "scaling_changes_the_endpoints_at_once": "for 2 endpoints",
     "the_health_check_port_tells_where_pods_are": "answers nothing on http://",
 }
+# what Felix, which stands still here, has to write
+POLICIES = {"a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label", "a_policy_stops_what_leaves"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,14 @@ def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pyte
     assert all(says in found[lesson] for lesson, says in STANDS_STILL.items()), found
 
 
+@pytest.mark.parametrize("lesson", sorted(POLICIES))
+def test_a_felix_that_stands_still_is_noticed(lesson: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not applies(lesson, site.live.snapshot):
+        pytest.skip("needs Calico")
+    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)
+    assert set(failures([lesson], site.live.snapshot, site.live)) == {lesson}
+
+
 def test_every_lesson_catches_some_fault() -> None:
     caught = {name for fault in FAULTS for name in (*fault.caught_by, *fault.traffic)}
-    assert caught | set(STANDS_STILL) | RECORDINGS_ONLY == {*read_only(), *with_traffic()}
+    assert caught | set(STANDS_STILL) | POLICIES | RECORDINGS_ONLY == {*read_only(), *with_traffic()}

@@ -108,6 +108,8 @@ def test_both_byte_orders_and_units_of_time(order: str, magic: int) -> None:
         (ipv4(1, bytes([3])), "IP 10.244.0.5 > 10.244.1.5: ICMP unreachable"),
         (ipv4(1, bytes([13])), "IP 10.244.0.5 > 10.244.1.5: ICMP type 13"),
         (ipv4(1, b""), "IP 10.244.0.5 > 10.244.1.5: ICMP type None"),
+        (ipv4(4, ipv4(1, bytes([8]))[14:]),
+         "IP 10.244.0.5 > 10.244.1.5: IPIP: IP 10.244.0.5 > 10.244.1.5: ICMP echo request"),
         (ipv4(132, b""), "IP 10.244.0.5 > 10.244.1.5: ip-proto-132"),
         (ethernet(0x0800, b"cut"), f"{NEAR} > {FAR}, ethertype 0x0800"),
         (ethernet(0x0806, b"cut"), f"{NEAR} > {FAR}, ethertype 0x0806"),
@@ -128,6 +130,19 @@ def test_what_is_in_a_vxlan_packet_is_looked_into_once() -> None:
     assert outer.inner and outer.inner.dport == 8472 and outer.inner.vni is None
 
 
+def test_an_interface_that_wraps_in_ip_has_no_ethernet() -> None:
+    packet = only(pcap(ipv4(1, bytes([8]))[14:], link_type=101))
+    assert (packet.src, packet.dst, packet.icmp_type, packet.eth_src) == (A, B, 8, "")
+
+
+def test_what_is_in_an_ipip_packet_is_looked_into_once() -> None:
+    data = ipv4(1, bytes([8]))
+    for _ in range(300):
+        data = ipv4(4, data[14:])
+    outer = only(pcap(data))
+    assert outer.inner and outer.inner.protocol == "ipip" and outer.inner.inner is None
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -136,7 +151,7 @@ def test_what_is_in_a_vxlan_packet_is_looked_into_once() -> None:
         (PCAP[:20], "it does not begin as one: d4 c3 b2 a1"),
         (PCAP[:30], "it ends in the middle of a packet"),
         (PCAP[:-1], "it ends in the middle of a packet"),
-        (pcap(link_type=276), "its link type is 276; only Ethernet, 1, is known"),  # -i any
+        (pcap(link_type=276), "its link type is 276; only Ethernet, 1, and IP, 101, are known"),  # -i any
     ],
 )
 def test_what_is_no_capture_file_is_named(data: bytes, why: str) -> None:

@@ -210,6 +210,12 @@ FAULTS = (
         f"cni0 on {FIRST.name} has the MTU 1500, not 1450",
     ),
     Fault(
+        "VXLAN is sent from another address",
+        lambda: on_node("links", lambda text: _info(text, local="192.168.77.99")),
+        ("vxlan_is_sent_from_the_nodes_address",),
+        f"flannel.1 of {FIRST.name} sends from 192.168.77.99 by eth0",
+    ),
+    Fault(
         "another CNI's file comes first",
         lambda: on_node("cni_config", lambda text: f'==> /etc/cni/net.d/00-x.conf <==\n{{"type": "ptp"}}\n{text}'),
         ("the_runtime_is_told_which_plugin_to_call",),
@@ -247,19 +253,19 @@ FAULTS = (
     Fault(
         "an FDB entry is gone",
         lambda: on_node("fdb", without(dst=str(SECOND.address))),
-        ("flannel_wrote_down_who_unwraps",),
+        ("who_unwraps_is_written_down",),
         f"dev flannel.1 dst {SECOND.address}",
     ),
     Fault(
         "a neighbour entry is gone",
         lambda: on_node("neighbours", without(dst=str(remote[0]))),
-        ("flannel_wrote_down_who_unwraps",),
+        ("who_unwraps_is_written_down",),
         f"{FIRST.name} has no neighbour {remote[0]} dev flannel.1",
     ),
     Fault(
         "flannel.1 was made anew with another MAC",
         lambda: on_node("links", changed({"ifname": "flannel.1"}, address="aa:aa:aa:aa:aa:aa")),
-        ("flannel_announces_the_mac_it_has",),
+        ("the_announced_mac_is_the_interfaces",),
         "but flannel.1 has aa:aa:aa:aa:aa:aa",
     ),
     Fault(
@@ -581,13 +587,18 @@ MORE = (
     ),
     also(
         "encapsulation_leaves_room_in_the_mtu",
-        f"{FIRST.name} has no eth0 or no VXLAN interface flannel.1",
+        f"{FIRST.name} has no eth0",
+        lambda: on_node("links", without(ifname="eth0")),
+    ),
+    also(
+        "vxlan_is_sent_from_the_nodes_address",
+        f"{FIRST.name} has no VXLAN interface",
         lambda: on_node("links", without(ifname="flannel.1")),
     ),
     also(
-        "encapsulation_leaves_room_in_the_mtu",
-        f"flannel.1 of {FIRST.name} sends from 192.168.77.99 by eth0",
-        lambda: on_node("links", lambda text: _info(text, local="192.168.77.99")),
+        "vxlan_is_sent_from_the_nodes_address",
+        f"flannel.1 of {FIRST.name} has the VNI 2",
+        lambda: on_node("links", lambda text: _info(text, id=2)),
     ),
     also(
         "the_runtime_is_told_which_plugin_to_call",
@@ -600,8 +611,8 @@ MORE = (
         lambda: on_node("cni_config", lambda text: text.replace('"portmap"', '"bandwidth"')),
     ),
     also(
-        "flannel_announces_the_mac_it_has",
-        f"{FIRST.name} has no flannel.1",
+        "the_announced_mac_is_the_interfaces",
+        f"{FIRST.name} has no VXLAN interface",
         lambda: on_node("links", without(ifname="flannel.1")),
     ),
     also(

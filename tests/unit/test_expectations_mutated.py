@@ -28,6 +28,7 @@ Change = Callable[[Any], Any]
 # What a promise is about, endpoints' nodes among it; and affinity, whose lesson needs a service that is younger than
 # this recording.
 NOT_EXPECTED = {"service", "external_policy", "node", "affinity"}
+ON_THE_WIRE = {"filter"}  # what packets are asked for; test_cni has it
 ONLY_FROM_OUTSIDE = {"node_port", "external_chain"}
 
 
@@ -113,7 +114,7 @@ def cases(value: Any, skipped: set[str] = frozenset()) -> list[Any]:  # type: ig
     ]
 
 
-@pytest.mark.parametrize(("path", "change"), cases(cni.promises(HEALTHY)[FIRST.name]))
+@pytest.mark.parametrize(("path", "change"), cases(cni.promises(HEALTHY)[FIRST.name], ON_THE_WIRE))
 def test_what_a_cni_promises(path: Path, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     controls()
     real = cni.promises

@@ -11,9 +11,11 @@ from hoplab.batch import Output
 from hoplab.facts import FactError, Facts, discover
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS, Block
 from hoplab.facts.api_nodes import API_NODES
 from hoplab.facts.api_pods import API_PODS
 from hoplab.facts.api_services import API_SERVICES
+from hoplab.facts.bgp import BGP, Session
 from hoplab.facts.cni_config import CNI_CONFIG, CniConfig
 from hoplab.facts.conntrack import CONNTRACK, Direction
 from hoplab.facts.fdb import FDB
@@ -42,7 +44,7 @@ def recorded() -> Snapshot:
 def test_facts_are_discovered_in_their_places() -> None:
     assert {"links", "routes", "iptables", "conntrack"} <= {fact.name for fact in discover("node")}
     assert {"links", "routes", "addresses", "neighbours"} <= {fact.name for fact in discover("pod")}
-    assert {"nodes", "pods", "services", "endpoints"} == {fact.name for fact in discover("api")}
+    assert {"nodes", "pods", "services", "endpoints", "ipam_blocks"} == {fact.name for fact in discover("api")}
 
 
 def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> None:
@@ -280,6 +282,47 @@ def test_addresses_given_out() -> None:
         IPAM.parse("/var/lib/cni/networks/cbr0/lock\n")
     with pytest.raises(FactError, match=r"'10\.244\.0' is not an IPv4 address"):
         IPAM.parse("/var/lib/cni/networks/cbr0/10.244.0:4b8c\n")
+
+
+def test_blocks_say_who_has_which_address() -> None:
+    text = (CAPTURED / "ipam_blocks.json").read_text()
+    first, free = API_IPAM_BLOCKS.parse(text)
+    assert first == Block(
+        IPv4Network("10.244.235.128/26"),
+        "worker1",
+        {
+            IPv4Address("10.244.235.128"): "vxlanTunnelAddress",
+            IPv4Address("10.244.235.129"): "hoplab-verify/echo-x7k2p",
+            IPv4Address("10.244.235.131"): "",  # whose, nobody wrote down
+        },
+    )
+    assert [str(each) for each in (first, free)] == [
+        "10.244.235.128/26 of worker1, 3 taken",
+        "10.244.189.64/26 of no node, 0 taken",
+    ]
+    for broken in ("[0,1,null,9]", "[0,1,null,-1]", "[0,1,null,1.0]", '["0"]'):
+        with pytest.raises(FactError, match="is no item of its attributes"):
+            API_IPAM_BLOCKS.parse(text.replace("[0,1,null,2]", broken))
+    for broken in (f"[{'0,' * 64}0]", "7"):
+        with pytest.raises(FactError, match=r"the allocations of 10\.244\.235\.128/26 are not one for each address"):
+            API_IPAM_BLOCKS.parse(text.replace("[0,1,null,2]", broken))
+    with pytest.raises(FactError, match="a block without a range"):
+        API_IPAM_BLOCKS.parse('{"items": [{"spec": {}}]}')
+
+
+def test_bgp_sessions() -> None:
+    good, bad = BGP.parse((CAPTURED / "bgp.txt").read_text())
+    assert good == Session("Mesh_192_168_77_21", "up", "Established") and good.established
+    assert good.peer == IPv4Address("192.168.77.21")
+    assert bad == Session("Mesh_192_168_77_91", "start", "Connect") and not bad.established
+    assert [str(each) for each in (good, bad)] == [
+        "Mesh_192_168_77_21 up Established",
+        "Mesh_192_168_77_91 start Connect",
+    ]
+    (first,) = BGP.parse("1002-Node_192_168_77_1 BGP      master   start  13:54:34    Active   Socket: Refused  \n")
+    assert (first.peer, first.info) == (IPv4Address("192.168.77.1"), "Active   Socket: Refused")
+    assert Session("Mesh_1_2_3_400", "up", "").peer is None and Session("upstream", "up", "").peer is None
+    assert BGP.parse("") == ()  # no BIRD
 
 
 def test_the_api_side(recorded: Snapshot) -> None:

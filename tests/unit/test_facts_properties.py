@@ -43,6 +43,8 @@ def real_outputs() -> dict[str, list[str]]:
         for name, output in found.items():
             texts.setdefault(name, []).append(output["out"])
     for name, *files in (
+        ("bgp", "bgp.txt"),
+        ("ipam_blocks", "ipam_blocks.json"),
         ("ipam", "ipam.txt"),
         ("ipset", "ipset.txt"),
         ("nftables", "nft-kube-proxy.json", "nft-other.json"),

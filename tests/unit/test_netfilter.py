@@ -6,8 +6,9 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from hoplab.facts.ipset import IPSET
 from hoplab.facts.iptables import IPTABLES, Rule
-from hoplab.netfilter import End, Packet, walk
+from hoplab.netfilter import End, Packet, walk, with_sets
 
 POD, OTHER, OUTSIDE = (IPv4Address(text) for text in ("10.244.0.5", "10.244.1.5", "192.168.77.1"))
 
@@ -105,3 +106,36 @@ def test_rules_that_only_count_or_log_pass_on() -> None:
 
 def test_chains_that_call_each_other_end() -> None:
     assert verdicts("FORWARD -j A", "A -j B", "B -j A", chains=("A", "B")) == ["ACCEPT"]
+
+
+POOLS = """\
+create pools hash:net family inet hashsize 1024
+add pools 10.244.0.0/16
+create hosts hash:ip family inet hashsize 1024
+add hosts 192.168.77.1
+create ports hash:ip,port family inet hashsize 1024
+add ports 10.244.0.5,tcp:80
+create but hash:net family inet hashsize 1024
+add but 10.244.0.0/16 nomatch
+"""
+
+
+@pytest.mark.parametrize(
+    ("match", "verdicts"),
+    [
+        ("--match-set pools src", ["DROP"]),
+        ("--match-set pools dst", ["ACCEPT"]),
+        ("! --match-set pools dst", ["DROP"]),
+        ("--match-set hosts dst", ["DROP"]),
+        ("--match-set ports src", ["DROP", "ACCEPT"]),  # more than a packet's address decides
+        ("--match-set but src", ["DROP", "ACCEPT"]),
+        ("--match-set gone src", ["DROP", "ACCEPT"]),
+    ],
+)
+def test_a_set_is_looked_into(match: str, verdicts: list[str]) -> None:
+    text = f"*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m set {match} -j DROP\nCOMMIT\n"
+    chains = IPTABLES.parse(text).chains("filter")
+    found = walk(with_sets(chains, IPSET.parse(POOLS)), "FORWARD", Packet(POD, OUTSIDE))
+    assert [end.verdict for end in found] == verdicts
+    assert {end.verdict for end in walk(chains, "FORWARD", Packet(POD, OUTSIDE))} == {"DROP", "ACCEPT"}
+    assert with_sets(chains, IPSET.parse(POOLS)) == chains  # a rule is the same with and without

@@ -82,7 +82,8 @@ def test_what_the_cluster_depends_on(tmp_path: Path) -> None:
     cluster = seen["Cluster"]
     assert cluster.inputs["nodes"] == {"worker1": "id-of-worker1", "worker2": "id-of-worker2"}
     assert cluster.inputs["image"] == "c" * 64
-    assert cluster.inputs["settings"]["cni"] == {"name": "flannel", "backend": "vxlan", "nftables": False}
+    cni = {"name": "flannel", "backend": "vxlan", "nftables": False, "block_size": 26}
+    assert cluster.inputs["settings"]["cni"] == cni
     assert not {"kubeconfig", "python", "project"} & cluster.inputs["settings"].keys(), "another clone is no change"
     assert {urn.rpartition("::")[2] for urn in cluster.property_dependencies["nodes"]} == {"worker1", "worker2"}
     assert {"worker1-member", "worker2-member"} <= {urn.rpartition("::")[2] for urn in cluster.dependencies}

@@ -14,7 +14,7 @@ import pytest
 import hoplab.spec
 from hoplab.errors import LabError, Mistake, SpecError
 from hoplab.paths import LabPaths
-from hoplab.spec import LabSpec, NodeSize, load_spec, parse_spec, pool_of
+from hoplab.spec import CniSpec, LabSpec, NodeSize, load_spec, parse_spec, pool_of
 
 VERSIONS = ("1.37.2",)
 
@@ -77,6 +77,13 @@ def test_full_spec() -> None:
     assert spec.image_components == ("cni_calico",)
 
 
+def test_calico_takes_blocks_of_the_pod_range() -> None:
+    assert parse(cni={"name": "calico"}).cni == CniSpec("calico", "bgp")
+    assert parse(cni={"name": "calico", "backend": "ipip", "blockSize": 28}).cni == CniSpec(
+        "calico", "ipip", block_size=28
+    )
+
+
 def test_values_as_pulumi_config_writes_them() -> None:
     """`pulumi config set` quotes numbers, and a program sees sections as JSON text."""
     assert parse(nodes={"workers": "3"}).workers == 3
@@ -123,8 +130,15 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"serviceCIDR": "10.1.0.0/28"}, None),
         ({"podCIDR": "10.96.0.0/16"}, None),
         ({"network": "10.244.3.0/24"}, None),
-        ({"cni": {"name": "calico"}}, "cni.name: calico is not available yet; only flannel is possible"),
-        ({"cni": {"name": "flanel"}}, "cni.name: 'flanel' is unknown; only flannel is possible"),
+        ({"cni": {"name": "cilium"}}, "cni.name: cilium is not available yet; one of flannel, calico"),
+        ({"cni": {"name": "flanel"}}, "cni.name: 'flanel' is unknown; did you mean flannel? one of flannel, calico"),
+        ({"cni": {"name": "calico", "backend": "host-gw"}}, None),
+        ({"cni": {"name": "calico", "blockSize": 31}}, "cni.blockSize: is 31; at most 30"),
+        ({"cni": {"blockSize": 26}}, "cni.blockSize: flannel has no blocks; leave it out, or name: calico"),
+        (
+            {"cni": {"name": "calico", "blockSize": 23}, "podCIDR": "10.1.0.0/22", "nodes": {"workers": 3}},
+            "cni.blockSize: 10.1.0.0/22 has no /23 for each of 4 nodes; smaller blocks, a /24 for instance",
+        ),
         ({"cni": {"backend": "vxln"}}, "cni.backend: 'vxln' is unknown; did you mean vxlan? one of vxlan, host-gw"),
         ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
         (

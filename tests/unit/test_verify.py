@@ -50,7 +50,7 @@ def test_a_healthy_recording_reads_as_a_list_of_sentences() -> None:
     assert time.process_time() - began < 10, "the read-only lessons on a recording have to take less than 10 s"
     assert code == 0
     lines = text.splitlines()
-    at = lines.index("  ✓ Each pod's address is inside the range of the node it runs on.")
+    at = next(number for number, line in enumerate(lines) if "✓ Each pod's address is inside a range of" in line)
     assert "is in 10.244.0.0/24" in lines[at + 1]
     assert "skipped: needs a running lab to send packets; this is a recording" in text
     chapters = [line for line in lines if line and not line.startswith(" ")]
@@ -65,7 +65,7 @@ def test_json_has_every_claim() -> None:
     code, text = run(as_json=True, only="subnets")
     report = json.loads(text)
     assert code == 0
-    assert report["failed"] == 0 and report["passed"] == len(report["claims"]) == 6
+    assert report["failed"] == 0 and report["passed"] == len(report["claims"]) - report["skipped"] == 6
     assert report["lab"] and report["versions"]["kubernetes"] and report["recording"] == str(RECORDING)
     setting = {"nodes": "2", "CNI": "flannel vxlan", "kube-proxy": "iptables", "ingress": "readable"}
     assert report["setting"] == {**setting, "load balancer": "metallb"}
