@@ -88,9 +88,8 @@ class Forward:
     hosts: tuple[str, ...] = ()  # names that the far end knows
     secure: bool = False
 
-    @property
-    def url(self) -> str:
-        return f"http{'s' if self.secure else ''}://{LOOPBACK}:{self.local}"
+    def url(self, host: str = LOOPBACK) -> str:
+        return f"http{'s' if self.secure else ''}://{host}:{self.local}"
 
 
 @dataclass(frozen=True)
@@ -236,15 +235,14 @@ def described(forwards: Iterable[Forward], ca: Path | None = None) -> list[str]:
 'curl        curl --resolve app1.yash.com:8080:127.0.0.1 http://app1.yash.com:8080/']
     """
     known = tuple(forwards)
-    lines = [f"{each.url}  {each.what} ({each.way})" for each in known]
+    lines = [f"{each.url()}  {each.what} ({each.way})" for each in known]
     names = dict.fromkeys(host for each in known for host in each.hosts if "*" not in host)
     if names:
         lines.append(f"/etc/hosts  {LOOPBACK} {' '.join(names)}")
     for each in known:
         if host := next((host for host in each.hosts if "*" not in host), ""):
             trusted = f" --cacert {ca}" if each.secure and ca else ""
-            url = f"{'https' if each.secure else 'http'}://{host}:{each.local}/"
-            lines.append(f"curl        curl{trusted} --resolve {host}:{each.local}:{LOOPBACK} {url}")
+            lines.append(f"curl        curl{trusted} --resolve {host}:{each.local}:{LOOPBACK} {each.url(host)}/")
     return lines
 
 

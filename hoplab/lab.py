@@ -92,9 +92,8 @@ def remove_cluster(lab: LabState, paths: LabPaths, progress: ScreenProgress) -> 
 def see_off(context: LabContext, paths: LabPaths, progress: Progress) -> None:
     """Drain, delete and reset the nodes that are no longer asked for, while their machines are still there."""
     planned = {node.name for node in context.plan.nodes}
-    present: set[str] = set()
-    with contextlib.suppress(LabError):  # where nothing is known of a lab, nobody leaves it
-        present = {node.name for node in state.load(paths).nodes}
+    before = state.made_before(paths)
+    present = {node.name for node in before.nodes} if before else set()
     if leaving := sorted(present - planned):
         with progress.phase("leaving"):
             try:

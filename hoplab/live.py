@@ -415,11 +415,7 @@ class Live:
 
     def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
         """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
-        deadline = time.monotonic() + SETTLE_DEADLINE * self.slowness
-        while True:
-            found = self.rules()
-            if all(wanted(rules) for rules in found.values()) or time.monotonic() > deadline:
-                return found
+        return self.until(self.rules, lambda found: all(wanted(rules) for rules in found.values()))
 
     def looked_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
         """Some facts of a node, once they are as wanted, or as they are when patience is at its end."""

@@ -292,9 +292,9 @@ class OnLab:
         for pod in self.live.probes:
             found[f"{pod.node.name}-echo"] = str(pod.address)
             found[f"{pod.node.name}-echo-veth"] = pod.host_end.name if pod.host_end else ""
-        for pod in self.live.snapshot.pods:
-            if pod.api.namespace == probe.NAMESPACE and pod.api.label("app") == probe.APP2:
-                found["app2"] = str(pod.address)
+        _, app2 = self.places.get(probe.APP2, ("", None))
+        if app2:
+            found["app2"] = str(app2.address)
         return found | {
             f"{name}-service": str(self.live.service(name).cluster_ip) for name in ("echo", "single", "nobody")
         }
