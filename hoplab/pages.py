@@ -199,6 +199,7 @@ _MASKS = (
     (r"(?<=time[= ])[\d.]+ ?(?=ms)|(?<== )[\d./]+(?= ms)|(?<=after )\d+(?= m)", "N "),
     (r"\b(\d+[dhms]){1,2}\b", "AGE"),
     (r"\b(Running|Completed)\s+\d+( \(.*?\))?", r"\1 N"),  # restarts
+    (r"(?<=[(,])(\d+\.){3}\d+(?=:\d+[,)])", "ENDPOINT"),  # a list's; on which nodes is the scheduler's choice
     (r"\b(REACHABLE|STALE|DELAY|PROBE)\b", "LEARNED"),
     (r"(?<=[:=.])(?!(6443|8080|8472|9153|10250|3008[01])\b)\d{4,5}\b", "PORT"),  # a client's
     (r"\s+", " "),
@@ -284,19 +285,26 @@ class OnLab:
 
     @cached_property
     def values(self) -> Mapping[str, str]:
-        """What pages can name; `home` is the node of the pod `single`, `away` another one."""
-        home, single = self.live.single.node, self.live.single
-        found = {"home": home.name, "home-address": str(home.address), "single": str(single.address)}
-        for node in [each for each in self.live.snapshot.nodes if each is not home][:1]:
-            found |= {"away": node.name, "away-address": str(node.address)}
+        """What pages can name; `home` is the node of the pod `single`, `away` another one; so with `app2-`."""
+        found = {"single": str(self.live.single.address)} | self._around(self.live.single)
         for pod in self.live.probes:
             found[f"{pod.node.name}-echo"] = str(pod.address)
             found[f"{pod.node.name}-echo-veth"] = pod.host_end.name if pod.host_end else ""
         _, app2 = self.places.get(probe.APP2, ("", None))
         if app2:
-            found["app2"] = str(app2.address)
+            found |= {"app2": str(app2.address)} | self._around(app2, "app2-")
         return found | {
             f"{name}-service": str(self.live.service(name).cluster_ip) for name in ("echo", "single", "nobody")
+        }
+
+    def _around(self, pod: Pod, prefix: str = "") -> dict[str, str]:
+        """The node that a pod is on, and one that it is not on."""
+        away = [node for node in self.live.snapshot.nodes if node is not pod.node][:1]
+        return {
+            f"{prefix}{name}{suffix}": value
+            for name, nodes in (("home", [pod.node]), ("away", away))
+            for node in nodes
+            for suffix, value in (("", node.name), ("-address", str(node.address)))
         }
 
     def run(self, machine: str, steps: Iterable[Step]) -> dict[int, Output]:

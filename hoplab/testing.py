@@ -1,6 +1,7 @@
 """``lab test``: the stages of the project's own test, in order, each with its title, time and output.
 
-It stops at the first stage that fails. The last line is the sum of what pytest counted in all stages:
+It stops at the first stage that fails and says again what pytest saw, which is pages further up otherwise. The last
+line is the sum of what pytest counted in all stages:
 
     N passed, N failed, N skipped
 """
@@ -12,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ from hoplab.screen import clock
 BIN = Path(sys.executable).parent
 COUNTED = ("passed", "failed", "skipped")
 NO_TESTS = 5  # pytest's exit code when it collected nothing
+AGAIN = re.compile(
+    r"E   |_{3,} (?!coverage).* _{3,}$"
+)  # pytest's line of an error's message, and the title above a failure
+AGAIN_LINES = 60  # the last ones
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,15 @@ def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None
     total: Counter[str] = Counter()
     times = []
     failed = ""
+    seen: deque[str] = deque(maxlen=AGAIN_LINES)
     for stage in stages:
         if stage.only_with and not any(project.glob(stage.only_with)):
             times.append(f"{stage.title}: nothing to do, there is no {stage.only_with}")
             continue
         say(f"=== {stage.title}")
         began = time.monotonic()
-        code, counts = _run_stage(stage, project, say)
+        seen.clear()
+        code, counts = _run_stage(stage, project, say, seen)
         total += counts
         taken = f"{stage.title}: {'ok' if code == 0 else 'failed'} in {clock(time.monotonic() - began)}"
         say(f"=== {taken}")
@@ -95,12 +102,12 @@ def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None
             break
     say("\n".join(["", *times]))
     if failed:
-        say(f"stopped at: {failed}")
+        say("\n".join([*seen, f"stopped at: {failed}"]))
     say(", ".join(f"{total[outcome]} {outcome}" for outcome in COUNTED))
     return 1 if failed else 0
 
 
-def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str]]:
+def _run_stage(stage: Stage, project: Path, say: Callable[[str], None], seen: deque[str]) -> tuple[int, Counter[str]]:
     program, *arguments = stage.command
     process = subprocess.Popen(
         [str(BIN / program), *arguments],
@@ -118,6 +125,8 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple
         for line in process.stdout:
             say(line.rstrip("\n"))
             last = line if line.strip() else last
+            if program == "pytest" and AGAIN.match(line):
+                seen.append(line.rstrip("\n"))
     if program != "pytest":
         return process.returncode, Counter()
     code = 0 if process.returncode == NO_TESTS else process.returncode

@@ -66,6 +66,26 @@ def test_the_first_failing_stage_ends_it(programs: Path) -> None:
     assert lines[-3:] == ["lint: failed in 0s", "stopped at: lint", "0 passed, 1 failed, 0 skipped"]
 
 
+def test_what_pytest_saw_is_said_again_at_the_end(programs: Path) -> None:
+    (programs / "bin" / "pytest").write_text((programs / "bin" / "pytest-failing").read_text())
+    told = [
+        "_____ test_pages _____",
+        "    assert drifts == []",
+        "E   AssertionError: docs/x.md:1",
+        "E     -one",
+        "== 1 failed ==",
+    ]
+    _, lines = lines_of([Stage("system", ("pytest", *told))], programs)
+    assert lines[-6:] == [
+        "system: failed in 0s",
+        "_____ test_pages _____",
+        "E   AssertionError: docs/x.md:1",
+        "E     -one",
+        "stopped at: system",
+        "0 passed, 1 failed, 0 skipped",
+    ]
+
+
 def test_a_stage_without_files_is_named_and_left_out(programs: Path) -> None:
     code, lines = lines_of([Stage("roles", ("fail",), only_with="roles/*.yml")], programs)
     assert code == 0
