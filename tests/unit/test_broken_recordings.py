@@ -13,10 +13,16 @@ import pytest
 from hoplab.live import Live
 from hoplab.snapshot import RecordingError, load
 from tests.lesson_functions import applies, failures, read_only
-from tests.system.faults import Fault, Site
-from tests.system.recordings import BROKEN, HEALTHY, recorded
+from tests.system.faults import FAULTS, Fault, Site
+from tests.system.recordings import BROKEN, FEW, FOLDER, HEALTHY, name_of, recorded
 
 RECORDED = recorded(load(HEALTHY))
+OTHERS = [
+    pytest.param(FOLDER / f"{name}.json", BROKEN / name / fault.file, fault, id=name)
+    for name, only in FEW.items()
+    for fault in FAULTS
+    if fault.name == only and (FOLDER / f"{name}.json").exists()
+]
 SMALL = 32  # KiB
 NOBODY: Any = None
 
@@ -30,12 +36,22 @@ def test_a_broken_lab_fails_exactly_its_lessons(fault: Fault) -> None:
     assert fault.says.format(**words) in found[fault.caught_by[0]]
 
 
+@pytest.mark.parametrize(("healthy", "file", "fault"), OTHERS)
+def test_a_broken_lab_of_another_kind_fails_exactly_its_lessons(healthy: Path, file: Path, fault: Fault) -> None:
+    lab = load(healthy)
+    assert recorded(lab) == (fault,) and name_of(lab) == healthy.stem
+    words = Site.of(Live(lab, NOBODY, NOBODY, NOBODY, NOBODY)).words
+    found = failures(read_only(), load(file))
+    assert set(found) == set(fault.caught_by), found
+    assert fault.says.format(**words) in found[fault.caught_by[0]]
+
+
 def test_there_is_one_for_each_fault_that_can_be_seen_without_packets() -> None:
-    assert sorted(file.name for file in BROKEN.iterdir()) == sorted(fault.file for fault in RECORDED)
+    assert sorted(file.name for file in BROKEN.glob("*.json")) == sorted(fault.file for fault in RECORDED)
 
 
 def test_they_are_small() -> None:
-    for file in BROKEN.iterdir():
+    for file in BROKEN.rglob("*.json"):
         assert file.stat().st_size <= SMALL * 1024, file
 
 
