@@ -171,6 +171,7 @@ def missing(seen: Snapshot, names: tuple[str, ...], essential: tuple[str, ...] =
         elif not nodes[name]["spec"].get("podCIDR"):
             reasons.append(f"node {name} has no pod range")
     daemon_sets = [each for each in seen.daemon_sets if _priority(each) in CRITICAL]
+    daemon_sets.sort(key=lambda each: not _spec(each).get("hostNetwork"))  # what gives pods their network comes first
     deployments = [each for each in seen.deployments if _priority(each) in CRITICAL]
     installed = {each["metadata"]["name"] for each in (*daemon_sets, *deployments)}
     reasons += [f"{name} is not installed" for name in essential if name not in installed]
@@ -214,7 +215,12 @@ def _behind(owner: dict[str, Any], ready: int, wanted: int, pods: list[dict[str,
 
 
 def _priority(owner: dict[str, Any]) -> str:
-    return str(owner["spec"]["template"]["spec"].get("priorityClassName", ""))
+    return str(_spec(owner).get("priorityClassName", ""))
+
+
+def _spec(owner: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = owner["spec"]["template"]["spec"]
+    return found
 
 
 def _where(pod: dict[str, Any]) -> str:

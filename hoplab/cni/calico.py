@@ -19,6 +19,7 @@ BACKENDS = ("bgp", "ipip", "vxlan")
 
 GATEWAY = IPv4Address("169.254.1.1")  # nobody owns it
 HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gateway by proxy ARP
+FELIX = "cali-"  # how its chains begin, which come before all others at each hook
 DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix writes beside the rule that denies
 
 IPIP, VXLAN = "tunl0", "vxlan.calico"
@@ -37,7 +38,7 @@ def host_end(pod: ApiPod) -> str:
 
 def chain(direction: str, interface: str) -> str:
     """Felix's chain for what goes "to" or comes "from" a pod, by the interface of the pod on its node."""
-    return f"cali-{direction[0]}w-{interface}"
+    return f"{FELIX}{direction[0]}w-{interface}"
 
 
 def announced(node: Node, name: str) -> str:

@@ -49,4 +49,14 @@ def parse(text: str) -> tuple[Session, ...]:
     )
 
 
-BGP = Fact("bgp", f"[ ! -S {SOCKET} ] || echo 'show protocols' | socat -t 5 - UNIX-CONNECT:{SOCKET}", parse)
+def ask(command: str) -> str:
+    """A line of shell that tells BIRD a command and prints its answer.
+
+    BIRD drops what it still has to do and say when the asker is at its end, so the answer's last line is waited for:
+    "0000 ", or an error's number.
+    """
+    told = f"echo {command}; sed -n -ep -e/^0000/q -e/^[89]/q >&2"
+    return f"timeout 5 socat UNIX-CONNECT:{SOCKET} SYSTEM:'{told}' 2>&1"
+
+
+BGP = Fact("bgp", f"[ ! -S {SOCKET} ] || {ask('show protocols')}", parse)

@@ -19,6 +19,7 @@ from hoplab.errors import HostError
 from hoplab.host import processes as process
 
 NAMED = Path("/run/netns")
+BRIDGED = Path("/proc/sys/net/bridge")  # there while the kernel has br_netfilter, which Docker loads
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
@@ -31,13 +32,19 @@ def exists(name: str) -> bool:
 
 
 def create(name: str) -> None:
-    """Make the namespace with its loopback up and forwarding on; one that is there already is kept."""
+    """Make the namespace with its loopback up and forwarding on; one that is there already is kept.
+
+    Frames between machines on a bridge in it are no business of its iptables: libvirt's masquerade would change the
+    sender of what a node sends to another node's pods.
+    """
     if not exists(name):
         (NAMED / name).unlink(missing_ok=True)
         _ip("netns", "add", name)
     _ip("-n", name, "link", "set", "lo", "up")
     with entered(name):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # /proc/sys/net shows the opening thread's namespace
+        for setting in BRIDGED.glob("bridge-nf-call-*"):
+            setting.write_text("0")
 
 
 def delete(name: str) -> bool:

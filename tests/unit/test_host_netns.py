@@ -53,6 +53,18 @@ def test_inside_there_is_a_loopback_that_is_up_and_packets_are_forwarded(name: s
 
 
 @needs_root
+@pytest.mark.skipif(not netns.BRIDGED.exists(), reason="this kernel has no br_netfilter (modprobe br_netfilter)")
+def test_what_a_bridge_forwards_does_not_meet_iptables(name: str) -> None:
+    netns.create(name)
+    with netns.entered(name):
+        (netns.BRIDGED / "bridge-nf-call-iptables").write_text("1")  # as where the module is loaded later
+    netns.create(name)
+    with netns.entered(name):
+        found = {each.name: each.read_text() for each in netns.BRIDGED.glob("bridge-nf-call-*")}
+    assert found == dict.fromkeys(found, "0\n") and "bridge-nf-call-iptables" in found
+
+
+@needs_root
 def test_sockets_threads_and_processes_made_inside_stay_there(name: str) -> None:
     netns.create(name)
     seen: list[list[str]] = []
