@@ -43,6 +43,8 @@ TOOLS = {  # program -> Debian package
     "modprobe": "kmod",
     "gcc": "gcc",
 }
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")  # there while br_netfilter is loaded
+UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
 PYTHON = (3, 11)
 GO = (1, 26)
 CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again while they are made
@@ -107,7 +109,7 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         python(sys.version_info[:3]),
         tools(lambda program: shutil.which(program, path=_path()) is not None),
         go(_output("go", "version")),
-        *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt)]),
+        *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt), bridged(BRIDGED, spec)]),
         kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
         memory(facts),
         disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
@@ -159,6 +161,16 @@ def libvirt_answers(uri: str) -> Check:
         remedy = "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
         return Check("libvirt", False, f"{address}: {error}", remedy)
     return Check("libvirt", True, f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000} at {address}")
+
+
+def bridged(setting: Path, spec: LabSpec) -> Check:
+    """With br_netfilter libvirt's masquerade also meets frames between machines; in a private libvirt they never do."""
+    on = setting.exists() and setting.read_text().strip() == "1"
+    found = "meet iptables" if on else "pass beside iptables"
+    if not on or spec.cni.backend not in UNWRAPPED:
+        return Check("frames on bridges", True, found)
+    found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
+    return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
 
 
 def kvm(device: Path, *, required: bool) -> Check:

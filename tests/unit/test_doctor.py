@@ -12,7 +12,7 @@ from hoplab.doctor import Check
 from hoplab.errors import HostError, SpecError
 from hoplab.host.facts import HostFacts
 from hoplab.paths import LabPaths
-from hoplab.spec import LabSpec
+from hoplab.spec import CniSpec, LabSpec
 
 FACTS = HostFacts(
     memory_mib=16000,
@@ -94,6 +94,20 @@ def test_libvirt_that_does_not_answer() -> None:
     assert not check.ok
     assert "/nonexistent" in check.found
     assert check.remedy == "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend", "ok"), [("1", "host-gw", False), ("1", "vxlan", True), ("0", "host-gw", True)]
+)
+def test_frames_that_meet_the_hosts_masquerade(tmp_path: Path, setting: str, backend: str, ok: bool) -> None:
+    (tmp_path / "setting").write_text(f"{setting}\n")
+    spec = LabSpec("x", cni=CniSpec("flannel", backend))
+    check = doctor.bridged(tmp_path / "setting", spec)
+    assert check.ok == ok
+    if not ok:
+        assert "with host-gw pods would see this host's address where a node asks them" in check.found
+        assert check.remedy == "sysctl -w net.bridge.bridge-nf-call-iptables=0"
+    assert doctor.bridged(tmp_path / "none", spec).ok
 
 
 def test_libvirt_that_answers() -> None:
