@@ -21,13 +21,14 @@ from typing import Any
 
 import ansible_runner
 
+from hoplab import apart
 from hoplab.control_plane import HostedControlPlane
 from hoplab.errors import ConvergeError
 from hoplab.host import netns as namespaces
 from hoplab.inventory import inputs_digest
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.plan import LabPlan
-from hoplab.progress import Progress
+from hoplab.progress import SHOWN, Progress
 
 TIED = PROJECT / "playbooks/bin"  # an ansible-playbook that ends with us, to the virtualenv's
 KEPT_RUNS = 5  # logs of earlier runs that are kept
@@ -109,33 +110,35 @@ def play(
     events = Events(progress)
     ident = datetime.now().strftime("%Y%m%d-%H%M%S")
     began = time.monotonic()
+    arguments = {
+        "private_data_dir": str(paths.runner),
+        "project_dir": str(paths.project),
+        "playbook": str(paths.project / "playbooks" / playbook),
+        "inventory": str(paths.inventory),
+        "limit": limit or None,
+        "extravars": dict(variables or {}),
+        "envvars": {
+            "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
+            "ANSIBLE_HOME": str(paths.runner / "home"),
+            "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
+            "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        },
+        "ident": ident,
+        "rotate_artifacts": KEPT_RUNS,
+        "suppress_env_files": True,
+        "quiet": True,
+    }
     with namespaces.entered(netns):
-        run = ansible_runner.run(
-            private_data_dir=str(paths.runner),
-            project_dir=str(paths.project),
-            playbook=str(paths.project / "playbooks" / playbook),
-            inventory=str(paths.inventory),
-            limit=limit or None,
-            extravars=dict(variables or {}),
-            envvars={
-                "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
-                "ANSIBLE_HOME": str(paths.runner / "home"),
-                "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
-                "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            },
-            ident=ident,
-            rotate_artifacts=KEPT_RUNS,
-            suppress_env_files=True,
-            quiet=True,
-            event_handler=events,
-            cancel_callback=cancelled,
-        )
+        if SHOWN.forks:
+            status = ansible_runner.run(**arguments, event_handler=events, cancel_callback=cancelled).status
+        else:
+            status = apart.run(arguments, events, cancelled)
     artifacts = paths.runner / "artifacts" / ident
     with suppress(FileNotFoundError):
         (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
     log = artifacts / "stdout"
-    if run.status != "successful":
-        raise failed(events, run.status, log, remedy)
+    if status != "successful":
+        raise failed(events, status, log, remedy)
     return ConvergeResult(
         changed=events.changed,
         tasks=events.tasks,

@@ -26,6 +26,7 @@ class _Shown:
     """Where work that is called from far away (a provider of the Pulumi program, run in this process) shows itself."""
 
     progress: Progress | None = None
+    forks: bool = True  # whether this process may fork: not one of Pulumi's own, with gRPC's threads in it
 
 
 SHOWN = _Shown()

@@ -224,6 +224,7 @@ def _working(paths: LabPaths, what: str) -> Iterator[Any]:
 
     lent = os.environ.get(LENT) or SHOWN.progress  # the embedded engine runs in `lab up` itself
     lock = contextlib.nullcontext() if lent else held(paths.lock, f"{what} --stack {paths.lab}")
+    SHOWN.forks = SHOWN.progress is not None
     try:
         with TURN, lock:
             yield SHOWN.progress or PlainProgress(sys.stdout)
