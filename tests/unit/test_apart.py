@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,12 @@ def test_a_run_that_fails(paths: LabPaths) -> None:
 
 
 def test_a_run_that_is_cancelled(paths: LabPaths) -> None:
-    def cancelled() -> bool:
-        return (paths.project / "begun").exists()
-
+    begun = paths.project / "begun"
+    task = f"bash -c 'touch {begun}; while test -e {begun}; do read -t 0.1 line <>{begun}.never; done'"
+    os.mkfifo(f"{begun}.never")
     with pytest.raises(ConvergeError, match="Ansible ended with status 'canceled'"):
-        played(paths, f"sh -c 'touch {paths.project}/begun; exec sleep 600'", cancelled=cancelled)
+        played(paths, task, cancelled=begun.exists)
+    begun.unlink()  # a task's own process goes on until its end
 
 
 def test_a_process_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
