@@ -385,6 +385,7 @@ def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
 def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[str]:
     """Through the engine, which knows what it made; by name where the engine can't (corrupt state, broken spec)."""
     removed: list[str] = []
+    private = paths.libvirt.exists()
     try:
         spec = load_spec(paths.lab, paths)
         for change in choose_engine(spec, paths).destroy(progress):
@@ -394,4 +395,6 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
         raise
     except LabError as error:
         progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
+    if private and not paths.libvirt.exists():
+        return removed  # the Pulumi CLI's Host resource went as well, and libvirt with it
     return removed + machines.sweep(uri, paths.id)

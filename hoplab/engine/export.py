@@ -19,6 +19,7 @@ from hoplab.engine.monitor import PROJECT_NAME, SECRET, SIGNATURE, STACK
 FORMAT = 3
 DYNAMIC = "pulumi:providers:pulumi-python"  # runs the dynamic resources
 CONSOLE = {"sourceHost": "127.0.0.1", "sourceService": "0"}
+GRAPHICS = {"listenAddress": "127.0.0.1", "websocket": 0}
 DOMAIN = {"running": True, "coreosIgnition": "", "fwCfgName": "opt/com.coreos/config", "qemuAgent": False}
 
 
@@ -36,7 +37,7 @@ def deployment(journal: Journal, stack: str, kubeconfig: str = "") -> dict[str, 
             }
             resources = [entry, runner, *resources]
             continue
-        if resource.type in (schema.HOST, schema.CLUSTER):
+        if resource.type in (schema.HOST, schema.MEMBER, schema.CLUSTER):
             entry["provider"] = f"{dynamic}::{runner['id']}"
         resources.append(entry)
     return {"version": FORMAT, "deployment": {"manifest": {}, "resources": resources}}
@@ -61,7 +62,8 @@ def _entry(resource: Resource, kubeconfig: str) -> dict[str, Any]:
             entry["inputs"] = entry["outputs"] = {**inputs, "version": version("pulumi-libvirt")}
         case schema.DOMAIN:
             consoles = [{**CONSOLE, **console} for console in resource.inputs.get("consoles", [])]
-            entry["outputs"] |= {**DOMAIN, "consoles": consoles}
+            graphics = {**GRAPHICS, **resource.inputs.get("graphics", {})}
+            entry["outputs"] |= {**DOMAIN, "consoles": consoles, "graphics": graphics}
         case schema.CLUSTER:
             entry["outputs"] |= {"kubeconfig": _secret(kubeconfig)}
             entry["additionalSecretOutputs"] = ["kubeconfig"]

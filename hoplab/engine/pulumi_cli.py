@@ -76,12 +76,18 @@ class PulumiCli:
         """Take over what another engine made, from its state in Pulumi's format."""
         stack = self._required()
         with self._translated(None):
-            if json.loads(json.dumps(stack.export_stack().deployment or {})).get("resources"):
+            empty = json.loads(json.dumps(stack.export_stack().deployment or {}))
+            if empty.get("resources"):
                 raise EngineError(
                     f"the stack {self.paths.lab!r} of the Pulumi CLI has resources already",
                     remedy=f"it is another lab's: pulumi stack --stack {self.paths.lab} shows them",
                 )
-            stack.import_stack(automation.Deployment(deployment["version"], deployment["deployment"]))
+            # Who encrypts secrets is the stack's affair; without a word on that the CLI panics at the first one.
+            told = {
+                **deployment["deployment"],
+                **{name: empty[name] for name in ("secrets_providers",) if name in empty},
+            }
+            stack.import_stack(automation.Deployment(deployment["version"], told))
 
     def outputs(self) -> dict[str, Any] | None:
         with self._translated(None):

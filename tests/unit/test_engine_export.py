@@ -45,8 +45,11 @@ def journal(tmp_path: Path) -> Journal:
             lab,
             f"{provider}::p-1",
             "uuid-1",
-            inputs={"name": "w1", "consoles": [{"type": "file"}]},
+            inputs={"name": "w1", "consoles": [{"type": "file"}], "graphics": {"type": "vnc"}},
             property_dependencies={"disks": (f"{URN}{schema.SEED}::worker1-seed",)},
+        ),
+        Resource(
+            f"{URN}{schema.MEMBER}::worker1-member", schema.MEMBER, "worker1-member", True, lab, id="dev-1-worker1"
         ),
         Resource(
             f"{URN}{schema.CLUSTER}::dev",
@@ -81,7 +84,8 @@ def test_an_object_has_its_id_and_what_the_provider_would_read(tmp_path: Path) -
     domain = exported(tmp_path)["libvirt:index/domain:Domain::worker1"]
     assert (domain["id"], domain["custom"], domain["outputs"]["running"]) == ("uuid-1", True, True)
     assert domain["outputs"]["consoles"] == [{"type": "file", "sourceHost": "127.0.0.1", "sourceService": "0"}]
-    assert domain["inputs"] == {"name": "w1", "consoles": [{"type": "file"}]}
+    assert domain["outputs"]["graphics"] == {"type": "vnc", "listenAddress": "127.0.0.1", "websocket": 0}
+    assert domain["inputs"] == {"name": "w1", "consoles": [{"type": "file"}], "graphics": {"type": "vnc"}}
     assert domain["provider"] == f"{URN}pulumi:providers:libvirt::libvirt::p-1"
 
 
@@ -101,7 +105,8 @@ def test_secrets_are_marked(tmp_path: Path) -> None:
 def test_the_cluster_is_run_by_pulumis_python_provider(tmp_path: Path) -> None:
     entries = exported(tmp_path)
     runner = entries["pulumi:providers:pulumi-python::default"]
-    assert entries["pulumi-python:dynamic/hoplab:Cluster::dev"]["provider"] == f"{runner['urn']}::{runner['id']}"
+    for name in ("Cluster::dev", "Member::worker1-member"):
+        assert entries[f"pulumi-python:dynamic/hoplab:{name}"]["provider"] == f"{runner['urn']}::{runner['id']}"
 
 
 def test_a_lab_that_is_not_there_has_no_state(tmp_path: Path) -> None:

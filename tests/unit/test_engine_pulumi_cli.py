@@ -193,3 +193,15 @@ def test_what_the_user_has_settled_is_kept(paths: LabPaths, tmp_path: Path, how:
     else:
         user |= {"PULUMI_BACKEND_URL": "s3://x"} if how == "variable" else {"PULUMI_ACCESS_TOKEN": "t"}
     assert environment(paths, user) == {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+def test_adopting_leaves_it_to_the_stack_how_secrets_are_kept(paths: LabPaths) -> None:
+    kept = {"type": "passphrase", "state": {"salt": "v1:x"}}
+    empty: dict[str, Any] = {"manifest": {}, "secrets_providers": kept}
+    imported: list[Any] = []
+    stack = SimpleNamespace(export_stack=lambda: SimpleNamespace(deployment=empty), import_stack=imported.append)
+    engine(paths, stack).adopt({"version": 3, "deployment": {"resources": ["all"]}})  # type: ignore[arg-type]
+    assert imported[0].deployment == {"resources": ["all"], "secrets_providers": kept}
+    empty["resources"] = ["another's"]
+    with pytest.raises(EngineError, match="has resources already"):
+        engine(paths, stack).adopt({"version": 3, "deployment": {}})  # type: ignore[arg-type]
