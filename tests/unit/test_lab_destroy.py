@@ -31,7 +31,7 @@ def test_a_libvirt_that_went_with_the_resources_is_not_asked(
     monkeypatch.setattr(lab, "choose_engine", lambda *_: SimpleNamespace(destroy=destroyed))
 
     def sweep(_uri: str, lab_id: str) -> list[str]:
-        asked.append(lab_id.split("-")[0])
+        asked.append(lab_id.split("-", maxsplit=1)[0])
         return []
 
     monkeypatch.setattr(machines, "sweep", sweep)
