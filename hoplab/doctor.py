@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hoplab.errors import HostError, LabError, Mistake, SpecError
+from hoplab.host import netns
 from hoplab.host.facts import HostFacts, host_facts
 from hoplab.host.machines import connected
 from hoplab.image import list_images
@@ -43,7 +44,7 @@ TOOLS = {  # program -> Debian package
     "modprobe": "kmod",
     "gcc": "gcc",
 }
-BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")  # there while br_netfilter is loaded
+BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
 UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
 PYTHON = (3, 11)
 GO = (1, 26)

@@ -83,31 +83,31 @@ def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None
     total: Counter[str] = Counter()
     times = []
     failed = ""
-    seen: deque[str] = deque(maxlen=AGAIN_LINES)
+    again: Sequence[str] = ()
     for stage in stages:
         if stage.only_with and not any(project.glob(stage.only_with)):
             times.append(f"{stage.title}: nothing to do, there is no {stage.only_with}")
             continue
         say(f"=== {stage.title}")
         began = time.monotonic()
-        seen.clear()
-        code, counts = _run_stage(stage, project, say, seen)
+        code, counts, seen = _run_stage(stage, project, say)
         total += counts
         taken = f"{stage.title}: {'ok' if code == 0 else 'failed'} in {clock(time.monotonic() - began)}"
         say(f"=== {taken}")
         times.append(taken)
         if code != 0:
-            failed = stage.title
+            failed, again = stage.title, seen
             total["failed"] = max(total["failed"], 1)  # a failed stage is never "0 failed"
             break
     say("\n".join(["", *times]))
     if failed:
-        say("\n".join([*seen, f"stopped at: {failed}"]))
+        say("\n".join([*again, f"stopped at: {failed}"]))
     say(", ".join(f"{total[outcome]} {outcome}" for outcome in COUNTED))
     return 1 if failed else 0
 
 
-def _run_stage(stage: Stage, project: Path, say: Callable[[str], None], seen: deque[str]) -> tuple[int, Counter[str]]:
+def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str], Sequence[str]]:
+    """Its exit code, what pytest counted, and what is worth saying again where it fails."""
     program, *arguments = stage.command
     process = subprocess.Popen(
         [str(BIN / program), *arguments],
@@ -120,6 +120,7 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None], seen: de
         errors="replace",
     )
     last = ""
+    seen: deque[str] = deque(maxlen=AGAIN_LINES)
     assert process.stdout is not None
     with process, process.stdout:
         for line in process.stdout:
@@ -128,9 +129,9 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None], seen: de
             if program == "pytest" and AGAIN.match(line):
                 seen.append(line.rstrip("\n"))
     if program != "pytest":
-        return process.returncode, Counter()
+        return process.returncode, Counter(), seen
     code = 0 if process.returncode == NO_TESTS else process.returncode
-    return code, counted(last)
+    return code, counted(last), seen
 
 
 def counted(line: str) -> Counter[str]:

@@ -37,7 +37,7 @@ def deployment(journal: Journal, stack: str, kubeconfig: str = "") -> dict[str, 
             }
             resources = [entry, runner, *resources]
             continue
-        if resource.type in (schema.HOST, schema.MEMBER, schema.CLUSTER):
+        if resource.type in schema.DYNAMIC:
             entry["provider"] = f"{dynamic}::{runner['id']}"
         resources.append(entry)
     return {"version": FORMAT, "deployment": {"manifest": {}, "resources": resources}}

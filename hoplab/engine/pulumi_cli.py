@@ -83,10 +83,9 @@ class PulumiCli:
                     remedy=f"it is another lab's: pulumi stack --stack {self.paths.lab} shows them",
                 )
             # Who encrypts secrets is the stack's affair; without a word on that the CLI panics at the first one.
-            told = {
-                **deployment["deployment"],
-                **{name: empty[name] for name in ("secrets_providers",) if name in empty},
-            }
+            told = dict(deployment["deployment"])
+            if "secrets_providers" in empty:
+                told["secrets_providers"] = empty["secrets_providers"]
             stack.import_stack(automation.Deployment(deployment["version"], told))
 
     def outputs(self) -> dict[str, Any] | None:

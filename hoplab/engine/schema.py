@@ -18,12 +18,8 @@ CLUSTER = "pulumi-python:dynamic/hoplab:Cluster"
 HOST = "pulumi-python:dynamic/hoplab:Host"
 MEMBER = "pulumi-python:dynamic/hoplab:Member"
 
-RECORDED = (
-    PROVIDER,
-    HOST,
-    CLUSTER,
-    MEMBER,
-)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab`'s
+DYNAMIC = (HOST, CLUSTER, MEMBER)  # run by Pulumi's own provider for Python
+RECORDED = (PROVIDER, *DYNAMIC)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab`'s
 
 # A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
 Shape = type | list[Any] | dict[str | None, Any]
