@@ -18,7 +18,7 @@ import shlex
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hoplab.batch import Output
 from hoplab.errors import LabError
@@ -65,10 +65,10 @@ class Packet:
     dev: str
     eth_src: str = ""
     eth_dst: str = ""
-    protocol: str = ""  # "tcp", "udp", "icmp", "ipip", "arp"; a number for others: "0x86dd" of Ethernet, "132" of IPv4
-    src: IPv4Address | None = None
-    dst: IPv4Address | None = None
-    ttl: int = 0
+    protocol: str = ""  # "tcp", "udp", "icmp", "ipip", "arp"; a number for others: "0x88cc" of Ethernet, "132" of IPv4
+    src: IPv4Address | IPv6Address | None = None
+    dst: IPv4Address | IPv6Address | None = None
+    ttl: int = 0  # of IPv6, where it is called hop limit, too
     sport: int = 0
     dport: int = 0
     flags: str = ""  # of TCP, as tcpdump writes them: "S", "S.", "P.", "F."
@@ -87,7 +87,7 @@ class Packet:
         if self.src is None or self.dst is None:
             return f"{self.eth_src} > {self.eth_dst}, ethertype {self.protocol}"
         ports = (f".{self.sport}", f".{self.dport}") if self.protocol in ("tcp", "udp") else ("", "")
-        return f"IP {self.src}{ports[0]} > {self.dst}{ports[1]}: {self._said}"
+        return f"IP{'6' if self.src.version == 6 else ''} {self.src}{ports[0]} > {self.dst}{ports[1]}: {self._said}"
 
     @property
     def _said(self) -> str:
@@ -108,6 +108,7 @@ class Packet:
 
 _ICMP: Mapping[int | None, str] = {0: "echo reply", 3: "unreachable", 8: "echo request", 11: "time exceeded"}
 _PROTOCOLS = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp"}
+_PROTOCOLS6 = {6: "tcp", 17: "udp"}
 _TCP_FLAGS = ((0x01, "F"), (0x02, "S"), (0x04, "R"), (0x08, "P"), (0x10, "."), (0x20, "U"))  # in tcpdump's order
 
 
@@ -234,6 +235,8 @@ def _ethernet(packet: Packet, frame: bytes, *, wrapped: bool = False) -> Packet:
     match kind:
         case 0x0800:
             return _ipv4(packet, frame[14:], wrapped)
+        case 0x86DD:
+            return _ipv6(packet, frame[14:], wrapped)
         case 0x0806:
             return _arp(packet, frame[14:])
         case _:
@@ -253,10 +256,24 @@ def _ipv4(packet: Packet, body: bytes, wrapped: bool) -> Packet:
     size, fragment, ttl, number, src, dst = struct.unpack_from("!B5xHBB2x4s4s", body)
     protocol = _PROTOCOLS.get(number, str(number))
     packet = replace(packet, protocol=protocol, ttl=ttl, src=IPv4Address(src), dst=IPv4Address(dst))
-    payload = body[(size & 0xF) * 4 :]
     if fragment & 0x1FFF:  # not the first of several: what follows is no header
         return packet
-    match protocol:
+    return _payload(packet, body[(size & 0xF) * 4 :], wrapped)
+
+
+def _ipv6(packet: Packet, body: bytes, wrapped: bool) -> Packet:
+    """Of extension headers only their number is told."""
+    if len(body) < 40:
+        return packet
+    number, ttl, src, dst = struct.unpack_from("!6xBB16s16s", body)
+    protocol = _PROTOCOLS6.get(number, str(number))
+    packet = replace(packet, protocol=protocol, ttl=ttl, src=IPv6Address(src), dst=IPv6Address(dst))
+    return _payload(packet, body[40:], wrapped)
+
+
+def _payload(packet: Packet, payload: bytes, wrapped: bool) -> Packet:
+    """What is in an IP packet."""
+    match packet.protocol:
         case "tcp" if len(payload) >= 14:
             sport, dport, bits = struct.unpack_from("!HH9xB", payload)
             flags = "".join(letter for bit, letter in _TCP_FLAGS if bits & bit) or "none"

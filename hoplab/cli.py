@@ -16,7 +16,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab import __version__, doctor, files, fleet, forward, image, lab, practice, state, testing
+from hoplab import (
+    __version__,
+    comparison,
+    doctor,
+    files,
+    fleet,
+    forward,
+    image,
+    lab,
+    practice,
+    snapshot,
+    state,
+    testing,
+)
 from hoplab.engine import Changes
 from hoplab.engine.install import install
 from hoplab.errors import LabError
@@ -154,6 +167,17 @@ def record_(paths: LabPaths, file: Path | None, force: bool) -> None:
         made = recording.record(paths, file, force=force, say=screen.task)
     click.echo(f"recorded {made}")
     click.echo(f"verify    ./lab verify --recording {made.file}")
+
+
+@cli.command()
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(recordings: tuple[Path, ...]) -> None:
+    """Print what recordings of labs show of the same way from pod to pod and to a service, as markdown.
+
+    \b
+    ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
+    """
+    print(comparison.page(snapshot.load(file) for file in recordings), end="")
 
 
 @cli.command(name="pages")

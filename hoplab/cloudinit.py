@@ -49,6 +49,8 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
             "locale": False,
         }
     )
+    both = [f"{node.address6}/{network.cidr6.prefixlen}"] if network.cidr6 else []
+    routes6 = [{"to": "::/0", "via": str(network.gateway6)}] if network.cidr6 else []
     network_config = _dump(
         {
             "version": 2,
@@ -59,8 +61,8 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
                     "dhcp4": False,
                     "dhcp6": False,
                     "accept-ra": False,
-                    "addresses": [f"{node.address}/{node.prefix}"],
-                    "routes": [{"to": "0.0.0.0/0", "via": str(network.gateway)}],
+                    "addresses": [f"{node.address}/{node.prefix}", *both],
+                    "routes": [{"to": "0.0.0.0/0", "via": str(network.gateway)}, *routes6],
                     "nameservers": {"addresses": [str(network.gateway)], "search": [network.domain]},
                 }
             },

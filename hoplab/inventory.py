@@ -46,9 +46,11 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
         "gateway": str(plan.network.gateway),
         "nodes": [node.name for node in plan.nodes],
         "addresses": [str(node.address) for node in plan.nodes],
+        "node_ips": {node.name: [str(node.address), str(node.address6)] for node in plan.nodes if node.address6},
         "api_address": str(plan.api_address),
         "pod_cidr": str(plan.pod_cidr),
         "service_cidr": str(plan.service_cidr),
+        "ipv6": ipv6_facts(plan),
         "cni": {
             "name": plan.cni.name,
             "backend": plan.cni.backend,
@@ -67,7 +69,18 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
     }
 
 
-OF_OTHERS = ("nodes", "addresses")  # facts about the lab that no worker's roles take
+def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
+    """The second family of addresses; empty in a lab without it."""
+    if plan.ipv6 is None:
+        return {}
+    return {
+        "network": str(plan.ipv6.network),
+        "pod_cidr": str(plan.ipv6.pod_cidr),
+        "service_cidr": str(plan.ipv6.service_cidr),
+    }
+
+
+OF_OTHERS = ("nodes", "addresses", "node_ips")  # facts about the lab of which a worker's roles take its own at most
 
 
 def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:

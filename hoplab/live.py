@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -67,8 +67,8 @@ SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that beca
 class Answer:
     """What the far end of a request saw of it."""
 
-    remote: IPv4Address  # the client, as the server saw it
-    local: IPv4Address | None  # the server's own address
+    remote: IPv4Address | IPv6Address  # the client, as the server saw it
+    local: IPv4Address | IPv6Address | None  # the server's own address
     node: str  # where the server runs
     pod: str  # its name
     host: str = ""  # that the client asked for
@@ -78,7 +78,7 @@ class Answer:
     @property
     def to(self) -> str:
         """The endpoint that answered, as an EndpointSlice has it."""
-        return f"{self.local}:{probe.PORT}"
+        return proxy.endpoint(self.local, probe.PORT)
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ def parse_answer(text: str) -> Answer:
     """The JSON that an echo answers with."""
     try:
         raw = json.loads(text)
-        local = raw.get("local_addr", "").rpartition(":")[0]
+        local = raw.get("local_addr", "").rpartition(":")[0].strip("[]")
         return Answer(
-            remote=IPv4Address(raw["remote_addr"].rpartition(":")[0]),
-            local=IPv4Address(local) if local else None,
+            remote=ip_address(raw["remote_addr"].rpartition(":")[0].strip("[]")),
+            local=ip_address(local) if local else None,
             node=raw.get("node", ""),
             pod=raw.get("hostname", ""),
             host=raw.get("host", ""),
@@ -193,6 +193,7 @@ class Live:
     outside: Outside
     api: probe.Api
     look: Callable[[], Snapshot]
+    outside6: Outside | None = None  # the same by IPv6, in a lab that has it
     ca: Path | None = None  # whom a client of the apps' https sites trusts
     slowness: float = 1.0  # what deadlines are multiplied with
 
@@ -231,10 +232,11 @@ class Live:
         ]
         return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
 
-    def service(self, name: str) -> ServicePromise:
+    def service(self, name: str, *, ipv6: bool = False) -> ServicePromise:
         """A service of the verification workload."""
         wanted = f"{probe.NAMESPACE}/{name}"
-        return next(each for each in proxy.promises(self.snapshot) if each.service == wanted)
+        known = proxy.promises6(self.snapshot) if ipv6 else proxy.promises(self.snapshot)
+        return next(each for each in known if each.service == wanted)
 
     def ask(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
         """An HTTP request from inside a pod's network namespace; its node is looked at before, after and meanwhile.
@@ -537,6 +539,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         k8s = stack.enter_context(cluster.api(paths, lab.netns))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(outside.serving(setting.gateway, lab.netns))
+        served6 = stack.enter_context(outside.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods that verification asks with")
         probe.ensure(requester(k8s), front, announced=plan.load_balancer != "none", slowness=slowness)
         say("looking at the nodes")
@@ -545,7 +548,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
             return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
 
         seen = _looked(look, k8s, SETTLE_DEADLINE * slowness)
-        yield Live(seen, hosts, served, requester(k8s), look, paths.ca, slowness)
+        yield Live(seen, hosts, served, requester(k8s), look, served6, paths.ca, slowness)
 
 
 def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient, patience: float) -> Snapshot:
@@ -573,10 +576,15 @@ def quiet_for(pods: Iterable[Mapping[str, Any]], now: datetime) -> float:
 
 def settled(seen: Snapshot) -> bool:
     """Whether the rules of every node lead to every ready endpoint."""
-    services = proxy.promises(seen)
+    clients: list[tuple[IPv4Address | IPv6Address, tuple[ServicePromise, ...]]] = [
+        (seen.setting.pod_cidr[-2], proxy.promises(seen))
+    ]
+    if seen.setting.ipv6:
+        clients.append((seen.setting.ipv6.pod_cidr[-2], proxy.promises6(seen)))
     return all(
-        {each.to for each in service.endpoints} <= proxy.targets(node, seen.setting.pod_cidr[-2], service)
+        {each.to for each in service.endpoints} <= proxy.targets(node, client, service)
         for node in seen.nodes
+        for client, services in clients
         for service in services
     )
 

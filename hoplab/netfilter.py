@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
 from typing import Generic, Protocol, TypeVar
 
 from hoplab.facts.ipset import IpSet
@@ -20,8 +20,8 @@ from hoplab.facts.iptables import Chain, Option, Rule
 class Packet:
     """What rules look at."""
 
-    src: IPv4Address
-    dst: IPv4Address
+    src: IPv4Address | IPv6Address
+    dst: IPv4Address | IPv6Address
     protocol: str = "tcp"
     dport: int = 80
     mark: int = 0
@@ -176,8 +176,8 @@ def _in_set(option: Option, packet: Packet) -> bool:
     return any(address in member for member in option.members or ())
 
 
-def _in_network(option: Option, address: IPv4Address) -> bool:
-    return address in IPv4Network(option.values[0])
+def _in_network(option: Option, address: IPv4Address | IPv6Address) -> bool:
+    return address in ip_network(option.values[0])
 
 
 def _masked(option: Option, mark: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 from hoplab.facts.nft_expressions import (
     Counter,
@@ -179,6 +179,8 @@ def _value(part: str, packet: Packet) -> str | None:
 _VALUES: Mapping[str, Callable[[Packet], str]] = {
     "ip saddr": lambda packet: str(packet.src),
     "ip daddr": lambda packet: str(packet.dst),
+    "ip6 saddr": lambda packet: str(packet.src),
+    "ip6 daddr": lambda packet: str(packet.dst),
     "ip protocol": lambda packet: packet.protocol,
     "meta l4proto": lambda packet: packet.protocol,
     "th dport": lambda packet: str(packet.dport),
@@ -203,7 +205,7 @@ def _holds(wanted: str, found: str) -> bool:
         return True
     try:
         if "/" in wanted:
-            return IPv4Address(found) in IPv4Network(wanted)
+            return ip_address(found) in ip_network(wanted)
         low, dash, high = wanted.partition("-")
         if dash and "." in low:
             return IPv4Address(low) <= IPv4Address(found) <= IPv4Address(high)

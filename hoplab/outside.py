@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,15 +44,16 @@ def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
 class Outside:
     """A running service."""
 
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     port: int
     namespace: str  # the lab's; "" for the host's own
-    _asked: dict[str, IPv4Address]
+    _asked: dict[str, IPv4Address | IPv6Address]
 
     def url(self, path: str) -> str:
-        return f"http://{self.address}:{self.port}/{path}"
+        host = f"[{self.address}]" if self.address.version == 6 else self.address
+        return f"http://{host}:{self.port}/{path}"
 
-    def asker(self, path: str) -> IPv4Address | None:
+    def asker(self, path: str) -> IPv4Address | IPv6Address | None:
         """The client address it saw behind a request for the path; None when nobody asked."""
         return self._asked.get(f"/{path}")
 
@@ -116,15 +117,15 @@ class Outside:
 
 
 @contextmanager
-def serving(address: IPv4Address, namespace: str, port: int = 0) -> Iterator[Outside]:
+def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -> Iterator[Outside]:
     """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
-    asked: dict[str, IPv4Address] = {}
+    asked: dict[str, IPv4Address | IPv6Address] = {}
 
     class Handler(BaseHTTPRequestHandler):
         """Answers like the echo pods do."""
 
         def do_GET(self) -> None:
-            asked[self.path] = IPv4Address(self.client_address[0])
+            asked[self.path] = ip_address(self.client_address[0])
             body = json.dumps({"remote_addr": "{}:{}".format(*self.client_address[:2]), "path": self.path}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
@@ -134,9 +135,12 @@ def serving(address: IPv4Address, namespace: str, port: int = 0) -> Iterator[Out
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing on standard error."""
 
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+
     try:
         with netns.entered(namespace):
-            server = ThreadingHTTPServer((str(address), port), Handler)  # its socket stays in the namespace
+            server = Server((str(address), port), Handler)  # its socket stays in the namespace
     except OSError as error:
         raise HostError(
             f"can't listen on {address}, the host end of the lab network: {error.strerror}",

@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
 from typing import Literal
 
-from hoplab.spec import FIRST_CONTROL_PLANE, FIRST_WORKER, AddressRange, CniSpec, LabSpec, machine_size, pool_of
+from hoplab.spec import (
+    FIRST_CONTROL_PLANE,
+    FIRST_WORKER,
+    AddressRange,
+    CniSpec,
+    Ipv6Spec,
+    LabSpec,
+    machine_size,
+    pool_of,
+)
 
 Role = Literal["control-plane", "worker"]
 
@@ -26,6 +35,7 @@ class NodePlan:
     vcpus: int
     memory_mib: int
     disk_gib: int
+    address6: IPv6Address | None = None  # in a lab that has IPv6, always in a /64
 
 
 @dataclass(frozen=True)
@@ -37,12 +47,24 @@ class NetworkPlan:
     cidr: IPv4Network
     gateway: IPv4Address  # the host end
     domain: str  # DNS domain, "<lab>.hoplab"
+    cidr6: IPv6Network | None = None
+    gateway6: IPv6Address | None = None  # the host end
 
 
 def dataplane(lab: LabSpec | LabPlan) -> str:
     """What a lab's network is made of, in a few words: "flannel vxlan, kube-proxy iptables"."""
     own = " with nftables" if lab.cni.nftables else ""
-    return f"{lab.cni.name} {lab.cni.backend}{own}, kube-proxy {lab.proxy_mode}"
+    families = ", dual-stack" if lab.ipv6 else ""
+    return f"{lab.cni.name} {lab.cni.backend}{own}, kube-proxy {lab.proxy_mode}{families}"
+
+
+def host_address6(network: IPv6Network, number: int) -> IPv6Address:
+    """The address with the digits of a host number, so that 192.168.77.20 and fd00:77::20 are the same machine.
+
+    >>> str(host_address6(IPv6Network("fd00:77::/64"), 20))
+    'fd00:77::20'
+    """
+    return network[int(str(number), 16)]
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,7 @@ class LabPlan:
     load_balancer: str
     pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
+    ipv6: Ipv6Spec | None = None
     protect: bool = False  # the control plane and the lab's disks as a whole are neither deleted nor replaced
 
     @property
@@ -165,6 +188,7 @@ def plan_lab(
             vcpus=sizes[role].vcpus,
             memory_mib=sizes[role].memory_mib,
             disk_gib=sizes[role].disk_gib,
+            address6=host_address6(spec.ipv6.network, number) if spec.ipv6 else None,
         )
         for name, role, number in machines
         if role == "worker" or placement == "vm"
@@ -181,6 +205,8 @@ def plan_lab(
             cidr=spec.network,
             gateway=gateway,
             domain=f"{spec.lab}.hoplab",
+            cidr6=spec.ipv6.network if spec.ipv6 else None,
+            gateway6=spec.ipv6.network[1] if spec.ipv6 else None,
         ),
         nodes=nodes,
         api_address=nodes[0].address if placement == "vm" else gateway,
@@ -193,5 +219,6 @@ def plan_lab(
         load_balancer=spec.load_balancer,
         pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,
+        ipv6=spec.ipv6,
         protect=spec.protect,
     )

@@ -78,7 +78,7 @@ def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
     return [
         (f"{apps}/daemonsets", _workload("DaemonSet", "echo")),
         (f"{apps}/deployments", _workload("Deployment", "single", replicas=1)),
-        (f"{core}/services", _service("echo", selector={"app": "echo"})),
+        (f"{core}/services", _service("echo", selector={"app": "echo"}, ipFamilyPolicy="PreferDualStack")),
         (f"{core}/services", _service("single", selector={"app": "single"}, type="NodePort", node_port=NODE_PORT)),
         (
             f"{core}/services",

@@ -10,10 +10,14 @@ from dataclasses import replace
 from typing import Protocol
 
 from hoplab import netfilter, nft_walk
-from hoplab.facts import Fact, T, ipset, iptables, nftables
+from hoplab.facts import Fact, T, ipset
+from hoplab.facts.iptables import IP6TABLES, IPTABLES
+from hoplab.facts.iptables import Rule as IptablesRule
+from hoplab.facts.nftables import NFTABLES, NFTABLES6, Table
+from hoplab.facts.nftables import Rule as NftablesRule
 from hoplab.netfilter import End, Packet
 
-Rule = iptables.Rule | nftables.Rule
+Rule = IptablesRule | NftablesRule
 
 # Where the kernel calls the built-in chains of iptables: the table's priority at the hook
 PRIORITIES = {
@@ -35,36 +39,37 @@ class Looked(Protocol):
 
 def arriving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
     """Every possible end of a new connection's first packet where destinations are translated."""
-    return tuple(_met(_called(host, "nat", "prerouting"), packet))
+    return tuple(_met(_called(host, "nat", "prerouting", packet), packet))
 
 
 def leaving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
     """... where sources are translated, on its way out."""
-    return tuple(_met(_called(host, "nat", "postrouting"), packet))
+    return tuple(_met(_called(host, "nat", "postrouting", packet), packet))
 
 
 def filtered(host: Looked, hook: str, packet: Packet) -> tuple[End[Rule], ...]:
     """... at the filters of a hook, "input", "forward" or "output"."""
-    return tuple(_met(_called(host, "filter", hook), packet))
+    return tuple(_met(_called(host, "filter", hook, packet), packet))
 
 
 Walk = Callable[[Packet], tuple[End[Rule], ...]]  # of a base chain
 
 
-def _called(host: Looked, kind: str, hook: str) -> list[Walk]:
-    """The base chains of a kind that the kernel calls at a hook, in its order."""
+def _called(host: Looked, kind: str, hook: str, packet: Packet) -> list[Walk]:
+    """The base chains of a kind that the kernel calls at a hook, in its order, for packets of this family."""
+    old, new = (IPTABLES, NFTABLES) if packet.dst.version == 4 else (IP6TABLES, NFTABLES6)
     at: list[tuple[int, Walk]] = []
-    chains = host[iptables.IPTABLES].chains(kind)
+    chains = host[old].chains(kind)
     if netfilter.names_sets(chains):
         chains = netfilter.with_sets(chains, host[ipset.IPSET])
     if hook.upper() in chains:
         at.append((PRIORITIES[kind, hook], lambda packet: netfilter.walk(chains, hook.upper(), packet)))
-    for table in host[nftables.NFTABLES].tables:
+    for table in host[new].tables:
         at += [(chain.priority, _walk(table, chain.name)) for chain in table.hooked(hook) if chain.kind == kind]
     return [walk for _, walk in sorted(at, key=lambda each: each[0])]
 
 
-def _walk(table: nftables.Table, chain: str) -> Walk:
+def _walk(table: Table, chain: str) -> Walk:
     return lambda packet: nft_walk.walk(table, chain, packet)
 
 

@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,14 +20,14 @@ from hoplab import files
 from hoplab.batch import Output
 from hoplab.delta import applied, delta
 from hoplab.errors import LabError
-from hoplab.facts import Fact, Facts, T, discover
+from hoplab.facts import Fact, Facts, T, Where, discover
 from hoplab.facts._json import as_read
 from hoplab.facts.addresses import ADDRESSES
 from hoplab.facts.api_nodes import API_NODES, ApiNode
 from hoplab.facts.api_pods import API_PODS, ApiPod
 from hoplab.facts.links import LINKS, Link
 from hoplab.plan import LabPlan
-from hoplab.spec import AddressRange, CniSpec
+from hoplab.spec import AddressRange, CniSpec, Ipv6Spec
 
 G = TypeVar("G")
 
@@ -53,11 +53,17 @@ class Setting:
     load_balancer: str = "none"
     pool: AddressRange | None = None  # of the load balancer
     block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
+    cni_nftables: bool = False  # whether the CNI's own rules are in nftables
+    ipv6: Ipv6Spec | None = None  # the ranges of the second family
+    nodes6: Mapping[str, IPv6Address] = field(default_factory=dict)  # every machine's address in it, by name
 
     @property
     def void(self) -> frozenset[str]:
         """What means nothing in such a lab, so that a recording of it does not say it."""
-        return frozenset() if self.cni == "calico" else frozenset({"block_size"})
+        without = {"block_size"} if self.cni != "calico" else set()
+        if not self.cni_nftables:
+            without.add("cni_nftables")
+        return frozenset(without if self.ipv6 else {*without, "ipv6", "nodes6"})
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -84,6 +90,9 @@ def setting(plan: LabPlan) -> Setting:
         load_balancer=plan.load_balancer,
         pool=plan.pool,
         block_size=plan.cni.block_size,
+        cni_nftables=plan.cni.nftables,
+        ipv6=plan.ipv6,
+        nodes6={node.name: node.address6 for node in plan.nodes if node.address6},
     )
 
 
@@ -104,6 +113,14 @@ class Node:
     def pod_cidr(self) -> IPv4Network:
         return _given(self.api.pod_cidr, f"node {self.name} has no podCIDR")
 
+    @property
+    def address6(self) -> IPv6Address:
+        return _given(self.api.address6, f"node {self.name} has no InternalIP of IPv6")
+
+    @property
+    def pod_cidr6(self) -> IPv6Network:
+        return _given(self.api.pod_cidr6, f"node {self.name} has no podCIDR of IPv6")
+
     def __getitem__(self, fact: Fact[T]) -> T:
         return self.facts[fact]
 
@@ -123,6 +140,10 @@ class Pod:
     @property
     def address(self) -> IPv4Address:
         return _given(self.api.address, f"pod {self.api} has no address")
+
+    @property
+    def address6(self) -> IPv6Address:
+        return _given(self.api.address6, f"pod {self.api} has no address of IPv6")
 
     def __str__(self) -> str:
         return str(self.api)
@@ -196,6 +217,9 @@ class Snapshot:
                 **{key: value for key, value in asdict(self.setting).items() if key not in self.setting.void},
                 "nodes": {name: str(at) for name, at in self.setting.nodes.items()},
                 "pool": str(self.setting.pool or ""),
+                **(
+                    {"nodes6": {name: str(at) for name, at in self.setting.nodes6.items()}} if self.setting.ipv6 else {}
+                ),
             },
             "versions": dict(self.versions),
             "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
@@ -217,6 +241,7 @@ class Snapshot:
 
 
 FORMAT = 1  # of recordings
+PLACES: tuple[Where, ...] = ("node", "pod", "api")
 CNI_ANNOTATIONS = ("flannel.alpha.coreos.com/", "projectcalico.org/")  # on nodes, for the CNI's other nodes
 
 
@@ -261,6 +286,9 @@ def _setting(raw: dict[str, Any]) -> Setting:
         load_balancer=raw.get("load_balancer", "none"),  # older recordings know of none
         pool=AddressRange.parse(raw["pool"]) if raw.get("pool") else None,
         block_size=raw.get("block_size", CniSpec.block_size),
+        cni_nftables=raw.get("cni_nftables", False),
+        ipv6=Ipv6Spec(**{name: IPv6Network(given) for name, given in raw["ipv6"].items()}) if "ipv6" in raw else None,
+        nodes6={name: IPv6Address(at) for name, at in raw.get("nodes6", {}).items()},
     )
 
 
@@ -301,11 +329,12 @@ class ApiReader(Protocol):
 
 def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: ApiReader) -> Snapshot:
     """Look at a running lab: one round trip per node, all nodes and the API at once."""
-    node_commands = {fact.name: fact.command for fact in discover("node")}
-    pod_commands = {fact.name: fact.command for fact in discover("pod")}
+    node_commands, pod_commands, api_paths = (
+        {fact.name: fact.command for fact in discover(where) if setting.ipv6 or not fact.ipv6} for where in PLACES
+    )
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)
-        answers = {fact.name: api(fact.command) for fact in discover("api")}
+        answers = {name: api(path) for name, path in api_paths.items()}
         outputs = reading.result()
     return Snapshot(
         setting=setting,

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface, IPv6Network
 from itertools import combinations
 from typing import Any, Literal, Protocol, cast
 
@@ -27,10 +27,16 @@ Engine = Literal["auto", "pulumi", "embedded"]
 FIRST_CONTROL_PLANE = 10  # host number in the lab network of the first control-plane VM
 FIRST_WORKER = 20  # ... and of the first worker
 NODE_POD_PREFIX = 24  # every node gets a /24 of the pod range (kube-controller-manager's default)
+NODE_POD_PREFIX6 = 64  # ... and a /64 of that of IPv6
+MOST_POD_BITS = 16  # by which the ranges of nodes may be longer than the pod range (kube-controller-manager's limit)
+SERVICE_PREFIXES6 = (108, 123)  # the API server's limit is 20 bits; and kube-dns has the tenth address
 LONGEST_POOL = 10  # addresses of a load balancer's pool that nobody asked for
 NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and socket names
 
-CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {"flannel": ("vxlan", "host-gw"), "calico": ("bgp", "ipip", "vxlan")}
+CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {
+    "flannel": ("vxlan", "host-gw", "wireguard"),
+    "calico": ("bgp", "ipip", "vxlan"),
+}
 NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
 BLOCK_SIZES = (20, 30)  # prefix lengths; Calico allows /32 too, but no pod would be beside another one
 PROXY_MODES = ("iptables", "nftables")
@@ -57,6 +63,15 @@ class CniSpec:
     backend: str = "vxlan"
     nftables: bool = False  # its own rules, MASQUERADE for one: in nftables, not iptables
     block_size: int = 26  # prefix length of the blocks that nodes take of the pod range; Calico's alone
+
+
+@dataclass(frozen=True)
+class Ipv6Spec:
+    """The ranges of a lab's second family."""
+
+    network: IPv6Network = field(default_factory=lambda: IPv6Network("fd00:77::/64"))
+    pod_cidr: IPv6Network = field(default_factory=lambda: IPv6Network("fd00:244::/48"))
+    service_cidr: IPv6Network = field(default_factory=lambda: IPv6Network("fd00:96::/112"))
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,7 @@ class LabSpec:
     network: IPv4Network = field(default_factory=lambda: IPv4Network("192.168.77.0/24"))
     pod_cidr: IPv4Network = field(default_factory=lambda: IPv4Network("10.244.0.0/16"))
     service_cidr: IPv4Network = field(default_factory=lambda: IPv4Network("10.96.0.0/12"))
+    ipv6: Ipv6Spec | None = None  # None: IPv4 alone
     cni: CniSpec = field(default_factory=CniSpec)
     proxy_mode: str = "iptables"
     ingress_controller: str = "auto"
@@ -215,6 +231,7 @@ def parse_spec(
         network=read.network(top, "network", _DEFAULT.network),
         pod_cidr=read.network(top, "podCIDR", _DEFAULT.pod_cidr),
         service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
+        ipv6=read.ipv6(top),
         cni=read.cni(read.section(top, "cni", "name", "backend", "nftables", "blockSize")),
         proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
         ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
@@ -230,7 +247,7 @@ def parse_spec(
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
-    mistakes = read.mistakes + _range_mistakes(spec, read) + _pool_mistakes(spec, read)
+    mistakes = read.mistakes + _range_mistakes(spec, read) + _range6_mistakes(spec, read) + _pool_mistakes(spec, read)
     if host is not None:
         mistakes += [each for each in host_mistakes(spec, host) if each.path not in read.wrong]
     if mistakes:
@@ -472,6 +489,40 @@ class _Reader:
             return network
         return default
 
+    def ipv6(self, top: _Section) -> Ipv6Spec | None:
+        """The second family: ``true`` for the usual ranges, or a mapping with others; None without it."""
+        given = top.values.get("ipv6")
+        if not (isinstance(given, Mapping) or str(given).lstrip().startswith("{")):
+            return Ipv6Spec() if self.truth(top, "ipv6") else None
+        section = self.section(top, "ipv6", "network", "podCIDR", "serviceCIDR")
+        usual = Ipv6Spec()
+        return Ipv6Spec(
+            self.network6(section, "network", usual.network),
+            self.network6(section, "podCIDR", usual.pod_cidr),
+            self.network6(section, "serviceCIDR", usual.service_cidr),
+        )
+
+    def network6(self, section: _Section, key: str, default: IPv6Network) -> IPv6Network:
+        """A range of unique local addresses (fc00::/7)."""
+        path, right = section.path_of(key), f"an IPv6 range such as {default}"
+        text = self.text(section, key, right)
+        if text is None:
+            return default
+        try:
+            network = IPv6Network(text, strict=False)
+        except ValueError:
+            self.refuse(path, f"{text!r} is not an IPv6 range", right)
+            return default
+        if "/" not in text:
+            self.refuse(path, f"{text} has no prefix length", right)
+        elif IPv6Network(text, strict=False)[0] != IPv6Interface(text).ip:
+            self.refuse(path, f"{text} is an address in a range, not a range", f"{network}")
+        elif not network.subnet_of(UNIQUE_LOCAL):
+            self.refuse(path, f"{network} is not of this lab alone", f"a range of {UNIQUE_LOCAL}, such as {default}")
+        else:
+            return network
+        return default
+
     def addresses(self, section: _Section, key: str) -> AddressRange | None:
         """A range of addresses; None when absent or wrong."""
         right = "a range of addresses such as 192.168.77.245-192.168.77.254 or 192.168.77.240/29"
@@ -545,6 +596,7 @@ SETTINGS = (
     "network",
     "podCIDR",
     "serviceCIDR",
+    "ipv6",
     "cni",
     "proxy",
     "ingress",
@@ -557,6 +609,7 @@ SETTINGS = (
     "image",
 )
 _DEFAULT = LabSpec("default")
+UNIQUE_LOCAL = IPv6Network("fc00::/7")
 _PRIVATE_RANGES = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
@@ -607,6 +660,37 @@ def _range_mistakes(spec: LabSpec, read: _Reader) -> list[Mistake]:
     if "serviceCIDR" in ranges and not 12 <= spec.service_cidr.prefixlen <= 27:  # the API server's limits
         wrong = f"{spec.service_cidr} has a prefix length of {spec.service_cidr.prefixlen}"
         mistakes.append(Mistake("serviceCIDR", wrong, "a prefix length from 12 to 27"))
+    return mistakes
+
+
+def _range6_mistakes(spec: LabSpec, read: _Reader) -> list[Mistake]:
+    """Ranges of IPv6 that overlap, or that Kubernetes does not take."""
+    if spec.ipv6 is None or any(path.startswith("ipv6") for path in read.wrong):
+        return []
+    mistakes = []
+    asked = spec.ipv6
+    ranges = {"network": asked.network, "podCIDR": asked.pod_cidr, "serviceCIDR": asked.service_cidr}
+    for one, other in combinations(ranges, 2):
+        if ranges[one].overlaps(ranges[other]):
+            wrong = f"{ranges[other]} overlaps {one} {ranges[one]}"
+            mistakes.append(Mistake(f"ipv6.{other}", wrong, "ranges that are apart; left out, they are"))
+    low, high = SERVICE_PREFIXES6
+    prefixes = {
+        "network": (asked.network, (64, 64)),
+        "podCIDR": (asked.pod_cidr, (NODE_POD_PREFIX6 - MOST_POD_BITS, NODE_POD_PREFIX6)),
+        "serviceCIDR": (asked.service_cidr, (low, high)),
+    }
+    for key, (network, (low, high)) in prefixes.items():
+        if not low <= network.prefixlen <= high:
+            wrong = f"{network} has a prefix length of {network.prefixlen}"
+            right = f"a prefix length from {low} to {high}" if low < high else f"a /{low}"
+            mistakes.append(Mistake(f"ipv6.{key}", wrong, right))
+    most = 2 ** max(NODE_POD_PREFIX6 - asked.pod_cidr.prefixlen, 0)
+    nodes = spec.workers + _has_control_plane_vm(spec)
+    if "nodes.workers" not in read.wrong and not mistakes and nodes > most:
+        wrong = f"{asked.pod_cidr} is too small for {nodes} nodes, each of which gets a /{NODE_POD_PREFIX6}"
+        right = f"a /{NODE_POD_PREFIX6 - (nodes - 1).bit_length()} or larger"
+        mistakes.append(Mistake("ipv6.podCIDR", wrong, right))
     return mistakes
 
 

@@ -134,6 +134,8 @@ def lacking(
     ingress: bool = False,
     load_balancer: str = "",
     service: str = "",
+    ipv6: bool = False,
+    cni_nftables: bool | None = None,
 ) -> str:
     """Why a lesson with these needs can't apply to the lab; "" when it can."""
     has = lab.setting
@@ -149,6 +151,10 @@ def lacking(
         return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if service and f"{probe.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
         return f"needs the service {service} of the verification workload, which is younger than this recording"
+    if cni_nftables is not None and has.cni_nftables != cni_nftables:
+        return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
+    if ipv6 and not has.ipv6:
+        return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""

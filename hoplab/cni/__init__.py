@@ -8,28 +8,32 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol, cast
 
 from hoplab.errors import LabError
 from hoplab.facts.fdb import FdbEntry
-from hoplab.facts.neighbours import Neighbour
-from hoplab.facts.routes import Route
+from hoplab.facts.neighbours import Neighbour, Neighbour6
+from hoplab.facts.routes import Route, Route6, printed
+from hoplab.facts.wireguard import Peer
 from hoplab.snapshot import Snapshot
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
 class RoutePromise:
     """A route of the main table."""
 
-    dst: IPv4Network
+    dst: IPNetwork
     dev: str
-    via: IPv4Address | None = None
+    via: IPAddress | None = None
     onlink: bool = False
     kind: str = "unicast"  # also "blackhole"
     protocol: str = ""  # who made it, "bird"; "" for whoever it was
 
-    def kept_by(self, record: Route) -> bool:
+    def kept_by(self, record: Route | Route6) -> bool:
         return (
             (record.table, record.kind) == ("main", self.kind)
             and (record.dst, record.dev, record.via) == (self.dst, self.dev, self.via)
@@ -39,7 +43,7 @@ class RoutePromise:
         )
 
     def __str__(self) -> str:
-        route = str(Route(self.dst, self.via, self.dev, self.kind, flags=("onlink",) if self.onlink else ()))
+        route = printed(self.dst, self.via, self.dev, self.kind, ("onlink",) if self.onlink else ())
         return f"{route} proto {self.protocol}" if self.protocol else route
 
 
@@ -47,11 +51,11 @@ class RoutePromise:
 class NeighbourPromise:
     """An address whose MAC is written down for good, so that nobody has to ask for it by ARP."""
 
-    address: IPv4Address
+    address: IPAddress
     dev: str
     mac: str
 
-    def kept_by(self, record: Neighbour) -> bool:
+    def kept_by(self, record: Neighbour | Neighbour6) -> bool:
         return (record.address, record.dev, record.mac) == (self.address, self.dev, self.mac) and (
             "PERMANENT" in record.states
         )
@@ -66,13 +70,28 @@ class FdbPromise:
 
     mac: str
     dev: str
-    dst: IPv4Address
+    dst: IPAddress
 
     def kept_by(self, record: FdbEntry) -> bool:
         return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst))
 
     def __str__(self) -> str:
         return f"{self.mac} dev {self.dev} dst {self.dst}"
+
+
+@dataclass(frozen=True)
+class PeerPromise:
+    """Another host that decrypts what is for its pods, and encrypts what is from them."""
+
+    dev: str
+    endpoint: str  # "192.168.77.21:51820"
+    allowed: tuple[IPNetwork, ...]
+
+    def kept_by(self, record: Peer) -> bool:
+        return (record.dev, record.endpoint, record.allowed) == (self.dev, self.endpoint, self.allowed)
+
+    def __str__(self) -> str:
+        return f"of {self.dev}, endpoint {self.endpoint}, allowed ips {', '.join(map(str, self.allowed))}"
 
 
 @dataclass(frozen=True)
@@ -84,22 +103,24 @@ class Tunnel:
     filter: str  # what is wrapped, as tcpdump is asked for it on eth0: "udp port 8472"
     mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
     vni: int | None = None  # of VXLAN
+    encrypted: bool = False  # so that what is wrapped can't be read on the way
 
 
 @dataclass(frozen=True)
 class NodePromises:
-    """What one node looks like when the CNI has done its work."""
+    """What one node looks like when the CNI has done its work, as far as one family of addresses goes."""
 
     interfaces: tuple[str, ...]  # beside one host end per pod
     bridge: str  # "" when pods' host ends are routed, not bridged
-    ranges: tuple[IPv4Network, ...]  # where its pods' addresses come from
-    pod_gateway: IPv4Address  # every pod's default gateway
+    ranges: tuple[IPNetwork, ...]  # where its pods' addresses come from
+    pod_gateway: IPAddress  # every pod's default gateway
     own_routes: tuple[RoutePromise, ...]  # to the node's own pods
     routes: tuple[RoutePromise, ...]  # to the other nodes' pods
     blackholes: tuple[RoutePromise, ...] = ()  # for addresses of the node's ranges that no pod has
     tunnel: Tunnel | None = None
     neighbours: tuple[NeighbourPromise, ...] = ()
     fdb: tuple[FdbPromise, ...] = ()
+    peers: tuple[PeerPromise, ...] = ()  # of an encrypted tunnel
     bgp: tuple[IPv4Address, ...] = ()  # whom the node tells of its pods, and who tells it of theirs
 
     @property
@@ -116,6 +137,7 @@ class Cni(Protocol):
     BACKENDS: tuple[str, ...]
 
     def promises(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
+    def promises6(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
 
 
 def chosen(name: str) -> Cni:
@@ -130,3 +152,8 @@ def chosen(name: str) -> Cni:
 def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
     """What the lab's own CNI promises, by node."""
     return chosen(lab.setting.cni).promises(lab)
+
+
+def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """... for IPv6, in a lab that has it."""
+    return chosen(lab.setting.cni).promises6(lab)

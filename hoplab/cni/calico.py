@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hoplab.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise, Tunnel
 from hoplab.errors import LabError
-from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS, Block
+from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
 from hoplab.facts.api_pods import ApiPod
 from hoplab.snapshot import Node, Snapshot
 
@@ -22,10 +22,12 @@ HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gatew
 FELIX = "cali-"  # how its chains begin, which come before all others at each hook
 DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix writes beside the rule that denies
 
-IPIP, VXLAN = "tunl0", "vxlan.calico"
+GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
+
+IPIP, VXLAN, VXLAN6 = "tunl0", "vxlan.calico", "vxlan-v6.calico"
 VNI = 4096
 PORT = 4789  # the one IANA gave VXLAN
-OVERHEADS = {IPIP: 20, VXLAN: 50}  # an IPv4 header; outer Ethernet 14 + IPv4 20 + UDP 8 + VXLAN 8
+OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
 
 # calico-node writes here, on its Kubernetes node, what the other nodes need to know.
 ANNOTATION = "projectcalico.org/"
@@ -55,6 +57,11 @@ def announced(node: Node, name: str) -> str:
 def blocks(lab: Snapshot, node: Node) -> tuple[Block, ...]:
     """The blocks of the pod range that belong to a node."""
     return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS] if each.node == node.name), key=lambda it: it.cidr))
+
+
+def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
+    """... of the pod range of IPv6."""
+    return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS6] if each.node == node.name), key=lambda it: it.cidr))
 
 
 def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
@@ -106,7 +113,12 @@ def _node(lab: Snapshot, node: Node, way: _Bgp) -> NodePromises:
     tunnel, own = way.tunnel(node), _ranges(blocks(lab, node))
     vxlan = {other: met for other in others if (met := way.tunnel(other)) and met.mac}
     return NodePromises(
-        interfaces=("lo", "eth0", *((tunnel.dev,) if tunnel else ())),
+        interfaces=(
+            "lo",
+            "eth0",
+            *((tunnel.dev,) if tunnel else ()),
+            *((VXLAN6,) if vxlan and lab.setting.ipv6 else ()),
+        ),
         bridge="",
         ranges=own,
         pod_gateway=GATEWAY,
@@ -130,3 +142,41 @@ def _node(lab: Snapshot, node: Node, way: _Bgp) -> NodePromises:
 
 def _ranges(found: Iterable[Block]) -> tuple[IPv4Network, ...]:
     return tuple(block.cidr for block in found)
+
+
+def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """The same for IPv6, which IPIP does not wrap: there its routes are as they are with BGP alone."""
+    return {node.name: _node6(lab, node, vxlan=lab.setting.backend == "vxlan") for node in lab.nodes}
+
+
+def _node6(lab: Snapshot, node: Node, *, vxlan: bool) -> NodePromises:
+    others = [each for each in lab.nodes if each is not node]
+    own = tuple(block.cidr for block in blocks6(lab, node))
+    protocol = _Vxlan.protocol if vxlan else _Bgp.protocol
+
+    def mac(of: Node) -> str:
+        return announced(of, "VXLANTunnelMACAddrV6")
+
+    def via(other: Node) -> IPv6Address:
+        return IPv6Address(announced(other, "IPv6VXLANTunnelAddr")) if vxlan else other.address6
+
+    return NodePromises(
+        interfaces=("lo", "eth0", *((VXLAN6,) if vxlan else ())),
+        bridge="",
+        ranges=own,
+        pod_gateway=GATEWAY6,
+        own_routes=tuple(
+            RoutePromise(IPv6Network(pod.address6), host_end(pod))
+            for pod in lab.own_address_pods
+            if pod.node == node.name and pod.address6
+        ),
+        routes=tuple(
+            RoutePromise(block.cidr, VXLAN6 if vxlan else "eth0", via(other), onlink=vxlan, protocol=protocol)
+            for other in others
+            for block in blocks6(lab, other)
+        ),
+        blackholes=tuple(RoutePromise(block, "lo", kind="blackhole", protocol=protocol) for block in own),
+        tunnel=Tunnel(VXLAN6, OVERHEADS[VXLAN6], f"udp port {PORT}", mac(node), VNI) if vxlan else None,
+        neighbours=tuple(NeighbourPromise(via(other), VXLAN6, mac(other)) for other in others if vxlan),
+        fdb=tuple(FdbPromise(mac(other), VXLAN6, other.address6) for other in others if vxlan),
+    )

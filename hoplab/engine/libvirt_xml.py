@@ -59,7 +59,7 @@ def volume(name: str, *, capacity: int, format: str, backing: Backing | None = N
 
 
 def network(inputs: Inputs) -> str:
-    """A NAT network; the host end has the first address of each range."""
+    """A NAT network, of one family or of both; the host end has the first address of each range."""
     root = _document("network")
     _add(root, "name", inputs["name"])
     _add(root, "forward", mode="nat")
@@ -74,7 +74,7 @@ def network(inputs: Inputs) -> str:
             dns.append(_dns_host(address, names))
     for cidr in inputs.get("addresses", []):
         range_ = ip_network(cidr)
-        _add(root, "ip", family="ipv4", address=str(range_[1]), prefix=str(range_.prefixlen))
+        _add(root, "ip", family=f"ipv{range_.version}", address=str(range_[1]), prefix=str(range_.prefixlen))
     return _text(root)
 
 

@@ -20,6 +20,7 @@ from hoplab.errors import LabError
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Where = Literal["node", "pod", "api"]
+NODES_AND_PODS: frozenset[Where] = frozenset({"node", "pod"})
 
 
 class FactError(LabError):
@@ -34,6 +35,7 @@ class Fact(Generic[T_co]):
     command: str  # a shell command; for "api" the path of a GET request
     parse: Callable[[str], T_co]  # text in, records out; FactError is all it may raise
     where: frozenset[Where] = frozenset({"node"})
+    ipv6: bool = False  # only asked for in labs that have IPv6
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from hoplab.facts import FactError
+from hoplab.facts import FactError, T
+from hoplab.facts._family import REMEDY, V4
 
 
 class Item:
@@ -43,10 +44,14 @@ class Item:
         return tuple(sorted((name, str(value)) for name, value in self.item(key).raw.items()))
 
     def address(self, key: str) -> IPv4Address | None:
-        return address(text, f"{self.what}.{key}") if (text := self.text(key)) else None
+        return self.read(key, V4.address)
 
     def network(self, key: str) -> IPv4Network | None:
-        return network(text, f"{self.what}.{key}") if (text := self.text(key)) else None
+        return self.read(key, V4.network)
+
+    def read(self, key: str, read: Callable[[str, str], T]) -> T | None:
+        """A text made into something else by who is also told where it stood; None where there is none."""
+        return read(text, f"{self.what}.{key}") if (text := self.text(key)) else None
 
     def _typed(self, key: str, types: tuple[type, ...], empty: Any) -> Any:
         value = self.raw.get(key)
@@ -57,7 +62,6 @@ class Item:
         return value
 
 
-REMEDY = "the tool that printed it may be of a version hoplab does not know"
 SHOWN = 60  # characters of what is no JSON
 _noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)  # documents whose reading is being noted
 
@@ -137,25 +141,3 @@ def listed(text: str, what: str) -> Iterator[Item]:
 def kubernetes_list(text: str, what: str) -> Iterator[Item]:
     """The items of a Kubernetes list."""
     yield from Item(document(text, what), what).items("items")
-
-
-def address(text: str, what: str) -> IPv4Address:
-    try:
-        return IPv4Address(text)
-    except ValueError:
-        raise FactError(f"{what}: {text!r} is not an IPv4 address", remedy=REMEDY) from None
-
-
-def network(text: str, what: str) -> IPv4Network:
-    """A CIDR range; an address without a prefix length is a /32, `default` is everything."""
-    try:
-        return IPv4Network("0.0.0.0/0" if text == "default" else text)
-    except ValueError:
-        raise FactError(f"{what}: {text!r} is not an IPv4 range", remedy=REMEDY) from None
-
-
-def interface(text: str, prefix: int, what: str) -> IPv4Interface:
-    try:
-        return IPv4Interface(f"{text}/{prefix}")
-    except ValueError:
-        raise FactError(f"{what}: {text}/{prefix} is not an IPv4 address", remedy=REMEDY) from None

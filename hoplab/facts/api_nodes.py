@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hoplab.facts import Fact
-from hoplab.facts._json import Item, address, kubernetes_list
+from hoplab.facts._family import V4, V6
+from hoplab.facts._json import Item, kubernetes_list
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class ApiNode:
     kernel: str
     labels: tuple[tuple[str, str], ...]
     annotations: tuple[tuple[str, str], ...]
+    address6: IPv6Address | None = None  # both only in a lab that has IPv6
+    pod_cidr6: IPv6Network | None = None
 
 
 def parse(text: str) -> tuple[ApiNode, ...]:
@@ -36,7 +39,7 @@ def _node(item: Item) -> ApiNode:
     info = status.item("nodeInfo")
     return ApiNode(
         name=meta.text("name"),
-        address=address(internal[0], "nodes") if internal else None,
+        address=next((V4.address(each, "nodes") for each in internal if V4.has(each)), None),
         pod_cidr=spec.network("podCIDR"),
         ready=bool(ready) and ready[0].text("status") == "True",
         why_not_ready=ready[0].text("message") if ready else "it never reported",
@@ -45,6 +48,8 @@ def _node(item: Item) -> ApiNode:
         kernel=info.text("kernelVersion"),
         labels=meta.pairs("labels"),
         annotations=meta.pairs("annotations"),
+        address6=next((V6.address(each, "nodes") for each in internal if V6.has(each)), None),
+        pod_cidr6=next((V6.network(each, "nodes") for each in spec.texts("podCIDRs") if V6.has(each)), None),
     )
 
 

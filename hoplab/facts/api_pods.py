@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hoplab.facts import Fact
+from hoplab.facts._family import V6
 from hoplab.facts._json import Item, kubernetes_list
 
 
@@ -22,6 +23,7 @@ class ApiPod:
     ready: bool
     going: bool  # being deleted
     labels: tuple[tuple[str, str], ...]
+    address6: IPv6Address | None = None  # only in a lab that has IPv6
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -47,7 +49,12 @@ def _pod(item: Item) -> ApiPod:
         ready=conditions.get("Ready") == "True",
         going=bool(meta.text("deletionTimestamp")),
         labels=meta.pairs("labels"),
+        address6=next((found for each in status.items("podIPs") if (found := _address6(each))), None),
     )
+
+
+def _address6(item: Item) -> IPv6Address | None:
+    return item.read("ip", V6.address) if V6.has(item.text("ip")) else None
 
 
 API_PODS = Fact("pods", "/api/v1/pods", parse, frozenset({"api"}))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from hoplab.facts import Fact
-from hoplab.facts._json import Item, address, kubernetes_list
+from hoplab.facts._family import V4, V6
+from hoplab.facts._json import Item, kubernetes_list
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ApiService:
     balancer_class: str = ""  # loadBalancerClass: which balancer it is for; "" for the lab's own
     affinity: int = 0  # seconds for which a client stays with one endpoint (sessionAffinity: ClientIP)
     balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: addresses outside of the cluster that lead here
+    cluster_ip6: IPv6Address | None = None  # a service of both families has two
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -46,7 +48,7 @@ def _service(item: Item) -> ApiService:
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         kind=spec.text("type"),
-        cluster_ip=None if given in ("", "None") else address(given, "services"),
+        cluster_ip=None if given in ("", "None") else V4.address(given, "services"),
         ports=tuple(
             ServicePort(port.text("name"), port.text("protocol") or "TCP", port.number("port"), port.number("nodePort"))
             for port in spec.items("ports")
@@ -54,6 +56,7 @@ def _service(item: Item) -> ApiService:
         external_policy=spec.text("externalTrafficPolicy"),
         balancer_class=spec.text("loadBalancerClass"),
         affinity=spec.item("sessionAffinityConfig").item("clientIP").number("timeoutSeconds"),
+        cluster_ip6=next((V6.address(each, "services") for each in spec.texts("clusterIPs") if V6.has(each)), None),
         balancer_ips=tuple(
             found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))
         ),

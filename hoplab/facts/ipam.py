@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from hoplab.facts import Fact, FactError
-from hoplab.facts._json import address
+from hoplab.facts._family import V4
 
 _FOLDER = "/var/lib/cni/networks"
 
@@ -37,7 +37,8 @@ def parse(text: str) -> tuple[Reservation, ...]:
         elif line:
             raise FactError(f"{line!r} is not a line of a file of host-local", remedy=f"look into {_FOLDER}")
     return tuple(
-        Reservation(network, address(name, "ipam"), *(*lines, "", "")[:2]) for (network, name), lines in files.items()
+        Reservation(network, V4.address(name, "ipam"), *(*lines, "", "")[:2])
+        for (network, name), lines in files.items()
     )
 
 

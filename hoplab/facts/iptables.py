@@ -1,6 +1,7 @@
 """iptables as ``iptables-save -c`` prints it: tables, chains with policies, rules with parsed matches and counters.
 
-iptables-nft (Debian's default) and iptables-legacy print the same text.
+iptables-nft (Debian's default) and iptables-legacy print the same text, and so does
+ip6tables.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 
 from hoplab.facts import Fact, FactError
 
@@ -154,7 +155,7 @@ def _rule(line: str, text: str, packets: int, size: int) -> Rule:
         )
     for option in rule.matches:
         if option.name in _NETWORK_OPTIONS and not _is_network(option.values):
-            raise _unreadable(line, f"has a {option.name} that is no IPv4 range")
+            raise _unreadable(line, f"has a {option.name} that is no range")
     return rule
 
 
@@ -183,7 +184,7 @@ def _options(line: str, words: list[str]) -> Iterator[Option]:
 
 def _is_network(values: tuple[str, ...]) -> bool:
     try:
-        return len(values) == 1 and bool(IPv4Network(values[0]))
+        return len(values) == 1 and bool(ip_network(values[0]))
     except ValueError:
         return False
 
@@ -200,3 +201,4 @@ def _unreadable(line: str, why: str) -> FactError:
 
 
 IPTABLES = Fact("iptables", "iptables-save -c", parse)
+IP6TABLES = Fact("ip6tables", "ip6tables-save -c", parse, ipv6=True)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hoplab.facts import Fact, FactError
-from hoplab.facts._json import REMEDY, Item, document
+from hoplab.facts._family import REMEDY
+from hoplab.facts._json import Item, document
 from hoplab.facts.nft_expressions import Element, Expression, elements, expression, text
 
 
@@ -155,5 +156,13 @@ def _set(item: Item) -> Set:
     )
 
 
-TABLES = ("kube-proxy", "flannel-ipv4")
-NFTABLES = Fact("nftables", "; ".join(f"nft -j list table ip {name} 2>&1" for name in TABLES) + "; true", parse)
+TABLES = ("ip kube-proxy", "ip flannel-ipv4")
+TABLES6 = ("ip6 kube-proxy", "ip6 flannel-ipv6")
+
+
+def _listing(tables: tuple[str, ...]) -> str:
+    return "; ".join(f"nft -j list table {table} 2>&1" for table in tables) + "; true"
+
+
+NFTABLES = Fact("nftables", _listing(TABLES), parse)
+NFTABLES6 = Fact("nftables6", _listing(TABLES6), parse, ipv6=True)

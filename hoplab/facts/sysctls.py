@@ -9,6 +9,7 @@ from hoplab.facts import Fact, FactError
 _FILES = (
     "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv4/conf/*/proxy_arp "
     "/proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/bridge/bridge-nf-call-iptables "
+    "/proc/sys/net/ipv6/conf/all/forwarding "
     "/proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
 )
 

@@ -43,6 +43,8 @@ def create(name: str) -> None:
     _ip("-n", name, "link", "set", "lo", "up")
     with entered(name):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # /proc/sys/net shows the opening thread's namespace
+        for forwarding in Path("/proc/sys/net/ipv6/conf").glob("all/forwarding"):  # a kernel may have no IPv6
+            forwarding.write_text("1")
         for setting in BRIDGED.glob("bridge-nf-call-*"):
             setting.write_text("0")
 

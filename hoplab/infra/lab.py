@@ -32,7 +32,7 @@ class LabNetwork(ComponentResource):
             name,
             network=plan.name,
             bridge=plan.bridge,
-            cidr=str(plan.cidr),
+            cidrs=[str(cidr) for cidr in (plan.cidr, plan.cidr6) if cidr],
             domain=plan.domain,
             hosts=hosts,
             parent=self,

@@ -88,18 +88,21 @@ def nat_network(
     *,
     network: str,
     bridge: str,
-    cidr: str,
+    cidrs: list[str],
     domain: str,
     hosts: Mapping[str, str],
     parent: pulumi.Resource,
 ) -> libvirt.Network:
-    """A bridge with NAT to the outside and a DNS server on its host end; machines have static addresses, so no DHCP."""
+    """A bridge with NAT to the outside and a DNS server on its host end; machines have static addresses, so no DHCP.
+
+    Its range of IPv6, where there is one, is routed to the outside as it is: the provider knows no NAT for it.
+    """
     return libvirt.Network(
         name,
         name=network,
         mode="nat",
         bridge=bridge,
-        addresses=[cidr],
+        addresses=cidrs,
         domain=domain,
         autostart=True,
         dhcp=libvirt.NetworkDhcpArgs(enabled=False),

@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol, cast
 
 from hoplab.errors import LabError
-from hoplab.facts.api_endpointslices import API_ENDPOINTS, Endpoint
+from hoplab.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
 from hoplab.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.netfilter import End, Packet
 from hoplab.rules import Looked, Rule, arriving
 from hoplab.snapshot import Snapshot
 
+IPAddress = IPv4Address | IPv6Address
 MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
 
 
@@ -26,23 +27,31 @@ MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in
 class EndpointPromise:
     """One endpoint, and the chain that sends to it."""
 
-    address: IPv4Address
+    address: IPAddress
     port: int
     node: str
     chain: str  # "" where the service's own chain does that
 
     @property
     def to(self) -> str:
-        return f"{self.address}:{self.port}"
+        return endpoint(self.address, self.port)
+
+
+def endpoint(address: IPAddress | None, port: int) -> str:
+    """
+    >>> endpoint(IPv4Address("10.244.1.2"), 8080), endpoint(IPv6Address("fd00:244:0:1::2"), 8080)
+    ('10.244.1.2:8080', '[fd00:244:0:1::2]:8080')
+    """
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
 
 
 @dataclass(frozen=True)
 class ServicePromise:
-    """One port of one service that has a ClusterIP."""
+    """One port of one service that has a ClusterIP, of one family."""
 
     service: str  # "kube-system/kube-dns:dns"
     protocol: str  # "udp"
-    cluster_ip: IPv4Address
+    cluster_ip: IPAddress
     port: int
     node_port: int
     external_policy: str
@@ -52,7 +61,7 @@ class ServicePromise:
     endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
 
     def __str__(self) -> str:
-        return f"{self.service} ({self.cluster_ip}:{self.port}/{self.protocol})"
+        return f"{self.service} ({endpoint(self.cluster_ip, self.port)}/{self.protocol})"
 
 
 class Mode(Protocol):
@@ -115,17 +124,32 @@ def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
     )
 
 
+def promises6(lab: Snapshot) -> tuple[ServicePromise, ...]:
+    """... for IPv6, of the services that have a ClusterIP of it."""
+    mode, endpoints = of(lab), lab.api[API_ENDPOINTS6]
+    return tuple(
+        _promise(mode, service, port, service.cluster_ip6, endpoints)
+        for service in lab.api[API_SERVICES]
+        if service.cluster_ip6 is not None
+        for port in service.ports
+    )
+
+
 def _promise(
-    mode: Mode, service: ApiService, port: ServicePort, cluster_ip: IPv4Address, endpoints: Iterable[Endpoint]
+    mode: Mode,
+    service: ApiService,
+    port: ServicePort,
+    cluster_ip: IPAddress,
+    endpoints: Iterable[Endpoint] | Iterable[Endpoint6],
 ) -> ServicePromise:
     name = f"{service}:{port.name}" if port.name else str(service)
     protocol = port.protocol.lower()
     behind = {
-        (endpoint.address, endpoint.port, endpoint.node)
-        for endpoint in endpoints
-        if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
-        and endpoint.protocol == port.protocol
-        and endpoint.ready
+        (each.address, each.port, each.node)
+        for each in endpoints
+        if (each.namespace, each.service, each.port_name) == (service.namespace, service.name, port.name)
+        and each.protocol == port.protocol
+        and each.ready
     }
     sticky = service.affinity > 0
     return ServicePromise(
@@ -140,23 +164,23 @@ def _promise(
         external_chain=mode.external_chain(name, protocol),
         endpoints=tuple(
             EndpointPromise(
-                address, number, node, mode.endpoint_chain(name, protocol, f"{address}:{number}", sticky=sticky)
+                address, number, node, mode.endpoint_chain(name, protocol, endpoint(address, number), sticky=sticky)
             )
             for address, number, node in sorted(behind)
         ),
     )
 
 
-def connection(client: IPv4Address, service: ServicePromise) -> Packet:
+def connection(client: IPAddress, service: ServicePromise) -> Packet:
     """The first packet of a client to a service."""
     return Packet(client, service.cluster_ip, service.protocol, service.port)
 
 
-def ways(host: Looked, client: IPv4Address, service: ServicePromise) -> dict[str, End[Rule]]:
+def ways(host: Looked, client: IPAddress, service: ServicePromise) -> dict[str, End[Rule]]:
     """By which rules a host may send a client's connection to a service, by where it goes."""
     return {end.to: end for end in arriving(host, connection(client, service)) if end.verdict == "DNAT"}
 
 
-def targets(host: Looked, client: IPv4Address, service: ServicePromise) -> frozenset[str]:
+def targets(host: Looked, client: IPAddress, service: ServicePromise) -> frozenset[str]:
     """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
     return frozenset(ways(host, client, service))

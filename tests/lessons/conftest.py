@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "needs(cni, backend, proxy, nodes, ingress, service, load_balancer): what a lab must have"
+        "markers", "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6): what a lab must have"
     )
 
 

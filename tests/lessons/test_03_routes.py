@@ -15,6 +15,7 @@ from hoplab.facts.routes import DEFAULT, ROUTES, lookup
 from hoplab.facts.rules import RULES
 from hoplab.facts.sysctls import SYSCTLS
 from hoplab.facts.unreachable import UNREACHABLE
+from hoplab.facts.wireguard import WIREGUARD
 from hoplab.live import Live
 from hoplab.snapshot import Snapshot
 
@@ -94,10 +95,26 @@ def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> Non
     claim.saw(listed(seen))
 
 
+@pytest.mark.needs(backend="wireguard", nodes=2)
+def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
+    """With WireGuard every other node is a peer: what is for its pods is encrypted for its key and sent to its address,
+    and nobody else may send from theirs."""
+    peers = 0
+    for node in lab.nodes:
+        promised = cni.promises(lab)[node.name].peers
+        peers += claim.each_kept(promised, node[WIREGUARD], where=node.name, kind="peer")
+        claim.require(
+            len([each for each in node[WIREGUARD] if each.dev == promised[0].dev]) == len(promised),
+            f"{node.name} has a peer that is no node",
+            *node[WIREGUARD],
+        )
+    claim.saw(f"{counted(peers, 'peer')}; on {lab.nodes[0].name}: {lab.nodes[0][WIREGUARD][0]}")
+
+
 @pytest.mark.needs(nodes=2)
 def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> None:
     """From pod to pod a packet crosses the lab network inside another one, from node to node (UDP for VXLAN, IP for
-    IPIP), or, without a tunnel, as it is."""
+    IPIP; with WireGuard nobody on the way can read it), or, without a tunnel, as it is."""
     pod, other = live.probes[:2]
     mine, yours = (cni.promises(live.snapshot)[each.node.name].tunnel for each in (pod, other))
     between = f"host {pod.address} and host {other.address}"
@@ -108,7 +125,14 @@ def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> Non
     )
     claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
     ours = [each for each in seen.packets["outer"] if (each.inner or each).dst == other.address]
+    if mine and mine.encrypted:
+        claim.require(not ours, f"what is for {other} can be read on eth0 of {pod.node.name}", *ours)
+        ends = (pod.node.address, other.node.address)
+        ours = [each for each in seen.packets["outer"] if (each.src, each.dst) == ends]
     claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *seen.packets["outer"])
+    if mine and mine.encrypted:
+        claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}, which is all that can be read of it", *ours)
+        return
     for packet in ours:
         claim.require(
             bool(packet.inner) == bool(mine),
@@ -166,13 +190,13 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
 
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     """Direct, default, static, host and network routes are all on show, and each says who made it."""
-    shown = []
+    shown, remote = [], cni.promises(lab)
     for node in lab.nodes:
         main = [route for route in node[ROUTES] if route.table == "main" and route.kind == "unicast"]
         kinds = {
             "direct": [route for route in main if route.scope == "link" and route.via is None],
             "default": [route for route in main if route.dst == DEFAULT],
-            "network": [route for route in main if route.via and route.dst != DEFAULT],
+            "network": [route for route in main if route.dst in {each.dst for each in remote[node.name].routes}],
             "static": [route for route in main if route.protocol == "static"],
             "host": [route for route in node[ROUTES] if route.kind == "local" and route.dst.prefixlen == 32],
         }

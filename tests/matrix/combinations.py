@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +11,45 @@ import yaml
 
 @dataclass(frozen=True)
 class Combination:
-    """A CNI with its settings, and a mode of kube-proxy."""
+    """A CNI with its settings, a mode of kube-proxy, and one family of addresses or both."""
 
     name: str
     cni: Mapping[str, Any]
-    proxy: str
+    proxy: str = "iptables"
+    ipv6: bool = False
 
-    @property
-    def spec(self) -> str:
-        """The lab's spec."""
-        config = {"lab:nodes": {"workers": 2}, "lab:cni": dict(self.cni), "lab:proxy": {"mode": self.proxy}}
+    def spec(self, components: Sequence[str] = ()) -> str:
+        """The lab's spec, whose node image has these components too, so that all of them have the same one."""
+        config: dict[str, Any] = {
+            "lab:nodes": {"workers": 2},
+            "lab:cni": dict(self.cni),
+            "lab:proxy": {"mode": self.proxy},
+            "lab:engine": "embedded",
+        }
+        if self.ipv6:
+            config["lab:ipv6"] = True
+        if components:
+            config["lab:image"] = {"components": list(components)}
         return yaml.safe_dump({"config": config}, sort_keys=False)
 
+    @property
+    def component(self) -> str:
+        """What its CNI is called among the components of node images."""
+        return f"cni_{self.cni['name']}"
 
-VXLAN, HOST_GW = ({"name": "flannel", "backend": backend} for backend in ("vxlan", "host-gw"))
+
+VXLAN, HOST_GW, WIREGUARD = ({"name": "flannel", "backend": backend} for backend in ("vxlan", "host-gw", "wireguard"))
+BGP, IPIP, CALICO_VXLAN = ({"name": "calico", "backend": backend} for backend in ("bgp", "ipip", "vxlan"))
 
 COMBINATIONS = (
-    Combination("flannel vxlan, iptables", VXLAN, "iptables"),
+    Combination("flannel vxlan, iptables", VXLAN),
     Combination("flannel vxlan, nftables", VXLAN, "nftables"),
     Combination("flannel vxlan with nftables, nftables", {**VXLAN, "nftables": True}, "nftables"),
-    Combination("flannel host-gw, iptables", HOST_GW, "iptables"),
+    Combination("flannel host-gw, iptables", HOST_GW),
+    Combination("flannel wireguard, iptables", WIREGUARD),
+    Combination("calico bgp, iptables", BGP),
+    Combination("calico ipip, iptables", IPIP),
+    Combination("calico vxlan, iptables", CALICO_VXLAN),
+    Combination("flannel vxlan, iptables, dual-stack", VXLAN, ipv6=True),
+    Combination("calico bgp, iptables, dual-stack", BGP, ipv6=True),
 )

@@ -19,7 +19,7 @@ from typing import Any
 from hoplab import live as live_lab
 from hoplab import probe
 from hoplab.cni import calico
-from hoplab.cni.flannel import vtep_mac
+from hoplab.cni.flannel import BACKEND_DATA6, vtep_mac
 from hoplab.facts import bgp
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.live import INGRESSES, Live
@@ -80,6 +80,7 @@ class Site:
             "service": service,
             "chain": service.chain,
             **(self.calico_words if setting.cni == "calico" else {}),
+            **(self.ipv6_words if setting.ipv6 else {}),
             **(self.ingress_words if self.live.snapshot.setting.ingress != "none" else {}),
             "cluster_ip": service.cluster_ip,
             "empty": empty,
@@ -95,6 +96,29 @@ class Site:
             "block": block.cidr,
             "other_pod": next(pod.address for pod in lab.pods_on(self.other) if pod.api.label("app") == "echo"),
             "mesh": f"Mesh_{self.other.address}".replace(".", "_"),
+        }
+
+    @property
+    def ipv6_words(self) -> Mapping[str, object]:
+        setting, service = self.live.snapshot.setting, self.live.service("echo", ipv6=True)
+        assert setting.ipv6
+        known = {
+            "pod6": self.pod.address6,
+            "gateway6": setting.ipv6.network[1],
+            "cluster_ip6": service.cluster_ip,
+            "chain6": service.chain,
+        }
+        if setting.cni != "flannel":
+            return known
+        vxlan = setting.backend == "vxlan"
+        return {
+            **known,
+            "bridge6": self.node.pod_cidr6[1],
+            "remote6": self.other.pod_cidr6,
+            "vtep6": self.other.pod_cidr6[0],
+            "other6": self.other.address6,
+            "vtep6_mac": vtep_mac(self.other, BACKEND_DATA6) if vxlan else "",
+            "own6_mac": vtep_mac(self.node, BACKEND_DATA6) if vxlan else "",
         }
 
     @property
@@ -329,11 +353,11 @@ def nft(edit: str) -> Broken:
     )
 
 
-def rules(table: str, edit: str) -> Broken:
+def rules(table: str, edit: str, iptables: str = "iptables") -> Broken:
     """A whole table of iptables goes through a filter (``sed ...``), and is put back as it was."""
     return on_node(
-        f"iptables-save -c -t {table} >{SAVED}; {edit} {SAVED} | iptables-restore -c",
-        f"iptables-restore -c <{SAVED}; rm {SAVED}",
+        f"{iptables}-save -c -t {table} >{SAVED}; {edit} {SAVED} | {iptables}-restore -c",
+        f"{iptables}-restore -c <{SAVED}; rm {SAVED}",
     )
 
 
@@ -448,6 +472,7 @@ class Fault:
 
 FLANNEL, CALICO = {"cni": "flannel"}, {"cni": "calico"}
 FLANNEL_VXLAN = {**FLANNEL, "backend": "vxlan"}
+FLANNEL6, FLANNEL6_VXLAN = ({**needs, "ipv6": True} for needs in (FLANNEL, FLANNEL_VXLAN))
 
 FAULTS = (
     Fault(
@@ -708,7 +733,19 @@ FAULTS = (
         ("what_leaves_the_pod_range_is_masqueraded",),
         "to {gateway} ends in ACCEPT, not MASQUERADE",
         traffic=("the_outside_sees_the_nodes_address",),
-        needs=FLANNEL,
+        needs={**FLANNEL, "cni_nftables": False},
+    ),
+    Fault(
+        "flannel's table of nftables masks nothing",
+        on_node(
+            f"nft list table ip flannel-ipv4 >{SAVED}; "
+            f"( echo delete table ip flannel-ipv4; sed '/masquerade/d' {SAVED} ) | nft -f -",
+            f"( echo delete table ip flannel-ipv4; cat {SAVED} ) | nft -f -; rm {SAVED}",
+        ),
+        ("what_leaves_the_pod_range_is_masqueraded",),
+        "to {gateway} ends in ACCEPT, not MASQUERADE",
+        traffic=("the_outside_sees_the_nodes_address",),
+        needs={**FLANNEL, "cni_nftables": True},
     ),
     Fault(
         "pod to pod is masqueraded",
@@ -892,6 +929,25 @@ FAULTS = (
         "{node} has no route {remote} via {other_address} dev eth0",
         traffic=("pod_to_pod_is_never_translated",),
         needs={"backend": "host-gw"},
+    ),
+    Fault(
+        "what is for other nodes' pods is not given to WireGuard",
+        on_node("ip route del {pods} dev flannel-wg", "ip route add {pods} dev flannel-wg scope link"),
+        ("a_node_routes_every_other_range_to_its_node", "the_longest_prefix_decides", "kinds_of_routes"),
+        "{node} has no route {pods} dev flannel-wg",
+        traffic=("pod_to_pod_is_never_translated",),
+        needs={"backend": "wireguard"},
+    ),
+    Fault(
+        "WireGuard does not know whose a range is",
+        on_node(
+            "wg set flannel-wg peer $(wg show flannel-wg peers) allowed-ips 203.0.113.0/24",
+            "wg set flannel-wg peer $(wg show flannel-wg peers) allowed-ips {remote}",
+        ),
+        ("who_decrypts_is_written_down",),
+        "{node} has no peer of flannel-wg, endpoint {other_address}:51820, allowed ips {remote}",
+        traffic=("between_nodes_a_packet_travels_wrapped",),
+        needs={"backend": "wireguard"},
     ),
     Fault(
         "the kernel does not call kube-proxy's table before routing",
@@ -1186,5 +1242,66 @@ FAULTS = (
         ("calicos_gateway_is_nobodys_address", "all_addresses_are_private"),
         "169.254.1.1 is on lo of {node}",
         needs=CALICO,
+    ),
+    Fault(
+        "a pod has no address of IPv6",
+        in_pod("ip -6 address del {pod6}/64 dev eth0", "ip -6 address add {pod6}/64 dev eth0 nodad"),
+        ("everybody_has_an_address_of_each_family",),
+        "{pod} has no {pod6} on its eth0",
+        needs=FLANNEL6,
+    ),
+    Fault(
+        "a pod has no way out by IPv6",
+        in_pod("ip -6 route del default", "ip -6 route add default via {bridge6} dev eth0"),
+        ("a_pods_way_out_by_ipv6",),
+        "not one via {bridge6} dev eth0",
+        traffic=("the_outside_sees_the_nodes_ipv6_address",),
+        needs=FLANNEL6,
+    ),
+    Fault(
+        "the route of IPv6 to the other node's pods is gone",
+        on_node("ip -6 route del {remote6}", "ip -6 route add {remote6} via {vtep6} dev flannel-v6.1 onlink"),
+        ("nodes_route_ipv6_as_they_route_ipv4",),
+        "{node} has no route {remote6} via {vtep6} dev flannel-v6.1 onlink",
+        traffic=("pods_of_two_nodes_talk_by_ipv6",),
+        needs=FLANNEL6_VXLAN,
+    ),
+    Fault(
+        "forwarding of IPv6 is off",
+        on_node("sysctl -qw net.ipv6.conf.all.forwarding=0", "sysctl -qw net.ipv6.conf.all.forwarding=1"),
+        ("nodes_route_ipv6_as_they_route_ipv4",),
+        "net.ipv6.conf.all.forwarding is 0 on {node}",
+        traffic=("pods_of_two_nodes_talk_by_ipv6",),
+        needs={"ipv6": True},
+    ),
+    Fault(
+        "an FDB entry of IPv6 is gone",
+        on_node(
+            "bridge fdb del {vtep6_mac} dev flannel-v6.1 dst {other6} self",
+            "bridge fdb add {vtep6_mac} dev flannel-v6.1 dst {other6} self permanent",
+        ),
+        ("who_unwraps_ipv6_is_written_down",),
+        "{node} has no FDB entry {vtep6_mac} dev flannel-v6.1 dst {other6}",
+        traffic=("pods_of_two_nodes_talk_by_ipv6",),
+        needs=FLANNEL6_VXLAN,
+    ),
+    Fault(
+        "the rules of a ClusterIP of IPv6 are flushed",
+        on_node(
+            f"ip6tables-save -c -t nat >{SAVED}; ip6tables -t nat -F {{chain6}}",
+            f"ip6tables-restore -c <{SAVED}; rm {SAVED}",
+        ),
+        ("a_service_of_both_families_has_two_addresses",),
+        "leads to ACCEPT",
+        traffic=("an_ipv6_cluster_ip_is_a_pod",),
+        needs={"ipv6": True, "proxy": "iptables"},
+    ),
+    Fault(
+        "nothing masks IPv6",
+        rules("nat", "grep -vE -- '-A FLANNEL-POSTRTG -s .* ! -d ff.*MASQUERADE'", "ip6tables"),
+        ("what_leaves_the_ipv6_pod_range_is_masqueraded",),
+        "to {gateway6} ends in ACCEPT, not MASQUERADE",
+        traffic=("the_outside_sees_the_nodes_ipv6_address",),
+        needs=FLANNEL6,
     ),
 )

@@ -27,6 +27,11 @@ FOLDER = PROJECT / "tests" / "recordings"
 HEALTHY = FOLDER / "flannel-vxlan.json"
 BROKEN = FOLDER / "broken"
 FEW = {  # of other labs than the usual one there is one broken recording each
+    "flannel-nft-vxlan-nftables": "flannel's table of nftables masks nothing",
+    "flannel-wireguard": "WireGuard does not know whose a range is",
+    "flannel-host-gw": "the route to a host-gw neighbour's pods is gone",
+    "flannel-vxlan-dual": "the route of IPv6 to the other node's pods is gone",
+    "calico-bgp-dual": "forwarding of IPv6 is off",
     "calico-bgp": "a BGP session is closed by hand",
     "calico-ipip": "what is for a pod elsewhere goes by eth0 and is not wrapped",
     "calico-vxlan": "vxlan.calico has another MAC than announced",
@@ -59,9 +64,11 @@ def main(lab: str, *again: str) -> None:
 
 
 def name_of(lab: Snapshot) -> str:
-    """Of a lab's recording: "flannel-vxlan", "calico-bgp", and with "-nftables" for the other mode of kube-proxy."""
-    name = f"{lab.setting.cni}-{lab.setting.backend}"
-    return name if lab.setting.proxy_mode == "iptables" else f"{name}-{lab.setting.proxy_mode}"
+    """Of a lab's recording: "flannel-vxlan", "calico-bgp", "flannel-nft-vxlan" (flannel's own rules are in nftables);
+    with "-dual" where there is IPv6 too, and "-nftables" for the other mode of kube-proxy."""
+    has = lab.setting
+    name = f"{has.cni}{'-nft' if has.cni_nftables else ''}-{has.backend}{'-dual' if has.ipv6 else ''}"
+    return name if has.proxy_mode == "iptables" else f"{name}-{has.proxy_mode}"
 
 
 def recorded(lab: Snapshot) -> tuple[Fault, ...]:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,11 @@ def ethernet(kind: int, body: bytes) -> bytes:
 def ipv4(protocol: int, body: bytes, *, fragment: int = 0) -> bytes:
     head = struct.pack("!BBHHHBBH", 0x46, 0, 0, 0, fragment, 64, protocol, 0)
     return ethernet(0x0800, head + A.packed + B.packed + bytes(4) + body)  # with an option of four bytes
+
+
+def ipv6(protocol: int, body: bytes) -> bytes:
+    head = struct.pack("!IHBB", 6 << 28, len(body), protocol, 64)
+    return ethernet(0x86DD, head + IPv6Address("fd00:244:0:1::5").packed + IPv6Address("fd00:244::5").packed + body)
 
 
 def only(data: bytes) -> Packet:
@@ -106,6 +111,15 @@ def test_both_byte_orders_and_units_of_time(order: str, magic: int) -> None:
          "IP 10.244.0.5.9 > 10.244.1.5.4789: VXLAN, vni 256:  > , ethertype"),
         (ipv4(17, b"no header", fragment=1), "IP 10.244.0.5.0 > 10.244.1.5.0: UDP"),
         (ipv4(1, bytes([3])), "IP 10.244.0.5 > 10.244.1.5: ICMP unreachable"),
+        (
+            ipv6(6, struct.pack("!HHIIBB", 40000, 8080, 1, 0, 0x50, 2)),
+            "IP6 fd00:244:0:1::5.40000 > fd00:244::5.8080: Flags [S]",
+        ),
+        (ipv6(58, bytes([135])), "IP6 fd00:244:0:1::5 > fd00:244::5: ip-proto-58"),
+        (
+            ipv6(17, struct.pack("!HHHH", 9, 8472, 0, 0) + bytes.fromhex("0800000000000100") + ipv6(17, bytes(8))),
+            "IP6 fd00:244:0:1::5.9 > fd00:244::5.8472: VXLAN, vni 1: IP6 fd00:244:0:1::5.0 > fd00:244::5.0: UDP",
+        ),
         (ipv4(1, bytes([13])), "IP 10.244.0.5 > 10.244.1.5: ICMP type 13"),
         (ipv4(1, b""), "IP 10.244.0.5 > 10.244.1.5: ICMP type None"),
         (ipv4(4, ipv4(1, bytes([8]))[14:]),

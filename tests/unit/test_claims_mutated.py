@@ -17,13 +17,28 @@ from hoplab.claims import Claim
 from hoplab.errors import LabError
 from hoplab.paths import PROJECT
 from tests.lesson_functions import applies, lessons, read_only
-from tests.unit import test_claims_calico, test_claims_ingress, test_claims_policies, test_claims_traffic
+from tests.unit import (
+    test_claims_calico,
+    test_claims_ingress,
+    test_claims_ipv6,
+    test_claims_ipv6_traffic,
+    test_claims_policies,
+    test_claims_traffic,
+    test_claims_wireguard,
+    test_claims_wireguard_traffic,
+)
 from tests.unit.test_claims import FAULTS, MORE
 from tests.unit.test_claims_nftables import FAULTS as NFTABLES_FAULTS
 
 CALICO_FAULTS = (*test_claims_calico.FAULTS, *test_claims_calico.MORE)
 LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
-WORLDS: tuple[Any, ...] = (test_claims_traffic, test_claims_ingress, test_claims_policies)
+WORLDS: tuple[Any, ...] = (
+    test_claims_traffic,
+    test_claims_ingress,
+    test_claims_policies,
+    test_claims_ipv6_traffic,
+    test_claims_wireguard_traffic,
+)
 DEMANDS = ("require", "each_kept")
 
 
@@ -69,7 +84,14 @@ def controls(
 ) -> Iterator[tuple[str, str, bool]]:
     """What the careless lesson says on each of its negative controls, what it should, and whether this is its own."""
     if lesson in read_only():
-        for fault in (*FAULTS, *MORE, *NFTABLES_FAULTS, *CALICO_FAULTS):
+        for fault in (
+            *FAULTS,
+            *MORE,
+            *NFTABLES_FAULTS,
+            *CALICO_FAULTS,
+            *test_claims_ipv6.FAULTS,
+            *test_claims_wireguard.FAULTS,
+        ):
             if lesson in fault.caught_by:
                 yield says(careless, lab=fault.broken(), claim=Claim()), fault.says, fault.caught_by[0] == lesson
     for place in WORLDS:

@@ -455,8 +455,8 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """The lessons that send packets, but those of chapter 8 and about policies, which have a world of their own."""
-    others = ("test_07_policies", "test_08_")
+    """The lessons that send packets, but those with worlds of their own: chapters 8 and 9, and policies."""
+    others = ("test_07_policies", "test_08_", "test_09_")
     return tuple(
         name
         for name in with_traffic()

@@ -49,7 +49,7 @@ def test_every_verb_explains_itself(verb: str) -> None:
 def test_the_verbs_there_are() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
     daily |= {"reset"}
-    rare = {"pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
+    rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     assert set(cli.cli.commands) == daily | rare
     assert set(cli.pulumi_.commands) == {"install", "env", "export", "adopt"}
 

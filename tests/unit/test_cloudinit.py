@@ -8,7 +8,7 @@ import yaml
 
 from hoplab.cloudinit import CloudInit, render
 from hoplab.plan import plan_lab
-from hoplab.spec import LabSpec
+from hoplab.spec import Ipv6Spec, LabSpec
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")
 NODE = PLAN.nodes[0]
@@ -30,6 +30,14 @@ def test_seed(golden: Callable[[str, str], None]) -> None:
     golden("cloudinit_user_data.yaml", seed.user_data)
     golden("cloudinit_meta_data.yaml", seed.meta_data)
     golden("cloudinit_network_config.yaml", seed.network_config)
+
+
+def test_a_machine_of_both_families_has_an_address_and_a_way_out_of_each() -> None:
+    plan = plan_lab(LabSpec("dev", ipv6=Ipv6Spec()), lab_id="dev-1a2b3c", accel="tcg")
+    seed = render(plan.nodes[0], plan.network, user_public="u", host_private=PRIVATE, host_public="h")
+    eth0 = yaml.safe_load(seed.network_config)["ethernets"]["eth0"]
+    assert eth0["addresses"] == ["192.168.77.20/24", "fd00:77::20/64"]
+    assert eth0["routes"] == [{"to": "0.0.0.0/0", "via": "192.168.77.1"}, {"to": "::/0", "via": "fd00:77::1"}]
 
 
 def test_the_host_key_arrives_unchanged_and_alone() -> None:

@@ -72,6 +72,8 @@ def test_kernel_arguments_are_sorted_like_the_providers() -> None:
 
 
 def test_what_is_read_back() -> None:
+    both = xml.network({**NETWORK, "addresses": ["192.168.77.0/24", "fd00:77::/64"]})
+    assert '<ip family="ipv6" address="fd00:77::1" prefix="64" />' in both
     assert xml.network_hosts(xml.network(NETWORK)) == xml.dns_hosts(NETWORK) == {"192.168.77.20": ["worker1", "alias"]}
     description = xml.volume("v", capacity=4096, format="qcow2")
     assert (xml.volume_format(description), xml.volume_capacity(description)) == ("qcow2", 4096)

@@ -28,7 +28,7 @@ Change = Callable[[Any], Any]
 # What a promise is about, endpoints' nodes among it; and affinity, whose lesson needs a service that is younger than
 # this recording.
 NOT_EXPECTED = {"service", "external_policy", "node", "affinity"}
-ON_THE_WIRE = {"filter"}  # what packets are asked for; test_cni has it
+ON_THE_WIRE = {"filter", "encrypted"}  # what packets are asked for; test_cni has it
 ONLY_FROM_OUTSIDE = {"node_port", "external_chain"}
 
 

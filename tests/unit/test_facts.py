@@ -44,7 +44,9 @@ def recorded() -> Snapshot:
 def test_facts_are_discovered_in_their_places() -> None:
     assert {"links", "routes", "iptables", "conntrack"} <= {fact.name for fact in discover("node")}
     assert {"links", "routes", "addresses", "neighbours"} <= {fact.name for fact in discover("pod")}
-    assert {"nodes", "pods", "services", "endpoints", "ipam_blocks"} == {fact.name for fact in discover("api")}
+    assert {"nodes", "pods", "services", "endpoints", "endpoints6", "ipam_blocks", "ipam_blocks6"} == {
+        fact.name for fact in discover("api")
+    }
 
 
 def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> None:
@@ -68,7 +70,7 @@ def _unquoted(line: str) -> str:
         ("-A INPUT -j ACCEPT", "not declared"),
         ("-A FORWARD -j", "names no target"),
         ("-A FORWARD ACCEPT", "stray"),
-        ("-A FORWARD -s nowhere -j ACCEPT", "no IPv4 range"),
+        ("-A FORWARD -s nowhere -j ACCEPT", "no range"),
         ("-A FORWARD -j ACCEPT !", "ends in `!`"),
         ('-A FORWARD -m comment --comment "open', "open quote"),
         ("-X FORWARD", "neither chain nor rule"),

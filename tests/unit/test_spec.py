@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 import hoplab.spec
 from hoplab.errors import LabError, Mistake, SpecError
 from hoplab.paths import LabPaths
-from hoplab.spec import CniSpec, LabSpec, NodeSize, load_spec, parse_spec, pool_of
+from hoplab.spec import CniSpec, Ipv6Spec, LabSpec, NodeSize, load_spec, parse_spec, pool_of
 
 VERSIONS = ("1.37.2",)
 
@@ -77,6 +77,15 @@ def test_full_spec() -> None:
     assert spec.image_components == ("cni_calico",)
 
 
+def test_a_second_family() -> None:
+    assert parse().ipv6 is None
+    assert parse(ipv6=False).ipv6 is None
+    assert parse(ipv6=True).ipv6 == parse(ipv6="true").ipv6 == parse(ipv6={}).ipv6 == Ipv6Spec()
+    asked = parse(ipv6={"network": "fd12:3:4:5::/64"}).ipv6
+    assert asked == replace(Ipv6Spec(), network=IPv6Network("fd12:3:4:5::/64"))
+    assert parse(ipv6='{"network": "fd12:3:4:5::/64"}').ipv6 == asked
+
+
 def test_calico_takes_blocks_of_the_pod_range() -> None:
     assert parse(cni={"name": "calico"}).cni == CniSpec("calico", "bgp")
     assert parse(cni={"name": "calico", "backend": "ipip", "blockSize": 28}).cni == CniSpec(
@@ -120,6 +129,41 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"network": "192.168.77.0"}, None),
         ({"network": "lan"}, "network: 'lan' is not an IPv4 range; an IPv4 range such as 192.168.77.0/24"),
         ({"network": "fd00::/64"}, None),
+        ({"ipv6": "yes"}, "ipv6: is 'yes'; true or false"),
+        ({"ipv6": {"netwrok": "fd00:1::/64"}}, "ipv6.netwrok: is not a setting; did you mean ipv6.network?"),
+        (
+            {"ipv6": {"network": "10.0.0.0/24"}},
+            "ipv6.network: '10.0.0.0/24' is not an IPv6 range; an IPv6 range such as fd00:77::/64",
+        ),
+        (
+            {"ipv6": {"network": "fd00:1::"}},
+            "ipv6.network: fd00:1:: has no prefix length; an IPv6 range such as fd00:77::/64",
+        ),
+        (
+            {"ipv6": {"network": "fd00:1::1/64"}},
+            "ipv6.network: fd00:1::1/64 is an address in a range, not a range; fd00:1::/64",
+        ),
+        (
+            {"ipv6": {"network": "2001:db8::/64"}},
+            "ipv6.network: 2001:db8::/64 is not of this lab alone; a range of fc00::/7, such as fd00:77::/64",
+        ),
+        ({"ipv6": {"network": "fd00:1::/60"}}, "ipv6.network: fd00:1::/60 has a prefix length of 60; a /64"),
+        (
+            {"ipv6": {"podCIDR": "fd00:1::/40"}},
+            "ipv6.podCIDR: fd00:1::/40 has a prefix length of 40; a prefix length from 48 to 64",
+        ),
+        (
+            {"ipv6": {"serviceCIDR": "fd00:1::/64"}},
+            "ipv6.serviceCIDR: fd00:1::/64 has a prefix length of 64; a prefix length from 108 to 123",
+        ),
+        (
+            {"ipv6": {"podCIDR": "fd00:1::/63"}, "nodes": {"workers": 3}},
+            "ipv6.podCIDR: fd00:1::/63 is too small for 4 nodes, each of which gets a /64; a /62 or larger",
+        ),
+        (
+            {"ipv6": {"serviceCIDR": "fd00:77::/112"}},
+            "ipv6.serviceCIDR: fd00:77::/112 overlaps network fd00:77::/64; ranges that are apart; left out, they are",
+        ),
         ({"network": "127.0.0.0/24"}, None),
         ({"network": "169.254.1.0/24"}, None),
         ({"network": "224.1.1.0/24"}, None),
@@ -139,7 +183,10 @@ def test_other_namespaces_are_left_alone() -> None:
             {"cni": {"name": "calico", "blockSize": 23}, "podCIDR": "10.1.0.0/22", "nodes": {"workers": 3}},
             "cni.blockSize: 10.1.0.0/22 has no /23 for each of 4 nodes; smaller blocks, a /24 for instance",
         ),
-        ({"cni": {"backend": "vxln"}}, "cni.backend: 'vxln' is unknown; did you mean vxlan? one of vxlan, host-gw"),
+        (
+            {"cni": {"backend": "vxln"}},
+            "cni.backend: 'vxln' is unknown; did you mean vxlan? one of vxlan, host-gw, wireguard",
+        ),
         ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
         (
             {"ingress": {"controller": "traefik"}},

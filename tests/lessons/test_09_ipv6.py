@@ -1,0 +1,224 @@
+"""Chapter 9, the second family: ``ip -6``, ``ip6tables-save``, on labs with ``ipv6`` in their spec (dual-stack)."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab import cni, probe, proxy
+from hoplab.capture import Capture
+from hoplab.claims import Claim, counted, listed
+from hoplab.facts.addresses import ADDRESSES6
+from hoplab.facts.fdb import FDB
+from hoplab.facts.neighbours import NEIGHBOURS6
+from hoplab.facts.routes import ROUTES6
+from hoplab.facts.sysctls import SYSCTLS
+from hoplab.live import Live
+from hoplab.netfilter import Packet
+from hoplab.rules import arriving, leaving
+from hoplab.snapshot import Snapshot
+from hoplab.spec import Ipv6Spec
+
+pytestmark = pytest.mark.needs(ipv6=True)
+
+FORWARDING = "net.ipv6.conf.all.forwarding"
+
+
+def ranges(lab: Snapshot) -> Ipv6Spec:
+    assert lab.setting.ipv6
+    return lab.setting.ipv6
+
+
+def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) -> None:
+    """In a dual-stack lab every node and every pod has an IPv6 address beside that of IPv4, a pod one of its node's
+    range (a /64 with flannel, blocks with Calico)."""
+    promised = cni.promises6(lab)
+    for node in lab.nodes:
+        planned = lab.setting.nodes6[node.name]
+        found = [each for each in node[ADDRESSES6] if each.dev == "eth0"]
+        claim.require(
+            any(each.address == planned and each.network == ranges(lab).network for each in found),
+            f"{node.name} has no {planned} in {ranges(lab).network} on eth0",
+            *found,
+        )
+        claim.require(node.address6 == planned, f"Kubernetes knows {node.name} by {node.address6}, not by {planned}")
+    for pod in lab.pods:
+        claim.require(
+            any((each.dev, each.address) == ("eth0", pod.address6) for each in pod[ADDRESSES6]),
+            f"{pod} has no {pod.address6} on its eth0",
+            *pod[ADDRESSES6],
+        )
+        claim.require(
+            any(pod.address6 in each for each in promised[pod.node.name].ranges),
+            f"{pod} has {pod.address6}, which is not of {pod.node.name}'s {listed(promised[pod.node.name].ranges)}",
+        )
+    addresses = sorted(pod.address6 for pod in lab.pods)
+    claim.require(len(set(addresses)) == len(addresses), "two pods share an address", *addresses)
+    claim.saw(
+        f"{listed(f'{node.name} has {node.address} and {node.address6}' for node in lab.nodes)}; "
+        f"{counted(len(addresses), 'pod')} in {ranges(lab).pod_cidr}: {listed(addresses)}"
+    )
+
+
+def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
+    """A pod has a default route of IPv6 too: with a bridge CNI by the first address of its node's range, which is the
+    bridge's own, with Calico by the link-local address of its interface's other end."""
+    promised = cni.promises6(lab)
+    for pod in lab.pods:
+        gateway, bridge = promised[pod.node.name].pod_gateway, promised[pod.node.name].bridge
+        defaults = [route for route in pod[ROUTES6] if route.dst.prefixlen == 0 and route.kind == "unicast"]
+        claim.require(
+            [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],
+            f"{pod} has the default routes {listed(defaults)}, not one via {gateway} dev eth0",
+            *pod[ROUTES6],
+        )
+        end = bridge or (pod.host_end.name if pod.host_end else "")
+        owners = [each.dev for each in pod.node[ADDRESSES6] if each.address == gateway]
+        claim.require(
+            end in owners and (not bridge or len(owners) == 1),
+            f"{gateway} is on {listed(owners)} of {pod.node.name}, not on {end}",
+        )
+    claim.saw(
+        listed(
+            f"{counted(len(lab.pods_on(node)), 'pod')} of {node.name} via {promised[node.name].pod_gateway}"
+            for node in lab.nodes
+        )
+    )
+
+
+def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> None:
+    """A node has the same routes of IPv6 as of IPv4: its own pods by the bridge (with Calico each by its interface),
+    every other node's by way of that node. It forwards, which is a switch of its own."""
+    seen = []
+    for node in lab.nodes:
+        promised = cni.promises6(lab)[node.name]
+        routes = (*promised.own_routes, *promised.routes, *promised.blackholes)
+        claim.each_kept(routes, node[ROUTES6], where=node.name, kind="route")
+        found = node[SYSCTLS].get(FORWARDING, "missing")
+        claim.require(found == "1", f"{FORWARDING} is {found} on {node.name}")
+        seen += [f"{node.name}: {route}" for route in promised.routes or promised.own_routes]
+    claim.saw(listed(seen))
+
+
+@pytest.mark.needs(backend="vxlan", nodes=2)
+def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
+    """VXLAN has a second interface for IPv6, which takes more room (its outer header is one of IPv6): for it too every
+    remote node has a neighbour entry and an FDB entry, whose address is the node's of IPv6."""
+    entries = 0
+    for node in lab.nodes:
+        promised = cni.promises6(lab)[node.name]
+        tunnel = promised.tunnel
+        link = node.link(tunnel.dev) if tunnel else None
+        claim.require(link and tunnel, f"{node.name} has no VXLAN interface for IPv6")
+        assert link and tunnel
+        room = node.link("eth0")
+        wanted = room.mtu - tunnel.overhead if room else 0
+        claim.require(link.mtu == wanted, f"{tunnel.dev} on {node.name} has the MTU {link.mtu}, not {wanted}")
+        claim.require(link.mac == tunnel.mac, f"{node.name} announces {tunnel.mac}, but {tunnel.dev} has {link.mac}")
+        entries += claim.each_kept(promised.neighbours, node[NEIGHBOURS6], where=node.name, kind="neighbour")
+        entries += claim.each_kept(promised.fdb, node[FDB], where=node.name, kind="FDB entry")
+    first = cni.promises6(lab)[lab.nodes[0].name]
+    claim.saw(f"{counted(entries, 'entry')}; on {lab.nodes[0].name}: {listed((*first.neighbours, *first.fdb))}")
+
+
+def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
+    """A service of both families has a ClusterIP of each; that of IPv6 leads to the same pods by their addresses of
+    IPv6, in rules of its own. The others are of IPv4 alone."""
+    client, services = ranges(lab).pod_cidr[-2], proxy.promises6(lab)
+    claim.require(services, "no service has a ClusterIP of IPv6")
+    for service in services:
+        claim.require(service.cluster_ip in ranges(lab).service_cidr, f"{service} is not in {ranges(lab).service_cidr}")
+        wanted = {each.to: proxy.of(lab).way(service, each) for each in service.endpoints}
+        claim.require(wanted, f"{service} has no endpoint of IPv6")
+        for node in lab.nodes:
+            ends = arriving(node, proxy.connection(client, service))
+            found = {
+                end.to: tuple(chain for chain in end.chains if chain in wanted[end.to])
+                for end in ends
+                if end.to in wanted
+            }
+            claim.require(
+                found == wanted and all(end.verdict == "DNAT" for end in ends),
+                f"on {node.name} {service} leads to {listed(sorted(end.to or end.verdict for end in ends))}, "
+                f"not to {listed(wanted)} by {service.chain}",
+                *(rule for end in ends for rule in end.path),
+            )
+    named = {each.service: each for each in proxy.promises(lab)}
+    last = services[-1]
+    claim.saw(
+        f"{last.service} is {named[last.service].cluster_ip} and {last.cluster_ip}, which leads to {listed(wanted)}"
+    )
+
+
+def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
+    """What a pod sends to the outside by IPv6 leaves with its node's address, what it sends to another pod does not."""
+    outside = ranges(lab).network[1]
+    for node in lab.nodes:
+        for pod in lab.pods_on(node):
+            for end in leaving(node, Packet(pod.address6, outside, out_dev="eth0")):
+                claim.require(
+                    end.verdict == "MASQUERADE",
+                    f"on {node.name} a packet of {pod} to {outside} ends in {end.verdict}, not MASQUERADE",
+                    *end.path,
+                )
+            for other in lab.pods:
+                for end in leaving(node, Packet(pod.address6, other.address6)):
+                    claim.require(
+                        end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
+                    )
+    claim.saw(f"so it is for {counted(len(lab.pods), 'pod')} in the rules of {counted(len(lab.nodes), 'node')}")
+
+
+@pytest.mark.needs(nodes=2)
+def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
+    """From pod to pod IPv6 crosses the lab network like IPv4, wrapped or not, and is never translated."""
+    pod, other = live.probes[:2]
+    tunnel = cni.promises6(live.snapshot)[pod.node.name].tunnel
+    between = f"host {pod.address6} and host {other.address6}"
+    asked = live.ask(
+        pod,
+        f"http://{proxy.endpoint(other.address6, probe.PORT)}/",
+        {"outer": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between)},
+    )
+    claim.require(
+        asked.answer.remote == pod.address6, f"{other} saw {asked.answer.remote}, not {pod.address6} of {pod}"
+    )
+    ours = [each for each in asked.packets["outer"] if (each.inner or each).dst == other.address6]
+    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *asked.packets["outer"])
+    for packet in ours:
+        outer = (packet.src, packet.dst, packet.vni)
+        wanted = (
+            (pod.node.address6, other.node.address6, tunnel.vni) if tunnel else (pod.address6, other.address6, None)
+        )
+        claim.require(
+            outer == wanted, f"on eth0 it is from {packet.src} to {packet.dst}, not wrapped as promised", packet
+        )
+    claim.saw(f"{other} saw {asked.answer.remote}; on eth0 of {pod.node.name}: {ours[0]}", *ours)
+
+
+def test_an_ipv6_cluster_ip_is_a_pod(live: Live, claim: Claim) -> None:
+    """A connection to a ClusterIP of IPv6 reaches a pod behind it; the client's address stays."""
+    service, client = live.service("echo", ipv6=True), live.client
+    answer = live.ask(client, f"http://{proxy.endpoint(service.cluster_ip, service.port)}/").answer
+    behind = {each.address for each in service.endpoints}
+    claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
+    claim.require(
+        answer.remote in (client.address6, cni.promises6(live.snapshot)[client.node.name].pod_gateway),
+        f"the pod saw {answer.remote}, not {client.address6} of {client}",
+    )
+    claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")
+
+
+def test_the_outside_sees_the_nodes_ipv6_address(live: Live, claim: Claim) -> None:
+    """A pod's packets of IPv6 reach the outside with its node's address."""
+    assert live.outside6
+    seen = []
+    for pod in live.probes:
+        path = live.unique()
+        asked = live.ask(pod, live.outside6.url(path))
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        asker = live.outside6.asker(path)
+        claim.require(
+            asker == pod.node.address6, f"the outside saw {asker}, not {pod.node.address6}, that of {pod.node.name}"
+        )
+        seen.append(f"{pod.address6} was seen as {asker}")
+    claim.saw(listed(seen))
