@@ -45,6 +45,7 @@ TOOLS = {  # program -> Debian package
     "gcc": "gcc",
 }
 BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
+IPV6 = Path("/proc/sys/net/ipv6")  # not there where it is disabled
 UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
 PYTHON = (3, 11)
 GO = (1, 26)
@@ -111,6 +112,7 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         tools(lambda program: shutil.which(program, path=_path()) is not None),
         go(_output("go", "version")),
         *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt), bridged(BRIDGED, spec)]),
+        *([ipv6(IPV6)] if spec.ipv6 else []),
         kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
         memory(facts),
         disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
@@ -172,6 +174,13 @@ def bridged(setting: Path, spec: LabSpec) -> Check:
         return Check("frames on bridges", True, found)
     found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
     return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
+
+
+def ipv6(settings: Path) -> Check:
+    """For a dual-stack lab, whose host end has an address of both families."""
+    found = "this kernel has it" if settings.exists() else "this kernel was started without it"
+    remedy = "start the kernel without ipv6.disable=1, or leave lab:ipv6 out"
+    return _check("ipv6", settings.exists(), found, remedy)
 
 
 def kvm(device: Path, *, required: bool) -> Check:

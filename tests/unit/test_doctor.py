@@ -12,7 +12,7 @@ from hoplab.doctor import Check
 from hoplab.errors import HostError, SpecError
 from hoplab.host.facts import HostFacts
 from hoplab.paths import LabPaths
-from hoplab.spec import CniSpec, LabSpec
+from hoplab.spec import CniSpec, Ipv6Spec, LabSpec
 
 FACTS = HostFacts(
     memory_mib=16000,
@@ -110,6 +110,16 @@ def test_frames_that_meet_the_hosts_masquerade(tmp_path: Path, setting: str, bac
     assert doctor.bridged(tmp_path / "none", spec).ok
 
 
+def test_a_kernel_without_ipv6(tmp_path: Path) -> None:
+    assert doctor.ipv6(tmp_path).ok
+    assert doctor.ipv6(tmp_path / "none") == Check(
+        "ipv6",
+        False,
+        "this kernel was started without it",
+        "start the kernel without ipv6.disable=1, or leave lab:ipv6 out",
+    )
+
+
 def test_libvirt_that_answers() -> None:
     assert doctor.libvirt_answers("test:///default").ok
 
@@ -139,6 +149,7 @@ def test_host_checks_look_at_the_libvirt_of_the_spec(tmp_path: Path) -> None:
         return {check.name for check in doctor.host_checks(spec, LabPaths("dev", tmp_path), FACTS)}
 
     assert names(LabSpec("dev")) - names(LabSpec("dev", libvirt="test:///default")) == {"root", "network namespaces"}
+    assert names(LabSpec("dev", ipv6=Ipv6Spec())) - names(LabSpec("dev")) == {"ipv6"}
 
 
 def test_preflight_says_the_first_fault(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
