@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from dataclasses import replace
 from typing import Any
@@ -142,4 +143,5 @@ def _uncounted(text: str, before: str) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # what is broken is repaired before it goes
     main(*sys.argv[1:])
