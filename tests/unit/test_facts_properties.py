@@ -40,9 +40,10 @@ def real_outputs() -> dict[str, list[str]]:
         recorded = json.loads((PROJECT / "tests" / "recordings" / f"{name}.json").read_text())
         node = next(iter(recorded["nodes"].values()))
         pod = next(iter(next(iter(recorded["pods"].values())).values()))
+        before = set(texts)  # of the labs after the first one, what it does not have
         for found in (node, pod, recorded["api"]):
             for fact, output in found.items():
-                if output["code"] == 0:  # Calico's are asked for everywhere
+                if output["code"] == 0 and fact not in before:  # Calico's are asked for everywhere
                     texts.setdefault(fact, []).append(output["out"])
     texts["ipam_blocks6"] = [captured("ipam_blocks.json").replace("10.244.235.128/26", "fd00:244:1::40/122")]
     for name, *files in (
