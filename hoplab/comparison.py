@@ -20,10 +20,13 @@ from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.facts.routes import ROUTES, ROUTES6, lookup
 from hoplab.facts.wireguard import WIREGUARD
 from hoplab.netfilter import End, Packet
+from hoplab.plan import in_words
 from hoplab.rules import Rule, arriving, leaving
 from hoplab.snapshot import Pod, Snapshot
+from hoplab.spec import CniSpec
 
 NOTHING = "-"
+WIDE = 200  # characters of a rule
 HEAD = """# The same way through every network
 
 Made by `./lab compare` of the recordings in [tests/recordings](../tests/recordings), each of a real lab with two nodes.
@@ -52,8 +55,7 @@ class Way:
     @property
     def name(self) -> str:
         has = self.lab.setting
-        own = " with nftables" if has.cni_nftables else ""
-        return f"{has.cni} {has.backend}{own}, kube-proxy {has.proxy_mode}{', dual-stack' if has.ipv6 else ''}"
+        return in_words(CniSpec(has.cni, has.backend, has.cni_nftables), has.proxy_mode, has.ipv6)
 
     @property
     def promised(self) -> NodePromises:
@@ -126,11 +128,11 @@ def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
             "its other end",
             f"{end.name}, {f'a port of {end.master}' if end.master else f'no port of a bridge, {end.mac}'}",
         )
-    yield "the node", lookup(node[ROUTES], to) or NOTHING
+    route = lookup(node[ROUTES], to)
+    yield "the node", route or NOTHING
     for promise in way.promised.routes:
         if to in promise.dst and promise.protocol:
             yield "", f"made by {promise.protocol if promise.protocol.isalpha() else f'proto {promise.protocol}'}"
-    route = lookup(node[ROUTES], to)
     if route and route.via and way.tunnel and way.tunnel.vni is not None:
         known = [each for each in node[NEIGHBOURS] if (each.address, each.dev) == (route.via, route.dev)]
         yield "its neighbour", next(iter(known), NOTHING)
@@ -180,9 +182,6 @@ def _to_service(way: Way) -> Iterator[tuple[str, object]]:
 
 
 def _written(rule: Rule) -> str:
-    """A rule without its comments, which some write for themselves."""
+    """A rule, cut off where it would be too wide for a page."""
     words = str(rule)
     return words if len(words) <= WIDE else f"{words[: WIDE - 3]}..."
-
-
-WIDE = 200  # characters of a rule

@@ -32,6 +32,7 @@ from hoplab.certificates import ensure_certificates
 from hoplab.claims import ClaimFailed
 from hoplab.errors import ClusterError
 from hoplab.facts import Fact, Facts
+from hoplab.facts._family import with_port
 from hoplab.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.facts.api_services import API_SERVICES
 from hoplab.facts.conntrack import CONNTRACK, Flow
@@ -78,7 +79,7 @@ class Answer:
     @property
     def to(self) -> str:
         """The endpoint that answered, as an EndpointSlice has it."""
-        return proxy.endpoint(self.local, probe.PORT)
+        return with_port(self.local, probe.PORT)
 
 
 @dataclass(frozen=True)

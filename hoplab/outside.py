@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hoplab.errors import HostError
+from hoplab.facts._family import with_port
 from hoplab.facts.neighbours import NEIGHBOURS
 from hoplab.host import netns
 
@@ -50,8 +51,7 @@ class Outside:
     _asked: dict[str, IPv4Address | IPv6Address]
 
     def url(self, path: str) -> str:
-        host = f"[{self.address}]" if self.address.version == 6 else self.address
-        return f"http://{host}:{self.port}/{path}"
+        return f"http://{with_port(self.address, self.port)}/{path}"
 
     def asker(self, path: str) -> IPv4Address | IPv6Address | None:
         """The client address it saw behind a request for the path; None when nobody asked."""

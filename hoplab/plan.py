@@ -53,9 +53,12 @@ class NetworkPlan:
 
 def dataplane(lab: LabSpec | LabPlan) -> str:
     """What a lab's network is made of, in a few words: "flannel vxlan, kube-proxy iptables"."""
-    own = " with nftables" if lab.cni.nftables else ""
-    families = ", dual-stack" if lab.ipv6 else ""
-    return f"{lab.cni.name} {lab.cni.backend}{own}, kube-proxy {lab.proxy_mode}{families}"
+    return in_words(lab.cni, lab.proxy_mode, lab.ipv6)
+
+
+def in_words(cni: CniSpec, proxy_mode: str, ipv6: Ipv6Spec | None) -> str:
+    own = " with nftables" if cni.nftables else ""
+    return f"{cni.name} {cni.backend}{own}, kube-proxy {proxy_mode}{', dual-stack' if ipv6 else ''}"
 
 
 def host_address6(network: IPv6Network, number: int) -> IPv6Address:

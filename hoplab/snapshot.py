@@ -334,7 +334,8 @@ def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: 
     )
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)
-        answers = {name: api(path) for name, path in api_paths.items()}
+        answered = {path: api(path) for path in dict.fromkeys(api_paths.values())}  # some facts read the same answer
+        answers = {name: answered[path] for name, path in api_paths.items()}
         outputs = reading.result()
     return Snapshot(
         setting=setting,

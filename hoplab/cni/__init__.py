@@ -8,18 +8,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from hoplab.errors import LabError
+from hoplab.facts._family import IPAddress, IPNetwork
 from hoplab.facts.fdb import FdbEntry
 from hoplab.facts.neighbours import Neighbour, Neighbour6
 from hoplab.facts.routes import Route, Route6, printed
 from hoplab.facts.wireguard import Peer
 from hoplab.snapshot import Snapshot
-
-IPAddress = IPv4Address | IPv6Address
-IPNetwork = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)

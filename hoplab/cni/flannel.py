@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
 
 from hoplab.cni import FdbPromise, NeighbourPromise, NodePromises, PeerPromise, RoutePromise, Tunnel
 from hoplab.errors import LabError
+from hoplab.facts._family import IPAddress, IPNetwork, with_port
 from hoplab.snapshot import Node, Snapshot
 
 CONFIG_FILE = "10-flannel.conflist"
@@ -46,107 +48,104 @@ def vtep_mac(node: Node, annotation: str = BACKEND_DATA) -> str:
         ) from None
 
 
-def gateway(node: Node) -> IPv4Address:
-    """The first address of the node's range: cni0's own."""
-    return node.pod_cidr[1]
+@dataclass(frozen=True)
+class _Family:
+    """What is another thing in each family of addresses."""
+
+    vtep: str
+    overhead: int
+    backend_data: str
+    wireguard: str
+    wireguard_port: int
+    pods: Callable[[Snapshot], IPNetwork]  # of the whole cluster
+    pod_range: Callable[[Node], IPNetwork]  # of one node
+    address: Callable[[Node], IPAddress]
+
+
+def _pods6(lab: Snapshot) -> IPv6Network:
+    assert lab.setting.ipv6
+    return lab.setting.ipv6.pod_cidr
+
+
+_V4 = _Family(
+    VTEP,
+    OVERHEAD,
+    BACKEND_DATA,
+    WIREGUARD,
+    WIREGUARD_PORT,
+    pods=lambda lab: lab.setting.pod_cidr,
+    pod_range=lambda node: node.pod_cidr,
+    address=lambda node: node.address,
+)
+_V6 = _Family(
+    VTEP6,
+    OVERHEAD6,
+    BACKEND_DATA6,
+    WIREGUARD6,
+    WIREGUARD_PORT6,
+    pods=_pods6,
+    pod_range=lambda node: node.pod_cidr6,
+    address=lambda node: node.address6,
+)
 
 
 def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
-    make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
-    return {node.name: make(lab, node, [each for each in lab.nodes if each is not node]) for node in lab.nodes}
+    return _promises(lab, _V4)
 
 
 def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
-    """The same for IPv6: the ranges lie on the same bridges, and VXLAN has an interface of its own for them."""
-    make = {"vxlan": _vxlan6, "host-gw": _host_gw6, "wireguard": _wireguard6}[lab.setting.backend]
-    return {node.name: make(lab, node, [each for each in lab.nodes if each is not node]) for node in lab.nodes}
+    """The same for IPv6: the ranges lie on the same bridges, and a tunnel has an interface of its own for them."""
+    return _promises(lab, _V6)
 
 
-def gateway6(node: Node) -> IPv6Address:
-    """The first address of the node's range of IPv6: cni0's own too."""
-    return node.pod_cidr6[1]
+def _promises(lab: Snapshot, family: _Family) -> Mapping[str, NodePromises]:
+    make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
+    return {node.name: make(lab, node, [each for each in lab.nodes if each is not node], family) for node in lab.nodes}
 
 
-def _vxlan(_lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
+def _bridged(node: Node, family: _Family, *tunnels: str) -> NodePromises:
+    """What all backends have: the node's range on its bridge, which is its first address; ``tunnels`` are one for IPv4
+    and one for IPv6."""
+    own = family.pod_range(node)
+    return NodePromises(
+        interfaces=("lo", "eth0", BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
+        bridge=BRIDGE,
+        ranges=(own,),
+        pod_gateway=own[1],
+        own_routes=(RoutePromise(own, BRIDGE),),
+        routes=(),
+    )
+
+
+def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
     """Each remote range lies behind the first address of that range, which is the remote flannel.1's own."""
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE, VTEP, *((VTEP6,) if node.api.pod_cidr6 else ())),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr,),
-        pod_gateway=gateway(node),
-        own_routes=(RoutePromise(node.pod_cidr, BRIDGE),),
-        routes=tuple(RoutePromise(other.pod_cidr, VTEP, other.pod_cidr[0], onlink=True) for other in others),
-        neighbours=tuple(NeighbourPromise(other.pod_cidr[0], VTEP, vtep_mac(other)) for other in others),
-        fdb=tuple(FdbPromise(vtep_mac(other), VTEP, other.address) for other in others),
-        tunnel=Tunnel(VTEP, OVERHEAD, f"udp port {PORT}", vtep_mac(node), VNI),
+    ranges = {other: family.pod_range(other) for other in others}
+    macs = {other: vtep_mac(other, family.backend_data) for other in others}
+    return replace(
+        _bridged(node, family, VTEP, VTEP6),
+        routes=tuple(RoutePromise(each, family.vtep, each[0], onlink=True) for each in ranges.values()),
+        neighbours=tuple(NeighbourPromise(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbPromise(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
+        tunnel=Tunnel(family.vtep, family.overhead, f"udp port {PORT}", vtep_mac(node, family.backend_data), VNI),
     )
 
 
-def _host_gw(_lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
+def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
     """Each remote range lies behind the remote node itself; nothing is wrapped."""
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr,),
-        pod_gateway=gateway(node),
-        own_routes=(RoutePromise(node.pod_cidr, BRIDGE),),
-        routes=tuple(RoutePromise(other.pod_cidr, "eth0", other.address) for other in others),
+    return replace(
+        _bridged(node, family),
+        routes=tuple(RoutePromise(family.pod_range(other), "eth0", family.address(other)) for other in others),
     )
 
 
-def _vxlan6(_lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
-    def mac(of: Node) -> str:
-        return vtep_mac(of, BACKEND_DATA6)
-
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE, VTEP, VTEP6),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr6,),
-        pod_gateway=gateway6(node),
-        own_routes=(RoutePromise(node.pod_cidr6, BRIDGE),),
-        routes=tuple(RoutePromise(other.pod_cidr6, VTEP6, other.pod_cidr6[0], onlink=True) for other in others),
-        neighbours=tuple(NeighbourPromise(other.pod_cidr6[0], VTEP6, mac(other)) for other in others),
-        fdb=tuple(FdbPromise(mac(other), VTEP6, other.address6) for other in others),
-        tunnel=Tunnel(VTEP6, OVERHEAD6, f"udp port {PORT}", mac(node), VNI),
-    )
-
-
-def _host_gw6(_lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr6,),
-        pod_gateway=gateway6(node),
-        own_routes=(RoutePromise(node.pod_cidr6, BRIDGE),),
-        routes=tuple(RoutePromise(other.pod_cidr6, "eth0", other.address6) for other in others),
-    )
-
-
-def _wireguard(lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
+def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
     """What is for any other node goes to one interface, which knows by its peers' ranges whose it is."""
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE, WIREGUARD, *((WIREGUARD6,) if node.api.pod_cidr6 else ())),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr,),
-        pod_gateway=gateway(node),
-        own_routes=(RoutePromise(node.pod_cidr, BRIDGE),),
-        routes=(RoutePromise(lab.setting.pod_cidr, WIREGUARD),),
-        tunnel=Tunnel(WIREGUARD, WIREGUARD_OVERHEAD, f"udp port {WIREGUARD_PORT}", encrypted=True),
-        peers=tuple(PeerPromise(WIREGUARD, f"{other.address}:{WIREGUARD_PORT}", (other.pod_cidr,)) for other in others),
-    )
-
-
-def _wireguard6(lab: Snapshot, node: Node, others: list[Node]) -> NodePromises:
-    assert lab.setting.ipv6
-    return NodePromises(
-        interfaces=("lo", "eth0", BRIDGE, WIREGUARD, WIREGUARD6),
-        bridge=BRIDGE,
-        ranges=(node.pod_cidr6,),
-        pod_gateway=gateway6(node),
-        own_routes=(RoutePromise(node.pod_cidr6, BRIDGE),),
-        routes=(RoutePromise(lab.setting.ipv6.pod_cidr, WIREGUARD6),),
-        tunnel=Tunnel(WIREGUARD6, WIREGUARD_OVERHEAD, f"udp port {WIREGUARD_PORT6}", encrypted=True),
+    dev, port = family.wireguard, family.wireguard_port
+    return replace(
+        _bridged(node, family, WIREGUARD, WIREGUARD6),
+        routes=(RoutePromise(family.pods(lab), dev),),
+        tunnel=Tunnel(dev, WIREGUARD_OVERHEAD, f"udp port {port}", encrypted=True),
         peers=tuple(
-            PeerPromise(WIREGUARD6, f"[{other.address6}]:{WIREGUARD_PORT6}", (other.pod_cidr6,)) for other in others
+            PeerPromise(dev, with_port(family.address(other), port), (family.pod_range(other),)) for other in others
         ),
     )

@@ -11,6 +11,9 @@ from hoplab.facts import FactError
 Address = TypeVar("Address", IPv4Address, IPv6Address)
 Network = TypeVar("Network", IPv4Network, IPv6Network)
 
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
 REMEDY = "the tool that printed it may be of a version hoplab does not know"
 
 
@@ -51,3 +54,11 @@ class Family(Generic[Address, Network]):
 
 V4 = Family("IPv4", "inet", IPv4Address, IPv4Network, IPv4Network("0.0.0.0/0"))
 V6 = Family("IPv6", "inet6", IPv6Address, IPv6Network, IPv6Network("::/0"))
+
+
+def with_port(address: IPAddress | None, port: int) -> str:
+    """
+    >>> with_port(IPv4Address("10.244.1.2"), 8080), with_port(IPv6Address("fd00:244:0:1::2"), 8080)
+    ('10.244.1.2:8080', '[fd00:244:0:1::2]:8080')
+    """
+    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"

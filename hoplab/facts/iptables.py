@@ -1,7 +1,6 @@
 """iptables as ``iptables-save -c`` prints it: tables, chains with policies, rules with parsed matches and counters.
 
-iptables-nft (Debian's default) and iptables-legacy print the same text, and so does
-ip6tables.
+iptables-nft (Debian's default) and iptables-legacy print the same text, and so does ip6tables.
 """
 
 from __future__ import annotations

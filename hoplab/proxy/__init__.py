@@ -7,19 +7,20 @@ folder, found by its name in the spec.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from hoplab.errors import LabError
+from hoplab.facts._family import IPAddress, with_port
 from hoplab.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
 from hoplab.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.netfilter import End, Packet
 from hoplab.rules import Looked, Rule, arriving
 from hoplab.snapshot import Snapshot
 
-IPAddress = IPv4Address | IPv6Address
+Endpoints = Iterable[Endpoint] | Iterable[Endpoint6]
 MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
 
 
@@ -34,15 +35,7 @@ class EndpointPromise:
 
     @property
     def to(self) -> str:
-        return endpoint(self.address, self.port)
-
-
-def endpoint(address: IPAddress | None, port: int) -> str:
-    """
-    >>> endpoint(IPv4Address("10.244.1.2"), 8080), endpoint(IPv6Address("fd00:244:0:1::2"), 8080)
-    ('10.244.1.2:8080', '[fd00:244:0:1::2]:8080')
-    """
-    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+        return with_port(self.address, self.port)
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class ServicePromise:
     endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
 
     def __str__(self) -> str:
-        return f"{self.service} ({endpoint(self.cluster_ip, self.port)}/{self.protocol})"
+        return f"{self.service} ({with_port(self.cluster_ip, self.port)}/{self.protocol})"
 
 
 class Mode(Protocol):
@@ -115,22 +108,22 @@ def of(lab: Snapshot) -> Mode:
 
 def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
     """What every node's rules have to say, the same on all nodes."""
-    mode, endpoints = of(lab), lab.api[API_ENDPOINTS]
-    return tuple(
-        _promise(mode, service, port, service.cluster_ip, endpoints)
-        for service in lab.api[API_SERVICES]
-        if service.cluster_ip is not None
-        for port in service.ports
-    )
+    return _promises(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
 
 
 def promises6(lab: Snapshot) -> tuple[ServicePromise, ...]:
     """... for IPv6, of the services that have a ClusterIP of it."""
-    mode, endpoints = of(lab), lab.api[API_ENDPOINTS6]
+    return _promises(lab, lab.api[API_ENDPOINTS6], lambda service: service.cluster_ip6)
+
+
+def _promises(
+    lab: Snapshot, endpoints: Endpoints, address: Callable[[ApiService], IPAddress | None]
+) -> tuple[ServicePromise, ...]:
+    mode = of(lab)
     return tuple(
-        _promise(mode, service, port, service.cluster_ip6, endpoints)
+        _promise(mode, service, port, cluster_ip, endpoints)
         for service in lab.api[API_SERVICES]
-        if service.cluster_ip6 is not None
+        if (cluster_ip := address(service)) is not None
         for port in service.ports
     )
 
@@ -140,7 +133,7 @@ def _promise(
     service: ApiService,
     port: ServicePort,
     cluster_ip: IPAddress,
-    endpoints: Iterable[Endpoint] | Iterable[Endpoint6],
+    endpoints: Endpoints,
 ) -> ServicePromise:
     name = f"{service}:{port.name}" if port.name else str(service)
     protocol = port.protocol.lower()
@@ -164,7 +157,7 @@ def _promise(
         external_chain=mode.external_chain(name, protocol),
         endpoints=tuple(
             EndpointPromise(
-                address, number, node, mode.endpoint_chain(name, protocol, endpoint(address, number), sticky=sticky)
+                address, number, node, mode.endpoint_chain(name, protocol, with_port(address, number), sticky=sticky)
             )
             for address, number, node in sorted(behind)
         ),

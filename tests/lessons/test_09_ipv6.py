@@ -7,6 +7,7 @@ import pytest
 from hoplab import cni, probe, proxy
 from hoplab.capture import Capture
 from hoplab.claims import Claim, counted, listed
+from hoplab.facts._family import with_port
 from hoplab.facts.addresses import ADDRESSES6
 from hoplab.facts.fdb import FDB
 from hoplab.facts.neighbours import NEIGHBOURS6
@@ -176,7 +177,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
     between = f"host {pod.address6} and host {other.address6}"
     asked = live.ask(
         pod,
-        f"http://{proxy.endpoint(other.address6, probe.PORT)}/",
+        f"http://{with_port(other.address6, probe.PORT)}/",
         {"outer": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between)},
     )
     claim.require(
@@ -198,7 +199,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
 def test_an_ipv6_cluster_ip_is_a_pod(live: Live, claim: Claim) -> None:
     """A connection to a ClusterIP of IPv6 reaches a pod behind it; the client's address stays."""
     service, client = live.service("echo", ipv6=True), live.client
-    answer = live.ask(client, f"http://{proxy.endpoint(service.cluster_ip, service.port)}/").answer
+    answer = live.ask(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
     behind = {each.address for each in service.endpoints}
     claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
     claim.require(

@@ -31,9 +31,7 @@ def on_node(fact: str, edit: Edit, lab: Snapshot = BGP) -> Snapshot:
 
 
 def in_pod(fact: str, edit: Edit) -> Snapshot:
-    here = BGP.netns_facts[FIRST.name]
-    found = {**here, POD.netns: flannel._edited(here[POD.netns], fact, edit)}
-    return replace(BGP, netns_facts={**BGP.netns_facts, FIRST.name: found})
+    return flannel.in_pod(fact, edit, BGP, POD)
 
 
 def in_blocks(change: Callable[[list[dict[str, Any]]], None]) -> Snapshot:
