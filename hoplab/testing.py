@@ -28,6 +28,9 @@ AGAIN = re.compile(
     r"E   |_{3,} (?!coverage).* _{3,}$"
 )  # pytest's line of an error's message, and the title above a failure
 AGAIN_LINES = 60  # the last ones
+PARSERS = tuple(sorted(f"tests/unit/{path.name}" for path in (PROJECT / "tests/unit").glob("test_facts*.py")))
+SLOWEST = ("--durations=25", "--durations-min=5")  # says where the time went
+UNIT = ("--timeout-method=thread", *SLOWEST)
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,20 @@ STAGES = (
         ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
         only_with="playbooks/*.yml",
     ),
-    # a unit test that hangs ends the run, with every thread's stack: there is nothing of value to tidy up;
-    # the run also fails when it leaves too much of the parsers of facts untried (tool.coverage in pyproject.toml)
-    Stage("pytest: unit tests", ("pytest", "--timeout-method=thread", "tests/unit", "--cov")),
+    # A unit test that hangs ends the run, with every thread's stack: there is nothing of value to tidy up. The parsers'
+    # own tests also fail when they leave too much of the code untried (tool.coverage in pyproject.toml); for all tests
+    # that count would take more time than the tests.
+    Stage("pytest: parsers of facts", ("pytest", *UNIT, "--cov", *PARSERS)),
+    Stage("pytest: unit tests", ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS))),
     Stage(
-        "pytest: real machines", ("pytest", "-v", "-s", "tests/system"), slow=True, only_with="tests/system/test_*.py"
+        "pytest: real machines",
+        ("pytest", "-v", "-s", *SLOWEST, "tests/system"),
+        slow=True,
+        only_with="tests/system/test_*.py",
     ),
     Stage(
         "pytest: every combination",
-        ("pytest", "-v", "-s", "tests/matrix"),
+        ("pytest", "-v", "-s", *SLOWEST, "tests/matrix"),
         slow=True,
         matrix=True,
         only_with="tests/matrix/test_*.py",

@@ -26,7 +26,7 @@ from hoplab.screen import clock
 from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
-from tests.system.faults import FAULTS, Fault, Site
+from tests.system.faults import FAULTS, Fault, Site, together
 from tests.system.test_2_faults import try_
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
@@ -117,8 +117,8 @@ def faults_of(paths: LabPaths) -> int:
 def try_all(faults: list[Fault], live: Live) -> None:
     site = Site.of(live)
     with site.still():
-        for fault in faults:
-            try_(fault, site)
+        for group in together(faults):
+            try_(group, site)
 
 
 def test_what_a_reset_leaves_is_noticed(lab: LabCommand) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from itertools import count
 from typing import Any
 
 from hoplab import live as live_lab
@@ -28,7 +29,7 @@ from hoplab.paths import LabPaths
 from hoplab.snapshot import Node, Pod
 
 PEACE = ("kube-proxy", "flanneld", "calico-node")
-SAVED = "/run/hoplab-fault"
+SAVED = "/run/hoplab-fault"  # with a number: several faults may be made at once
 PATIENCE = 300.0  # seconds until Kubernetes has followed
 
 
@@ -171,16 +172,20 @@ def opened(paths: LabPaths) -> Iterator[Site]:
 
 
 Broken = Callable[[Site], AbstractContextManager[None]]  # the site is broken while the context is open
+_NUMBERS = count()
 
 
 def on_node(broken: str, repaired: str) -> Broken:
+    """On the node of the pod; ``$saved`` is a file of this fault's own, for what was there before."""
+    saved = f"saved={SAVED}-{next(_NUMBERS)}; "
+
     @contextmanager
     def hurt(site: Site) -> Iterator[None]:
         try:
-            site.run(broken)
+            site.run(saved + broken)
             yield
         finally:
-            site.run(repaired)
+            site.run(saved + repaired)
 
     return hurt
 
@@ -285,7 +290,7 @@ def another_address(site: Site) -> Iterator[None]:
 def nginx_conf(edit: str, reload: str = "true") -> Broken:
     """The configuration of the controller on the node is changed behind its back, and put back."""
     file = "/proc/$(pgrep -f '[n]ginx: master')/root/run/nginx/nginx.conf"
-    return on_node(f"cp {file} {SAVED}; {edit} {file}; {reload}", f"cp {SAVED} {file}; {reload}; rm {SAVED}")
+    return on_node(f"cp {file} $saved; {edit} {file}; {reload}", f"cp $saved {file}; {reload}; rm $saved")
 
 
 EVERY_SEVENTH = (
@@ -348,16 +353,16 @@ def nft(edit: str) -> Broken:
     """kube-proxy's table of nftables goes through a filter (``sed ...``), and is put back as it was."""
     old = "echo delete table ip kube-proxy"
     return on_node(
-        f"nft list table ip kube-proxy >{SAVED}; ( {old}; {edit} {SAVED} ) | nft -f -",
-        f"( {old}; cat {SAVED} ) | nft -f -; rm {SAVED}",
+        f"nft list table ip kube-proxy >$saved; ( {old}; {edit} $saved ) | nft -f -",
+        f"( {old}; cat $saved ) | nft -f -; rm $saved",
     )
 
 
 def rules(table: str, edit: str, iptables: str = "iptables") -> Broken:
     """A whole table of iptables goes through a filter (``sed ...``), and is put back as it was."""
     return on_node(
-        f"{iptables}-save -c -t {table} >{SAVED}; {edit} {SAVED} | {iptables}-restore -c",
-        f"{iptables}-restore -c <{SAVED}; rm {SAVED}",
+        f"{iptables}-save -c -t {table} >$saved; {edit} $saved | {iptables}-restore -c",
+        f"{iptables}-restore -c <$saved; rm $saved",
     )
 
 
@@ -463,6 +468,12 @@ class Fault:
     says: str  # the first of them (or of the next) says this
     traffic: tuple[str, ...] = ()  # ... of those that send packets, these; others are not tried
     needs: Mapping[str, Any] = field(default_factory=dict)  # what a lab must have, as markers of lessons say it
+    alone: bool = False  # not to be made together with others: it bears on what they touch
+
+    @property
+    def lessons(self) -> tuple[str, ...]:
+        """The lessons that have to fail, first the one that says ``says``."""
+        return (*self.caught_by, *self.traffic)
 
     @property
     def file(self) -> str:
@@ -478,11 +489,11 @@ FAULTS = (
     Fault(
         "a node's address is in no network",
         on_node(
-            f"ip route show default >{SAVED}; ip address add {{address}}/32 dev eth0; "
+            "ip route show default >$saved; ip address add {address}/32 dev eth0; "
             "ip address del {address}/{prefix} dev eth0; ip route replace {network} dev eth0 proto kernel scope link "
-            f"src {{address}}; ip route replace $(cat {SAVED})",
+            "src {address}; ip route replace $(cat $saved)",
             "ip address add {address}/{prefix} brd + dev eth0; ip address del {address}/32 dev eth0; "
-            f"ip route replace $(cat {SAVED}); rm {SAVED}",
+            "ip route replace $(cat $saved); rm $saved",
         ),
         ("every_node_has_its_own_address",),
         "{node} has no {address} in {network} on eth0",
@@ -561,8 +572,8 @@ FAULTS = (
     Fault(
         "IPAM does not know of an address",
         on_node(
-            f"mv /var/lib/cni/networks/cbr0/{{pod_address}} {SAVED}",
-            f"mv {SAVED} /var/lib/cni/networks/cbr0/{{pod_address}}",
+            "mv /var/lib/cni/networks/cbr0/{pod_address} $saved",
+            "mv $saved /var/lib/cni/networks/cbr0/{pod_address}",
         ),
         ("ipam_gave_each_pod_its_address",),
         "has not given {pod_address} to the eth0 of {pod}",
@@ -624,7 +635,7 @@ FAULTS = (
     ),
     Fault(
         "the default route is gone",
-        on_node(f"ip route show default >{SAVED}; ip route del default", f"ip route add $(cat {SAVED}); rm {SAVED}"),
+        on_node("ip route show default >$saved; ip route del default", "ip route add $(cat $saved); rm $saved"),
         ("a_nodes_gateway_is_the_labs", "kinds_of_routes", "the_longest_prefix_decides"),
         "{node} has the default route None",
     ),
@@ -738,9 +749,9 @@ FAULTS = (
     Fault(
         "flannel's table of nftables masks nothing",
         on_node(
-            f"nft list table ip flannel-ipv4 >{SAVED}; "
-            f"( echo delete table ip flannel-ipv4; sed '/masquerade/d' {SAVED} ) | nft -f -",
-            f"( echo delete table ip flannel-ipv4; cat {SAVED} ) | nft -f -; rm {SAVED}",
+            "nft list table ip flannel-ipv4 >$saved; "
+            "( echo delete table ip flannel-ipv4; sed '/masquerade/d' $saved ) | nft -f -",
+            "( echo delete table ip flannel-ipv4; cat $saved ) | nft -f -; rm $saved",
         ),
         ("what_leaves_the_pod_range_is_masqueraded",),
         "to {gateway} ends in ACCEPT, not MASQUERADE",
@@ -782,8 +793,8 @@ FAULTS = (
     Fault(
         "the rules of a KUBE-SVC chain are flushed",
         on_node(
-            f"iptables-save -c -t nat >{SAVED}; iptables -t nat -F {{chain}}",
-            f"iptables-restore -c <{SAVED}; rm {SAVED}",
+            "iptables-save -c -t nat >$saved; iptables -t nat -F {chain}",
+            "iptables-restore -c <$saved; rm $saved",
         ),
         ("a_service_leads_to_its_endpoints", "every_endpoint_gets_the_same_share", "marked_packets_are_masked"),
         "{service} leads to nothing",
@@ -907,8 +918,8 @@ FAULTS = (
     Fault(
         "a Local service is not dropped where it has no pod",
         on_other(
-            f"iptables-save -c -t filter >{SAVED}; grep -v 'has no local endpoints' {SAVED} | iptables-restore -c",
-            f"iptables-restore -c <{SAVED}; rm {SAVED}",
+            "iptables-save -c -t filter >$saved; grep -v 'has no local endpoints' $saved | iptables-restore -c",
+            "iptables-restore -c <$saved; rm $saved",
         ),
         ("a_local_service_stays_on_its_node",),
         "{other}, without a pod of {local}, ends port 30081 in ACCEPT",
@@ -1019,8 +1030,8 @@ FAULTS = (
     Fault(
         "a Local service is not dropped by nftables where it has no pod",
         on_other(
-            f"nft list table ip kube-proxy >{SAVED}; nft flush map ip kube-proxy no-endpoint-nodeports",
-            f"( echo delete table ip kube-proxy; cat {SAVED} ) | nft -f -; rm {SAVED}",
+            "nft list table ip kube-proxy >$saved; nft flush map ip kube-proxy no-endpoint-nodeports",
+            "( echo delete table ip kube-proxy; cat $saved ) | nft -f -; rm $saved",
         ),
         ("a_local_service_stays_on_its_node",),
         "{other}, without a pod of {local}, ends port 30081 in ACCEPT",
@@ -1037,8 +1048,8 @@ FAULTS = (
     Fault(
         "the map of services without endpoints is empty",
         on_node(
-            f"nft list table ip kube-proxy >{SAVED}; nft flush map ip kube-proxy no-endpoint-services",
-            f"( echo delete table ip kube-proxy; cat {SAVED} ) | nft -f -; rm {SAVED}",
+            "nft list table ip kube-proxy >$saved; nft flush map ip kube-proxy no-endpoint-services",
+            "( echo delete table ip kube-proxy; cat $saved ) | nft -f -; rm $saved",
         ),
         ("only_rules_know_a_cluster_ip",),
         "the rules of {node} lack",
@@ -1178,8 +1189,8 @@ FAULTS = (
     Fault(
         "a pod has no route of its own",
         on_node(  # with its metric, which only Felix knows
-            f"ip route show {{pod_address}} >{SAVED}; ip route del {{pod_address}} dev {{host_end}}",
-            f"ip route add $(cat {SAVED}); rm {SAVED}",
+            "ip route show {pod_address} >$saved; ip route del {pod_address} dev {host_end}",
+            "ip route add $(cat $saved); rm $saved",
         ),
         ("a_node_routes_its_own_range_to_its_pods", "the_longest_prefix_decides"),
         "{node} has no route {pod_address}/32 dev {host_end}",
@@ -1219,11 +1230,11 @@ FAULTS = (
     Fault(
         "vxlan.calico has another MAC than announced",
         on_node(  # the kernel forgets the neighbours of an interface whose MAC changes
-            f"cat /sys/class/net/vxlan.calico/address >{SAVED}; ip neigh show dev vxlan.calico >{SAVED}.neigh; "
+            "cat /sys/class/net/vxlan.calico/address >$saved; ip neigh show dev vxlan.calico >$saved.neigh; "
             "ip link set vxlan.calico address 02:00:00:00:00:01",
-            f"ip link set vxlan.calico address $(cat {SAVED}); "
+            "ip link set vxlan.calico address $(cat $saved); "
             "while read -r ip _ mac _; do ip neigh replace $ip lladdr $mac dev vxlan.calico nud permanent; done "
-            f"<{SAVED}.neigh; rm {SAVED} {SAVED}.neigh",
+            "<$saved.neigh; rm $saved $saved.neigh",
         ),
         ("the_announced_mac_is_the_interfaces", "who_unwraps_is_written_down"),
         "but vxlan.calico has 02:00:00:00:00:01",
@@ -1288,8 +1299,8 @@ FAULTS = (
     Fault(
         "the rules of a ClusterIP of IPv6 are flushed",
         on_node(
-            f"ip6tables-save -c -t nat >{SAVED}; ip6tables -t nat -F {{chain6}}",
-            f"ip6tables-restore -c <{SAVED}; rm {SAVED}",
+            "ip6tables-save -c -t nat >$saved; ip6tables -t nat -F {chain6}",
+            "ip6tables-restore -c <$saved; rm $saved",
         ),
         ("a_service_of_both_families_has_two_addresses",),
         "leads to ACCEPT",
@@ -1305,3 +1316,27 @@ FAULTS = (
         needs=FLANNEL6,
     ),
 )
+
+
+def together(faults: Iterable[Fault]) -> list[tuple[Fault, ...]]:
+    """The faults in groups to be made at once: those with the same needs that only read-only lessons notice, none of
+    which is another one's too. Each other fault is a group of its own."""
+    groups: list[list[Fault]] = []
+    for fault in faults:
+        fitting = [group for group in groups if all(_independent(fault, other) for other in group)]
+        if fitting:
+            fitting[0].append(fault)
+        else:
+            groups.append([fault])
+    return [tuple(group) for group in groups]
+
+
+def _independent(one: Fault, other: Fault) -> bool:
+    return not (
+        one.alone
+        or other.alone
+        or one.traffic
+        or other.traffic
+        or one.needs != other.needs
+        or {*one.caught_by} & {*other.caught_by}
+    )

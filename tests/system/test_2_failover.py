@@ -110,6 +110,8 @@ def test_the_address_moves_when_its_machine_is_switched_off(live: Live, lab: Lab
     before = settled(live)
     virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
     wait(lambda: announcer(live) not in (before, None))
+    seen = lab("status", "--json", expect=1).json()
+    assert {row["name"]: row["machine"] for row in seen["nodes"]}[before.name] == "shut off"
     lab("start")
     assert lab("status", "--json").json()["healthy"] is True
     wait(lambda: announcer(live) is before)

@@ -28,7 +28,7 @@ MISSING = "missing"
 HEAD = ["claim", "lesson", "negative control", "page"]
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 
-CAUGHT = {fault.name: {*fault.caught_by, *fault.traffic} for fault in faults.FAULTS}
+CAUGHT = {fault.name: {*fault.lessons} for fault in faults.FAULTS}
 CAUGHT_ON_RECORDINGS = {fault.name: set(fault.caught_by) for fault in (*test_claims.FAULTS, *test_claims_calico.FAULTS)}
 
 
@@ -186,3 +186,14 @@ def test_the_table_of_faults_is_what_is_tried() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         README.write_text(f"{before}{wanted}{after}")
     assert README.read_text() == f"{before}{wanted}{after}", "if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
+
+
+def test_faults_that_are_made_at_once_have_no_lesson_in_common() -> None:
+    groups = faults.together(faults.FAULTS)
+    assert sorted(fault.name for group in groups for fault in group) == sorted(fault.name for fault in faults.FAULTS)
+    for group in (group for group in groups if len(group) > 1):
+        assert len({lesson for fault in group for lesson in fault.lessons}) == sum(
+            len(fault.lessons) for fault in group
+        )
+        assert not any(fault.alone or fault.traffic or fault.needs != group[0].needs for fault in group)
+    assert len(groups[0]) > 1
