@@ -51,6 +51,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
     spec = load_spec(paths.lab, paths, host_facts())
     with held(paths.lock, f"lab up --lab {paths.lab}"):
         before = state.made_before(paths)
+        state.refuse_another_family(spec, before)
         if not recreate:
             state.refuse_another_dataplane(spec, before)
         doctor.preflight(spec, paths)

@@ -165,7 +165,9 @@ class ClusterProvider(ResourceProvider):
 
         paths, failures = LabPaths(news["lab"]), []
         try:
-            state.refuse_another_dataplane(load_spec(paths.lab, paths, host_facts()), state.made_before(paths))
+            spec, before = load_spec(paths.lab, paths, host_facts()), state.made_before(paths)
+            state.refuse_another_family(spec, before)
+            state.refuse_another_dataplane(spec, before)
         except SpecError as error:
             failures = [CheckFailure(mistake.path, f"{mistake.wrong}; {mistake.right}") for mistake in error.mistakes]
         except LabError as error:

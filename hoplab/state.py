@@ -42,6 +42,7 @@ class LabState:
     nodes: tuple[NodeState, ...]
     ingress: str = "none"  # the ingress controller, chosen
     dataplane: str = ""  # what its network is made of, see plan.dataplane; "" of a lab of an older version
+    network6: str = ""  # the lab network's IPv6 range, "" where it has none
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
 
     @property
@@ -64,6 +65,7 @@ def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_
         image_bin=str(image_bin),
         ingress=plan.ingress_controller,
         dataplane=dataplane(plan),
+        network6=str(plan.network.cidr6 or ""),
         nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
     )
 
@@ -102,6 +104,18 @@ def made_before(paths: LabPaths) -> LabState | None:
     with contextlib.suppress(StateError):
         return load(paths)
     return None
+
+
+def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
+    """IPv6 is in the network and in every machine's seed, all of which would have to be made anew."""
+    asked = str(spec.ipv6.network) if spec.ipv6 else ""
+    if before and asked != before.network6:
+        had, asks = (f"the IPv6 network {range}" if range else "no IPv6" for range in (before.network6, asked))
+        raise LabError(
+            f"lab {before.lab!r} was made with {had}, and its spec now asks for {asks}",
+            remedy="its network and machines have to be made anew: "
+            f"./lab destroy --lab {before.lab}, then ./lab up --lab {before.lab}",
+        )
 
 
 def refuse_another_dataplane(spec: LabSpec, before: LabState | None) -> None:

@@ -1,7 +1,8 @@
 """One lab after the other on the same machines: the lessons in every combination of CNI, backend and kube-proxy mode.
 
 Each one but the first begins with a refusal, then `up --recreate`, which resets the nodes and proves that nothing of
-the old network is left on them. Those with Calico need its container images in the folder of archives.
+the old network is left on them. Those with IPv6 need machines of their own, those with Calico its container images in
+the folder of archives.
 
 HOPLAB_RECORD=1 writes the recording of each, and one that is broken, into tests/recordings.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from hoplab import live as live_lab
-from hoplab import verify
+from hoplab import state, verify
 from hoplab.image import missing_images
 from hoplab.live import Live
 from hoplab.paths import LabPaths
@@ -82,12 +83,16 @@ def lab(paths: LabPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabPaths, figures: Figures) -> None:
     if missing := MISSING.get(combination.component):
         pytest.skip(f"needs `./lab image add` with archives of {', '.join(missing)}")
-    again = paths.state.exists()
+    before = state.made_before(paths)
     paths.spec.write_text(combination.spec(AT_HAND))
-    if again:
+    if before:
         assert "and its spec now asks for" in lab("up", expect=1).out
+    if before and bool(before.network6) != combination.ipv6:
+        assert "./lab destroy" in lab("up", "--recreate", expect=1).out
+        lab("destroy")
+        before = None
     began = time.monotonic()
-    lab("up", *(["--recreate"] if again else []))
+    lab("up", *(["--recreate"] if before else []))
     up = time.monotonic() - began
     report = lab("verify", "--json").json()
     assert report["failed"] == 0, [each for each in report["claims"] if each["outcome"] == "failed"]

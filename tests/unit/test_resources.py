@@ -22,7 +22,7 @@ from hoplab.infra.lab import Lab, LabArgs
 from hoplab.paths import LabPaths
 from hoplab.resources import Cluster, ClusterArgs, ClusterProvider, Failed, Host, HostProvider, Member, MemberProvider
 from hoplab.screen import PlainProgress
-from hoplab.spec import LabSpec
+from hoplab.spec import Ipv6Spec, LabSpec
 from tests.unit.test_infra import Recorder, lab_context
 from tests.unit.test_switch import MADE
 
@@ -144,6 +144,13 @@ def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch
             "  -> make its cluster anew on the same machines, all pods are lost: ./lab up --recreate --lab dev",
         ]
     ]
+
+
+def test_another_family_is_one_too(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hoplab.spec.load_spec", lambda *_: LabSpec("dev", ipv6=Ipv6Spec()))
+    state.save(MADE, paths)
+    (failure,) = ClusterProvider().check({}, PROPS).failures
+    assert failure.reason.startswith("lab 'dev' was made with no IPv6, and its spec now asks for the IPv6 network")
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from ipaddress import IPv6Network
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hoplab import state
 from hoplab.errors import LabError
 from hoplab.paths import LabPaths
 from hoplab.plan import dataplane, plan_lab
-from hoplab.spec import CniSpec, LabSpec
+from hoplab.spec import CniSpec, Ipv6Spec, LabSpec
 from tests.unit.test_roles import defaults, render
 
 SPEC = LabSpec("dev")
@@ -47,8 +48,31 @@ def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
     assert caught.value.remedy.endswith("./lab up --recreate --lab dev")
 
 
+@pytest.mark.parametrize(
+    ("made", "asked", "words"),
+    [
+        (SPEC, replace(SPEC, ipv6=Ipv6Spec()), ("no IPv6", "the IPv6 network fd00:77::/64")),
+        (replace(SPEC, ipv6=Ipv6Spec()), SPEC, ("the IPv6 network fd00:77::/64", "no IPv6")),
+        (
+            replace(SPEC, ipv6=Ipv6Spec()),
+            replace(SPEC, ipv6=Ipv6Spec(network=IPv6Network("fd00:78::/64"))),
+            ("the IPv6 network fd00:77::/64", "the IPv6 network fd00:78::/64"),
+        ),
+    ],
+)
+def test_another_family_is_refused(made: LabSpec, asked: LabSpec, words: tuple[str, str]) -> None:
+    plan = plan_lab(made, lab_id="dev-0", accel="tcg")
+    before = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"))
+    state.refuse_another_family(made, before)
+    with pytest.raises(LabError) as caught:
+        state.refuse_another_family(asked, before)
+    assert caught.value.message == f"lab 'dev' was made with {words[0]}, and its spec now asks for {words[1]}"
+    assert caught.value.remedy.endswith("./lab destroy --lab dev, then ./lab up --lab dev")
+
+
 def test_the_same_one_is_not() -> None:
     state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
+    state.refuse_another_family(replace(SPEC, workers=3), MADE)
     state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
 
 
