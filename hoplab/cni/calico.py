@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hoplab.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise, Tunnel
 from hoplab.errors import LabError
+from hoplab.facts._family import IPAddress
 from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
 from hoplab.facts.api_pods import ApiPod
 from hoplab.snapshot import Node, Snapshot
@@ -25,6 +26,7 @@ DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix w
 GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
 
 IPIP, VXLAN, VXLAN6 = "tunl0", "vxlan.calico", "vxlan-v6.calico"
+BGP_PROTOCOL, VXLAN_PROTOCOL = "bird", "80"  # whose routes they are: BIRD's, or Felix's own
 VNI = 4096
 PORT = 4789  # the one IANA gave VXLAN
 OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
@@ -64,119 +66,106 @@ def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
     return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS6] if each.node == node.name), key=lambda it: it.cidr))
 
 
-def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
-    way = {"bgp": _Bgp, "ipip": _Ipip, "vxlan": _Vxlan}[lab.setting.backend]
-    return {node.name: _node(lab, node, way()) for node in lab.nodes}
-
-
 @dataclass(frozen=True)
-class _Bgp:
-    """Each remote block lies behind the remote node itself, as its BIRD told ours; nothing is wrapped."""
+class _Family:
+    """What is another thing in each family of addresses."""
 
-    protocol = "bird"
-    dev = "eth0"
-    onlink = False
-
-    def via(self, node: Node) -> IPv4Address:
-        return node.address
-
-    def tunnel(self, node: Node) -> Tunnel | None:
-        return None
-
-
-class _Ipip(_Bgp):
-    """... wrapped in IP, for which the remote node need not be a neighbour."""
-
-    dev = IPIP
-    onlink = True
-
-    def tunnel(self, node: Node) -> Tunnel | None:
-        return Tunnel(IPIP, OVERHEADS[IPIP], "ip proto 4")
+    vxlan: str
+    vxlan_address: str  # what calico-node calls it where it announces it
+    vxlan_mac: str
+    gateway: IPAddress
+    nowhere: str  # the interface of a route that leads nowhere
+    ipip: bool  # whether IPIP can wrap it: otherwise its routes are as they are with BGP alone
+    bgp: bool  # whether what is looked at has its sessions
+    blocks: Callable[[Snapshot, Node], Sequence[Block | Block6]]
+    address: Callable[[Node], IPAddress]
+    pod_address: Callable[[ApiPod], IPAddress | None]
 
 
-class _Vxlan(_Bgp):
-    """Each remote block lies behind the remote vxlan.calico, as Felix reads it from the API; there is no BGP."""
-
-    protocol = "80"  # Felix's own
-    dev = VXLAN
-    onlink = True
-
-    def via(self, node: Node) -> IPv4Address:
-        return IPv4Address(announced(node, "IPv4VXLANTunnelAddr"))
-
-    def tunnel(self, node: Node) -> Tunnel | None:
-        return Tunnel(VXLAN, OVERHEADS[VXLAN], f"udp port {PORT}", announced(node, "VXLANTunnelMACAddr"), VNI)
-
-
-def _node(lab: Snapshot, node: Node, way: _Bgp) -> NodePromises:
-    others = [each for each in lab.nodes if each is not node]
-    tunnel, own = way.tunnel(node), _ranges(blocks(lab, node))
-    vxlan = {other: met for other in others if (met := way.tunnel(other)) and met.mac}
-    return NodePromises(
-        interfaces=(
-            "lo",
-            "eth0",
-            *((tunnel.dev,) if tunnel else ()),
-            *((VXLAN6,) if vxlan and lab.setting.ipv6 else ()),
-        ),
-        bridge="",
-        ranges=own,
-        pod_gateway=GATEWAY,
-        own_routes=tuple(
-            RoutePromise(IPv4Network(pod.address), host_end(pod))
-            for pod in lab.own_address_pods
-            if pod.node == node.name and pod.address
-        ),
-        routes=tuple(
-            RoutePromise(block.cidr, way.dev, way.via(other), way.onlink, protocol=way.protocol)
-            for other in others
-            for block in blocks(lab, other)
-        ),
-        blackholes=tuple(RoutePromise(block, "", kind="blackhole", protocol=way.protocol) for block in own),
-        tunnel=tunnel,
-        neighbours=tuple(NeighbourPromise(way.via(other), met.dev, met.mac) for other, met in vxlan.items()),
-        fdb=tuple(FdbPromise(met.mac, met.dev, other.address) for other, met in vxlan.items()),
-        bgp=tuple(other.address for other in others) if way.protocol == "bird" else (),
-    )
+_V4 = _Family(
+    VXLAN,
+    "IPv4VXLANTunnelAddr",
+    "VXLANTunnelMACAddr",
+    GATEWAY,
+    nowhere="",
+    ipip=True,
+    bgp=True,
+    blocks=blocks,
+    address=lambda node: node.address,
+    pod_address=lambda pod: pod.address,
+)
+_V6 = _Family(
+    VXLAN6,
+    "IPv6VXLANTunnelAddr",
+    "VXLANTunnelMACAddrV6",
+    GATEWAY6,
+    nowhere="lo",
+    ipip=False,
+    bgp=False,
+    blocks=blocks6,
+    address=lambda node: node.address6,
+    pod_address=lambda pod: pod.address6,
+)
 
 
-def _ranges(found: Iterable[Block]) -> tuple[IPv4Network, ...]:
-    return tuple(block.cidr for block in found)
+def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+    return {node.name: _node(lab, node, _V4) for node in lab.nodes}
 
 
 def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
-    """The same for IPv6, which IPIP does not wrap: there its routes are as they are with BGP alone."""
-    return {node.name: _node6(lab, node, vxlan=lab.setting.backend == "vxlan") for node in lab.nodes}
+    """The same for IPv6."""
+    return {node.name: _node(lab, node, _V6) for node in lab.nodes}
 
 
-def _node6(lab: Snapshot, node: Node, *, vxlan: bool) -> NodePromises:
+def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
     others = [each for each in lab.nodes if each is not node]
-    own = tuple(block.cidr for block in blocks6(lab, node))
-    protocol = _Vxlan.protocol if vxlan else _Bgp.protocol
+    own = tuple(block.cidr for block in family.blocks(lab, node))
+    tunnel, protocol = _tunnel(lab, node, family), VXLAN_PROTOCOL if _is_vxlan(lab) else BGP_PROTOCOL
+    macs = {other: announced(other, family.vxlan_mac) for other in others if _is_vxlan(lab)}
 
-    def mac(of: Node) -> str:
-        return announced(of, "VXLANTunnelMACAddrV6")
-
-    def via(other: Node) -> IPv6Address:
-        return IPv6Address(announced(other, "IPv6VXLANTunnelAddr")) if vxlan else other.address6
+    def via(other: Node) -> IPAddress:
+        """Whom its blocks lie behind: its VXLAN interface, or itself."""
+        return ip_address(announced(other, family.vxlan_address)) if _is_vxlan(lab) else family.address(other)
 
     return NodePromises(
-        interfaces=("lo", "eth0", *((VXLAN6,) if vxlan else ())),
+        interfaces=("lo", "eth0", *_tunnels(lab)),
         bridge="",
         ranges=own,
-        pod_gateway=GATEWAY6,
+        pod_gateway=family.gateway,
         own_routes=tuple(
-            RoutePromise(IPv6Network(pod.address6), host_end(pod))
+            RoutePromise(ip_network(address), host_end(pod))
             for pod in lab.own_address_pods
-            if pod.node == node.name and pod.address6
+            if pod.node == node.name and (address := family.pod_address(pod))
         ),
         routes=tuple(
-            RoutePromise(block.cidr, VXLAN6 if vxlan else "eth0", via(other), onlink=vxlan, protocol=protocol)
+            RoutePromise(
+                block.cidr, tunnel.dev if tunnel else "eth0", via(other), onlink=bool(tunnel), protocol=protocol
+            )
             for other in others
-            for block in blocks6(lab, other)
+            for block in family.blocks(lab, other)
         ),
-        blackholes=tuple(RoutePromise(block, "lo", kind="blackhole", protocol=protocol) for block in own),
-        tunnel=Tunnel(VXLAN6, OVERHEADS[VXLAN6], f"udp port {PORT}", mac(node), VNI) if vxlan else None,
-        neighbours=tuple(NeighbourPromise(via(other), VXLAN6, mac(other)) for other in others if vxlan),
-        fdb=tuple(FdbPromise(mac(other), VXLAN6, other.address6) for other in others if vxlan),
+        blackholes=tuple(RoutePromise(block, family.nowhere, kind="blackhole", protocol=protocol) for block in own),
+        tunnel=tunnel,
+        neighbours=tuple(NeighbourPromise(via(other), family.vxlan, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbPromise(mac, family.vxlan, family.address(other)) for other, mac in macs.items()),
+        bgp=tuple(other.address for other in others) if family.bgp and not _is_vxlan(lab) else (),
     )
+
+
+def _is_vxlan(lab: Snapshot) -> bool:
+    """Whether Felix writes the routes as it reads them in the API; otherwise BIRD does, as other nodes' told it."""
+    return lab.setting.backend == "vxlan"
+
+
+def _tunnels(lab: Snapshot) -> tuple[str, ...]:
+    """The tunnels' interfaces of every node, those of both families."""
+    return {"bgp": (), "ipip": (IPIP,), "vxlan": (VXLAN, VXLAN6) if lab.setting.ipv6 else (VXLAN,)}[lab.setting.backend]
+
+
+def _tunnel(lab: Snapshot, node: Node, family: _Family) -> Tunnel | None:
+    if _is_vxlan(lab):
+        mac = announced(node, family.vxlan_mac)
+        return Tunnel(family.vxlan, OVERHEADS[family.vxlan], f"udp port {PORT}", mac, VNI)
+    if lab.setting.backend == "ipip" and family.ipip:
+        return Tunnel(IPIP, OVERHEADS[IPIP], "ip proto 4")
+    return None
