@@ -57,7 +57,7 @@ STAGES = (
     # A unit test that hangs ends the run, with every thread's stack: there is nothing of value to tidy up. The parsers'
     # own tests also fail when they leave too much of the code untried (tool.coverage in pyproject.toml); for all tests
     # that count would take more time than the tests.
-    Stage("pytest: parsers of facts", ("pytest", *UNIT, "--cov", *PARSERS)),
+    Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov")),
     Stage("pytest: unit tests", ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS))),
     Stage(
         "pytest: real machines",
