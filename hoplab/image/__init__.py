@@ -9,9 +9,11 @@ tells it to people.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +31,8 @@ KERNEL_CMDLINE = (
     "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off lsm=capability"
     " audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests loglevel=4 panic=-1"
 )
+
+BUILDERS = 2  # at once; each compiles on all cores when it compiles
 
 INGRESS = "hoplab.local/ingress-"  # what the names of ingress controllers' images begin with
 INGRESS_ROLE = "ingress_"  # ... and of their roles
@@ -127,10 +131,12 @@ def ensure_image(
             archives.pull(wanted, containerd.directory, store, progress)
             brought = archives.find(wanted)
         stages = _build_boot(table, store, progress, mirror)
-        for name, component in table.go.items():
-            stages[f"go.{name}"] = gobuild.build(component, store, progress)
-        for name, system in table.debian.items():
-            stages[f"debian.{name}"] = debian.build(system, store, progress, mirror)
+        programs = {f"go.{name}": partial(gobuild.build, each, store, progress) for name, each in table.go.items()}
+        systems = {
+            f"debian.{name}": partial(debian.build, each, store, progress, mirror)
+            for name, each in table.debian.items()
+        }
+        stages |= _at_once({**programs, **systems})
         stages["containers"] = containers.build(table.images, stages, store, progress)
         order = disk.Order(accel, disk.key(accel, stages, brought), stages, table.versions(), brought)
         built = disk.build(order, store, progress)
@@ -144,6 +150,20 @@ def _build_boot(table: Components, store: Store, progress: Progress, mirror: str
         "debian.node": debian.build(table.debian["node"], store, progress, mirror),
     }
     return {**stages, "boot": initrd.build(stages, store, progress)}
+
+
+def _at_once(builds: Mapping[str, Callable[[], Stage]]) -> dict[str, Stage]:
+    """Stages that need none of each other: while one downloads or links, another compiles. The first failure counts,
+    and none is begun after it."""
+    pool = ThreadPoolExecutor(BUILDERS)
+    begun = {name: pool.submit(build) for name, build in builds.items()}
+    try:
+        ended, _ = wait(begun.values(), return_when=FIRST_EXCEPTION)
+        for each in ended:
+            each.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {name: each.result() for name, each in begun.items()}
 
 
 def list_images() -> list[NodeImage]:

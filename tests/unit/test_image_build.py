@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import stat
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +302,30 @@ def test_kernel_command_line_has_no_empty_values() -> None:
     """pulumi-libvirt drops arguments whose value is empty."""
     assert not [word for word in image.KERNEL_CMDLINE.split() if word.endswith("=")]
     assert "root=/dev/vda" in image.KERNEL_CMDLINE.split()
+
+
+def test_stages_are_made_two_at_once(tmp_path: Path) -> None:
+    """Each of these two ends when the other one has begun."""
+    both = threading.Barrier(2, timeout=30)
+
+    def build(name: str) -> Stage:
+        both.wait()
+        return Stage(name, tmp_path, "")
+
+    made = image._at_once({"go.one": lambda: build("one"), "go.two": lambda: build("two")})
+    assert {name: stage.name for name, stage in made.items()} == {"go.one": "one", "go.two": "two"}
+
+
+def test_after_a_failed_stage_none_is_begun(tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    def build(number: int) -> Stage:
+        begun.append(number)
+        if number == 1:
+            raise ImageError("building the second failed")
+        threading.Event().wait(0.2)  # all of them would take 20 s
+        return Stage(str(number), tmp_path, "")
+
+    with pytest.raises(ImageError, match="building the second failed"):
+        image._at_once({str(number): functools.partial(build, number) for number in range(200)})
+    assert len(begun) < 200
