@@ -5,6 +5,7 @@ The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) are respected.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ SPACE_GIB = 1.0
 SHARE = "share"  # folder of a stage with the files
 # GOWORK: a go.work somewhere above must not change what is built.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
+# The compiler collects garbage less often and is a sixth faster, for more memory. The programs are the same, so it is
+# no part of what they are known by.
+HURRY = {"GOGC": os.environ.get("GOGC", "400")}
 
 
 def command(component: GoComponent, program: str, output: Path) -> tuple[list[str], dict[str, str]]:
@@ -47,7 +51,7 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
         for program in component.programs:
             progress.task(f"building {program} {component.version}")
             argv, environment = command(component, program, output)
-            run(argv, f"building {program} {component.version}", log, cwd=component.folder, env=environment)
+            run(argv, f"building {program} {component.version}", log, cwd=component.folder, env=HURRY | environment)
         if component.files:
             _take_files(component, output / SHARE, log)
         return {"version": component.version, "source": component.source}

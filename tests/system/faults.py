@@ -68,6 +68,7 @@ class Site:
             "spare": self.node.pod_cidr[99],
             "pod": self.pod,
             "pod_address": self.pod.address,
+            "pod_netns": self.pod.netns,
             "host_end": self.pod.host_end.name,
             "remote": self.other.pod_cidr,
             "half": next(self.other.pod_cidr.subnets()),
@@ -175,34 +176,37 @@ Broken = Callable[[Site], AbstractContextManager[None]]  # the site is broken wh
 _NUMBERS = count()
 
 
-def on_node(broken: str, repaired: str) -> Broken:
-    """On the node of the pod; ``$saved`` is a file of this fault's own, for what was there before."""
-    saved = f"saved={SAVED}-{next(_NUMBERS)}; "
+def on(where: Callable[[Site], Node]) -> Callable[[str, str], Broken]:
+    """Faults that are a command on this node; ``$saved`` is a file of each one's own, for what was there before."""
 
-    @contextmanager
-    def hurt(site: Site) -> Iterator[None]:
-        try:
-            site.run(saved + broken)
-            yield
-        finally:
-            site.run(saved + repaired)
+    def fault(broken: str, repaired: str) -> Broken:
+        saved = f"saved={SAVED}-{next(_NUMBERS)}; "
 
-    return hurt
+        @contextmanager
+        def hurt(site: Site) -> Iterator[None]:
+            node = where(site)
+            try:
+                site.run(saved + broken, node)
+                yield
+            finally:
+                site.run(saved + repaired, node)
+
+        return hurt
+
+    return fault
 
 
-def on_first(broken: str, repaired: str) -> Broken:
-    """On the first node, which lessons about ingress ask where one is as good as another."""
+on_node = on(lambda site: site.node)
+on_other = on(lambda site: site.other)
+on_first = on(lambda site: site.live.snapshot.nodes[0])  # whom lessons ask where one is as good as another
+on_announcer = on(lambda site: site.announcer)
+on_silent = on(lambda site: site.other if site.announcer is site.node else site.node)
 
-    @contextmanager
-    def hurt(site: Site) -> Iterator[None]:
-        first = site.live.snapshot.nodes[0]
-        try:
-            site.run(broken, first)
-            yield
-        finally:
-            site.run(repaired, first)
 
-    return hurt
+def in_pod(broken: str, repaired: str) -> Broken:
+    """Both commands run in the pod's network namespace, with the node's tools."""
+    enter = "nsenter --net=/run/netns/{pod_netns} "
+    return on_node(enter + broken, enter + repaired)
 
 
 def edited(path: str, edit: Callable[[dict[str, Any]], None], noticed: Callable[[Live, Node], bool]) -> Broken:
@@ -302,51 +306,6 @@ RELOAD = (
     "old=$(pgrep -f '[n]ginx: worker process$'); kill -HUP $(pgrep -f '[n]ginx: master'); "
     "while pgrep -f '[n]ginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
 )
-
-
-def on_announcer(broken: str, repaired: str, *, others: bool = False) -> Broken:
-    """On the node that announces the address of `announced`, or on the other one."""
-
-    @contextmanager
-    def hurt(site: Site) -> Iterator[None]:
-        announcer = site.announcer
-        node = next(each for each in (site.node, site.other) if (each is announcer) != others)
-        try:
-            site.run(broken, node)
-            yield
-        finally:
-            site.run(repaired, node)
-
-    return hurt
-
-
-def in_pod(broken: str, repaired: str) -> Broken:
-    """Both commands run in the pod's network namespace, with the node's tools."""
-
-    @contextmanager
-    def hurt(site: Site) -> Iterator[None]:
-        enter = f"nsenter --net=/run/netns/{site.pod.netns} "
-        try:
-            site.run(enter + broken)
-            yield
-        finally:
-            site.run(enter + repaired)
-
-    return hurt
-
-
-def on_other(broken: str, repaired: str) -> Broken:
-    """Both commands run on the other node."""
-
-    @contextmanager
-    def hurt(site: Site) -> Iterator[None]:
-        try:
-            site.run(broken, site.other)
-            yield
-        finally:
-            site.run(repaired, site.other)
-
-    return hurt
 
 
 def nft(edit: str) -> Broken:
@@ -509,6 +468,7 @@ FAULTS = (
         ("every_pod_has_its_own_address",),
         "has {pod_address}, the address of {pod}",
         needs=FLANNEL,
+        alone=True,
     ),
     Fault(
         "a pod has a public address",
@@ -731,6 +691,7 @@ FAULTS = (
             "every_endpoint_gets_the_same_share",
         ),
         "kube-system/kube-dns has 10.96.0.11, not 10.96.0.10",
+        alone=True,
     ),
     Fault(
         "an interface has a ClusterIP",
@@ -839,7 +800,7 @@ FAULTS = (
     ),
     Fault(
         "two nodes answer ARP for a balancer's address",  # one by its kernel: an interface has it
-        on_announcer("ip address add {announced}/32 dev lo", "ip address del {announced}/32 dev lo", others=True),
+        on_silent("ip address add {announced}/32 dev lo", "ip address del {announced}/32 dev lo"),
         ("the_load_balancer_gives_addresses_of_its_pool",),
         "{announced} of hoplab-verify/announced is the address of lo of",
         traffic=("one_node_answers_arp_for_a_balancers_address",),
@@ -1075,6 +1036,7 @@ FAULTS = (
         not_ready,
         ("nodes_are_ready_with_a_range_each",),
         "{node} is not Ready: broken by hand",
+        alone=True,
     ),
     Fault(
         "a class that nobody serves gets a controller",

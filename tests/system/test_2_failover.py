@@ -16,7 +16,7 @@ from hoplab.live import Live
 from hoplab.loadbalancer import metallb
 from hoplab.paths import LabPaths
 from hoplab.snapshot import Node
-from tests.system.conftest import LabCommand, domains, virsh
+from tests.system.conftest import LabCommand
 from tests.system.faults import wait
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
@@ -104,17 +104,6 @@ def test_the_address_moves_when_its_speaker_takes_leave(live: Live) -> None:
         wait(lambda: speaker(live, before)["metadata"].get("uid") not in (old["uid"], None))
         wait(lambda: announcer(live) is before)
         assert said(), f"{other.name} never had the address"
-
-
-def test_the_address_moves_when_its_machine_is_switched_off(live: Live, lab: LabCommand, paths: LabPaths) -> None:
-    before = settled(live)
-    virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
-    wait(lambda: announcer(live) not in (before, None))
-    seen = lab("status", "--json", expect=1).json()
-    assert {row["name"]: row["machine"] for row in seen["nodes"]}[before.name] == "shut off"
-    lab("start")
-    assert lab("status", "--json").json()["healthy"] is True
-    wait(lambda: announcer(live) is before)
 
 
 def mac(node: Node) -> str:

@@ -10,10 +10,23 @@ import subprocess
 
 import pytest
 
+from hoplab import live as live_lab
 from hoplab.paths import LabPaths, cache_dir
-from tests.system.conftest import LabCommand, assert_nothing_left, processes_of, recorded
+from tests.system.conftest import LabCommand, assert_nothing_left, domains, processes_of, recorded, virsh
+from tests.system.faults import wait
+from tests.system.test_2_failover import announcer, settled
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
+
+
+def test_a_machine_is_switched_off(lab: LabCommand, paths: LabPaths) -> None:
+    """`status` names it, and another node has the load balancer's address; the next test's `start` starts it too."""
+    with live_lab.opened(paths) as live:
+        before = settled(live)
+        virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
+        wait(lambda: announcer(live) not in (before, None))
+    seen = lab("status", "--json", expect=1).json()
+    assert {row["name"]: row["machine"] for row in seen["nodes"]}[before.name] == "shut off"
 
 
 def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
