@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Generic, Protocol, TypeVar
 
 from hoplab.facts.ipset import IpSet
@@ -153,9 +153,9 @@ def names_sets(chains: Mapping[str, Chain]) -> bool:
 def with_sets(chains: Mapping[str, Chain], sets: Iterable[IpSet]) -> dict[str, Chain]:
     """Chains whose rules know the members of the ipsets they name, those of plain addresses and ranges."""
     known = {
-        each.name: tuple(IPv4Network(member.element) for member in each.members)
+        each.name: tuple(ip_network(member.element) for member in each.members)
         for each in sets
-        if each.kind in ("hash:ip", "hash:net") and "inet6" not in each.options
+        if each.kind in ("hash:ip", "hash:net")
         if not any("nomatch" in member.options for member in each.members)
     }
 

@@ -56,6 +56,15 @@ def announced(node: Node, name: str) -> str:
     return text
 
 
+def vxlan_mac(node: Node, suffix: str = "") -> str:
+    """Of its VXLAN interface; no node announces it, as everybody can work it out: an "f" and the SHA-1 of its name.
+
+    Source: Felix's VXLANResolver (felix/calc/vxlan_resolver.go, v3.32.1), unless somebody chose another one.
+    """
+    sha1 = hashlib.sha1(f"{node.name}{suffix}".encode(), usedforsecurity=False).digest()
+    return (b"f" + sha1[:5]).hex(":")
+
+
 def blocks(lab: Snapshot, node: Node) -> tuple[Block, ...]:
     """The blocks of the pod range that belong to a node."""
     return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS] if each.node == node.name), key=lambda it: it.cidr))
@@ -72,7 +81,7 @@ class _Family:
 
     vxlan: str
     vxlan_address: str  # what calico-node calls it where it announces it
-    vxlan_mac: str
+    vxlan_suffix: str  # what is put after the node's name before its MAC is worked out
     gateway: IPAddress
     nowhere: str  # the interface of a route that leads nowhere
     ipip: bool  # whether IPIP can wrap it: otherwise its routes are as they are with BGP alone
@@ -85,7 +94,7 @@ class _Family:
 _V4 = _Family(
     VXLAN,
     "IPv4VXLANTunnelAddr",
-    "VXLANTunnelMACAddr",
+    "",
     GATEWAY,
     nowhere="",
     ipip=True,
@@ -97,7 +106,7 @@ _V4 = _Family(
 _V6 = _Family(
     VXLAN6,
     "IPv6VXLANTunnelAddr",
-    "VXLANTunnelMACAddrV6",
+    "-v6",
     GATEWAY6,
     nowhere="lo",
     ipip=False,
@@ -121,7 +130,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
     others = [each for each in lab.nodes if each is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
     tunnel, protocol = _tunnel(lab, node, family), VXLAN_PROTOCOL if _is_vxlan(lab) else BGP_PROTOCOL
-    macs = {other: announced(other, family.vxlan_mac) for other in others if _is_vxlan(lab)}
+    macs = {other: vxlan_mac(other, family.vxlan_suffix) for other in others if _is_vxlan(lab)}
 
     def via(other: Node) -> IPAddress:
         """Whom its blocks lie behind: its VXLAN interface, or itself."""
@@ -164,7 +173,7 @@ def _tunnels(lab: Snapshot) -> tuple[str, ...]:
 
 def _tunnel(lab: Snapshot, node: Node, family: _Family) -> Tunnel | None:
     if _is_vxlan(lab):
-        mac = announced(node, family.vxlan_mac)
+        mac = vxlan_mac(node, family.vxlan_suffix)
         return Tunnel(family.vxlan, OVERHEADS[family.vxlan], f"udp port {PORT}", mac, VNI)
     if lab.setting.backend == "ipip" and family.ipip:
         return Tunnel(IPIP, OVERHEADS[IPIP], "ip proto 4")

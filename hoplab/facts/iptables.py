@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from hoplab.facts import Fact, FactError
 
@@ -21,7 +21,7 @@ class Option:
     name: str
     values: tuple[str, ...] = ()
     negated: bool = False
-    members: tuple[IPv4Network, ...] | None = field(default=None, compare=False)  # of the ipset it names, where known
+    members: tuple[IPv4Network | IPv6Network, ...] | None = field(default=None, compare=False)  # of its ipset, if known
 
     def words(self) -> list[str]:
         return [*(["!"] if self.negated else []), self.name, *self.values]

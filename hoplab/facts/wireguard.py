@@ -29,12 +29,13 @@ NONE = "(none)"
 
 
 def parse(text: str) -> tuple[Peer, ...]:
-    """Two listings with an empty line between them: interface, key and ranges; interface, key and endpoint."""
+    """Two listings with an empty line between them: interface, key and ranges; interface, key and endpoint. On a node
+    without WireGuard there is the empty line alone."""
     ranges, _, endpoints = text.partition("\n\n")
     known = {(dev, key): value for dev, key, value in map(_columns, endpoints.splitlines())}
     return tuple(
         Peer(dev, key, known.get((dev, key), "").replace(NONE, ""), _networks(value))
-        for dev, key, value in map(_columns, ranges.splitlines())
+        for dev, key, value in map(_columns, ranges.strip("\n").splitlines())
     )
 
 

@@ -83,15 +83,18 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(backend="vxlan")
 def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
-    """The VXLAN MAC that a node announces through the Kubernetes API is the one its VXLAN interface has."""
+    """A node's VXLAN interface has the MAC that the others expect: flannel's is announced through the Kubernetes API,
+    Calico's follows from the node's name."""
     seen = []
     for node in lab.nodes:
         tunnel = cni.promises(lab)[node.name].tunnel
         link = node.link(tunnel.dev) if tunnel else None
         claim.require(link and tunnel, f"{node.name} has no VXLAN interface")
         assert link and tunnel
-        claim.require(link.mac == tunnel.mac, f"{node.name} announces {tunnel.mac}, but {tunnel.dev} has {link.mac}")
-        seen.append(f"{node.name} announces {tunnel.mac}")
+        claim.require(
+            link.mac == tunnel.mac, f"the others expect {tunnel.mac} of {node.name}, but {tunnel.dev} has {link.mac}"
+        )
+        seen.append(f"that of {node.name} is {tunnel.mac}")
     claim.saw(listed(seen))
 
 

@@ -964,6 +964,7 @@ FAULTS = (
         ),
         "does not choose by `numgen random mod 2`",
         needs={"proxy": "nftables"},
+        alone=True,
     ),
     Fault(
         "the rule that marks is gone",

@@ -11,6 +11,7 @@ from typing import Any
 
 from hoplab.batch import Output
 from hoplab.cni import calico
+from hoplab.cni.calico import vxlan_mac
 from hoplab.facts import Facts
 from hoplab.paths import PROJECT
 from hoplab.snapshot import Node, Snapshot, load
@@ -68,13 +69,9 @@ def _range(node: Node) -> IPv4Network:
     return IPv4Network((node.pod_cidr[0], 26))
 
 
-def _mac(node: Node) -> str:
-    return f"66:00:00:00:00:{FLANNEL.nodes.index(node):02x}"
-
-
 def _announcing(item: Item) -> Item:
     node = next(each for each in FLANNEL.nodes if each.name == item["metadata"]["name"])
-    said = {"IPv4VXLANTunnelAddr": str(_range(node)[0]), "VXLANTunnelMACAddr": _mac(node)}
+    said = {"IPv4VXLANTunnelAddr": str(_range(node)[0])}
     annotations = {calico.ANNOTATION + key: value for key, value in said.items()}
     return {**item, "metadata": {**item["metadata"], "annotations": annotations}}
 
@@ -113,7 +110,13 @@ def _of_node(node: Node, backend: str) -> dict[str, Callable[[str], str]]:
         for each in ours:
             if name := ends.get(each["ifname"]):
                 each |= {"ifname": name, "address": calico.HOST_MAC, "mtu": MTUS[backend], "master": ""}
-        wraps = {"ifindex": 90, "ifname": tunnel, "flags": ["UP"], "mtu": MTUS[backend], "address": _mac(node)}
+        wraps = {
+            "ifindex": 90,
+            "ifname": tunnel,
+            "flags": ["UP"],
+            "mtu": MTUS[backend],
+            "address": vxlan_mac(node),
+        }
         return [*ours, wraps | {"linkinfo": WRAPS[backend](node)}] if tunnel else ours
 
     def sysctls(text: str) -> str:
@@ -121,8 +124,8 @@ def _of_node(node: Node, backend: str) -> dict[str, Callable[[str], str]]:
         renamed = "\n".join(re.sub(r"veth[0-9a-f]{8}", lambda at: ends.get(at[0], at[0]), line) for line in lines)
         return re.sub(r"(/cali\w+/proxy_arp):0", r"\1:1", renamed)
 
-    known = [{"dst": str(vias[it]), "dev": tunnel, "lladdr": _mac(it), "state": ["PERMANENT"]} for it in others]
-    behind = [{"mac": _mac(it), "ifname": tunnel, "dst": str(it.address), "flags": ["self"]} for it in others]
+    known = [{"dst": str(vias[it]), "dev": tunnel, "lladdr": vxlan_mac(it), "state": ["PERMANENT"]} for it in others]
+    behind = [{"mac": vxlan_mac(it), "ifname": tunnel, "dst": str(it.address), "flags": ["self"]} for it in others]
     peers = [f" Mesh_{str(it.address).replace('.', '_')} BGP master up 13:54:38 Established" for it in others]
     plugins = {"plugins": [{"type": name} for name in calico.PLUGINS]}
     return {

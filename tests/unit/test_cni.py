@@ -104,7 +104,6 @@ def with_calico(backend: str) -> Snapshot:
     for index, item in enumerate(nodes["items"]):
         item["metadata"]["annotations"] = {
             "projectcalico.org/IPv4VXLANTunnelAddr": str(RECORDED.nodes[index].pod_cidr[0]),
-            "projectcalico.org/VXLANTunnelMACAddr": f"66:00:00:00:00:0{index}",
         }
     blocks = [{"spec": {"cidr": f"{node.pod_cidr[0]}/26", "affinity": f"host:{node.name}"}} for node in RECORDED.nodes]
     outputs = {**RECORDED.api.outputs}
@@ -140,13 +139,19 @@ def test_ipip_leads_through_tunl0() -> None:
 
 
 def test_vxlan_leads_to_the_remote_interface_without_bgp() -> None:
-    promised, mac = cni.promises(with_calico("vxlan"))[FIRST.name], "66:00:00:00:00:01"
+    promised, mac = cni.promises(with_calico("vxlan"))[FIRST.name], calico.vxlan_mac(SECOND)
     via = SECOND.pod_cidr[0]
     assert promised.routes == (RoutePromise(BLOCK, "vxlan.calico", via, onlink=True, protocol="80"),)
     assert promised.neighbours == (NeighbourPromise(via, "vxlan.calico", mac),)
     assert promised.fdb == (FdbPromise(mac, "vxlan.calico", SECOND.address),)
-    assert promised.tunnel and (promised.tunnel.mac, promised.tunnel.vni) == ("66:00:00:00:00:00", 4096)
+    assert promised.tunnel and (promised.tunnel.mac, promised.tunnel.vni) == (calico.vxlan_mac(FIRST), 4096)
     assert (promised.overhead, promised.bgp) == (50, ())
+
+
+def test_the_mac_of_vxlan_follows_from_the_nodes_name() -> None:
+    node = replace(FIRST, name="worker1")
+    assert calico.vxlan_mac(node) == "66:3c:05:84:20:98"
+    assert calico.vxlan_mac(node, "-v6") == "66:ed:a6:2d:2b:8d"
 
 
 def test_a_pods_end_has_a_name_that_anybody_can_work_out() -> None:
@@ -163,7 +168,7 @@ def test_a_node_of_which_calico_says_nothing_is_named() -> None:
     lab = replace(
         lab, api=Facts("api", {**lab.api.outputs, "nodes": replace(lab.api.outputs["nodes"], out=json.dumps(nodes))})
     )
-    with pytest.raises(LabError, match="calico-node on worker1 announces no VXLANTunnelMACAddr"):
+    with pytest.raises(LabError, match="calico-node on worker2 announces no IPv4VXLANTunnelAddr"):
         cni.promises(lab)
 
 

@@ -30,6 +30,7 @@ from hoplab.facts.rules import RULES
 from hoplab.facts.sockets import SOCKETS, Socket
 from hoplab.facts.sysctls import SYSCTLS
 from hoplab.facts.unreachable import UNREACHABLE
+from hoplab.facts.wireguard import WIREGUARD
 from hoplab.paths import PROJECT
 from hoplab.snapshot import Snapshot, load
 
@@ -380,3 +381,7 @@ def test_facts_of_a_place_explain_what_is_missing() -> None:
         here[ADDRESSES]
     with pytest.raises(FactError, match="links on worker1: links is not JSON"):
         here[LINKS]
+
+
+def test_a_node_without_wireguard_has_no_peers() -> None:
+    assert WIREGUARD.parse("\n") == ()

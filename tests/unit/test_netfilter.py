@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -139,3 +139,12 @@ def test_a_set_is_looked_into(match: str, verdicts: list[str]) -> None:
     assert [end.verdict for end in found] == verdicts
     assert {end.verdict for end in walk(chains, "FORWARD", Packet(POD, OUTSIDE))} == {"DROP", "ACCEPT"}
     assert with_sets(chains, IPSET.parse(POOLS)) == chains  # a rule is the same with and without
+
+
+def test_sets_of_ipv6_have_their_members() -> None:
+    text = "*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -m set --match-set pools6 src -j MASQUERADE\nCOMMIT\n"
+    sets = IPSET.parse("create pools6 hash:net family inet6 hashsize 1024\nadd pools6 fd00:244::/48\n")
+    chains, outside = with_sets(IPTABLES.parse(text).chains("nat"), sets), IPv6Address("fd00:77::1")
+    for address, verdict in (("fd00:244::5", "MASQUERADE"), ("fd00:77::20", "ACCEPT")):
+        found = walk(chains, "POSTROUTING", Packet(IPv6Address(address), outside))
+        assert [end.verdict for end in found] == [verdict]
