@@ -26,7 +26,8 @@ DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix w
 GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
 
 IPIP, VXLAN, VXLAN6 = "tunl0", "vxlan.calico", "vxlan-v6.calico"
-BGP_PROTOCOL, VXLAN_PROTOCOL = "bird", "80"  # whose routes they are: BIRD's, or Felix's own
+# Whose routes they are: BIRD's, or Felix's own, which are the kernel's "boot" on its VXLAN interface (route_mgr.go).
+BGP_PROTOCOL, VXLAN_PROTOCOL, FELIX_PROTOCOL = "bird", "boot", "80"
 VNI = 4096
 PORT = 4789  # the one IANA gave VXLAN
 OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
@@ -129,7 +130,8 @@ def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
 def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
     others = [each for each in lab.nodes if each is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
-    tunnel, protocol = _tunnel(lab, node, family), VXLAN_PROTOCOL if _is_vxlan(lab) else BGP_PROTOCOL
+    tunnel = _tunnel(lab, node, family)
+    protocol, nowhere = (VXLAN_PROTOCOL, FELIX_PROTOCOL) if _is_vxlan(lab) else (BGP_PROTOCOL, BGP_PROTOCOL)
     macs = {other: vxlan_mac(other, family.vxlan_suffix) for other in others if _is_vxlan(lab)}
 
     def via(other: Node) -> IPAddress:
@@ -153,7 +155,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
             for other in others
             for block in family.blocks(lab, other)
         ),
-        blackholes=tuple(RoutePromise(block, family.nowhere, kind="blackhole", protocol=protocol) for block in own),
+        blackholes=tuple(RoutePromise(block, family.nowhere, kind="blackhole", protocol=nowhere) for block in own),
         tunnel=tunnel,
         neighbours=tuple(NeighbourPromise(via(other), family.vxlan, mac) for other, mac in macs.items()),
         fdb=tuple(FdbPromise(mac, family.vxlan, family.address(other)) for other, mac in macs.items()),

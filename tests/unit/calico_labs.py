@@ -92,9 +92,9 @@ def _of_node(node: Node, backend: str) -> dict[str, Callable[[str], str]]:
     others = [each for each in FLANNEL.nodes if each is not node]
     tunnel, by_bird = TUNNELS.get(backend), backend != "vxlan"
     vias = {other: other.address if by_bird else _range(other)[0] for other in others}
-    way = {"protocol": "bird" if by_bird else "80", "flags": ["onlink"] if tunnel else []}
+    way = {"protocol": "bird" if by_bird else "boot", "flags": ["onlink"] if tunnel else []}
     routes: list[Item] = [
-        {"type": "blackhole", "dst": str(_range(node)), "protocol": way["protocol"], "flags": []},
+        {"type": "blackhole", "dst": str(_range(node)), "protocol": "bird" if by_bird else "80", "flags": []},
         *({"dst": str(_range(it)), "gateway": str(via), "dev": tunnel or "eth0", **way} for it, via in vias.items()),
         *(
             {"dst": str(pod.address), "dev": calico.host_end(pod.api), "scope": "link", "flags": []}

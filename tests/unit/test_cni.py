@@ -141,7 +141,8 @@ def test_ipip_leads_through_tunl0() -> None:
 def test_vxlan_leads_to_the_remote_interface_without_bgp() -> None:
     promised, mac = cni.promises(with_calico("vxlan"))[FIRST.name], calico.vxlan_mac(SECOND)
     via = SECOND.pod_cidr[0]
-    assert promised.routes == (RoutePromise(BLOCK, "vxlan.calico", via, onlink=True, protocol="80"),)
+    assert promised.routes == (RoutePromise(BLOCK, "vxlan.calico", via, onlink=True, protocol="boot"),)
+    assert [each.protocol for each in promised.blackholes] == ["80"]
     assert promised.neighbours == (NeighbourPromise(via, "vxlan.calico", mac),)
     assert promised.fdb == (FdbPromise(mac, "vxlan.calico", SECOND.address),)
     assert promised.tunnel and (promised.tunnel.mac, promised.tunnel.vni) == (calico.vxlan_mac(FIRST), 4096)
