@@ -9,9 +9,10 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, ip_network
 
 from hoplab.facts import Fact, FactError
+from hoplab.facts._family import IPNetwork
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Option:
     name: str
     values: tuple[str, ...] = ()
     negated: bool = False
-    members: tuple[IPv4Network | IPv6Network, ...] | None = field(default=None, compare=False)  # of its ipset, if known
+    members: tuple[IPNetwork, ...] | None = field(default=None, compare=False)  # of the ipset it names, where known
 
     def words(self) -> list[str]:
         return [*(["!"] if self.negated else []), self.name, *self.values]

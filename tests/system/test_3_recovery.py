@@ -40,6 +40,8 @@ def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
     assert lab("status", "--json").json()["healthy"] is True
     report = lab("verify", "--json").json()
     assert report["failed"] == 0
+    with live_lab.opened(paths) as live:
+        settled(live)  # the address is back where it was before a machine was switched off
 
 
 def test_stop_frees_the_host(lab: LabCommand, paths: LabPaths) -> None:

@@ -71,8 +71,7 @@ def _range(node: Node) -> IPv4Network:
 
 def _announcing(item: Item) -> Item:
     node = next(each for each in FLANNEL.nodes if each.name == item["metadata"]["name"])
-    said = {"IPv4VXLANTunnelAddr": str(_range(node)[0])}
-    annotations = {calico.ANNOTATION + key: value for key, value in said.items()}
+    annotations = {f"{calico.ANNOTATION}IPv4VXLANTunnelAddr": str(_range(node)[0])}
     return {**item, "metadata": {**item["metadata"], "annotations": annotations}}
 
 
