@@ -960,11 +960,9 @@ FAULTS = (
             "one_rule_draws_one_of_the_endpoints",
             "a_service_leads_to_its_endpoints",
             "every_endpoint_gets_the_same_share",
-            "a_sticky_service_remembers_its_clients",
         ),
         "does not choose by `numgen random mod 2`",
         needs={"proxy": "nftables"},
-        alone=True,
     ),
     Fault(
         "the rule that marks is gone",

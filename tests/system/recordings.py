@@ -28,6 +28,7 @@ FOLDER = PROJECT / "tests" / "recordings"
 HEALTHY = FOLDER / "flannel-vxlan.json"
 BROKEN = FOLDER / "broken"
 FEW = {  # of other labs than the usual one there is one broken recording each
+    "flannel-vxlan-nftables": "a service is in no map",
     "flannel-nft-vxlan-nftables": "flannel's table of nftables masks nothing",
     "flannel-wireguard": "WireGuard does not know whose a range is",
     "flannel-host-gw": "the route to a host-gw neighbour's pods is gone",
