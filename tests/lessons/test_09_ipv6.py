@@ -202,8 +202,9 @@ def test_an_ipv6_cluster_ip_is_a_pod(live: Live, claim: Claim) -> None:
     answer = live.ask(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
     behind = {each.address for each in service.endpoints}
     claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
+    own = answer.local == client.address6  # the pod reached itself: then an address of its node stands for it
     claim.require(
-        answer.remote in (client.address6, cni.promises6(live.snapshot)[client.node.name].pod_gateway),
+        own or answer.remote == client.address6,
         f"the pod saw {answer.remote}, not {client.address6} of {client}",
     )
     claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")

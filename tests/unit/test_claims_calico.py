@@ -11,13 +11,13 @@ import pytest
 
 from hoplab import cni
 from hoplab.cni import calico
-from hoplab.snapshot import Snapshot
+from hoplab.paths import PROJECT
+from hoplab.snapshot import Snapshot, load
 from tests.lesson_functions import applies, failures, read_only
-from tests.unit import calico_labs
 from tests.unit import test_claims as flannel
 from tests.unit.test_claims import Edit, Fault, added, address_of, changed, lines_without, without
 
-LABS = {name: calico_labs.lab(name) for name in calico.BACKENDS}
+LABS = {name: load(PROJECT / "tests" / "recordings" / f"calico-{name}.json") for name in calico.BACKENDS}
 BGP, IPIP, VXLAN = LABS["bgp"], LABS["ipip"], LABS["vxlan"]
 FIRST, SECOND = BGP.nodes[:2]
 POD = next(pod for pod in BGP.pods_on(FIRST) if pod.api.label("app") == "echo")

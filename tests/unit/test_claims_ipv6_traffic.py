@@ -35,6 +35,7 @@ class World:
     wraps: bool = True
     stranger_answers: bool = False
     keeps_clients: bool = True
+    reaches_itself: bool = False  # by the ClusterIP: no fault, its node's address stands for it then
     masquerades: bool = True
     answers: bool = True
     lab: Snapshot = RECORDED
@@ -58,9 +59,12 @@ class World:
         target = next((each for each in self.lab.pods if each.address6 == to), OTHER)
         if to == ECHO.cluster_ip:
             kept = self.keeps_clients
+            behind = {each.address for each in ECHO.endpoints}
+            target = next(each for each in self.lab.pods if each.address6 in behind and each is not pod)
             if self.stranger_answers:
-                behind = {each.address for each in ECHO.endpoints}
                 target = next(each for each in self.lab.pods if each.address6 not in behind)
+            if self.reaches_itself:
+                target, kept = pod, False
         found = {"remote_addr": f"[{pod.address6 if kept else masked}]:4000", "local_addr": f"[{target.address6}]:8080"}
         return json.dumps({**found, "node": target.node.name, "hostname": target.api.name})
 
@@ -106,6 +110,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]
 
 def test_all_hold_in_a_healthy_world(checked: Callable[[World], dict[str, str]]) -> None:
     assert checked(World()) == {}
+    assert checked(World(reaches_itself=True)) == {}
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)

@@ -109,9 +109,9 @@ def only(word: str) -> Callable[[Object], Object]:
 FAULTS = (
     Fault(
         "the kernel does not call kube-proxy's table before routing",
-        lambda: table(without("chain", name="nat-prerouting")),
+        lambda: table(without("chain", name="nat-prerouting"), HOME),
         (TABLE, LEADS, SHARE, MARKED, LAST, STAYS, KEEPS),
-        f"{FIRST.name} has no chain `nat-prerouting {{ type nat hook prerouting priority -100 }}`",
+        f"{HOME} has no chain `nat-prerouting {{ type nat hook prerouting priority -100 }}`",
         exactly=False,
     ),
     Fault(

@@ -23,11 +23,10 @@ from hoplab.facts.api_pods import API_PODS
 from hoplab.files import FileError
 from hoplab.paths import PROJECT, LabPaths
 from hoplab.snapshot import Snapshot, load
-from tests.unit import calico_labs
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 DUAL = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
-WITH_CALICO = calico_labs.lab("bgp")
+WITH_CALICO = load(PROJECT / "tests" / "recordings" / "calico-bgp.json")
 SECRET = "c2VjcmV0LXRva2Vu"
 HARMLESS = (
     "/run/calico/bird.ctl",
