@@ -27,6 +27,7 @@ from hoplab.snapshot import Snapshot, load
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 DUAL = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
 WITH_CALICO = load(PROJECT / "tests" / "recordings" / "calico-bgp.json")
+DUAL_WITH_CALICO = load(PROJECT / "tests" / "recordings" / "calico-bgp-dual.json")
 SECRET = "c2VjcmV0LXRva2Vu"
 HARMLESS = (
     "/run/calico/bird.ctl",
@@ -159,9 +160,8 @@ def test_what_is_not_json_is_kept_where_a_fact_reads_it() -> None:
 
 @pytest.mark.parametrize("fact", discover("api"), ids=lambda fact: fact.name)
 def test_an_answer_says_the_same_when_recorded(fact: Any) -> None:
-    if fact.name == API_IPAM_BLOCKS6.name:
-        pytest.skip("needs a recording of a dual-stack lab with Calico")
-    found = {API_IPAM_BLOCKS.name: WITH_CALICO}.get(fact.name, DUAL if fact.ipv6 else RECORDED).api
+    of_calico = {API_IPAM_BLOCKS.name: WITH_CALICO, API_IPAM_BLOCKS6.name: DUAL_WITH_CALICO}
+    found = of_calico.get(fact.name, DUAL if fact.ipv6 else RECORDED).api
     text = found.outputs[fact.name].out
     assert as_read(fact.parse, text) == as_read(fact.parse, as_read(fact.parse, text))
     assert fact.parse(as_read(fact.parse, text)) == fact.parse(text) == found[fact]
