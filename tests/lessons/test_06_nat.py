@@ -108,7 +108,7 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -
     )
     for answer in answers:
         claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
-        own = answer.local == client.address  # the pod reached itself: then the bridge's address stands for it
+        own = answer.local == client.address  # the pod reached itself: then an address of its node stands for it
         claim.require(
             own or answer.remote == client.address,
             f"{answer.pod} saw {answer.remote}, not the client's {client.address}",

@@ -65,6 +65,8 @@ class World:
                 target = next(each for each in self.lab.pods if each.address6 not in behind)
             if self.reaches_itself:
                 target, kept = pod, False
+                if not self.keeps_clients:
+                    masked = next(node.address6 for node in self.lab.nodes if node is not pod.node)
         found = {"remote_addr": f"[{pod.address6 if kept else masked}]:4000", "local_addr": f"[{target.address6}]:8080"}
         return json.dumps({**found, "node": target.node.name, "hostname": target.api.name})
 
@@ -111,6 +113,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]
 def test_all_hold_in_a_healthy_world(checked: Callable[[World], dict[str, str]]) -> None:
     assert checked(World()) == {}
     assert checked(World(reaches_itself=True)) == {}
+    assert set(checked(World(reaches_itself=True, keeps_clients=False))) == {CLUSTER_IP}  # seen as another node
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
