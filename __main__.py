@@ -2,12 +2,12 @@
 
 import pulumi
 
-from hoplab.errors import LabError
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.infra.components import Lab, LabArgs
 from hoplab.infra.context import PulumiProgress, resolve
-from hoplab.infra.lab import Lab, LabArgs
-from hoplab.paths import LabPaths
-from hoplab.resources import Cluster, ClusterArgs, Host, Member
-from hoplab.spec import load_spec
+from hoplab.lab.resources import Cluster, ClusterArgs, Host, Member
+from hoplab.spec.parse import load_spec
 
 paths = LabPaths(pulumi.get_stack())
 try:

@@ -26,20 +26,21 @@ import click
 
 from benchmarks.labs import BenchLab, Report, bench_lab, last_line, main, results_folder, settings, spec_options
 from benchmarks.sheets import Sheets, sheets
-from hoplab import cluster, state
-from hoplab.control_plane import INSIDE, ORDER, read_manifest
+from hoplab.cluster import api
+from hoplab.cluster.control_plane import INSIDE, ORDER, read_manifest
+from hoplab.cluster.inventory import write_inventory
+from hoplab.core.console import PlainProgress
+from hoplab.core.errors import ClusterError, LabError
+from hoplab.core.paths import LabPaths
 from hoplab.engine import libvirt_xml, schema
-from hoplab.errors import ClusterError, LabError
 from hoplab.host import machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
 from hoplab.infra.context import node_image
-from hoplab.inventory import write_inventory
-from hoplab.keys import ensure_keys
-from hoplab.paths import LabPaths
-from hoplab.plan import LabPlan
-from hoplab.screen import PlainProgress
-from hoplab.spec import load_spec
+from hoplab.lab import state
+from hoplab.pki.keys import ensure_keys
+from hoplab.spec.parse import load_spec
+from hoplab.spec.plan import LabPlan
 
 STEP_S = 1200.0  # deadline of one step, far beyond what a healthy lab takes
 AGAIN_S = 1.0  # until ssh worker1 true; do sleep 1; done
@@ -216,13 +217,13 @@ class ByHand:
         laps.lap("joined")
 
     def _wait_usable(self, laps: Laps) -> None:
-        """Until every node is Ready, then until the cluster is usable, as hoplab.cluster says."""
+        """Until every node is Ready, then until the cluster is usable, as hoplab.cluster.api says."""
         names = tuple(node.name for node in self.plan.nodes)
         deadline = time.monotonic() + STEP_S
-        with cluster.api(self.paths, self.paths.netns) as k8s:
+        with api.api(self.paths, self.paths.netns) as k8s:
             while True:
                 try:
-                    reasons = cluster.missing(cluster.take(k8s), names)
+                    reasons = api.missing(api.take(k8s), names)
                 except ClusterError as error:
                     reasons = [error.message]
                 if "Ready" not in laps.times and not any(reason.startswith("node ") for reason in reasons):
@@ -236,7 +237,7 @@ class ByHand:
                         remedy="see the log",
                         log=self.log.name,
                     )
-                time.sleep(cluster.POLL_S)
+                time.sleep(api.POLL_S)
 
     # The commands
 

@@ -20,14 +20,14 @@ from typing import Any
 import click
 
 from benchmarks.labs import table
-from hoplab import live as live_lab
-from hoplab import probe
 from hoplab.cli import lab_option
-from hoplab.errors import LabError
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
 from hoplab.host import netns
-from hoplab.live import INGRESSES, Live
-from hoplab.paths import LabPaths
-from hoplab.probe import APP1, APP2, HOST1, NAMESPACE
+from hoplab.verify import session as live_lab
+from hoplab.verify import workload
+from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.workload import APP1, APP2, HOST1, NAMESPACE
 
 PLAIN = "plain-nginx"
 PLAIN_PORT = 8090
@@ -141,7 +141,7 @@ def changing(live: Live, rounds: int) -> Lost:
 
     def longer(item: dict[str, Any]) -> None:
         rules = item["spec"]["rules"]
-        rules[0]["http"]["paths"] += probe.ingress("", {"": {"/bench": APP2}})["spec"]["rules"][0]["http"]["paths"]
+        rules[0]["http"]["paths"] += workload.ingress("", {"": {"/bench": APP2}})["spec"]["rules"][0]["http"]["paths"]
 
     with ExitStack() as stack:
         streams = [stack.enter_context(live.asking(f"http://{HOST1}/")) for _ in range(CLIENTS)]

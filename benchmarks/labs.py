@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import click
 import yaml
 
-from hoplab.errors import LabError
-from hoplab.paths import PROJECT, LabPaths
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT, LabPaths
 
 RESULTS = PROJECT / "benchmarks" / "results"
 MARK = "# made by benchmarks/, and removed at its end\n"  # a spec file without it is somebody's

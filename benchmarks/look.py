@@ -19,14 +19,14 @@ from typing import Any
 import click
 
 from benchmarks.labs import Report, load, main, results_folder
-from hoplab import live
-from hoplab.batch import Output
-from hoplab.facts import Fact, Facts, T
-from hoplab.hosts import Hosts
-from hoplab.live import Live
-from hoplab.paths import LabPaths
-from hoplab.snapshot import Snapshot
-from tests.lesson_functions import failures, read_only
+from hoplab.core.paths import LabPaths
+from hoplab.observe.facts import Fact, Facts, T
+from hoplab.observe.script import Output
+from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.ssh import Hosts
+from hoplab.verify import session
+from hoplab.verify.session import Live
+from tests.support.lesson_functions import failures, read_only
 
 TIMES = 5.0  # faster, at least
 LOOK_S = 60.0  # for the snapshot and all read-only lessons, at most
@@ -114,7 +114,7 @@ def one_by_one(lab: Live) -> Look:
 def look(name: str, rounds: int) -> int:
     report = Report("look", results_folder("look"))
     sides: dict[str, list[Look]] = {"at once": [], "one by one": []}
-    with live.opened(LabPaths(name)) as lab:
+    with session.opened(LabPaths(name)) as lab:
         for number in range(rounds):
             order = [("at once", at_once), ("one by one", one_by_one)]
             for side, run in order if number % 2 == 0 else reversed(order):

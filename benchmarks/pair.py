@@ -30,10 +30,10 @@ from benchmarks.labs import (
     spec_options,
     table,
 )
-from hoplab import state
-from hoplab.errors import LabError
+from hoplab.core.errors import LabError
 from hoplab.image import NodeImage
-from hoplab.plan import LabPlan
+from hoplab.lab import state
+from hoplab.spec.plan import LabPlan
 
 RATIO = 1.3  # of the medians, at most
 NO_OP_S = 10.0

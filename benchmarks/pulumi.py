@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 
 from benchmarks.labs import Report, load, main, results_folder, table
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine.pulumi_cli import environment, workspace
-from hoplab.errors import LabError
-from hoplab.paths import PROJECT, LabPaths
 
 ABOVE_S = 2.0  # what the lab's no-op may take more than the empty program's
 EMPTY = "name: empty\nruntime: {{name: python, options: {{virtualenv: {venv}}}}}\n"

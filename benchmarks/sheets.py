@@ -19,15 +19,15 @@ import yaml
 from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
 from jinja2.utils import missing
 
+from hoplab.cluster.inventory import HOSTED, lab_facts
+from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import schema
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import KERNEL_CMDLINE, NodeImage
+from hoplab.infra.components import Lab, LabArgs
 from hoplab.infra.context import LabContext
-from hoplab.infra.lab import Lab, LabArgs
-from hoplab.inventory import HOSTED, lab_facts
-from hoplab.keys import ensure_keys
-from hoplab.paths import PROJECT, LabPaths
-from hoplab.plan import LabPlan
+from hoplab.pki.keys import ensure_keys
+from hoplab.spec.plan import LabPlan
 
 SLOWNESS = 8  # timeouts of kubeadm for the slowest machine that the roles expect; costs nothing where all goes well
 

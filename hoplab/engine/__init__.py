@@ -6,10 +6,10 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from hoplab.errors import EngineError
-from hoplab.paths import LabPaths
-from hoplab.progress import Progress
-from hoplab.spec import LabSpec
+from hoplab.core.errors import EngineError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
+from hoplab.spec.parse import LabSpec
 
 if TYPE_CHECKING:
     from hoplab.engine.pulumi_cli import PulumiCli

@@ -19,14 +19,14 @@ from uuid import NAMESPACE_URL, uuid5
 
 import libvirt
 
+from hoplab.core.errors import EngineError, ProtectedError, StateError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import SHOWN, Progress
 from hoplab.engine import Applied, Change, Changes, Op, schema
 from hoplab.engine.export import deployment
-from hoplab.engine.journal import Journal, Resource
 from hoplab.engine.libvirt_objects import DRIVERS, Driver
 from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_file
-from hoplab.errors import EngineError, ProtectedError, StateError
-from hoplab.paths import LabPaths
-from hoplab.progress import SHOWN, Progress
+from hoplab.engine.state_file import Journal, Resource
 
 DETAIL_LENGTH = 40  # of a value in a change's detail
 
@@ -130,7 +130,7 @@ class Deployment:
         return self._apply(wanted, self.journal.resources.get(wanted.urn))
 
     def _record(self, wanted: Registration, old: Resource | None) -> Registered:
-        """Only keep it in mind: nothing of it is in libvirt. The cluster is made after this, by ``hoplab.lab``."""
+        """Only keep it in mind: nothing of it is in libvirt. The cluster is made after this, by ``lab.lifecycle``."""
         id = str(uuid5(NAMESPACE_URL, wanted.urn))
         changed = changed_properties(old.inputs if old else {}, wanted.inputs) - {"__provider"}
         if wanted.type == schema.MEMBER:
@@ -353,7 +353,7 @@ class Deployment:
 
 
 def _provider_of(inputs: Mapping[str, Any]) -> Any:
-    """The object that the program gave with a dynamic resource; hoplab/resources.py has its class."""
+    """The object that the program gave with a dynamic resource; hoplab/lab/resources.py has its class."""
     return pickle.loads(base64.b64decode(inputs["__provider"]))
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from hoplab.engine import schema
-from hoplab.engine.journal import Journal, Resource
 from hoplab.engine.monitor import PROJECT_NAME, SECRET, SIGNATURE, STACK
+from hoplab.engine.state_file import Journal, Resource
 
 FORMAT = 3
 DYNAMIC = "pulumi:providers:pulumi-python"  # runs the dynamic resources

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from hoplab.errors import EngineError
-from hoplab.progress import Progress
+from hoplab.core.errors import EngineError
+from hoplab.core.progress import Progress
 
 HASHES = {40: "sha1", 64: "sha256", 128: "sha512"}  # by the length of a digest
 TIMEOUT_S = 60.0  # without a single byte

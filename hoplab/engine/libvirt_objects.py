@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import libvirt
 
+from hoplab.core.errors import EngineError
+from hoplab.core.progress import Progress
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine import schema
-from hoplab.errors import EngineError
 from hoplab.host.machines import power_on, shutdown_domain
-from hoplab.progress import Progress
 
 Inputs = Mapping[str, Any]
 MARGIN = 64 * 1024**2  # left free on the disk when a volume is uploaded

@@ -24,8 +24,8 @@ from pulumi.runtime import rpc
 from pulumi.runtime.proto import engine_pb2, resource_pb2
 from pulumi.runtime.settings import Settings
 
-from hoplab.errors import EngineError
-from hoplab.progress import Progress
+from hoplab.core.errors import EngineError
+from hoplab.core.progress import Progress
 
 PROJECT_NAME = "hoplab"  # as in Pulumi.yaml
 UNKNOWN = rpc.UNKNOWN  # stands for a value that only exists after `up`, in previews

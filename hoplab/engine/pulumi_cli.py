@@ -20,11 +20,11 @@ import yaml
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType, Stack
 
+from hoplab.core.errors import BusyError, EngineError, LabError, ProtectedError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
 from hoplab.engine import MARK, Applied, Change, Changes, Op, schema
-from hoplab.errors import BusyError, EngineError, LabError, ProtectedError
 from hoplab.host.lock import LENT
-from hoplab.paths import LabPaths
-from hoplab.progress import Progress
 
 OPS: dict[OpType, Op] = {
     OpType.SAME: "same",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hoplab.core.errors import EngineError
 from hoplab.engine.monitor import UNKNOWN
-from hoplab.errors import EngineError
 
 POOL = "libvirt:index/pool:Pool"
 VOLUME = "libvirt:index/volume:Volume"
@@ -19,7 +19,7 @@ HOST = "pulumi-python:dynamic/hoplab:Host"
 MEMBER = "pulumi-python:dynamic/hoplab:Member"
 
 DYNAMIC = (HOST, CLUSTER, MEMBER)  # run by Pulumi's own provider for Python
-RECORDED = (PROVIDER, *DYNAMIC)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab`'s
+RECORDED = (PROVIDER, *DYNAMIC)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab.lifecycle`'s
 
 # A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
 Shape = type | list[Any] | dict[str | None, Any]

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from hoplab.errors import HostError
-from hoplab.paths import cache_dir
-from hoplab.spec import Accel
+from hoplab.core.errors import HostError
+from hoplab.core.paths import cache_dir
+from hoplab.spec.parse import Accel
 
 KVM = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -19,11 +19,11 @@ from typing import Literal
 
 import libvirt
 
-from hoplab.errors import BootError
+from hoplab.core.errors import BootError
+from hoplab.core.progress import Progress
 from hoplab.host import netns
 from hoplab.host.console import LAST_WORDS
 from hoplab.host.machines import STATES, connected, console_of, lookup, power_off, power_on
-from hoplab.progress import Progress
 
 ALIVE = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_NOSTATE}
 REASONS = {

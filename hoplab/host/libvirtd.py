@@ -21,10 +21,10 @@ from pathlib import Path
 
 import libvirt
 
-from hoplab.errors import HostError
+from hoplab.core.errors import HostError
+from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.host import mounts, netns, processes
 from hoplab.host.machines import connected
-from hoplab.paths import LabPaths, cache_dir
 
 TOOLS = {"libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86", "dnsmasq": "dnsmasq-base"}
 TOOLS |= {"ip": "iproute2", "iptables": "iptables"}

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from hoplab.errors import BusyError
+from hoplab.core.errors import BusyError
 
 LENT = "HOPLAB_LOCK_LENT"  # set for programs that work for a command which holds the lab's lock: they take none
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import libvirt
 
-from hoplab.errors import EngineError
+from hoplab.core.errors import EngineError
 from hoplab.host.console import Console
 
 STATES = {

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hoplab.errors import HostError
+from hoplab.core.errors import HostError
 from hoplab.host import processes as process
 
 NAMED = Path("/run/netns")

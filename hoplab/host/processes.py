@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hoplab.errors import HostError
+from hoplab.core.errors import HostError
 
 GRACE_S = 10.0
 

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hoplab import paths
+from hoplab.core import paths
+from hoplab.core.progress import Progress
 from hoplab.image import archives, commands, containers, debian, disk, gobuild, initrd
 from hoplab.image.archives import Kept
-from hoplab.image.components import ArchivedImage, Components, components
 from hoplab.image.store import Stage, Store, remove_tree
-from hoplab.progress import Progress
+from hoplab.spec.catalog import ArchivedImage, Components, components
 
 # What the kernel is told at boot. mitigations=off: the machines run only what the lab brings, and an emulated CPU pays
 # at every switch. lsm: no AppArmor or SELinux, whose hooks would ask a policy that nobody wrote. No fsck: the file

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoplab import paths
-from hoplab.errors import ImageError
+from hoplab.core import paths
+from hoplab.core.errors import ImageError
+from hoplab.core.progress import Progress
 from hoplab.image import containers, oci
-from hoplab.image.components import ArchivedImage
 from hoplab.image.store import Store, explained_space
-from hoplab.progress import Progress
+from hoplab.spec.catalog import ArchivedImage
 
 SOURCE = "hoplab.local/source"  # annotation: the digest an image had where it came from
 NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")  # annotations that may hold an image's name

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from hoplab.errors import HostError, ImageError
+from hoplab.core.errors import HostError, ImageError
 
 TAIL = 15  # lines of output shown with an error; the log has the rest
 

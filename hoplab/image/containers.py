@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hoplab.errors import ImageError
+from hoplab.core.errors import ImageError
+from hoplab.core.progress import Progress
 from hoplab.image import oci
 from hoplab.image.commands import isolated, run
-from hoplab.image.components import HERE, ContainerImage
 from hoplab.image.debian import ROOT_TAR
 from hoplab.image.store import Stage, Store, digest, file_digest
-from hoplab.progress import Progress
+from hoplab.spec.catalog import HERE, ContainerImage
 
 SPACE_GIB = 2.0
 ARCHIVE = "images.tar"
+RECIPE = "d1edcc81d28f3b5df65f211af23bf74213eb61c2a75d40c277ec0bb324144916"  # how a node's disk gets its images
 OWN = "here/"  # before the path of a file beside the table
 
 
@@ -28,9 +29,7 @@ def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
     sources = {source.partition("/")[0] for source in files - set(own)}
     sources |= {f"debian.{image.base}" for image in images if image.base}
     contents = {source: stages[source].content for source in sorted(sources)}
-    return digest(
-        [dataclasses.astuple(image) for image in images], {**contents, **own}, file_digest(Path(oci.__file__))
-    )
+    return digest([dataclasses.astuple(image) for image in images], {**contents, **own}, oci.RECIPE)
 
 
 def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:

@@ -6,10 +6,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from hoplab.core.progress import Progress
 from hoplab.image.commands import isolated, run
-from hoplab.image.components import DebianSystem
 from hoplab.image.store import Stage, Store, digest
-from hoplab.progress import Progress
+from hoplab.spec.catalog import DebianSystem
 
 SPACE_GIB = 2.5
 ROOT_TAR = "root.tar"

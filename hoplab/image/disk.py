@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hoplab.core.paths import PROJECT
+from hoplab.core.progress import Progress
 from hoplab.image import containers, gobuild
 from hoplab.image.archives import Kept
 from hoplab.image.commands import isolated, run
 from hoplab.image.debian import KERNEL, ROOT_TAR
 from hoplab.image.initrd import INITRD
-from hoplab.image.store import Stage, Store, digest, file_digest, remove_tree, tree_digest
-from hoplab.paths import PROJECT
-from hoplab.progress import Progress
+from hoplab.image.store import Stage, Store, digest, remove_tree, tree_digest
 
 SPACE_GIB = 6.0
 SIZE_GIB = 20  # virtual; on disk only what is used
 DISK = "disk.qcow2"
 BIN = "bin"
+RECIPE = "d74e2c22e7c5e5e5688b9b050cae9069b7662a909b6f90f297c9abcfc3d57994"  # see image.store.digest
 SHARE = "share"  # manifests that come with a program
 ROLES = ("node_base", "container_runtime", "kubernetes")
 PLAYBOOK = PROJECT / "playbooks" / "image.yml"
@@ -39,7 +40,7 @@ TASK = re.compile(r"^TASK \[(?P<name>.+)\]")
 def key(accel: str, stages: Mapping[str, Stage], archives: Sequence[Kept] = ()) -> str:
     """Digest of all that is in the disk: stages' contents, archived images, roles, playbook, profiles, this code."""
     sources = [PLAYBOOK, PROFILES, *(PROJECT / "roles" / role for role in ROLES)]
-    code = [file_digest(Path(module)) for module in (__file__, containers.__file__)]
+    code = [RECIPE, containers.RECIPE]
     contents = {name: stage.content for name, stage in sorted(stages.items())}
     brought = {kept.name: kept.digest for kept in archives}
     return digest(accel, contents, tree_digest(sources, PROJECT), code, *([brought] if brought else []))

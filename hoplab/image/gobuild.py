@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hoplab.errors import ImageError
+from hoplab.core.errors import ImageError
+from hoplab.core.progress import Progress
 from hoplab.image.commands import run
-from hoplab.image.components import GoComponent
 from hoplab.image.store import Stage, Store, digest, tree_digest
-from hoplab.progress import Progress
+from hoplab.spec.catalog import GoComponent
 
 SPACE_GIB = 1.0
 SHARE = "share"  # folder of a stage with the files

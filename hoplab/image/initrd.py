@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hoplab.core.progress import Progress
 from hoplab.image.debian import KERNEL, MODULES
-from hoplab.image.store import Stage, Store, digest, file_digest
-from hoplab.progress import Progress
+from hoplab.image.store import Stage, Store, digest
 
 INITRD = "initrd.img"
+RECIPE = "e52715e4695e39bbe2b7b28de8bdc837e530a2c3746e6b20f0d87944bbef6f6b"  # see image.store.digest
 SPACE_GIB = 0.1
 DIRECTORY, FILE, CHARACTER_DEVICE = 0o040755, 0o100755, 0o020600
 CONSOLE = (5, 1)  # the kernel opens /dev/console for /init before anything is mounted
@@ -19,7 +20,7 @@ CONSOLE = (5, 1)  # the kernel opens /dev/console for /init before anything is m
 
 def key(stages: Mapping[str, Stage]) -> str:
     """Digest of program and kernel, and of the code that puts them together."""
-    return digest(stages["go.initrd"].content, stages["debian.node"].content, file_digest(Path(__file__)))
+    return digest(stages["go.initrd"].content, stages["debian.node"].content, RECIPE)
 
 
 def build(stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+RECIPE = "5222af04ae152a725603f7f910b25df38fe009135ac4570206ca41916f879092"  # see image.store.digest
 EPOCH = "1970-01-01T00:00:00Z"  # no build time anywhere: same input, same bytes
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 CONFIG = "application/vnd.oci.image.config.v1+json"

@@ -20,15 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoplab.errors import ImageError
-from hoplab.progress import Progress
+from hoplab.core.errors import ImageError
+from hoplab.core.progress import Progress
 
 GIB = 2**30
 MANIFEST = "manifest.json"
 
 
 def digest(*parts: object) -> str:
-    """Twenty hex digits that name these values (anything JSON can say); another order is another digest."""
+    """Return twenty hex digits that name these values (anything JSON can say); another order is another digest.
+
+    The code of a stage is among the values as its module's ``RECIPE``, a text that is changed by hand where the code
+    makes something else: new names and comments rebuild no image. tests/unit/image/test_recipes.py watches over it.
+    """
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

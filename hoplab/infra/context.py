@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import pulumi
 
-from hoplab.errors import Mistake, SpecError
+from hoplab.core.errors import Mistake, SpecError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
 from hoplab.host import accel
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image, ingress_controllers
-from hoplab.keys import LabKeys, ensure_keys
-from hoplab.paths import LabPaths
-from hoplab.plan import LabPlan, plan_lab
-from hoplab.progress import Progress
-from hoplab.spec import LabSpec
+from hoplab.pki.keys import LabKeys, ensure_keys
+from hoplab.spec.parse import LabSpec
+from hoplab.spec.plan import LabPlan, plan_lab
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pulumi
 import pulumi_libvirt as libvirt
 from pulumi import Input, Output, ResourceOptions
 
-from hoplab.cloudinit import CloudInit
+from hoplab.infra.cloudinit import CloudInit
 
 GIB = 1024**3
 

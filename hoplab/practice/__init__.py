@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Any
 
-from hoplab.batch import Output
-from hoplab.errors import LabError
-from hoplab.facts import Fact, Facts
-from hoplab.facts.links import Link
+from hoplab.core.errors import LabError
+from hoplab.observe.facts import Fact, Facts
+from hoplab.observe.facts.links import Link
+from hoplab.observe.script import Output
+from hoplab.practice import exercises as exercises_folder
 
 PORT = 8080  # where the exercises' servers listen
 
@@ -92,7 +93,10 @@ class Exercise:
 
 def discover() -> tuple[Exercise, ...]:
     """Every exercise of this folder, in the course's order."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    modules = [
+        importlib.import_module(f"{exercises_folder.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(exercises_folder.__path__)
+    ]
     exercises = [module.EXERCISE for module in modules if hasattr(module, "EXERCISE")]
     return tuple(sorted(exercises, key=lambda exercise: (exercise.day, exercise.name)))
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hoplab import live as live_lab
-from hoplab import snapshot, verify
-from hoplab.claims import Claim
-from hoplab.live import Live
-from hoplab.paths import LabPaths
-from hoplab.snapshot import Snapshot
+from hoplab.core.paths import LabPaths
+from hoplab.observe import snapshot
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import runner
+from hoplab.verify import session as live_lab
+from hoplab.verify.claims import Claim
+from hoplab.verify.session import Live
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,9 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def _opened(pytestconfig: pytest.Config) -> Iterator[Live | Snapshot]:
     """The lab that was asked for, as verify opened it or (pytest called by hand) opened here."""
-    given = pytestconfig.pluginmanager.get_plugin(verify.OPENED)
+    given = pytestconfig.pluginmanager.get_plugin(runner.OPENED)
     with ExitStack() as stack:
-        if isinstance(given, verify.Opened):
+        if isinstance(given, runner.Opened):
             yield given.lab
         elif recording := pytestconfig.getoption("--recording"):
             yield snapshot.load(Path(recording))
@@ -70,5 +71,5 @@ def claim(request: pytest.FixtureRequest, _applies: None) -> Iterator[Claim]:
 def _applies(request: pytest.FixtureRequest, lab: Snapshot) -> None:
     """Skip a lesson that can't apply to this lab, with the reason."""
     for marker in request.node.iter_markers("needs"):
-        if reason := verify.lacking(lab, **marker.kwargs):
+        if reason := runner.lacking(lab, **marker.kwargs):
             pytest.skip(reason)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
-from hoplab.claims import Claim, counted, listed
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.snapshot import Snapshot
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify.claims import Claim, counted, listed
 
 LOOPBACK = IPv4Address("127.0.0.1")
 RFC1918 = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))

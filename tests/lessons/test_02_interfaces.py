@@ -6,14 +6,14 @@ from pathlib import PurePath
 
 import pytest
 
-from hoplab import cni
-from hoplab.claims import Claim, counted, listed
-from hoplab.cni import calico
-from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS
-from hoplab.facts.cni_config import CNI_CONFIG
-from hoplab.facts.ipam import IPAM
-from hoplab.facts.links import LINKS
-from hoplab.snapshot import Snapshot
+from hoplab.expectations import cni
+from hoplab.expectations.cni import calico
+from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
+from hoplab.observe.facts.cni_config import CNI_CONFIG
+from hoplab.observe.facts.ipam import IPAM
+from hoplab.observe.facts.links import LINKS
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify.claims import Claim, counted, listed
 
 
 def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from hoplab import cni, probe
-from hoplab.capture import Capture
-from hoplab.claims import Claim, counted, listed
-from hoplab.facts.bgp import BGP
-from hoplab.facts.fdb import FDB
-from hoplab.facts.neighbours import NEIGHBOURS
-from hoplab.facts.proc_routes import PROC_ROUTES
-from hoplab.facts.routes import DEFAULT, ROUTES, lookup
-from hoplab.facts.rules import RULES
-from hoplab.facts.sysctls import SYSCTLS
-from hoplab.facts.unreachable import UNREACHABLE
-from hoplab.facts.wireguard import WIREGUARD
-from hoplab.live import Live
-from hoplab.snapshot import Snapshot
+from hoplab.expectations import cni
+from hoplab.observe.capture import Capture
+from hoplab.observe.facts.bgp import BGP
+from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.observe.facts.no_route import UNREACHABLE
+from hoplab.observe.facts.proc_routes import PROC_ROUTES
+from hoplab.observe.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.observe.facts.rules import RULES
+from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
@@ -123,7 +124,7 @@ def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> Non
     between = f"host {pod.address} and host {other.address}"
     seen = live.ask(
         pod,
-        f"http://{other.address}:{probe.PORT}/",
+        f"http://{other.address}:{workload.PORT}/",
         {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
     )
     claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")

@@ -6,16 +6,17 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from hoplab import cni, probe
-from hoplab.capture import Capture, Packet
-from hoplab.claims import Claim, counted, listed
-from hoplab.cni import calico
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.neighbours import NEIGHBOURS
-from hoplab.facts.routes import DEFAULT, ROUTES, lookup
-from hoplab.facts.sysctls import SYSCTLS
-from hoplab.live import Live
-from hoplab.snapshot import Snapshot
+from hoplab.expectations import cni
+from hoplab.expectations.cni import calico
+from hoplab.observe.capture import Capture, Packet
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.observe.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 
 @pytest.mark.needs(cni="flannel")
@@ -125,7 +126,7 @@ def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
     tunnel = cni.promises(live.snapshot)[server.node.name].tunnel
     asked = live.ask(
         client,
-        f"http://{server.address}:{probe.PORT}/",
+        f"http://{server.address}:{workload.PORT}/",
         {
             "sent": Capture(client.host_end.name, between),
             "arrived": Capture(server.host_end.name, between),

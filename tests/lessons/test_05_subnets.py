@@ -6,17 +6,17 @@ from itertools import combinations
 
 import pytest
 
-from hoplab import cni
-from hoplab.claims import Claim, counted, listed
-from hoplab.cni import calico
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.api_ipam_blocks import API_IPAM_BLOCKS
-from hoplab.facts.api_nodes import API_NODES
-from hoplab.facts.api_services import API_SERVICES
-from hoplab.facts.routes import ROUTES
-from hoplab.facts.subnet_sums import ADDRESSES as SUMS
-from hoplab.facts.subnet_sums import SUBNET_SUMS
-from hoplab.snapshot import Snapshot
+from hoplab.expectations import cni
+from hoplab.expectations.cni import calico
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
+from hoplab.observe.facts.api_nodes import API_NODES
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.prefix_arithmetic import ADDRESSES as SUMS
+from hoplab.observe.facts.prefix_arithmetic import SUBNET_SUMS
+from hoplab.observe.facts.routes import ROUTES
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify.claims import Claim, counted, listed
 
 NODE_PREFIX = 24
 

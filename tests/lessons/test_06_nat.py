@@ -6,15 +6,15 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from hoplab import probe
-from hoplab.capture import Capture
-from hoplab.claims import Claim, counted, listed
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.routes import ROUTES, lookup
-from hoplab.live import Live
-from hoplab.netfilter import Packet
-from hoplab.rules import leaving
-from hoplab.snapshot import Snapshot
+from hoplab.netfilter.iptables import Packet
+from hoplab.netfilter.ruleset import leaving
+from hoplab.observe.capture import Capture
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.routes import ROUTES, lookup
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
@@ -67,7 +67,7 @@ def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
     """From pod to pod, also across nodes, the receiver sees the sender's own address."""
     seen = []
     pairs = dict(zip(live.probes, (*live.probes[1:], live.probes[0]), strict=True))
-    asked_all = live.ask_all({pod: f"http://{other.address}:{probe.PORT}/" for pod, other in pairs.items()})
+    asked_all = live.ask_all({pod: f"http://{other.address}:{workload.PORT}/" for pod, other in pairs.items()})
     for pod, other in pairs.items():
         asked, answer = asked_all[pod], asked_all[pod].answer
         claim.require(
@@ -146,7 +146,7 @@ def test_the_destination_changes_on_the_way(live: Live, claim: Claim) -> None:
     replies = [each for each in asked.packets["pod"] if each.dst == client.address]
     for found, wanted, where in (
         (before, (service.cluster_ip, service.port), client.host_end.name),
-        (after, (server.address, probe.PORT), way.dev),
+        (after, (server.address, workload.PORT), way.dev),
     ):
         claim.require(
             found and all((each.dst, each.dport) == wanted for each in found),
@@ -202,7 +202,7 @@ def test_a_load_balancers_address_reaches_the_pods(live: Live, claim: Claim) -> 
     """What is sent to a LoadBalancer's address is translated to a pod by the same rules, whichever node it comes to."""
     if not live.outside.namespace:
         pytest.skip("needs a private libvirt: on another one it would change this machine's own routes")
-    address, seen = IPv4Address(probe.BALANCED_IP), []
+    address, seen = IPv4Address(workload.BALANCED_IP), []
     for node in live.snapshot.nodes:
         with live.outside.routed(address, node.address):
             answer = live.ask_from_outside(f"http://{address}:80/")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hoplab import probe
-from hoplab.claims import Claim, counted, listed
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.api_services import API_SERVICES
-from hoplab.live import Live
-from hoplab.loadbalancer import metallb
-from hoplab.snapshot import Snapshot
+from hoplab.expectations.loadbalancer import metallb
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 
 @pytest.mark.needs(nodes=2)
@@ -18,7 +18,7 @@ def test_the_health_check_port_tells_where_pods_are(live: Live, claim: Claim) ->
     """Of a Local service each node tells on a port for health checks whether it has a pod: 200 if so, otherwise 503."""
     home, seen = live.single.node, []
     for node in live.snapshot.nodes:
-        url = f"http://{node.address}:{probe.HEALTH_PORT}/healthz"
+        url = f"http://{node.address}:{workload.HEALTH_PORT}/healthz"
         status = live.status_from_outside(url)
         wanted = 200 if node is home else 503
         runs = "runs" if node is home else "does not run"
@@ -26,7 +26,7 @@ def test_the_health_check_port_tells_where_pods_are(live: Live, claim: Claim) ->
             status == wanted, f"{node.name}, which {runs} {live.single}, answers {status or 'nothing'} on {url}"
         )
         seen.append(f"{status} from {node.name}, which {runs} it")
-    claim.saw(f"asked for {live.single} on port {probe.HEALTH_PORT}: {listed(seen)}")
+    claim.saw(f"asked for {live.single} on port {workload.HEALTH_PORT}: {listed(seen)}")
 
 
 @pytest.mark.needs(load_balancer="metallb")

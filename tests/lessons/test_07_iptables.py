@@ -6,21 +6,22 @@ from dataclasses import replace
 
 import pytest
 
-from hoplab import probe, proxy
-from hoplab.capture import Capture
-from hoplab.claims import Claim, counted, listed
-from hoplab.cni import calico
-from hoplab.facts.addresses import ADDRESSES
-from hoplab.facts.all_hooks import ALL_HOOKS
-from hoplab.facts.hooks import HOOKS
-from hoplab.facts.iptables import IPTABLES
-from hoplab.facts.nft_expressions import Nat, Verdict
-from hoplab.live import Live
-from hoplab.netfilter import Packet
-from hoplab.proxy import iptables as iptables_mode
-from hoplab.proxy import nftables as nftables_mode
-from hoplab.rules import Looked, arriving, filtered, leaving
-from hoplab.snapshot import Snapshot
+from hoplab.expectations import proxy
+from hoplab.expectations.cni import calico
+from hoplab.expectations.proxy import iptables as iptables_mode
+from hoplab.expectations.proxy import nftables as nftables_mode
+from hoplab.netfilter.iptables import Packet
+from hoplab.netfilter.ruleset import Looked, arriving, filtered, leaving
+from hoplab.observe.capture import Capture
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.base_chains import HOOKS
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.facts.iptables_hook_order import ALL_HOOKS
+from hoplab.observe.facts.nft_expressions import Nat, Verdict
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 BUILT_IN = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -442,7 +443,7 @@ def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None
 @pytest.mark.needs(cni="flannel")
 def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -> None:
     """Where the CNI enforces none, as flannel, a NetworkPolicy that denies everything makes no difference."""
-    client, url = live.client, f"http://{live.single.address}:{probe.PORT}/"
+    client, url = live.client, f"http://{live.single.address}:{workload.PORT}/"
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -450,11 +451,11 @@ def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -
         "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
     }
     before = live.rules()
-    with live.made(f"/apis/networking.k8s.io/v1/namespaces/{probe.NAMESPACE}/networkpolicies", policy):
+    with live.made(f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies", policy):
         asked = live.ask(client, url)
         after = live.rules()
     claim.require(asked.answered, f"{live.single} does not answer {client}: {asked.output.err.strip()}")
     for node, rules in after.items():
         new = set(rules[IPTABLES].chains("nat")) - set(before[node][IPTABLES].chains("nat"))
         claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")
-    claim.saw(f"with deny-all in force for every pod of {probe.NAMESPACE}, {live.single} still answers {client}")
+    claim.saw(f"with deny-all in force for every pod of {workload.NAMESPACE}, {live.single} still answers {client}")

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from hoplab import probe
-from hoplab.claims import Claim, listed
-from hoplab.cni import calico
-from hoplab.facts import Facts
-from hoplab.facts.ipset import IPSET
-from hoplab.facts.iptables import IPTABLES, Rule
-from hoplab.live import Live
-from hoplab.snapshot import Pod
+from hoplab.expectations.cni import calico
+from hoplab.observe.facts import Facts
+from hoplab.observe.facts.ipset import IPSET
+from hoplab.observe.facts.iptables import IPTABLES, Rule
+from hoplab.observe.snapshot import Pod
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, listed
+from hoplab.verify.session import Live
 
 pytestmark = pytest.mark.needs(cni="calico", proxy="iptables")
 
-POLICIES = f"/apis/networking.k8s.io/v1/namespaces/{probe.NAMESPACE}/networkpolicies"
+POLICIES = f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies"
 
 
 def policy(name: str, app: str, **spec: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_a_policy_denies_what_it_does_not_allow(live: Live, claim: Claim) -> Non
     """A NetworkPolicy that allows nothing stops what is for its pods: their chain ends in a DROP, which counts it.
     Without the policy the rule is gone and the traffic is back."""
     server, client = live.single, live.client
-    node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{probe.PORT}/"
+    node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
     claim.require(live.ask(client, url).answered, f"{server} does not answer {client}, and no policy is made yet")
     with live.made(POLICIES, policy("deny", "single", policyTypes=["Ingress"])):
         before = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
@@ -80,9 +80,9 @@ def test_a_policy_allows_by_label(live: Live, claim: Claim) -> None:
     """A policy that allows the pods with a label lets these in and nobody else: their addresses are a set, which a rule
     of the policy's chain asks."""
     server, client, outside = live.single, live.client, live.snapshot.setting.gateway
-    node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{probe.PORT}/"
+    node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
     port = live.service("single-local").node_port
-    allowed = policy("allow", "single", ingress=[{"from": [pods_of("echo")], "ports": [{"port": probe.PORT}]}])
+    allowed = policy("allow", "single", ingress=[{"from": [pods_of("echo")], "ports": [{"port": workload.PORT}]}])
     with live.made(POLICIES, allowed):
         seen = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES, IPSET)
         asked = live.ask(client, url)
@@ -92,7 +92,7 @@ def test_a_policy_allows_by_label(live: Live, claim: Claim) -> None:
         match.values[0]
         for target in called
         for rule in seen[IPTABLES].rules("filter", target)
-        if f"KubernetesNetworkPolicy {probe.NAMESPACE}/allow ingress" in rule.comments
+        if f"KubernetesNetworkPolicy {workload.NAMESPACE}/allow ingress" in rule.comments
         and (match := rule.match("--match-set"))
     ]
     claim.require(named, f"{chain} on {node.name} calls no chain of the policy that asks a set", *called)
@@ -115,7 +115,7 @@ def test_a_policy_stops_what_leaves(live: Live, claim: Claim) -> None:
     claim.require(live.ask(client, live.outside.url(path)).answered, f"the outside does not answer {client} yet")
     with live.made(POLICIES, policy("stay", "echo", policyTypes=["Egress"], egress=[{"to": [pods_of("single")]}])):
         before = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
-        allowed = live.ask(client, f"http://{server.address}:{probe.PORT}/")
+        allowed = live.ask(client, f"http://{server.address}:{workload.PORT}/")
         denied = live.ask(client, live.outside.url(live.unique()))
         after = live.looked_when(node, lambda _: True, IPTABLES)
     claim.require(

@@ -6,29 +6,29 @@ from typing import Any
 
 import pytest
 
-from hoplab import probe
-from hoplab.claims import Claim, counted, listed
-from hoplab.live import INGRESSES, Live
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import INGRESSES, Live
 
-HOST1, HOST2 = probe.HOST1, probe.HOST2
+HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
 def test_an_ingress_alone_does_nothing(live: Live, claim: Claim) -> None:
     """Without a controller an Ingress does nothing: its status has no address, and no node answers for its host."""
     orphan = live.ingress("orphan")
     claim.require(not orphan.addresses, f"orphan of the class {orphan.ingress_class} has {listed(orphan.addresses)}")
-    replies = {node: live.browse(f"http://{probe.ORPHAN}/", node) for node in live.snapshot.nodes}
+    replies = {node: live.browse(f"http://{workload.ORPHAN}/", node) for node in live.snapshot.nodes}
     for node, reply in replies.items():
-        claim.require(reply.status in (0, 404), f"{node.name} answers for {probe.ORPHAN} with {reply}")
+        claim.require(reply.status in (0, 404), f"{node.name} answers for {workload.ORPHAN} with {reply}")
     got = listed(f"{reply} from {node.name}" for node, reply in replies.items())
-    claim.saw(f"orphan is of the class {orphan.ingress_class}, which nobody serves: {probe.ORPHAN} gets {got}")
+    claim.saw(f"orphan is of the class {orphan.ingress_class}, which nobody serves: {workload.ORPHAN} gets {got}")
 
 
 @pytest.mark.needs(ingress=True)
 def test_the_host_decides(live: Live, claim: Claim) -> None:
     """Many hosts, one address: the host that a client asks for decides which service answers."""
     seen = []
-    for host, paths in probe.ROUTES.items():
+    for host, paths in workload.ROUTES.items():
         answer, service = live.app(f"http://{host}/"), paths["/"]
         claim.require(
             answer.to in live.endpoints(service), f"{answer.pod} answers for {host}, which is no pod of {service}"
@@ -43,7 +43,7 @@ def test_the_path_decides(live: Live, claim: Claim) -> None:
     """Under one host the path decides which service answers; the pod is asked for the same path."""
     seen = []
     for path in ("/login", "/api", "/app"):
-        service = probe.ROUTES[HOST1][path]
+        service = workload.ROUTES[HOST1][path]
         for asked in (path, f"{path}/", f"{path}/{live.unique()}"):
             answer = live.app(f"http://{HOST1}{asked}")
             claim.require(
@@ -62,7 +62,7 @@ def test_the_longest_path_wins(live: Live, claim: Claim) -> None:
     if not live.controller.BY_ELEMENTS:  # not every controller keeps to the specification
         ways |= {"/apiary": "/api", "/loginx": "/login"}
     for asked, path in ways.items():
-        service, answer = probe.ROUTES[HOST1][path], live.app(f"http://{HOST1}{asked}")
+        service, answer = workload.ROUTES[HOST1][path], live.app(f"http://{HOST1}{asked}")
         claim.require(
             answer.to in live.endpoints(service),
             f"{answer.pod} answers for {HOST1}{asked}, which is no pod of {service}, where {path} leads",
@@ -93,7 +93,7 @@ def _logged(live: Live, front: Any, path: str) -> list[Any]:
 @pytest.mark.needs(ingress=True)
 def test_the_certificate_is_chosen_by_name(live: Live, claim: Claim) -> None:
     """With TLS the client names the host before anything else (SNI), and gets the certificate of that host's secret."""
-    for secret, names in probe.SITES.items():
+    for secret, names in workload.SITES.items():
         url = f"https://{names[0]}/"
         reply = live.browse(url)
         claim.require(reply.status == 200, f"{url} gets {reply}")
@@ -108,14 +108,14 @@ def test_the_certificate_is_chosen_by_name(live: Live, claim: Claim) -> None:
         )
     stranger = live.browse("https://unknown.yash.com/")
     claim.require(not stranger.status, f"https://unknown.yash.com/ has a trusted certificate: {stranger}")
-    seen = listed(f"{names[0]} has the certificate of {secret}" for secret, names in probe.SITES.items())
+    seen = listed(f"{names[0]} has the certificate of {secret}" for secret, names in workload.SITES.items())
     claim.saw(f"{seen}; unknown.yash.com has none: {stranger.why}")
 
 
 @pytest.mark.needs(ingress=True)
 def test_one_address_for_all(live: Live, claim: Claim) -> None:
     """One address is enough for all hosts, on the ports 80 and 443; every node has such an address."""
-    urls = [f"{scheme}://{host}/" for host in probe.ROUTES for scheme in ("http", "https")]
+    urls = [f"{scheme}://{host}/" for host in workload.ROUTES for scheme in ("http", "https")]
     for node in live.snapshot.nodes:
         for url in urls:
             reply = live.browse(url, node)
@@ -141,10 +141,10 @@ def test_the_pod_is_told_who_asked(live: Live, claim: Claim) -> None:
 @pytest.mark.needs(ingress=True)
 def test_the_configuration_is_the_rules(live: Live, claim: Claim) -> None:
     """A controller makes of each host a server block of nginx, of each path a location, of each service its pods."""
-    wanted = {service: live.endpoints(service) for service in (probe.APP1, probe.APP2)}
+    wanted = {service: live.endpoints(service) for service in (workload.APP1, workload.APP2)}
     for front in live.fronts.values():
         blocks = {each.host: each for each in live.served(front)}
-        for host, paths in probe.ROUTES.items():
+        for host, paths in workload.ROUTES.items():
             claim.require(host in blocks, f"{front} has no server block for {host}", *blocks.values())
             for path, service in paths.items():
                 found = blocks[host].paths.get(path, ())
@@ -153,7 +153,7 @@ def test_the_configuration_is_the_rules(live: Live, claim: Claim) -> None:
                     f"{front} sends {host}{path} to {listed(found)}, not to {listed(sorted(wanted[service]))}",
                     blocks[host],
                 )
-    claim.saw(f"{front} has {listed(blocks[host] for host in probe.ROUTES)}")
+    claim.saw(f"{front} has {listed(blocks[host] for host in workload.ROUTES)}")
 
 
 @pytest.mark.needs(ingress=True)
@@ -178,7 +178,7 @@ def test_the_log_has_both_ends(live: Live, claim: Claim) -> None:
 @pytest.mark.needs(ingress=True)
 def test_no_cluster_ip_on_the_way(live: Live, claim: Claim) -> None:
     """The controller sends to a pod's own address: no ClusterIP is involved, and nothing is translated on the way."""
-    services = {live.service(name).cluster_ip: name for name in (probe.APP1, probe.APP2)}
+    services = {live.service(name).cluster_ip: name for name in (workload.APP1, workload.APP2)}
     seen = []
     for node in live.snapshot.nodes:
         answer, front = live.app(f"http://{HOST1}/login/{live.unique()}", node), live.fronts[node.name]
@@ -208,8 +208,8 @@ def test_kubectl_shows_address_and_rules(live: Live, claim: Claim) -> None:
         apps.addresses == nodes,
         f"apps has the addresses {listed(sorted(apps.addresses))}, not those of the nodes, {listed(sorted(nodes))}",
     )
-    claim.require(apps.routes == probe.ROUTES, "apps has other rules than it was given", *apps.routes.items())
-    claim.require(apps.secrets == probe.SITES, "apps names other secrets than it was given", *apps.secrets.items())
+    claim.require(apps.routes == workload.ROUTES, "apps has other rules than it was given", *apps.routes.items())
+    claim.require(apps.secrets == workload.SITES, "apps names other secrets than it was given", *apps.secrets.items())
     rules = listed(
         f"{host} {listed(f'{path} to {to}' for path, to in paths.items())}" for host, paths in apps.routes.items()
     )
@@ -222,22 +222,27 @@ def test_a_change_loses_no_request(live: Live, claim: Claim) -> None:
     path, url = f"/{live.unique()}", f"http://{HOST1}/"
 
     def led(item: dict[str, Any]) -> None:
-        item["spec"]["rules"][0]["http"]["paths"] += probe.ingress("", {"": {path: probe.APP2}})["spec"]["rules"][0][
-            "http"
-        ]["paths"]
+        item["spec"]["rules"][0]["http"]["paths"] += workload.ingress("", {"": {path: workload.APP2}})["spec"]["rules"][
+            0
+        ]["http"]["paths"]
 
     with live.asking(url) as stream:
-        with live.scaled(probe.APP1, 3) as three:
+        with live.scaled(workload.APP1, 3) as three:
             live.until(lambda: set(stream.reached), lambda reached: three <= reached)
             claim.require(
                 three <= stream.reached, f"of {listed(sorted(three))} only {listed(sorted(stream.reached))} were asked"
             )
         with live.edited(f"{INGRESSES}/apps", led):
-            second = live.endpoints(probe.APP2)
+            second = live.endpoints(workload.APP2)
             to = live.until(lambda: live.reached(f"http://{HOST1}{path}"), lambda found: found in second)
-            claim.require(to in second, f"{to or 'nobody'} answers for the new path, which is no pod of {probe.APP2}")
-        live.until(lambda: live.endpoints(probe.APP1, ending=True), lambda found: found == live.endpoints(probe.APP1))
+            claim.require(
+                to in second, f"{to or 'nobody'} answers for the new path, which is no pod of {workload.APP2}"
+            )
+        live.until(
+            lambda: live.endpoints(workload.APP1, ending=True), lambda found: found == live.endpoints(workload.APP1)
+        )
     claim.require(not stream.lost, f"{len(stream.lost)} of {stream.sent} requests were lost", *stream.lost)
     claim.saw(
-        f"{stream.sent} requests while {probe.APP1} went from 2 pods to 3 and back and a rule came and went: none lost"
+        f"{stream.sent} requests while {workload.APP1} went from 2 pods to 3 and back, and a rule came and went:"
+        " none lost"
     )

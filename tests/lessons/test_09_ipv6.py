@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from hoplab import cni, probe, proxy
-from hoplab.capture import Capture
-from hoplab.claims import Claim, counted, listed
-from hoplab.facts._family import with_port
-from hoplab.facts.addresses import ADDRESSES6
-from hoplab.facts.fdb import FDB
-from hoplab.facts.neighbours import NEIGHBOURS6
-from hoplab.facts.routes import ROUTES6
-from hoplab.facts.sysctls import SYSCTLS
-from hoplab.live import Live
-from hoplab.netfilter import Packet
-from hoplab.rules import arriving, leaving
-from hoplab.snapshot import Snapshot
-from hoplab.spec import Ipv6Spec
+from hoplab.core.ip import with_port
+from hoplab.expectations import cni, proxy
+from hoplab.netfilter.iptables import Packet
+from hoplab.netfilter.ruleset import arriving, leaving
+from hoplab.observe.capture import Capture
+from hoplab.observe.facts.addresses import ADDRESSES6
+from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.neighbours import NEIGHBOURS6
+from hoplab.observe.facts.routes import ROUTES6
+from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.snapshot import Snapshot
+from hoplab.spec.parse import Ipv6Spec
+from hoplab.verify import workload
+from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.session import Live
 
 pytestmark = pytest.mark.needs(ipv6=True)
 
@@ -177,7 +178,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
     between = f"host {pod.address6} and host {other.address6}"
     asked = live.ask(
         pod,
-        f"http://{with_port(other.address6, probe.PORT)}/",
+        f"http://{with_port(other.address6, workload.PORT)}/",
         {"outer": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between)},
     )
     claim.require(

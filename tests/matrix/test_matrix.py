@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from hoplab import live as live_lab
-from hoplab import state, verify
+from hoplab.core.console import clock
+from hoplab.core.paths import LabPaths
 from hoplab.image import missing_images
-from hoplab.live import Live
-from hoplab.paths import LabPaths
-from hoplab.screen import clock
+from hoplab.lab import state
+from hoplab.verify import runner
+from hoplab.verify import session as live_lab
+from hoplab.verify.session import Live
 from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
@@ -112,7 +113,7 @@ def faults_of(paths: LabPaths) -> int:
         own = [
             fault
             for fault in FAULTS
-            if verify.lacking(usual, **fault.needs) and not verify.lacking(live.snapshot, **fault.needs)
+            if runner.lacking(usual, **fault.needs) and not runner.lacking(live.snapshot, **fault.needs)
         ]
         if own:
             try_all(own, live)

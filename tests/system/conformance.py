@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hoplab import probe
-from hoplab.live import Live, parse_answer
-from hoplab.probe import APP1, APP2
-from hoplab.snapshot import Node
+from hoplab.observe.snapshot import Node
+from hoplab.verify import workload
+from hoplab.verify.session import Live, parse_answer
+from hoplab.verify.workload import APP1, APP2
 
 Got = str | int  # the service that answered, or the status; 0 when nobody answered
 HOST = "conformance.yash.com"
@@ -29,7 +29,7 @@ class Case:
 
 def paths(*given: tuple[str, str, str], host: str = HOST) -> dict[str, Any]:
     """An Ingress with one rule: (path, "Exact" or "Prefix", service)."""
-    found = probe.ingress("conformance", {host: {}})
+    found = workload.ingress("conformance", {host: {}})
     found["spec"]["rules"][0]["http"]["paths"] = [
         {"path": path, "pathType": kind, "backend": {"service": {"name": service, "port": {"number": 80}}}}
         for path, kind, service in given
@@ -43,9 +43,9 @@ def on_host(gets: Mapping[str, Got], host: str = HOST) -> dict[str, Got]:
 
 def with_default(**more: Any) -> dict[str, Any]:
     """An Ingress with a default backend."""
-    found = probe.ingress("conformance", {})
+    found = workload.ingress("conformance", {})
     backend = {"service": {"name": APP2, "port": {"number": 80}}}
-    found["spec"] = {"ingressClassName": probe.INGRESS_CLASS, "defaultBackend": backend, **more}
+    found["spec"] = {"ingressClassName": workload.INGRESS_CLASS, "defaultBackend": backend, **more}
     return found
 
 
@@ -99,13 +99,13 @@ CASES = (
     ),
     Case(
         "a rule without a host is for hosts that nobody names",
-        probe.ingress("conformance", {"": {"/any": APP1}}),
-        {"http://whoever.yash.com/any": APP1, "http://whoever.yash.com/": 404, f"http://{probe.HOST1}/any": APP1},
+        workload.ingress("conformance", {"": {"/any": APP1}}),
+        {"http://whoever.yash.com/any": APP1, "http://whoever.yash.com/": 404, f"http://{workload.HOST1}/any": APP1},
     ),
     Case(
         "a default backend is for what no rule names",
         with_default(),
-        {"http://whoever.yash.com/any": APP2, f"http://{probe.HOST1}/": APP1},
+        {"http://whoever.yash.com/any": APP2, f"http://{workload.HOST1}/": APP1},
     ),
     Case(
         "a default backend beside rules",
@@ -114,7 +114,7 @@ CASES = (
     ),
     Case(
         "a class of another controller is not ours",
-        probe.ingress("conformance", {HOST: {"/": APP1}}, ingress_class="other"),
+        workload.ingress("conformance", {HOST: {"/": APP1}}, ingress_class="other"),
         on_host({"/": 404}),
         also=(
             (

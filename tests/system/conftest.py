@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.host import netns
-from hoplab.paths import PROJECT, LabPaths
 
 LAB = "test"
 HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it does not time anything

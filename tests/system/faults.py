@@ -17,16 +17,16 @@ from ipaddress import IPv4Address
 from itertools import count
 from typing import Any
 
-from hoplab import live as live_lab
-from hoplab import probe
-from hoplab.cni import calico
-from hoplab.cni.flannel import BACKEND_DATA6, vtep_mac
-from hoplab.facts import bgp
-from hoplab.facts.api_endpointslices import API_ENDPOINTS
-from hoplab.live import INGRESSES, Live
-from hoplab.loadbalancer import metallb
-from hoplab.paths import LabPaths
-from hoplab.snapshot import Node, Pod
+from hoplab.core.paths import LabPaths
+from hoplab.expectations.cni import calico
+from hoplab.expectations.cni.flannel import BACKEND_DATA6, vtep_mac
+from hoplab.expectations.loadbalancer import metallb
+from hoplab.observe.facts import bgp
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.observe.snapshot import Node, Pod
+from hoplab.verify import session as live_lab
+from hoplab.verify import workload
+from hoplab.verify.session import INGRESSES, Live
 
 PEACE = ("kube-proxy", "flanneld", "calico-node")
 SAVED = "/run/hoplab-fault"  # with a number: several faults may be made at once
@@ -130,7 +130,7 @@ class Site:
             "front": fronts[self.node.name].address,
             "front_netns": fronts[self.node.name].netns,
             "first_front": fronts[self.live.snapshot.nodes[0].name].address,
-            "app2": self.live.service(probe.APP2).cluster_ip,
+            "app2": self.live.service(workload.APP2).cluster_ip,
         }
 
     @property
@@ -251,12 +251,12 @@ def rules_of(item: dict[str, Any], host: str) -> list[dict[str, Any]]:
 
 
 def led_astray(item: dict[str, Any]) -> None:
-    rules_of(item, probe.HOST2)[0]["backend"]["service"]["name"] = probe.APP1
+    rules_of(item, workload.HOST2)[0]["backend"]["service"]["name"] = workload.APP1
 
 
 def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
     def edit(item: dict[str, Any]) -> None:
-        paths = rules_of(item, probe.HOST1)
+        paths = rules_of(item, workload.HOST1)
         paths[:] = [each for each in paths if each["path"] != path]
 
     return edit
@@ -265,9 +265,9 @@ def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
 @contextmanager
 def swapped_secret(site: Site) -> Iterator[None]:
     """my-tls-secret holds what app2-tls-secret holds."""
-    secrets = f"/api/v1/namespaces/{probe.NAMESPACE}/secrets"
+    secrets = f"/api/v1/namespaces/{workload.NAMESPACE}/secrets"
     _, other = site.live.api("GET", f"{secrets}/app2-tls-secret")
-    url = f"https://{probe.HOST1}/"
+    url = f"https://{workload.HOST1}/"
     with site.live.edited(f"{secrets}/my-tls-secret", lambda item: item.update(data=other["data"])):
         for node in site.live.snapshot.nodes:
             wait(lambda node=node: not site.live.browse(url, node).status)  # type: ignore[misc]
@@ -652,7 +652,7 @@ FAULTS = (
                 "spec": {
                     "nodeName": "{node}",
                     "automountServiceAccountToken": False,
-                    "containers": [{"name": "echo", "image": probe.IMAGE, "imagePullPolicy": "Never"}],
+                    "containers": [{"name": "echo", "image": workload.IMAGE, "imagePullPolicy": "Never"}],
                 },
             },
             {
@@ -1047,7 +1047,7 @@ FAULTS = (
                 "metadata": {"name": "nobody"},
                 "spec": {"controller": live.controller.CONTROLLER},
             },
-            lambda live, node: live.browse(f"http://{probe.ORPHAN}/", node).status == 200,
+            lambda live, node: live.browse(f"http://{workload.ORPHAN}/", node).status == 200,
         ),
         (),
         "orphan",
@@ -1055,21 +1055,23 @@ FAULTS = (
     ),
     Fault(
         "a host leads to the other service",
-        edited(f"{INGRESSES}/apps", led_astray, answered_by(probe.APP1, f"http://{probe.HOST2}/")),
+        edited(f"{INGRESSES}/apps", led_astray, answered_by(workload.APP1, f"http://{workload.HOST2}/")),
         (),
         "answers for app2.yash.com, which is no pod of app2-service",
         traffic=("the_host_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
     ),
     Fault(
         "a path has no rule",
-        edited(f"{INGRESSES}/apps", forgotten("/login"), answered_by(probe.APP1, f"http://{probe.HOST1}/login")),
+        edited(f"{INGRESSES}/apps", forgotten("/login"), answered_by(workload.APP1, f"http://{workload.HOST1}/login")),
         (),
         "answers for app1.yash.com/login, which is no pod of app2-service",
         traffic=("the_path_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
     ),
     Fault(
         "the longer path has no rule",
-        edited(f"{INGRESSES}/apps", forgotten("/api/v1"), answered_by(probe.APP2, f"http://{probe.HOST1}/api/v1")),
+        edited(
+            f"{INGRESSES}/apps", forgotten("/api/v1"), answered_by(workload.APP2, f"http://{workload.HOST1}/api/v1")
+        ),
         (),
         "answers for app1.yash.com/api/v1/users, which is no pod of app1-service",
         traffic=("the_longest_path_wins",),
@@ -1078,7 +1080,7 @@ FAULTS = (
         "a rule is for every host",
         made(
             INGRESSES,
-            lambda _live: probe.ingress("everybody", {"": {"/": probe.APP1}}),
+            lambda _live: workload.ingress("everybody", {"": {"/": workload.APP1}}),
             lambda live, node: live.browse("http://unknown.yash.com/", node).status == 200,
         ),
         (),

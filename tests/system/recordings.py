@@ -15,13 +15,14 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from hoplab import verify
-from hoplab.batch import Output
-from hoplab.facts import FactError, Facts, discover
-from hoplab.facts.iptables import IPTABLES
-from hoplab.paths import PROJECT, LabPaths
-from hoplab.snapshot import Snapshot, load, take
-from tests.lesson_functions import failures, read_only
+from hoplab.core.errors import FactError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.observe.facts import Facts, discover
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.script import Output
+from hoplab.observe.snapshot import Snapshot, load, take
+from hoplab.verify import runner
+from tests.support.lesson_functions import failures, read_only
 from tests.system.faults import FAULTS, Fault, Site, opened, wait
 
 FOLDER = PROJECT / "tests" / "recordings"
@@ -75,7 +76,7 @@ def name_of(lab: Snapshot) -> str:
 
 def recorded(lab: Snapshot) -> tuple[Fault, ...]:
     """The faults that such a lab can have, and that are seen without packets."""
-    found = (fault for fault in FAULTS if fault.caught_by and not verify.lacking(lab, **fault.needs))
+    found = (fault for fault in FAULTS if fault.caught_by and not runner.lacking(lab, **fault.needs))
     few = FEW.get(name_of(lab))
     return tuple(fault for fault in found if few in (None, fault.name))
 

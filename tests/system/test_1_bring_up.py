@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hoplab.paths import LabPaths
+from hoplab.core.paths import LabPaths
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, recorded
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
@@ -117,7 +117,7 @@ def test_ssh_verifies_the_host(paths: LabPaths) -> None:
 def test_two_ups_at_once(lab: LabCommand, paths: LabPaths) -> None:
     """While one command works on the lab, the other is refused and told who works on it."""
     code = (
-        "import sys; from hoplab.host.lock import held; from hoplab.paths import LabPaths, cache_dir\n"
+        "import sys; from hoplab.host.lock import held; from hoplab.core.paths import LabPaths, cache_dir\n"
         "with held(LabPaths('test').lock, 'lab up --lab test'): print('held', flush=True); sys.stdin.read()"
     )
     command = [str(paths.project / ".venv/bin/python"), "-c", code]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hoplab.paths import LabPaths
+from hoplab.core.paths import LabPaths
 from hoplab.practice import discover, find
-from hoplab.practice.desk import Desk, nodes
-from tests.practice.courses import LONG, course, missing, nearly_done, nothing_done, typed
+from hoplab.practice.runner import Desk, nodes
+from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
 from tests.system.conftest import LabCommand
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from hoplab import live as live_lab
-from hoplab import probe
-from hoplab.live import INGRESSES, Live
-from hoplab.paths import LabPaths
-from hoplab.probe import APP1, HOST1, NAMESPACE
+from hoplab.core.paths import LabPaths
+from hoplab.verify import session as live_lab
+from hoplab.verify import workload
+from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.workload import APP1, HOST1, NAMESPACE
 from tests.system.conformance import CASES, HOST, Case, got
 from tests.system.conftest import LabCommand
 
@@ -66,8 +66,8 @@ def warnings(live: Live, ingress: str) -> list[str]:
 
 def test_a_bad_ingress_does_not_harm_the_others(live: Live) -> None:
     """It is told to whoever asks about it; the others are served on, and their changes too."""
-    bad = probe.ingress("bad", {"bad.yash.com": {"/": APP1}}, tls={"bad-secret": ("bad.yash.com",)})
-    good = probe.ingress("good", {HOST: {"/": APP1}}, annotations=live.controller.ANNOTATIONS)
+    bad = workload.ingress("bad", {"bad.yash.com": {"/": APP1}}, tls={"bad-secret": ("bad.yash.com",)})
+    good = workload.ingress("good", {HOST: {"/": APP1}}, annotations=live.controller.ANNOTATIONS)
     secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
     with (
         live.asking(f"http://{HOST1}/") as stream,

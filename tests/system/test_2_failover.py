@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from hoplab import capture
-from hoplab import live as live_lab
-from hoplab.capture import Capture, Packet
-from hoplab.live import Live
-from hoplab.loadbalancer import metallb
-from hoplab.paths import LabPaths
-from hoplab.snapshot import Node
+from hoplab.core.paths import LabPaths
+from hoplab.expectations.loadbalancer import metallb
+from hoplab.observe import capture
+from hoplab.observe.capture import Capture, Packet
+from hoplab.observe.snapshot import Node
+from hoplab.verify import session as live_lab
+from hoplab.verify.session import Live
 from tests.system.conftest import LabCommand
 from tests.system.faults import wait
 

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from hoplab import live as live_lab
-from hoplab import verify
-from hoplab.paths import LabPaths
-from tests.lesson_functions import applies, failures, read_only, with_traffic
+from hoplab.core.paths import LabPaths
+from hoplab.verify import runner
+from hoplab.verify import session as live_lab
+from tests.support.lesson_functions import applies, failures, read_only, with_traffic
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, opened, together, wait
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 # What no command on a node can break: kernels do their sums right, a namespace made for a look has no routes, and
 # iptables lists built-in chains also where there are none and refuses to work with others. These lessons' negative
-# controls are broken recordings, in tests/unit/test_claims.py.
+# controls are broken recordings, in tests/unit/lessons/test_claims.py.
 RECORDINGS_ONLY = {
     "first_and_last_address_follow_from_the_prefix",
     "no_route_means_unreachable",
@@ -51,7 +51,7 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
 
 @pytest.mark.parametrize("faults", together(FAULTS), ids=lambda faults: ", ".join(fault.name for fault in faults))
 def test_faults_fail_exactly_their_lessons(faults: tuple[Fault, ...], site: Site) -> None:
-    if reason := verify.lacking(site.live.snapshot, **faults[0].needs):
+    if reason := runner.lacking(site.live.snapshot, **faults[0].needs):
         pytest.skip(reason)
     try_(faults, site)
 

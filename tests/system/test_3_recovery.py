@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
-from hoplab import live as live_lab
-from hoplab.paths import LabPaths, cache_dir
+from hoplab.core.paths import LabPaths, cache_dir
+from hoplab.verify import session as live_lab
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, processes_of, recorded, virsh
 from tests.system.faults import wait
 from tests.system.test_2_failover import announcer, settled

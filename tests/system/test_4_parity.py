@@ -17,15 +17,15 @@ from typing import Any
 import libvirt
 import pytest
 
-from hoplab import lab, state
+from hoplab.core.console import PlainProgress
+from hoplab.core.paths import LabPaths
 from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.pulumi_cli import PulumiCli
 from hoplab.host import netns
 from hoplab.host.machines import connected
 from hoplab.infra.context import LabContext, _resolved, resolve
-from hoplab.paths import LabPaths
-from hoplab.screen import PlainProgress
-from hoplab.spec import load_spec
+from hoplab.lab import lifecycle, state
+from hoplab.spec.parse import load_spec
 
 SPEC = "config:\n  lab:nodes: {workers: 2, worker: {memory: 1GiB}}\n  lab:network: 192.168.79.0/24\n"
 CLUSTER = "**Cluster**"
@@ -45,9 +45,9 @@ def paths() -> Iterator[LabPaths]:
     paths = LabPaths("parity")
     paths.spec.write_text(SPEC)
     try:
-        lab.destroy(paths, PlainProgress())
+        lifecycle.destroy(paths, PlainProgress())
         yield paths
-        lab.destroy(paths, PlainProgress())
+        lifecycle.destroy(paths, PlainProgress())
     finally:
         paths.spec.unlink()
 
@@ -158,7 +158,7 @@ def test_the_embedded_engine_hands_a_running_lab_over(paths: LabPaths) -> None:
     resolve(load_spec(paths.lab, paths), paths, progress)
     EmbeddedEngine(paths).up(progress)
     EmbeddedEngine(paths).converged()
-    lab.adopt(paths)
+    lifecycle.adopt(paths)
     changes = PulumiCli(paths).preview(progress, refresh=False)
     assert [change for change in changes if change.op != "same"] == []
     assert {change.type for change in changes} >= {"Domain", "Volume", "Network", "Pool", "CloudInitDisk", "Cluster"}

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.support.files import GOLDEN
+
 settings.register_profile("unit", deadline=None, database=None, derandomize=True)
 settings.load_profile("unit")
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 @pytest.fixture
 def golden() -> Callable[[str, str], None]:
-    """``golden("name.txt", text)`` compares with tests/unit/golden/name.txt; UPDATE_GOLDEN=1 writes it instead."""
+    """``golden("name.txt", text)`` compares with tests/support/golden/name.txt; UPDATE_GOLDEN=1 writes it instead."""
 
     def compare(name: str, text: str) -> None:
         path = GOLDEN / name

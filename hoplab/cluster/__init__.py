@@ -1,0 +1,1 @@
+"""From machines to a usable cluster: inventory, Ansible, the hosted control plane, the Kubernetes API."""

@@ -1,0 +1,78 @@
+"""ansible-runner in a process of its own, for a process that must not fork.
+
+ansible-runner starts Ansible with fork, in Python. A process that other threads of gRPC work in, as that of Pulumi's
+dynamic providers is, may lose the forked child to a segmentation fault before it became Ansible. So here an interpreter
+is started by ``subprocess``, which does not run anything between fork and exec, and forks in peace:
+
+    stdin   the arguments, one line of JSON; its end cancels the run
+    stdout  ``{"event": ...}`` for each event as it comes, then ``{"status": "successful"}``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import ansible_runner
+
+KEPT = ("host", "task", "res", "ignore_errors")  # of an event's data: what converge's handler reads
+ASK_S = 1.0  # between two questions whether the run is cancelled
+LOST = "lost"  # the status of a run whose process ended before it could say one
+
+
+def run(arguments: Mapping[str, Any], handler: Callable[[dict[str, Any]], bool], cancelled: Callable[[], bool]) -> str:
+    """What ``ansible_runner.run`` does with these arguments; its status."""
+    command = [sys.executable, "-P", "-m", "hoplab.cluster.ansible_subprocess"]
+    status = LOST
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin and process.stdout
+        with suppress(BrokenPipeError):  # then its output ends at once, too
+            process.stdin.write(f"{json.dumps(dict(arguments))}\n".encode())
+        for line in _lines(process.stdout, process.stdin, cancelled):
+            said = json.loads(line)
+            if "status" in said:
+                status = said["status"]
+            else:
+                handler(said)
+    return status
+
+
+def _lines(output: IO[bytes], stdin: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
+    """Each line as it comes; the other end is told when the run is cancelled."""
+    rest = b""
+    while True:
+        if select.select([output], [], [], ASK_S)[0]:
+            if not (some := os.read(output.fileno(), 1 << 16)):
+                return
+            *whole, rest = (rest + some).split(b"\n")
+            yield from whole
+        if not stdin.closed and cancelled():
+            stdin.close()
+
+
+def main() -> None:
+    with Path("/dev/stdin").open("rb", buffering=0) as stdin:  # nothing is read ahead
+        arguments = json.loads(stdin.readline())
+
+    def handler(event: dict[str, Any]) -> bool:
+        data = event.get("event_data", {})
+        said = {"event": event.get("event"), "event_data": {name: data[name] for name in KEPT if name in data}}
+        print(json.dumps(said, default=str), flush=True)
+        return True
+
+    def cancelled() -> bool:
+        return bool(select.select([sys.stdin], [], [], 0)[0])  # nothing comes but the end
+
+    done = ansible_runner.run(**arguments, event_handler=handler, cancel_callback=cancelled)
+    print(json.dumps({"status": done.status}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

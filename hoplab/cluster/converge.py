@@ -1,0 +1,203 @@
+"""The only door to ansible-runner: runs a playbook and turns its events into progress, figures and errors.
+
+What a person sees of a failure is one short text; everything else is in ansible's own log below ``<lab>/ansible``:
+
+    error: worker1: Join the cluster: kubeadm join: error execution phase preflight: ...
+      -> fix the cause, then continue where it stopped: ./lab up --lab dev
+      log: .lab/dev/ansible/artifacts/<time>/stdout
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+from hoplab.cluster import ansible_subprocess
+from hoplab.cluster.control_plane import HostedControlPlane
+from hoplab.cluster.inventory import inputs_digest
+from hoplab.core.errors import ConvergeError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.progress import SHOWN, Progress
+from hoplab.host import netns as namespaces
+from hoplab.spec.plan import LabPlan
+
+TIED = PROJECT / "playbooks/bin"  # an ansible-playbook that ends with us, to the virtualenv's
+KEPT_RUNS = 5  # logs of earlier runs that are kept
+CHECKS = ("Validating arguments", "Check that the inputs make sense")  # of a role: over before one could read it
+MESSAGE_LINES = 8  # of a task's output, in an error
+
+
+@dataclass(frozen=True)
+class ConvergeResult:
+    """What a converge did."""
+
+    changed: int  # tasks that changed something
+    tasks: int  # tasks that ran
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed task on one host."""
+
+    host: str
+    task: str
+    message: str
+
+
+def converge(
+    plan: LabPlan,
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    *,
+    full: bool = False,
+    only: str = "",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> ConvergeResult:
+    """Bring every machine (or ``only`` one) to what its roles say; ``full`` also where nothing changed since.
+
+    May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
+    """
+    inputs = inputs_digest(paths)
+    applied = paths.control_plane / "applied"
+    if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
+        # the playbook will leave it alone, and the host may have been rebooted
+        HostedControlPlane(paths, netns).start()
+    again = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
+    given = {"inputs": inputs, "worker_inputs": inputs_digest(paths, nodes=False), "full": full}
+    return play("site.yml", paths, netns, progress, again, variables=given, limit=only, cancelled=cancelled)
+
+
+def leave(
+    nodes: Iterable[str], paths: LabPaths, netns: str, progress: Progress, *, comes_back: bool = False
+) -> ConvergeResult:
+    """Drain, delete and reset these workers, which the inventory still has; only drain one that ``comes_back``."""
+    again = f"remove the cause and run it again: ./lab up --lab {paths.lab}"
+    given = {"comes_back": comes_back}
+    return play("leave.yml", paths, netns, progress, again, variables=given, limit=",".join(nodes))
+
+
+def reset(paths: LabPaths, netns: str, progress: Progress) -> ConvergeResult:
+    """Take the cluster off every machine; ConvergeError where one is not as it was before it joined."""
+    again = f"remove the cause and run it again, or make the machines anew: ./lab destroy --lab {paths.lab}"
+    return play("reset.yml", paths, netns, progress, again)
+
+
+def play(
+    playbook: str,
+    paths: LabPaths,
+    netns: str,
+    progress: Progress,
+    remedy: str,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    limit: str = "",
+    cancelled: Callable[[], bool] = lambda: False,
+) -> ConvergeResult:
+    """Run a playbook on the lab, from within its namespace; ConvergeError with the remedy where it fails."""
+    paths.runner.mkdir(parents=True, exist_ok=True)
+    paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
+    events = Events(progress)
+    ident = datetime.now().strftime("%Y%m%d-%H%M%S")
+    began = time.monotonic()
+    arguments = {
+        "private_data_dir": str(paths.runner),
+        "project_dir": str(paths.project),
+        "playbook": str(paths.project / "playbooks" / playbook),
+        "inventory": str(paths.inventory),
+        "limit": limit or None,
+        "extravars": dict(variables or {}),
+        "envvars": {
+            "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
+            "ANSIBLE_HOME": str(paths.runner / "home"),
+            "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
+            "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        },
+        "ident": ident,
+        "rotate_artifacts": KEPT_RUNS,
+        "suppress_env_files": True,
+        "quiet": True,
+    }
+    with namespaces.entered(netns):
+        if SHOWN.forks:
+            status = ansible_runner.run(**arguments, event_handler=events, cancel_callback=cancelled).status
+        else:
+            status = ansible_subprocess.run(arguments, events, cancelled)
+    artifacts = paths.runner / "artifacts" / ident
+    with suppress(FileNotFoundError):
+        (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
+    log = artifacts / "stdout"
+    if status != "successful":
+        raise failed(events, status, log, remedy)
+    return ConvergeResult(
+        changed=events.changed,
+        tasks=events.tasks,
+        seconds=time.monotonic() - began,
+    )
+
+
+class Events:
+    """Follows a run: says what is being done, counts, and remembers what failed. Given to ansible-runner as handler."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.changed = 0
+        self.tasks = 0
+        self.failures: list[Failure] = []
+
+    def __call__(self, event: dict[str, Any]) -> bool:
+        data = event.get("event_data", {})
+        kind = event.get("event")
+        if kind == "runner_on_start" and not str(data.get("task")).startswith(CHECKS):
+            self.progress.task(f"{data.get('host')}: {data.get('task')}")
+        elif kind == "runner_on_ok":
+            self.tasks += 1
+            result = data.get("res") or {}
+            self.changed += bool(result.get("changed"))
+        elif kind == "runner_on_failed" and not data.get("ignore_errors"):
+            self.tasks += 1
+            self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
+        elif kind == "runner_on_unreachable":
+            self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
+        return True  # keep the event: it is part of the log
+
+
+def task_message(result: dict[str, Any]) -> str:
+    """The few lines of a task's result that say why it failed.
+
+    >>> task_message({"msg": "non-zero return code", "rc": 1, "stderr": "no such file"})
+    'no such file'
+    """
+    texts = [str(result.get(key) or "") for key in ("stderr", "module_stderr", "msg", "stdout", "exception")]
+    for item in result.get("results") or []:
+        if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
+            return task_message(item)
+    generic = ("non-zero return code", "MODULE FAILURE", "One or more items failed")
+    for text in texts:
+        if text.strip() and not text.startswith(generic):
+            return "\n".join(text.strip().splitlines()[-MESSAGE_LINES:])
+    return next((text for text in texts if text.strip()), "it gave no reason")
+
+
+def failed(events: Events, status: str, log: Path, remedy: str) -> ConvergeError:
+    """The error of a run that did not succeed."""
+    lines = [f"{failure.host}: {failure.task}: {failure.message}" for failure in events.failures]
+    if not lines:
+        last = log.read_text(errors="replace").strip().splitlines()[-MESSAGE_LINES:] if log.exists() else []
+        lines = [f"Ansible ended with status {status!r}", *(f"  {line}" for line in last)]
+    shown = os.path.relpath(log) if log.is_relative_to(Path.cwd()) else str(log)
+    return ConvergeError(
+        "\n".join(lines),
+        remedy=remedy,
+        log=shown,
+    )

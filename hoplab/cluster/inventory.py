@@ -1,0 +1,151 @@
+"""The door from the lab to Ansible and SSH: writes ``inventory/<lab>.yml`` and ``inventory/<lab>.ssh_config``.
+
+The inventory holds facts about the lab (under ``lab:``) and which machine is in which group, no role inputs: those are
+made of the facts in ``inventory/group_vars/all.yml``. The ssh_config is what people, Ansible and tests all use:
+
+    $ ssh -F inventory/dev.ssh_config worker1
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hoplab.core.paths import LabPaths
+from hoplab.pki.keys import LabKeys
+from hoplab.spec.plan import LabPlan
+
+HOSTED = "control-plane"  # name of the host end of the lab network in the inventory, and of its etcd member
+SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the inventory, decides what a converge does
+
+
+def write_inventory(
+    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, keys: LabKeys
+) -> None:
+    """Write both files (and make the folder that SSH's control sockets live in)."""
+    facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest)
+    paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    paths.inventory.parent.mkdir(parents=True, exist_ok=True)
+    paths.inventory.write_text(inventory_text(plan, facts))
+    paths.ssh_config.write_text(ssh_config_text(plan, paths, netns=netns, keys=keys))
+
+
+def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str) -> dict[str, Any]:
+    """What group_vars/all.yml makes role inputs of."""
+    return {
+        "name": plan.lab,
+        "accel": plan.accel,
+        "placement": plan.placement,
+        "netns": netns,
+        "image": {"digest": image_digest, "bin": str(image_bin)},
+        "gateway": str(plan.network.gateway),
+        "nodes": [node.name for node in plan.nodes],
+        "addresses": [str(node.address) for node in plan.nodes],
+        "node_ips": {node.name: [str(node.address), str(node.address6)] for node in plan.nodes if node.address6},
+        "api_address": str(plan.api_address),
+        "pod_cidr": str(plan.pod_cidr),
+        "service_cidr": str(plan.service_cidr),
+        "ipv6": ipv6_facts(plan),
+        "cni": {
+            "name": plan.cni.name,
+            "backend": plan.cni.backend,
+            "nftables": plan.cni.nftables,
+            "block_size": plan.cni.block_size,
+        },
+        "proxy_mode": plan.proxy_mode,
+        "ingress_controller": plan.ingress_controller,
+        "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},
+        "kubernetes_version": plan.kubernetes_version,
+        "project": str(paths.project),
+        "python": sys.executable,
+        "control_plane": str(paths.control_plane),
+        "kubeconfig": str(paths.kubeconfig),
+        "ssh_config": str(paths.ssh_config),
+    }
+
+
+def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
+    """The second family of addresses; empty in a lab without it."""
+    if plan.ipv6 is None:
+        return {}
+    return {
+        "network": str(plan.ipv6.network),
+        "pod_cidr": str(plan.ipv6.pod_cidr),
+        "service_cidr": str(plan.ipv6.service_cidr),
+    }
+
+
+OF_OTHERS = ("nodes", "addresses", "node_ips")  # facts about the lab of which a worker's roles take its own at most
+
+
+def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
+    """Digest of all that decides what a converge does: the inventory, and every file of roles and playbooks.
+
+    A machine that carries this digest as its stamp has had exactly these inputs applied and is left alone. A worker's
+    does not depend on which other ``nodes`` there are, so that adding one changes just that one.
+    """
+    inventory = yaml.safe_load(paths.inventory.read_text())["all"]
+    if not nodes:
+        inventory = {name: value for name, value in inventory["vars"]["lab"].items() if name not in OF_OTHERS}
+    digest = hashlib.sha256(json.dumps(inventory, sort_keys=True).encode())
+    digest.update(roles_digest(paths.project).encode())
+    return digest.hexdigest()[:16]
+
+
+def roles_digest(project: Path) -> str:
+    """Digest of every file of roles and playbooks."""
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        for path in sorted((project / source).rglob("*")):
+            if path.is_file() and path.suffix != ".md":
+                digest.update(f"\0{path.relative_to(project)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def inventory_text(plan: LabPlan, facts: dict[str, Any]) -> str:
+    """The inventory: groups control_plane, workers, and nodes (every machine)."""
+    hosted = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    control_plane: dict[str, Any] = {node.name: {} for node in plan.nodes if node.role == "control-plane"}
+    inventory = {
+        "all": {
+            "vars": {"lab": facts, "ansible_ssh_args": f"-F {facts['ssh_config']}"},
+            "children": {
+                "control_plane": {"hosts": control_plane or {HOSTED: hosted}},
+                "workers": {"hosts": {node.name: {} for node in plan.workers}},
+                "nodes": {"hosts": {node.name: {} for node in plan.nodes}},
+            },
+        }
+    }
+    return f"# written by `lab up`\n{yaml.safe_dump(inventory, sort_keys=False, width=120)}"
+
+
+def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys) -> str:
+    """One block per machine, then what all share. The proxy enters the lab's namespace, so it works from anywhere."""
+    lines = ["# written by `lab up`"]
+    for node in plan.nodes:
+        lines += ["", f"Host {node.name}", f"  HostName {node.address}", f"  HostKeyAlias {node.name}"]
+    lines += [
+        "",
+        "Host *",
+        "  User lab",
+        f"  IdentityFile {keys.user_private}",
+        "  IdentitiesOnly yes",
+        f"  UserKnownHostsFile {keys.known_hosts}",
+        "  StrictHostKeyChecking yes",
+        "  PasswordAuthentication no",
+        "  LogLevel ERROR",
+        "  ServerAliveInterval 15",
+        "  ServerAliveCountMax 8",
+        "  KexAlgorithms curve25519-sha256",  # OpenSSH's post-quantum default takes seconds on an emulated machine
+        "  ControlMaster auto",
+        "  ControlPersist 10m",
+        f"  ControlPath {paths.run}/ssh-%n",
+    ]
+    if netns:
+        lines.append(f"  ProxyCommand nsenter --net=/run/netns/{netns} socat - TCP:%h:%p")
+    return "\n".join(lines) + "\n"

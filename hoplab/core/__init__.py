@@ -1,0 +1,1 @@
+"""What everything may import: errors, paths, progress, files, addresses."""

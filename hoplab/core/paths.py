@@ -1,0 +1,121 @@
+"""Where everything lives. Caches stay when a lab goes; all else of a lab is below three folders named here.
+
+<project>/.lab/<lab>/        a lab's own files: state, keys (0600), kubeconfig, console logs, disks, ansible's logs
+<project>/inventory/<lab>.*  generated: inventory and ssh_config
+/run/hoplab/<lab id>/        sockets and pid files (gone after a reboot of the host, made again by `lab start`)
+~/.cache/hoplab/             node images and everything they are built from
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def cache_dir() -> Path:
+    """The cache folder: $XDG_CACHE_HOME/hoplab, by default ~/.cache/hoplab."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hoplab"
+
+
+def lab_id(lab: str, project: Path = PROJECT) -> str:
+    """Name of a lab that is unique on this host: the same lab name in two clones gives two ids.
+
+    >>> lab_id("dev", Path("/a")) != lab_id("dev", Path("/b"))
+    True
+    """
+    return f"{lab}-{hashlib.sha256(str(project).encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True)
+class LabPaths:
+    """The files of one lab."""
+
+    lab: str
+    project: Path = PROJECT
+
+    @property
+    def id(self) -> str:
+        return lab_id(self.lab, self.project)
+
+    @property
+    def spec(self) -> Path:
+        return self.project / f"Pulumi.{self.lab}.yaml"
+
+    @property
+    def root(self) -> Path:
+        return self.project / ".lab" / self.lab
+
+    @property
+    def run(self) -> Path:
+        """Sockets and pid files: short, because a socket's path has at most 107 bytes."""
+        return Path("/run/hoplab") / self.id
+
+    @property
+    def engine_state(self) -> Path:
+        """The embedded engine's state; the previous version is beside it with the suffix .previous."""
+        return self.root / "engine.json"
+
+    @property
+    def state(self) -> Path:
+        """LabState: what came to be (the twin of the plan)."""
+        return self.root / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.project / ".lab" / f"{self.lab}.lock"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def ca(self) -> Path:
+        """The certificate that clients of the lab's https sites have to trust."""
+        return self.root / "ca.crt"
+
+    @property
+    def pool(self) -> Path:
+        """Disks of the machines (a libvirt dir pool)."""
+        return self.root / "pool"
+
+    @property
+    def console(self) -> Path:
+        """Console logs, one per machine: <console>/<node>.log"""
+        return self.root / "console"
+
+    @property
+    def control_plane(self) -> Path:
+        """A hosted control plane's files: pki, kubeconfigs, manifests, etcd data, logs."""
+        return self.root / "control-plane"
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.root / "kubeconfig"
+
+    @property
+    def runner(self) -> Path:
+        """ansible-runner's private data: artifacts and logs."""
+        return self.root / "ansible"
+
+    @property
+    def libvirt(self) -> Path:
+        """The private libvirtd's configuration, state and logs."""
+        return self.root / "libvirt"
+
+    @property
+    def inventory(self) -> Path:
+        return self.project / "inventory" / f"{self.lab}.yml"
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.project / "inventory" / f"{self.lab}.ssh_config"
+
+    @property
+    def netns(self) -> str:
+        """Network namespace of a private libvirt."""
+        return f"hoplab-{self.id}"

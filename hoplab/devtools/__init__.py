@@ -1,0 +1,1 @@
+"""For maintainers: the project's own test, and the learners' pages."""

@@ -1,0 +1,157 @@
+"""``lab test``: the stages of the project's own test, in order, each with its title, time and output.
+
+It stops at the first stage that fails and says again what pytest saw, which is pages further up otherwise. The last
+line is the sum of what pytest counted in all stages:
+
+    N passed, N failed, N skipped
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hoplab.core.console import clock
+from hoplab.core.paths import PROJECT
+
+BIN = Path(sys.executable).parent
+COUNTED = ("passed", "failed", "skipped")
+NO_TESTS = 5  # pytest's exit code when it collected nothing
+AGAIN = re.compile(
+    r"E   |_{3,} (?!coverage).* _{3,}$"
+)  # pytest's line of an error's message, and the title above a failure
+AGAIN_LINES = 60  # the last ones
+PARSERS = ("tests/unit/observe/facts",)
+SLOWEST = ("--durations=25", "--durations-min=5")  # says where the time went
+UNIT = ("--timeout-method=thread", *SLOWEST)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command; its first word is a program of the virtual environment."""
+
+    title: str
+    command: tuple[str, ...]
+    slow: bool = False  # needs virtual machines
+    matrix: bool = False  # only when it is asked for: hours of them
+    only_with: str = ""  # a pattern: skipped as long as no file of the project matches
+
+
+STAGES = (
+    Stage("ruff: lint", ("ruff", "check")),
+    Stage("ruff: format", ("ruff", "format", "--check")),
+    Stage("mypy: types", ("mypy",)),
+    Stage("import-linter: layers", ("lint-imports",)),
+    Stage(
+        "ansible-lint: roles",
+        ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
+        only_with="playbooks/*.yml",
+    ),
+    # A unit test that hangs ends the run, with every thread's stack: there is nothing of value to tidy up. The parsers'
+    # own tests also fail when they leave too much of the code untried (tool.coverage in pyproject.toml); for all tests
+    # that count would take more time than the tests.
+    Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov")),
+    Stage("pytest: unit tests", ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS))),
+    Stage(
+        "pytest: real machines",
+        ("pytest", "-v", "-s", *SLOWEST, "tests/system"),
+        slow=True,
+        only_with="tests/system/test_*.py",
+    ),
+    Stage(
+        "pytest: every combination",
+        ("pytest", "-v", "-s", *SLOWEST, "tests/matrix"),
+        slow=True,
+        matrix=True,
+        only_with="tests/matrix/test_*.py",
+    ),
+)
+
+
+def run(*, fast: bool = False, matrix: bool = False) -> int:
+    """Run the stages; the exit code for the shell.
+
+    ``fast`` leaves those out that need machines, ``matrix`` those that need none or only the usual lab.
+    """
+    if matrix:
+        return run_stages([stage for stage in STAGES if stage.matrix], PROJECT)
+    return run_stages([stage for stage in STAGES if not stage.matrix and not (fast and stage.slow)], PROJECT)
+
+
+def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:
+    """Run these stages in the project; what they print goes through line by line."""
+    say = say or _say
+    total: Counter[str] = Counter()
+    times = []
+    failed = ""
+    again: Sequence[str] = ()
+    for stage in stages:
+        if stage.only_with and not any(project.glob(stage.only_with)):
+            times.append(f"{stage.title}: nothing to do, there is no {stage.only_with}")
+            continue
+        say(f"=== {stage.title}")
+        began = time.monotonic()
+        code, counts, seen = _run_stage(stage, project, say)
+        total += counts
+        taken = f"{stage.title}: {'ok' if code == 0 else 'failed'} in {clock(time.monotonic() - began)}"
+        say(f"=== {taken}")
+        times.append(taken)
+        if code != 0:
+            failed, again = stage.title, seen
+            total["failed"] = max(total["failed"], 1)  # a failed stage is never "0 failed"
+            break
+    say("\n".join(["", *times]))
+    if failed:
+        say("\n".join([*again, f"stopped at: {failed}"]))
+    say(", ".join(f"{total[outcome]} {outcome}" for outcome in COUNTED))
+    return 1 if failed else 0
+
+
+def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str], Sequence[str]]:
+    """Its exit code, what pytest counted, and what is worth saying again where it fails."""
+    program, *arguments = stage.command
+    process = subprocess.Popen(
+        [str(BIN / program), *arguments],
+        cwd=project,
+        env={**os.environ, "PATH": f"{BIN}:{os.environ.get('PATH', os.defpath)}"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    last = ""
+    seen: deque[str] = deque(maxlen=AGAIN_LINES)
+    assert process.stdout is not None
+    with process, process.stdout:
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+            last = line if line.strip() else last
+            if program == "pytest" and AGAIN.match(line):
+                seen.append(line.rstrip("\n"))
+    if program != "pytest":
+        return process.returncode, Counter(), seen
+    code = 0 if process.returncode == NO_TESTS else process.returncode
+    return code, counted(last), seen
+
+
+def counted(line: str) -> Counter[str]:
+    """What pytest's last line counts; an error while setting a test up is a failure.
+
+    >>> counted("== 1 failed, 7 passed, 2 errors in 0.1s ==")
+    Counter({'passed': 7, 'failed': 3, 'skipped': 0})
+    """
+    words = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", line)}
+    failed = words.get("failed", 0) + words.get("error", 0) + words.get("errors", 0)
+    return Counter({"passed": words.get("passed", 0), "failed": failed, "skipped": words.get("skipped", 0)})
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

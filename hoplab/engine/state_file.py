@@ -1,0 +1,167 @@
+"""The embedded engine's memory: every resource it made, on disk after every step."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from hoplab.core.errors import StateError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource as it was last applied."""
+
+    urn: str
+    type: str
+    name: str
+    custom: bool  # False: a component, only here so that parents are known
+    parent: str = ""
+    provider: str = ""  # "<urn>::<id>" of the provider it was made with
+    id: str = ""
+    pending: bool = False  # its making was begun and may have been interrupted
+    inputs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()  # inputs that are never shown
+    dependencies: tuple[str, ...] = ()
+    property_dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    protect: bool = False  # not to be deleted or replaced
+
+    @property
+    def needs(self) -> set[str]:
+        """URNs of what has to exist as long as this does."""
+        return {self.parent, self.provider.rpartition("::")[0], *self.dependencies} - {""}
+
+    def built_on(self, urns: set[str]) -> bool:
+        """Whether one of its properties comes from one of these resources."""
+        return any(not urns.isdisjoint(sources) for sources in self.property_dependencies.values())
+
+
+class Journal:
+    """All resources of a lab. Each change is on disk before the method that makes it returns."""
+
+    def __init__(self, path: Path, lab_id: str) -> None:
+        self.path = path
+        self.lab_id = lab_id
+        self.resources: dict[str, Resource] = {}  # by URN
+        self.condemned: list[Resource] = []  # replaced, to be deleted once nothing uses them any more
+        self.outputs: dict[str, Any] | None = None
+        self._written = ""
+
+    @property
+    def previous(self) -> Path:
+        """The version before the last step."""
+        return self.path.with_name(self.path.name + ".previous")
+
+    @staticmethod
+    def load(path: Path, lab_id: str) -> Journal:
+        """Read a lab's journal; an empty one where there is none."""
+        journal = Journal(path, lab_id)
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            return journal
+        except (OSError, UnicodeDecodeError) as error:
+            raise journal._refused(f"can't be read: {error}") from error
+        try:
+            document = json.loads(text)
+            if document["format"] != FORMAT:
+                raise journal._refused(f"has format {document['format']!r}, this version reads format {FORMAT}")
+            if document["lab"] != lab_id:
+                raise journal._refused(f"belongs to the lab {document['lab']!r}, not to {lab_id!r}")
+            for fields in document["resources"]:
+                resource = _resource(fields)
+                journal.resources[resource.urn] = resource
+            journal.condemned = [_resource(fields) for fields in document["condemned"]]
+            journal.outputs = document["outputs"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise journal._refused(f"is not an intact state file ({what})") from error
+        journal._written = text
+        return journal
+
+    def ordered(self) -> list[Resource]:
+        """All resources, each after what it depends on."""
+        graph = {resource.urn: resource.needs for resource in self.resources.values()}
+        return [self.resources[urn] for urn in TopologicalSorter(graph).static_order() if urn in self.resources]
+
+    def put(self, resource: Resource) -> None:
+        """Add a resource, or bring it up to date."""
+        self.resources[resource.urn] = resource
+        self.write()
+
+    def remove(self, resource: Resource) -> None:
+        """Forget a resource that is gone."""
+        if resource in self.condemned:
+            self.condemned.remove(resource)
+        elif self.resources.get(resource.urn) == resource:
+            del self.resources[resource.urn]
+        self.write()
+
+    def condemn(self, resource: Resource) -> None:
+        """Keep a resource only until it can be deleted: its successor takes its place."""
+        self.resources.pop(resource.urn, None)
+        self.condemned.append(resource)
+        self.write()
+
+    def write(self) -> None:
+        """To disk, unless it is there already. A reader sees one version or the next, and the one before is kept."""
+        document = {
+            "format": FORMAT,
+            "lab": self.lab_id,
+            "resources": [asdict(resource) for resource in self.resources.values()],
+            "condemned": [asdict(resource) for resource in self.condemned],
+            "outputs": self.outputs,
+        }
+        text = json.dumps(document, indent=1) + "\n"
+        if text == self._written:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(self.path.name + ".part")
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # it holds host keys
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if self.path.exists():
+            link = self.path.with_name(self.path.name + ".link")
+            link.unlink(missing_ok=True)
+            os.link(self.path, link)  # a second name, so that there is a state file at every moment
+            link.replace(self.previous)
+        part.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        self._written = text
+
+    def delete(self) -> None:
+        """Remove the files: there is nothing left to remember."""
+        for suffix in ("", ".previous", ".part", ".link"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def _refused(self, why: str) -> StateError:
+        kept = f"; the version before it is {self.previous}" if self.previous.exists() else ""
+        remedy = f"`lab destroy --lab {self.lab_id.rpartition('-')[0]}` removes the lab by name"
+        if self.previous.exists():
+            remedy = (
+                f"put the previous version in its place (mv {self.previous} {self.path}) and run `lab up`, or {remedy}"
+            )
+        return StateError(f"{self.path} {why}{kept}", remedy=remedy)
+
+
+def _resource(fields: dict[str, Any]) -> Resource:
+    links = {key: tuple(urns) for key, urns in fields["property_dependencies"].items()}
+    return Resource(
+        **{
+            **fields,
+            "secrets": tuple(fields["secrets"]),
+            "dependencies": tuple(fields["dependencies"]),
+            "property_dependencies": links,
+        }
+    )

@@ -1,0 +1,1 @@
+"""What each pluggable part of a lab must leave on its hosts."""

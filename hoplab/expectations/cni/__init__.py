@@ -1,0 +1,159 @@
+"""What a CNI promises about the hosts' own network, as data: computed from the setting and facts, compared by lessons.
+
+One CNI is one module of this folder, found by its name in the spec; there is no list to edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol, cast
+
+from hoplab.core.errors import LabError
+from hoplab.core.ip import IPAddress, IPNetwork
+from hoplab.observe.facts.fdb import FdbEntry
+from hoplab.observe.facts.neighbours import Neighbour, Neighbour6
+from hoplab.observe.facts.routes import Route, Route6, printed
+from hoplab.observe.facts.wireguard import Peer
+from hoplab.observe.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class RoutePromise:
+    """A route of the main table."""
+
+    dst: IPNetwork
+    dev: str
+    via: IPAddress | None = None
+    onlink: bool = False
+    kind: str = "unicast"  # also "blackhole"
+    protocol: str = ""  # who made it, "bird"; "" for whoever it was
+
+    def kept_by(self, record: Route | Route6) -> bool:
+        return (
+            (record.table, record.kind) == ("main", self.kind)
+            and (record.dst, record.dev, record.via) == (self.dst, self.dev, self.via)
+            and self.protocol in ("", record.protocol)
+            and ("onlink" in record.flags) == self.onlink
+            and not {"dead", "linkdown"} & set(record.flags)
+        )
+
+    def __str__(self) -> str:
+        route = printed(self.dst, self.via, self.dev, self.kind, ("onlink",) if self.onlink else ())
+        return f"{route} proto {self.protocol}" if self.protocol else route
+
+
+@dataclass(frozen=True)
+class NeighbourPromise:
+    """An address whose MAC is written down for good, so that nobody has to ask for it by ARP."""
+
+    address: IPAddress
+    dev: str
+    mac: str
+
+    def kept_by(self, record: Neighbour | Neighbour6) -> bool:
+        return (record.address, record.dev, record.mac) == (self.address, self.dev, self.mac) and (
+            "PERMANENT" in record.states
+        )
+
+    def __str__(self) -> str:
+        return f"{self.address} dev {self.dev} lladdr {self.mac} PERMANENT"
+
+
+@dataclass(frozen=True)
+class FdbPromise:
+    """A MAC that is behind another host."""
+
+    mac: str
+    dev: str
+    dst: IPAddress
+
+    def kept_by(self, record: FdbEntry) -> bool:
+        return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst))
+
+    def __str__(self) -> str:
+        return f"{self.mac} dev {self.dev} dst {self.dst}"
+
+
+@dataclass(frozen=True)
+class PeerPromise:
+    """Another host that decrypts what is for its pods, and encrypts what is from them."""
+
+    dev: str
+    endpoint: str  # "192.168.77.21:51820"
+    allowed: tuple[IPNetwork, ...]
+
+    def kept_by(self, record: Peer) -> bool:
+        return (record.dev, record.endpoint, record.allowed) == (self.dev, self.endpoint, self.allowed)
+
+    def __str__(self) -> str:
+        return f"of {self.dev}, endpoint {self.endpoint}, allowed ips {', '.join(map(str, self.allowed))}"
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """The interface that wraps what goes to other nodes."""
+
+    dev: str  # "flannel.1"
+    overhead: int  # bytes that it puts around a packet
+    filter: str  # what is wrapped, as tcpdump is asked for it on eth0: "udp port 8472"
+    mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
+    vni: int | None = None  # of VXLAN
+    encrypted: bool = False  # so that what is wrapped can't be read on the way
+
+
+@dataclass(frozen=True)
+class NodePromises:
+    """What one node looks like when the CNI has done its work, as far as one family of addresses goes."""
+
+    interfaces: tuple[str, ...]  # beside one host end per pod
+    bridge: str  # "" when pods' host ends are routed, not bridged
+    ranges: tuple[IPNetwork, ...]  # where its pods' addresses come from
+    pod_gateway: IPAddress  # every pod's default gateway
+    own_routes: tuple[RoutePromise, ...]  # to the node's own pods
+    routes: tuple[RoutePromise, ...]  # to the other nodes' pods
+    blackholes: tuple[RoutePromise, ...] = ()  # for addresses of the node's ranges that no pod has
+    tunnel: Tunnel | None = None
+    neighbours: tuple[NeighbourPromise, ...] = ()
+    fdb: tuple[FdbPromise, ...] = ()
+    peers: tuple[PeerPromise, ...] = ()  # of an encrypted tunnel
+    bgp: tuple[IPv4Address, ...] = ()  # whom the node tells of its pods, and who tells it of theirs
+
+    @property
+    def overhead(self) -> int:
+        """Bytes an encapsulation takes from the MTU."""
+        return self.tunnel.overhead if self.tunnel else 0
+
+
+class Cni(Protocol):
+    """The shape of a CNI's module."""
+
+    CONFIG_FILE: str  # in /etc/cni/net.d
+    PLUGINS: tuple[str, ...]  # called by the container runtime, in this order
+    BACKENDS: tuple[str, ...]
+
+    def promises(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
+    def promises6(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
+
+
+def chosen(name: str) -> Cni:
+    """The CNI of that name."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError:
+        raise LabError(
+            f"nothing is known of the CNI {name!r}", remedy="write hoplab/expectations/cni/<name>.py"
+        ) from None
+    return cast("Cni", module)
+
+
+def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """What the lab's own CNI promises, by node."""
+    return chosen(lab.setting.cni).promises(lab)
+
+
+def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """... for IPv6, in a lab that has it."""
+    return chosen(lab.setting.cni).promises6(lab)

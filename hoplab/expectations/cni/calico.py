@@ -1,0 +1,182 @@
+"""Calico: no bridge; every pod has a /32 route, every node a route to its blocks, wrapped in IP, in VXLAN or not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+from hoplab.core.errors import LabError
+from hoplab.core.ip import IPAddress
+from hoplab.expectations.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise, Tunnel
+from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
+from hoplab.observe.facts.api_pods import ApiPod
+from hoplab.observe.snapshot import Node, Snapshot
+
+CONFIG_FILE = "10-calico.conflist"
+PLUGINS = ("calico", "portmap")
+BACKENDS = ("bgp", "ipip", "vxlan")
+
+GATEWAY = IPv4Address("169.254.1.1")  # nobody owns it
+HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gateway by proxy ARP
+FELIX = "cali-"  # how its chains begin, which come before all others at each hook
+DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix writes beside the rule that denies
+
+GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
+
+IPIP, VXLAN, VXLAN6 = "tunl0", "vxlan.calico", "vxlan-v6.calico"
+# Whose routes they are: BIRD's, or Felix's own, which are the kernel's "boot" on its VXLAN interface (route_mgr.go).
+BGP_PROTOCOL, VXLAN_PROTOCOL, FELIX_PROTOCOL = "bird", "boot", "80"
+VNI = 4096
+PORT = 4789  # the one IANA gave VXLAN
+OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
+
+# calico-node writes here, on its Kubernetes node, what the other nodes need to know.
+ANNOTATION = "projectcalico.org/"
+
+
+def host_end(pod: ApiPod) -> str:
+    """The name of a pod's interface on its node: the same for a pod of the same name, wherever and whenever it runs."""
+    return f"cali{hashlib.sha1(f'{pod.namespace}.{pod.name}'.encode(), usedforsecurity=False).hexdigest()[:11]}"
+
+
+def chain(direction: str, interface: str) -> str:
+    """Felix's chain for what goes "to" or comes "from" a pod, by the interface of the pod on its node."""
+    return f"{FELIX}{direction[0]}w-{interface}"
+
+
+def announced(node: Node, name: str) -> str:
+    """What calico-node says of its node through the API."""
+    text = dict(node.api.annotations).get(ANNOTATION + name, "")
+    if not text:
+        raise LabError(
+            f"calico-node on {node.name} announces no {name}",
+            remedy=f"look at its log: ./lab kubectl -n kube-system logs ds/calico-node, and at the pod on {node.name}",
+        )
+    return text
+
+
+def vxlan_mac(node: Node, suffix: str = "") -> str:
+    """Of its VXLAN interface; no node announces it, as everybody can work it out: an "f" and the SHA-1 of its name.
+
+    Source: Felix's VXLANResolver (felix/calc/vxlan_resolver.go, v3.32.1), unless somebody chose another one.
+    """
+    sha1 = hashlib.sha1(f"{node.name}{suffix}".encode(), usedforsecurity=False).digest()
+    return (b"f" + sha1[:5]).hex(":")
+
+
+def blocks(lab: Snapshot, node: Node) -> tuple[Block, ...]:
+    """The blocks of the pod range that belong to a node."""
+    return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS] if each.node == node.name), key=lambda it: it.cidr))
+
+
+def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
+    """... of the pod range of IPv6."""
+    return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS6] if each.node == node.name), key=lambda it: it.cidr))
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What is another thing in each family of addresses."""
+
+    vxlan: str
+    vxlan_address: str  # what calico-node calls it where it announces it
+    vxlan_suffix: str  # what is put after the node's name before its MAC is worked out
+    gateway: IPAddress
+    nowhere: str  # the interface of a route that leads nowhere
+    ipip: bool  # whether IPIP can wrap it: otherwise its routes are as they are with BGP alone
+    bgp: bool  # whether what is looked at has its sessions
+    blocks: Callable[[Snapshot, Node], Sequence[Block | Block6]]
+    address: Callable[[Node], IPAddress]
+    pod_address: Callable[[ApiPod], IPAddress | None]
+
+
+_V4 = _Family(
+    VXLAN,
+    "IPv4VXLANTunnelAddr",
+    "",
+    GATEWAY,
+    nowhere="",
+    ipip=True,
+    bgp=True,
+    blocks=blocks,
+    address=lambda node: node.address,
+    pod_address=lambda pod: pod.address,
+)
+_V6 = _Family(
+    VXLAN6,
+    "IPv6VXLANTunnelAddr",
+    "-v6",
+    GATEWAY6,
+    nowhere="lo",
+    ipip=False,
+    bgp=False,
+    blocks=blocks6,
+    address=lambda node: node.address6,
+    pod_address=lambda pod: pod.address6,
+)
+
+
+def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+    return {node.name: _node(lab, node, _V4) for node in lab.nodes}
+
+
+def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """The same for IPv6."""
+    return {node.name: _node(lab, node, _V6) for node in lab.nodes}
+
+
+def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
+    others = [each for each in lab.nodes if each is not node]
+    own = tuple(block.cidr for block in family.blocks(lab, node))
+    tunnel = _tunnel(lab, node, family)
+    protocol, nowhere = (VXLAN_PROTOCOL, FELIX_PROTOCOL) if _is_vxlan(lab) else (BGP_PROTOCOL, BGP_PROTOCOL)
+    macs = {other: vxlan_mac(other, family.vxlan_suffix) for other in others if _is_vxlan(lab)}
+
+    def via(other: Node) -> IPAddress:
+        """Whom its blocks lie behind: its VXLAN interface, or itself."""
+        return ip_address(announced(other, family.vxlan_address)) if _is_vxlan(lab) else family.address(other)
+
+    return NodePromises(
+        interfaces=("lo", "eth0", *_tunnels(lab)),
+        bridge="",
+        ranges=own,
+        pod_gateway=family.gateway,
+        own_routes=tuple(
+            RoutePromise(ip_network(address), host_end(pod))
+            for pod in lab.own_address_pods
+            if pod.node == node.name and (address := family.pod_address(pod))
+        ),
+        routes=tuple(
+            RoutePromise(
+                block.cidr, tunnel.dev if tunnel else "eth0", via(other), onlink=bool(tunnel), protocol=protocol
+            )
+            for other in others
+            for block in family.blocks(lab, other)
+        ),
+        blackholes=tuple(RoutePromise(block, family.nowhere, kind="blackhole", protocol=nowhere) for block in own),
+        tunnel=tunnel,
+        neighbours=tuple(NeighbourPromise(via(other), family.vxlan, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbPromise(mac, family.vxlan, family.address(other)) for other, mac in macs.items()),
+        bgp=tuple(other.address for other in others) if family.bgp and not _is_vxlan(lab) else (),
+    )
+
+
+def _is_vxlan(lab: Snapshot) -> bool:
+    """Whether Felix writes the routes as it reads them in the API; otherwise BIRD does, as other nodes' told it."""
+    return lab.setting.backend == "vxlan"
+
+
+def _tunnels(lab: Snapshot) -> tuple[str, ...]:
+    """The tunnels' interfaces of every node, those of both families."""
+    return {"bgp": (), "ipip": (IPIP,), "vxlan": (VXLAN, VXLAN6) if lab.setting.ipv6 else (VXLAN,)}[lab.setting.backend]
+
+
+def _tunnel(lab: Snapshot, node: Node, family: _Family) -> Tunnel | None:
+    if _is_vxlan(lab):
+        mac = vxlan_mac(node, family.vxlan_suffix)
+        return Tunnel(family.vxlan, OVERHEADS[family.vxlan], f"udp port {PORT}", mac, VNI)
+    if lab.setting.backend == "ipip" and family.ipip:
+        return Tunnel(IPIP, OVERHEADS[IPIP], "ip proto 4")
+    return None

@@ -1,0 +1,151 @@
+"""flannel: one bridge cni0 per node; between nodes VXLAN (flannel.1), WireGuard, or, with host-gw, plain routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Network
+
+from hoplab.core.errors import LabError
+from hoplab.core.ip import IPAddress, IPNetwork, with_port
+from hoplab.expectations.cni import FdbPromise, NeighbourPromise, NodePromises, PeerPromise, RoutePromise, Tunnel
+from hoplab.observe.snapshot import Node, Snapshot
+
+CONFIG_FILE = "10-flannel.conflist"
+PLUGINS = ("flannel", "portmap")
+BACKENDS = ("vxlan", "host-gw", "wireguard")
+
+BRIDGE = "cni0"
+VTEP = "flannel.1"  # named after the VNI
+VNI = 1
+PORT = 8472  # Linux's own default; the port IANA gave VXLAN is 4789
+OVERHEAD = 50  # outer Ethernet 14 + IPv4 20 + UDP 8 + VXLAN 8
+VTEP6 = "flannel-v6.1"
+OVERHEAD6 = 70  # an IPv6 header has 40 bytes
+WIREGUARD, WIREGUARD6 = "flannel-wg", "flannel-wg-v6"
+WIREGUARD_PORT, WIREGUARD_PORT6 = 51820, 51821
+WIREGUARD_OVERHEAD = 80  # IPv4 20 (IPv6 40, for which flannel leaves room) + UDP 8 + WireGuard 32
+
+# flannel writes here, on its Kubernetes node, which MAC its VXLAN interface has; the other nodes read it.
+BACKEND_DATA = "flannel.alpha.coreos.com/backend-data"
+BACKEND_DATA6 = "flannel.alpha.coreos.com/backend-v6-data"
+
+
+def vtep_mac(node: Node, annotation: str = BACKEND_DATA) -> str:
+    """The MAC of a node's flannel.1 (or flannel-v6.1), as the node announces it through the API.
+
+    From there, not from the interface: what the other nodes wrote down has to agree with what was announced, and a
+    lesson of its own compares the announcement with the interface.
+    """
+    announced = dict(node.api.annotations).get(annotation, "")
+    try:
+        return str(json.loads(announced)["VtepMAC"])
+    except (ValueError, TypeError, KeyError):
+        raise LabError(
+            f"flannel on {node.name} announces no VXLAN interface ({annotation}={announced!r})",
+            remedy=f"look at the flannel pod of {node.name}: ./lab kubectl -n kube-flannel get pods -o wide",
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What is another thing in each family of addresses."""
+
+    vtep: str
+    overhead: int
+    backend_data: str
+    wireguard: str
+    wireguard_port: int
+    pods: Callable[[Snapshot], IPNetwork]  # of the whole cluster
+    pod_range: Callable[[Node], IPNetwork]  # of one node
+    address: Callable[[Node], IPAddress]
+
+
+def _pods6(lab: Snapshot) -> IPv6Network:
+    assert lab.setting.ipv6
+    return lab.setting.ipv6.pod_cidr
+
+
+_V4 = _Family(
+    VTEP,
+    OVERHEAD,
+    BACKEND_DATA,
+    WIREGUARD,
+    WIREGUARD_PORT,
+    pods=lambda lab: lab.setting.pod_cidr,
+    pod_range=lambda node: node.pod_cidr,
+    address=lambda node: node.address,
+)
+_V6 = _Family(
+    VTEP6,
+    OVERHEAD6,
+    BACKEND_DATA6,
+    WIREGUARD6,
+    WIREGUARD_PORT6,
+    pods=_pods6,
+    pod_range=lambda node: node.pod_cidr6,
+    address=lambda node: node.address6,
+)
+
+
+def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+    return _promises(lab, _V4)
+
+
+def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+    """The same for IPv6: the ranges lie on the same bridges, and a tunnel has an interface of its own for them."""
+    return _promises(lab, _V6)
+
+
+def _promises(lab: Snapshot, family: _Family) -> Mapping[str, NodePromises]:
+    make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
+    return {node.name: make(lab, node, [each for each in lab.nodes if each is not node], family) for node in lab.nodes}
+
+
+def _bridged(node: Node, family: _Family, *tunnels: str) -> NodePromises:
+    """What all backends have: the node's range on its bridge, which is its first address; ``tunnels`` are one for IPv4
+    and one for IPv6."""
+    own = family.pod_range(node)
+    return NodePromises(
+        interfaces=("lo", "eth0", BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
+        bridge=BRIDGE,
+        ranges=(own,),
+        pod_gateway=own[1],
+        own_routes=(RoutePromise(own, BRIDGE),),
+        routes=(),
+    )
+
+
+def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+    """Each remote range lies behind the first address of that range, which is the remote flannel.1's own."""
+    ranges = {other: family.pod_range(other) for other in others}
+    macs = {other: vtep_mac(other, family.backend_data) for other in others}
+    return replace(
+        _bridged(node, family, VTEP, VTEP6),
+        routes=tuple(RoutePromise(each, family.vtep, each[0], onlink=True) for each in ranges.values()),
+        neighbours=tuple(NeighbourPromise(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbPromise(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
+        tunnel=Tunnel(family.vtep, family.overhead, f"udp port {PORT}", vtep_mac(node, family.backend_data), VNI),
+    )
+
+
+def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+    """Each remote range lies behind the remote node itself; nothing is wrapped."""
+    return replace(
+        _bridged(node, family),
+        routes=tuple(RoutePromise(family.pod_range(other), "eth0", family.address(other)) for other in others),
+    )
+
+
+def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+    """What is for any other node goes to one interface, which knows by its peers' ranges whose it is."""
+    dev, port = family.wireguard, family.wireguard_port
+    return replace(
+        _bridged(node, family, WIREGUARD, WIREGUARD6),
+        routes=(RoutePromise(family.pods(lab), dev),),
+        tunnel=Tunnel(dev, WIREGUARD_OVERHEAD, f"udp port {port}", encrypted=True),
+        peers=tuple(
+            PeerPromise(dev, with_port(family.address(other), port), (family.pod_range(other),)) for other in others
+        ),
+    )

@@ -1,0 +1,39 @@
+"""ingress-nginx: the Kubernetes community's controller, retired in March 2026. Its endpoints are in nginx's memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from hoplab.expectations.ingress import Access, Served, nginx_conf
+
+NAMESPACE = "ingress-nginx"
+LABELS = {"app": "ingress-nginx"}
+CONTAINER = "controller"
+CONTROLLER = "k8s.io/ingress-nginx"
+ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
+CONFIGURATION = "/etc/nginx/nginx.conf"
+ENDPOINTS = "http://127.0.0.1:10246/configuration/backends"
+BY_ELEMENTS = True
+
+
+def served(configuration: str) -> tuple[Served, ...]:
+    """Every location names a backend; where that leads is in the JSON that follows nginx.conf."""
+    text, _, backends = configuration.rstrip().rpartition("\n")
+    endpoints = {
+        each["name"]: tuple(f"{to['address']}:{to['port']}" for to in each.get("endpoints") or ())
+        for each in json.loads(backends)
+    }
+    found = []
+    for server in nginx_conf.parse(text).find("server"):
+        paths: dict[str, tuple[str, ...]] = {}
+        for location in server.find("location"):
+            sets = dict(each.words[1:3] for each in location.find("set") if len(each.words) == 3)
+            path = location.words[-1].rstrip("/") or "/"
+            paths.setdefault(path, endpoints.get(sets.get("$proxy_upstream_name", ""), ()))
+        found += [Served("" if name == "_" else name, paths) for name in server.value("server_name")]
+    return tuple(found)
+
+
+def access(line: str) -> Access | None:
+    return nginx_conf.access(line)

@@ -1,0 +1,179 @@
+"""What kube-proxy promises about services, as data: computed from the Kubernetes API, compared with the rules.
+
+The promises are the same in every mode. What differs is where a mode's rules have them: one mode is one module of this
+folder, found by its name in the spec.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Protocol, cast
+
+from hoplab.core.errors import LabError
+from hoplab.core.ip import IPAddress, with_port
+from hoplab.netfilter.iptables import End, Packet
+from hoplab.netfilter.ruleset import Looked, Rule, arriving
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
+from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
+from hoplab.observe.snapshot import Snapshot
+
+Endpoints = Iterable[Endpoint] | Iterable[Endpoint6]
+MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
+
+
+@dataclass(frozen=True)
+class EndpointPromise:
+    """One endpoint, and the chain that sends to it."""
+
+    address: IPAddress
+    port: int
+    node: str
+    chain: str  # "" where the service's own chain does that
+
+    @property
+    def to(self) -> str:
+        return with_port(self.address, self.port)
+
+
+@dataclass(frozen=True)
+class ServicePromise:
+    """One port of one service that has a ClusterIP, of one family."""
+
+    service: str  # "kube-system/kube-dns:dns"
+    protocol: str  # "udp"
+    cluster_ip: IPAddress
+    port: int
+    node_port: int
+    external_policy: str
+    affinity: int  # seconds for which a client stays with one endpoint; 0: no longer than a connection
+    chain: str  # of connections from inside
+    external_chain: str  # ... and from outside (NodePort, LoadBalancer)
+    endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
+
+    def __str__(self) -> str:
+        return f"{self.service} ({with_port(self.cluster_ip, self.port)}/{self.protocol})"
+
+
+class Mode(Protocol):
+    """The shape of a mode's module: where its rules keep what services promise."""
+
+    LOOKUP: str  # the chain in which a new connection's service is looked up
+    MASKING: str  # the chain that masks what is marked
+
+    def service_chain(self, service: str, protocol: str) -> str: ...
+    def external_chain(self, service: str, protocol: str) -> str: ...
+    def endpoint_chain(self, service: str, protocol: str, endpoint: str, *, sticky: bool) -> str:
+        """The chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
+
+    def way(self, service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+        """The chains from the hook to where the destination is changed."""
+
+    def node_port_way(self, service: ServicePromise) -> frozenset[str]:
+        """Chains that a connection to a NodePort goes through."""
+
+    def rules(self, host: Looked, chain: str) -> tuple[Rule, ...]:
+        """The rules of a chain of the translation."""
+
+    def chains(self, host: Looked) -> frozenset[str]:
+        """All chains of the translation."""
+
+    def asks_node_ports(self, rule: Rule) -> bool:
+        """Whether a rule looks up the NodePorts of the node's own addresses."""
+
+    def cluster_ips(self, host: Looked) -> frozenset[IPv4Address]:
+        """Addresses of services that the rules know."""
+
+    def remembers(self, host: Looked, service: ServicePromise) -> Mapping[str, int]:
+        """For how many seconds a client stays with an endpoint, by endpoint: session affinity."""
+
+
+def chosen(mode: str) -> Mode:
+    """The mode of that name."""
+    try:
+        module = importlib.import_module(f"{__name__}.{mode}")
+    except ModuleNotFoundError:
+        raise LabError(
+            f"nothing is known of kube-proxy's mode {mode!r}", remedy="write hoplab/expectations/proxy/<mode>.py"
+        ) from None
+    return cast("Mode", module)
+
+
+def of(lab: Snapshot) -> Mode:
+    """The mode that the lab's kube-proxy works in."""
+    return chosen(lab.setting.proxy_mode)
+
+
+def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
+    """What every node's rules have to say, the same on all nodes."""
+    return _promises(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
+
+
+def promises6(lab: Snapshot) -> tuple[ServicePromise, ...]:
+    """... for IPv6, of the services that have a ClusterIP of it."""
+    return _promises(lab, lab.api[API_ENDPOINTS6], lambda service: service.cluster_ip6)
+
+
+def _promises(
+    lab: Snapshot, endpoints: Endpoints, address: Callable[[ApiService], IPAddress | None]
+) -> tuple[ServicePromise, ...]:
+    mode = of(lab)
+    return tuple(
+        _promise(mode, service, port, cluster_ip, endpoints)
+        for service in lab.api[API_SERVICES]
+        if (cluster_ip := address(service)) is not None
+        for port in service.ports
+    )
+
+
+def _promise(
+    mode: Mode,
+    service: ApiService,
+    port: ServicePort,
+    cluster_ip: IPAddress,
+    endpoints: Endpoints,
+) -> ServicePromise:
+    name = f"{service}:{port.name}" if port.name else str(service)
+    protocol = port.protocol.lower()
+    behind = {
+        (each.address, each.port, each.node)
+        for each in endpoints
+        if (each.namespace, each.service, each.port_name) == (service.namespace, service.name, port.name)
+        and each.protocol == port.protocol
+        and each.ready
+    }
+    sticky = service.affinity > 0
+    return ServicePromise(
+        service=name,
+        protocol=protocol,
+        cluster_ip=cluster_ip,
+        port=port.port,
+        node_port=port.node_port,
+        external_policy=service.external_policy,
+        affinity=service.affinity,
+        chain=mode.service_chain(name, protocol),
+        external_chain=mode.external_chain(name, protocol),
+        endpoints=tuple(
+            EndpointPromise(
+                address, number, node, mode.endpoint_chain(name, protocol, with_port(address, number), sticky=sticky)
+            )
+            for address, number, node in sorted(behind)
+        ),
+    )
+
+
+def connection(client: IPAddress, service: ServicePromise) -> Packet:
+    """The first packet of a client to a service."""
+    return Packet(client, service.cluster_ip, service.protocol, service.port)
+
+
+def ways(host: Looked, client: IPAddress, service: ServicePromise) -> dict[str, End[Rule]]:
+    """By which rules a host may send a client's connection to a service, by where it goes."""
+    return {end.to: end for end in arriving(host, connection(client, service)) if end.verdict == "DNAT"}
+
+
+def targets(host: Looked, client: IPAddress, service: ServicePromise) -> frozenset[str]:
+    """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
+    return frozenset(ways(host, client, service))

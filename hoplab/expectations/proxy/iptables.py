@@ -1,0 +1,92 @@
+"""kube-proxy in iptables mode: KUBE-SERVICES -> KUBE-SVC-* -> KUBE-SEP-*, and KUBE-MARK-MASQ for what has to be masked.
+
+The names of the chains are hashes of what they are for, so they can be told in advance.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+
+from hoplab.expectations.proxy import EndpointPromise, ServicePromise
+from hoplab.netfilter.ruleset import Looked, Rule
+from hoplab.observe.facts import iptables
+from hoplab.observe.facts.iptables import IPTABLES
+
+LOOKUP = "KUBE-SERVICES"
+MASKING = "KUBE-POSTROUTING"
+
+# Chains that kube-proxy keeps in each table, services or not.
+CHAINS = {
+    "nat": (LOOKUP, "KUBE-NODEPORTS", "KUBE-MARK-MASQ", MASKING),
+    "filter": (LOOKUP, "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-FORWARD", "KUBE-PROXY-FIREWALL"),
+}
+# Where it hooks them in: table, built-in chain, its own chain.
+HOOKS = (
+    ("nat", "PREROUTING", LOOKUP),
+    ("nat", "OUTPUT", LOOKUP),
+    ("nat", "POSTROUTING", MASKING),
+    ("filter", "FORWARD", "KUBE-FORWARD"),
+)
+GONE = "KUBE-PORTALS"  # of the userspace proxy, which left Kubernetes in 1.26
+OF_SERVICES = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-SEP-")
+
+
+def service_chain(service: str, protocol: str) -> str:
+    """The chain of a service port.
+
+    >>> service_chain("default/kubernetes:https", "tcp")
+    'KUBE-SVC-NPX46M4PTMTKRN6Y'
+    """
+    return f"KUBE-SVC-{_hash(service + protocol)}"
+
+
+def external_chain(service: str, protocol: str) -> str:
+    """The chain for what comes to a service port from outside the cluster (NodePort, LoadBalancer)."""
+    return f"KUBE-EXT-{_hash(service + protocol)}"
+
+
+def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool = False) -> str:
+    """The chain of one endpoint, ``10.244.1.2:53``, of a service port."""
+    return f"KUBE-SEP-{_hash(service + protocol + endpoint)}"
+
+
+def _hash(text: str) -> str:
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
+
+
+def way(service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+    return ("PREROUTING", LOOKUP, service.chain, endpoint.chain)
+
+
+def node_port_way(service: ServicePromise) -> frozenset[str]:
+    return frozenset({"KUBE-NODEPORTS", service.external_chain})
+
+
+def rules(host: Looked, chain: str) -> tuple[Rule, ...]:
+    return host[IPTABLES].rules("nat", chain)
+
+
+def chains(host: Looked) -> frozenset[str]:
+    return frozenset(host[IPTABLES].chains("nat"))
+
+
+def asks_node_ports(rule: Rule) -> bool:
+    return isinstance(rule, iptables.Rule) and rule.target == "KUBE-NODEPORTS" and rule.value("--dst-type") == "LOCAL"
+
+
+def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
+    found = (rule for table in ("nat", "filter") for rule in host[IPTABLES].rules(table, LOOKUP))
+    return frozenset(rule.destination[0] for rule in found if rule.destination)
+
+
+def remembers(host: Looked, service: ServicePromise) -> Mapping[str, int]:
+    """Rules with ``-m recent --rcheck --seconds 10800``, before those that throw dice."""
+    to = {endpoint.chain: endpoint.to for endpoint in service.endpoints}
+    return {
+        to.get(rule.target, rule.target): int(rule.value("--seconds") or 0)
+        for rule in host[IPTABLES].rules("nat", service.chain)
+        if rule.match("--rcheck")
+    }

@@ -1,0 +1,132 @@
+"""kube-proxy in nftables mode: a table of its own, maps from address and port to the chain of a service.
+
+The base chains are called by the kernel itself, beside those of iptables. The chain of a service says its name, draws
+one of its endpoints by lot and sends to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from hoplab.expectations.proxy import EndpointPromise, ServicePromise
+from hoplab.netfilter.ruleset import Looked, Rule
+from hoplab.observe.facts import nftables
+from hoplab.observe.facts.nft_expressions import Match, Vmap
+from hoplab.observe.facts.nftables import NFTABLES, Table
+
+TABLE = "kube-proxy"
+LOOKUP = "services"
+MASKING = "masquerading"
+BY_ADDRESS, BY_NODE_PORT, REFUSED = "service-ips", "service-nodeports", "no-endpoint-services"  # maps to verdicts
+CLUSTER_IPS = "cluster-ips"
+NAME_LENGTH = 240  # of a chain, without the word in front
+
+
+@dataclass(frozen=True)
+class BaseChain:
+    """A chain that the kernel calls, and the chains it calls in turn."""
+
+    name: str
+    kind: str
+    hook: str
+    priority: (
+        int  # at one hook the lowest comes first: -110, before destinations change, -100 dstnat, 0 filter, 100 srcnat
+    )
+    calls: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {{ type {self.kind} hook {self.hook} priority {self.priority} }}"
+
+
+BASE_CHAINS = (
+    BaseChain("filter-prerouting-pre-dnat", "filter", "prerouting", -110, ("firewall-check",)),
+    BaseChain("nat-prerouting", "nat", "prerouting", -100, (LOOKUP,)),
+    BaseChain("filter-input", "filter", "input", 0, ("nodeport-endpoints-check", "service-endpoints-check")),
+    BaseChain("filter-forward", "filter", "forward", 0, ("service-endpoints-check", "cluster-ips-check")),
+    BaseChain("filter-output-pre-dnat", "filter", "output", -110, ("firewall-check",)),
+    BaseChain("nat-output", "nat", "output", -100, (LOOKUP,)),
+    BaseChain("filter-output", "filter", "output", 0, ("service-endpoints-check", "cluster-ips-check")),
+    BaseChain("nat-postrouting", "nat", "postrouting", 100, (MASKING,)),
+)
+
+
+def service_chain(service: str, protocol: str) -> str:
+    """The chain of a service port.
+
+    >>> service_chain("default/kubernetes:https", "tcp")
+    'service-2QRHZV4L-default/kubernetes/tcp/https'
+    """
+    return f"service-{_name(service, protocol)}"
+
+
+def external_chain(service: str, protocol: str) -> str:
+    """The chain for what comes to a service port from outside the cluster (NodePort, LoadBalancer)."""
+    return f"external-{_name(service, protocol)}"
+
+
+def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool = False) -> str:
+    """The chain of one endpoint, ``10.244.1.2:53``: only a service with session affinity has them."""
+    return f"endpoint-{_name(service, protocol, endpoint)}" if sticky else ""
+
+
+def _name(service: str, protocol: str, endpoint: str = "") -> str:
+    """The same name in every cluster: ``ULMVA6XW-ns1/svc1/tcp/p80``, ``5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80``."""
+    name, _, port = service.partition(":")
+    text = f"{name}/{protocol}/{port}"
+    if endpoint:
+        text += f"__{endpoint.replace(':', '/')}"
+    text = f"{base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:8]}-{text}"
+    return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 3]}..."
+
+
+def table(host: Looked) -> Table:
+    """kube-proxy's table; an empty one where there is none."""
+    return host[NFTABLES].table(TABLE) or Table("ip", TABLE, {}, {})
+
+
+def way(service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+    return ("nat-prerouting", LOOKUP, service.chain, *([endpoint.chain] if endpoint.chain else []))
+
+
+def node_port_way(service: ServicePromise) -> frozenset[str]:
+    return frozenset({LOOKUP, service.external_chain})
+
+
+def rules(host: Looked, chain: str) -> tuple[Rule, ...]:
+    return table(host).rules(chain)
+
+
+def chains(host: Looked) -> frozenset[str]:
+    return frozenset(table(host).chains)
+
+
+def asks_node_ports(rule: Rule) -> bool:
+    return isinstance(rule, nftables.Rule) and any(
+        isinstance(each, Vmap) and each.map == BY_NODE_PORT for each in rule.expressions
+    )
+
+
+def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
+    """Those that a map leads somewhere and that are in the set of all of them."""
+    sets = table(host).sets
+    leads = {each.key[0] for name in (BY_ADDRESS, REFUSED) if name in sets for each in sets[name].elements}
+    known = {each.key[0] for each in sets[CLUSTER_IPS].elements} if CLUSTER_IPS in sets else set()
+    return frozenset(IPv4Address(each) for each in leads & known)
+
+
+def remembers(host: Looked, service: ServicePromise) -> Mapping[str, int]:
+    """A set for each endpoint, which forgets its clients after a while, and a rule that looks into it before dice."""
+    found = table(host)
+    memory = {endpoint.chain.replace("endpoint-", "affinity-", 1): endpoint.to for endpoint in service.endpoints}
+    asked = {
+        value.removeprefix("@")
+        for rule in found.rules(service.chain)
+        for each in rule.expressions
+        if isinstance(each, Match)
+        for value in each.values
+    }
+    return {memory[name]: found.sets[name].timeout for name in asked if name in memory and name in found.sets}

@@ -1,0 +1,99 @@
+"""What this machine has: memory, processors, disk space, networks in use; and whether it is enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from hoplab.core.errors import HostError
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """One look at the host."""
+
+    memory_mib: int
+    available_memory_mib: int
+    cpus: int  # that this process may use
+    networks: tuple[IPv4Network, ...]  # in use here: addresses and routes, without the default route and loopback
+    is_root: bool
+    qemu_version: str  # "7.2.22", "" when QEMU is not installed
+
+    def disk_free_gib(self, path: Path) -> float:
+        """Free space for a user where ``path`` is or will be."""
+        return shutil.disk_usage(_existing(path)).free / GIB
+
+    def require_memory(self, mib: int) -> None:
+        """``HostError`` unless this much memory is available now."""
+        if mib > self.available_memory_mib:
+            raise HostError(
+                f"the machines need {mib} MiB of memory, and {self.available_memory_mib} of the host's "
+                f"{self.memory_mib} MiB are available",
+                remedy="fewer workers or less memory for each (lab:nodes), or stop what else is running",
+            )
+
+    def require_disk(self, path: Path, gib: float) -> None:
+        """``HostError`` unless this much disk space is free where ``path`` is or will be."""
+        free = self.disk_free_gib(path)
+        if gib > free:
+            raise HostError(
+                f"{gib:.1f} GiB of disk space are needed at {path}, and {free:.1f} GiB are free there",
+                remedy="free some space; `./lab image prune` removes images no lab uses",
+            )
+
+
+def host_facts() -> HostFacts:
+    """Look at the host: two runs of `ip`, one of QEMU, a few files (some 50 ms in all)."""
+    memory = parse_meminfo(Path("/proc/meminfo").read_text())
+    return HostFacts(
+        memory_mib=memory["MemTotal"],
+        available_memory_mib=memory["MemAvailable"],
+        cpus=len(os.sched_getaffinity(0)),
+        networks=parse_networks(_output("ip", "-j", "addr"), _output("ip", "-j", "route")),
+        is_root=os.geteuid() == 0,
+        qemu_version=parse_qemu_version(_output("qemu-system-x86_64", "--version")),
+    )
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """/proc/meminfo in MiB: {"MemTotal": 24105, ...}."""
+    return {name: int(kib) // 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+
+
+def parse_networks(addresses: str, routes: str) -> tuple[IPv4Network, ...]:
+    """The networks in the output of `ip -j addr` and `ip -j route`, sorted."""
+    found = {
+        IPv4Network((address["local"], address["prefixlen"]), strict=False)
+        for link in json.loads(addresses or "[]")
+        for address in link.get("addr_info", [])
+        if address["family"] == "inet" and link["ifname"] != "lo"
+    }
+    found |= {IPv4Network(route["dst"]) for route in json.loads(routes or "[]") if route["dst"] != "default"}
+    return tuple(sorted(found))
+
+
+def parse_qemu_version(text: str) -> str:
+    """ "QEMU emulator version 7.2.22 (Debian ...)" -> "7.2.22"."""
+    found = re.search(r"version (\d+(?:\.\d+)+)", text)
+    return found.group(1) if found else ""
+
+
+def _existing(path: Path) -> Path:
+    """The path, or its nearest parent that exists."""
+    return path if path.exists() else _existing(path.parent)
+
+
+def _output(*command: str) -> str:
+    """What a command says, "" when it is not installed or fails (doctor says which tools are missing)."""
+    tool = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin:/sbin")
+    if tool is None:
+        return ""
+    return subprocess.run([tool, *command[1:]], capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,89 @@
+"""What a machine is told at its first boot, as cloud-init's NoCloud reads it: pure text from the plan and the keys."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from hoplab.spec.plan import NetworkPlan, NodePlan
+
+USER = "lab"
+
+
+@dataclass(frozen=True)
+class CloudInit:
+    """The three files of a NoCloud seed."""
+
+    user_data: str
+    meta_data: str
+    network_config: str
+
+
+def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_private: str, host_public: str) -> CloudInit:
+    """The seed of one machine: its name, static address, user ``lab`` and the host key we made for it."""
+    user_data = "#cloud-config\n" + _dump(
+        {
+            "hostname": node.name,
+            "fqdn": f"{node.name}.{network.domain}",
+            "manage_etc_hosts": True,
+            "users": [
+                {
+                    "name": USER,
+                    "shell": "/bin/bash",
+                    "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                    "lock_passwd": True,
+                    "ssh_authorized_keys": [user_public],
+                }
+            ],
+            "disable_root": True,
+            "ssh_pwauth": False,
+            "ssh_deletekeys": False,  # keep ours; as there are some, cloud-init makes no others
+            "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public},
+            "ssh": {"emit_keys_to_console": False},
+            "no_ssh_fingerprints": True,
+            "growpart": {"mode": "off"},  # the file system is on the whole disk, there is no partition
+            "resize_rootfs": True,
+            "locale": False,
+        }
+    )
+    both = [f"{node.address6}/{network.cidr6.prefixlen}"] if network.cidr6 else []
+    routes6 = [{"to": "::/0", "via": str(network.gateway6)}] if network.cidr6 else []
+    network_config = _dump(
+        {
+            "version": 2,
+            "ethernets": {
+                "eth0": {
+                    "match": {"macaddress": node.mac},
+                    "set-name": "eth0",
+                    "dhcp4": False,
+                    "dhcp6": False,
+                    "accept-ra": False,
+                    "addresses": [f"{node.address}/{node.prefix}", *both],
+                    "routes": [{"to": "0.0.0.0/0", "via": str(network.gateway)}, *routes6],
+                    "nameservers": {"addresses": [str(network.gateway)], "search": [network.domain]},
+                }
+            },
+        }
+    )
+    # A new id makes cloud-init apply the seed again on the same disk, for example after the keys were made anew.
+    seed = hashlib.sha256((user_data + network_config).encode()).hexdigest()[:12]
+    meta_data = _dump({"instance-id": f"{node.name}-{seed}", "local-hostname": node.name})
+    return CloudInit(user_data, meta_data, network_config)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style, with texts of several lines as literal blocks: what people expect of a cloud-config."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000)

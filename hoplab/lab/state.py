@@ -1,0 +1,129 @@
+"""LabState: the twin of the plan, what came to be. Written to <lab>/state.json; holds no secrets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hoplab.core.errors import LabError, StateError
+from hoplab.core.paths import LabPaths
+from hoplab.spec.parse import LabSpec
+from hoplab.spec.plan import LabPlan, dataplane
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """One machine that exists."""
+
+    name: str
+    role: str  # "control-plane" | "worker"
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True)
+class LabState:
+    """What commands after ``up`` need to know; everything else is asked from libvirt or Kubernetes."""
+
+    lab: str
+    id: str
+    libvirt_uri: str  # resolved, e.g. "qemu+unix:///system?socket=/run/hoplab/<id>/..." for a private libvirt
+    netns: str  # "" unless libvirt is private
+    accel: Literal["kvm", "tcg"]
+    placement: Literal["vm", "hosted"]
+    gateway: str  # the host end of the lab network
+    network: str  # libvirt's name of the lab network
+    image: str  # digest of the node image
+    image_bin: str  # folder with the host-native kubectl, kubeadm, ... of that image
+    nodes: tuple[NodeState, ...]
+    ingress: str = "none"  # the ingress controller, chosen
+    dataplane: str = ""  # what its network is made of, see plan.dataplane; "" of a lab of an older version
+    network6: str = ""  # the lab network's IPv6 range, "" where it has none
+    phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
+
+    @property
+    def hosted(self) -> bool:
+        return self.placement == "hosted"
+
+
+def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path) -> LabState:
+    """The state of a lab whose machines were just applied."""
+    return LabState(
+        lab=plan.lab,
+        id=plan.id,
+        libvirt_uri=libvirt_uri,
+        netns=netns,
+        accel=plan.accel,
+        placement=plan.placement,
+        gateway=str(plan.network.gateway),
+        network=plan.network.name,
+        image=image,
+        image_bin=str(image_bin),
+        ingress=plan.ingress_controller,
+        dataplane=dataplane(plan),
+        network6=str(plan.network.cidr6 or ""),
+        nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
+    )
+
+
+def save(state: LabState, paths: LabPaths) -> None:
+    """Write the state atomically: a reader sees the old one or the new one, never half of it."""
+    paths.root.mkdir(parents=True, exist_ok=True)
+    part = paths.state.with_suffix(".part")
+    with part.open("w") as file:
+        json.dump(asdict(state), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(paths.state)
+
+
+def load(paths: LabPaths) -> LabState:
+    """The state of an existing lab; StateError when there is none or it can't be read."""
+    try:
+        raw: dict[str, Any] = json.loads(paths.state.read_text())
+        raw["nodes"] = tuple(NodeState(**node) for node in raw["nodes"])
+        raw["phases"] = tuple((str(title), float(seconds)) for title, seconds in raw["phases"])
+        return LabState(**raw)
+    except FileNotFoundError:
+        raise StateError(
+            f"there is no lab {paths.lab!r} here", remedy=f"make it with `./lab up --lab {paths.lab}`"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(
+            f"{paths.state} can't be read as a lab's state: {error}",
+            remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
+        ) from None
+
+
+def made_before(paths: LabPaths) -> LabState | None:
+    """What an earlier ``up`` made; None where there was none, or nobody can read what it wrote down."""
+    with contextlib.suppress(StateError):
+        return load(paths)
+    return None
+
+
+def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
+    """IPv6 is in the network and in every machine's seed, all of which would have to be made anew."""
+    asked = str(spec.ipv6.network) if spec.ipv6 else ""
+    if before and asked != before.network6:
+        had, asks = (f"the IPv6 network {range}" if range else "no IPv6" for range in (before.network6, asked))
+        raise LabError(
+            f"lab {before.lab!r} was made with {had}, and its spec now asks for {asks}",
+            remedy="its network and machines have to be made anew: "
+            f"./lab destroy --lab {before.lab}, then ./lab up --lab {before.lab}",
+        )
+
+
+def refuse_another_dataplane(spec: LabSpec, before: LabState | None) -> None:
+    """A cluster's network is not replaced under its running pods: what the old one made would stay on the nodes."""
+    asked = dataplane(spec)
+    if before and before.dataplane and asked != before.dataplane:
+        raise LabError(
+            f"lab {before.lab!r} was made with {before.dataplane}, and its spec now asks for {asked}",
+            remedy=f"make its cluster anew on the same machines, all pods are lost: "
+            f"./lab up --recreate --lab {before.lab}",
+        )

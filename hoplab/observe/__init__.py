@@ -1,0 +1,1 @@
+"""Look at a running lab: SSH, one script a node, facts, snapshots, captures."""

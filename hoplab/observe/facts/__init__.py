@@ -1,0 +1,72 @@
+"""Facts: what a host, a pod's network namespace or the Kubernetes API says about itself, as frozen typed records.
+
+One fact is one command and one pure parser, in one file of this folder; there is no list to edit. A parser takes the
+command's output as text and knows nothing of how it was fetched. Facts of one place are read like this::
+
+    node[ROUTES]      # tuple[Route, ...], parsed on first use
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from hoplab.core.errors import FactError
+from hoplab.observe.script import Output
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Where = Literal["node", "pod", "api"]
+NODES_AND_PODS: frozenset[Where] = frozenset({"node", "pod"})
+
+
+@dataclass(frozen=True)
+class Fact(Generic[T_co]):
+    """One thing that can be asked: on a node, inside a pod's network namespace, or of the Kubernetes API."""
+
+    name: str  # "routes"
+    command: str  # a shell command; for "api" the path of a GET request
+    parse: Callable[[str], T_co]  # text in, records out; FactError is all it may raise
+    where: frozenset[Where] = frozenset({"node"})
+    ipv6: bool = False  # only asked for in labs that have IPv6
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts of one place, as text until they are asked for."""
+
+    place: str  # "worker1", "worker1 cni-1b4e..." (a pod's namespace) or "api"
+    outputs: Mapping[str, Output]
+    _parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getitem__(self, fact: Fact[T]) -> T:
+        """The parsed fact; FactError when it was not collected here, its command failed or its text is not readable."""
+        if fact.name not in self._parsed:
+            output = self.outputs.get(fact.name)
+            if output is None:
+                raise FactError(f"{fact.name} was not looked at on {self.place}", remedy="record the lab again")
+            if output.code != 0:
+                raise FactError(
+                    f"`{fact.command}` ended with {output.code} on {self.place}: {output.err.strip()}",
+                    remedy=f"run it by hand on {self.place.split()[0]}",
+                )
+            try:
+                self._parsed[fact.name] = fact.parse(output.out)
+            except FactError as error:
+                raise FactError(f"{fact.name} on {self.place}: {error.message}", remedy=error.remedy) from None
+        parsed: T = self._parsed[fact.name]
+        return parsed
+
+
+def discover(where: Where) -> tuple[Fact[Any], ...]:
+    """Every fact of this folder that can be asked in that kind of place, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+                if isinstance(value, Fact) and where in value.where:
+                    found[value.name] = value
+    return tuple(found[name] for name in sorted(found))

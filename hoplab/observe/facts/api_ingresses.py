@@ -1,0 +1,44 @@
+"""Ingresses as the Kubernetes API knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from hoplab.observe.facts import Fact
+from hoplab.observe.facts._json import Item, kubernetes_list
+
+
+@dataclass(frozen=True)
+class ApiIngress:
+    """One Ingress."""
+
+    namespace: str
+    name: str
+    hosts: tuple[str, ...]  # that it has rules for
+    secure_hosts: tuple[str, ...]  # ... and certificates
+    addresses: tuple[IPv4Address, ...]  # where the controller that serves it answers; none: nobody serves it
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def parse(text: str) -> tuple[ApiIngress, ...]:
+    return tuple(_ingress(item) for item in kubernetes_list(text, "ingresses"))
+
+
+def _ingress(item: Item) -> ApiIngress:
+    meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
+    return ApiIngress(
+        namespace=meta.text("namespace"),
+        name=meta.text("name"),
+        hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
+        secure_hosts=tuple(host for each in spec.items("tls") for host in each.texts("hosts")),
+        addresses=tuple(
+            found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))
+        ),
+    )
+
+
+# Asked where it is needed (hoplab/lab/port_forward.py): a snapshot has none.
+API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset())

@@ -1,0 +1,56 @@
+"""Nodes as the Kubernetes API knows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from hoplab.core.ip import V4, V6
+from hoplab.observe.facts import Fact
+from hoplab.observe.facts._json import Item, kubernetes_list
+
+
+@dataclass(frozen=True)
+class ApiNode:
+    """One node."""
+
+    name: str
+    address: IPv4Address | None  # its InternalIP
+    pod_cidr: IPv4Network | None
+    ready: bool
+    why_not_ready: str
+    kubelet: str
+    runtime: str
+    kernel: str
+    labels: tuple[tuple[str, str], ...]
+    annotations: tuple[tuple[str, str], ...]
+    address6: IPv6Address | None = None  # both only in a lab that has IPv6
+    pod_cidr6: IPv6Network | None = None
+
+
+def parse(text: str) -> tuple[ApiNode, ...]:
+    return tuple(_node(item) for item in kubernetes_list(text, "nodes"))
+
+
+def _node(item: Item) -> ApiNode:
+    meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
+    internal = [each.text("address") for each in status.items("addresses") if each.text("type") == "InternalIP"]
+    ready = [each for each in status.items("conditions") if each.text("type") == "Ready"]
+    info = status.item("nodeInfo")
+    return ApiNode(
+        name=meta.text("name"),
+        address=next((V4.address(each, "nodes") for each in internal if V4.has(each)), None),
+        pod_cidr=spec.network("podCIDR"),
+        ready=bool(ready) and ready[0].text("status") == "True",
+        why_not_ready=ready[0].text("message") if ready else "it never reported",
+        kubelet=info.text("kubeletVersion"),
+        runtime=info.text("containerRuntimeVersion"),
+        kernel=info.text("kernelVersion"),
+        labels=meta.pairs("labels"),
+        annotations=meta.pairs("annotations"),
+        address6=next((V6.address(each, "nodes") for each in internal if V6.has(each)), None),
+        pod_cidr6=next((V6.network(each, "nodes") for each in spec.texts("podCIDRs") if V6.has(each)), None),
+    )
+
+
+API_NODES = Fact("nodes", "/api/v1/nodes", parse, frozenset({"api"}))

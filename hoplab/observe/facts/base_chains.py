@@ -1,0 +1,33 @@
+"""Where the kernel calls the tables of iptables: the base chains that iptables-nft makes, with hook and priority."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hoplab.observe.facts import Fact
+from hoplab.observe.facts._json import Item, document
+
+
+@dataclass(frozen=True)
+class HookedChain:
+    """A chain that the kernel calls at a hook; of two at the same hook, the one with the lower priority first."""
+
+    table: str  # "nat"
+    chain: str  # "PREROUTING"
+    hook: str  # "prerouting"
+    priority: int  # -100
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.chain} {{ hook {self.hook} priority {self.priority} }}"
+
+
+def parse(text: str) -> tuple[HookedChain, ...]:
+    chains = (each.item("chain") for each in Item(document(text, "hooks"), "hooks").items("nftables"))
+    return tuple(
+        HookedChain(chain.text("table"), chain.text("name"), chain.text("hook"), chain.number("prio"))
+        for chain in chains
+        if chain.text("hook")
+    )
+
+
+HOOKS = Fact("hooks", "nft -j list chains ip", parse)

@@ -1,0 +1,66 @@
+"""Connections the kernel remembers, and the translation it undoes on their replies: ``conntrack -L``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hoplab.core.errors import FactError
+from hoplab.observe.facts import Fact
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way of a connection."""
+
+    src: str
+    dst: str
+    sport: int = 0
+    dport: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.src}:{self.sport} -> {self.dst}:{self.dport}" if self.dport else f"{self.src} -> {self.dst}"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One connection: as its first packet looked, and as its replies look."""
+
+    protocol: str
+    state: str  # TCP's, "ESTABLISHED"
+    original: Direction
+    reply: Direction
+
+    @property
+    def source_translated(self) -> bool:
+        """SNAT or MASQUERADE: replies go to another address than the one that asked."""
+        return self.reply.dst != self.original.src
+
+    @property
+    def destination_translated(self) -> bool:
+        """DNAT: replies come from another address than the one that was asked."""
+        return self.reply.src != self.original.dst
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {self.original}, replies {self.reply}"
+
+
+_DIRECTION = re.compile(r"src=(\S+) dst=(\S+)(?: sport=(\d{1,5}) dport=(\d{1,5}))?")
+
+
+def parse(text: str) -> tuple[Flow, ...]:
+    """One flow a line: ``tcp 6 119 TIME_WAIT src=10.244.1.2 dst=... sport=... dport=... src=... [ASSURED] mark=0``"""
+    flows = []
+    for line in text.splitlines():
+        directions = [
+            Direction(src, dst, int(sport or 0), int(dport or 0)) for src, dst, sport, dport in _DIRECTION.findall(line)
+        ]
+        words = line.split()
+        if len(directions) != 2:  # one each way
+            raise FactError(f"{line!r} is not a conntrack entry", remedy="run `conntrack -L` on the node")
+        state = next((word for word in words if re.fullmatch(r"[A-Z][A-Z_]+\d?", word)), "")
+        flows.append(Flow(words[0], state, directions[0], directions[1]))
+    return tuple(flows)
+
+
+CONNTRACK = Fact("conntrack", "conntrack -L -f ipv4", parse)

@@ -1,0 +1,169 @@
+"""nftables as ``nft -j list table ip kube-proxy`` prints it: chains with their hooks, rules, sets and maps.
+
+Only the tables of kube-proxy and of flannel are asked for. Where they work with iptables there are none, and the rules
+of iptables-nft, which `nft list ruleset` would show too, are told better by the fact iptables: nft knows their matches
+by name only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hoplab.core.errors import FactError
+from hoplab.core.ip import REMEDY
+from hoplab.observe.facts import Fact
+from hoplab.observe.facts._json import Item, document
+from hoplab.observe.facts.nft_expressions import Element, Expression, elements, expression, text
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule: its expressions are gone through from left to right until one does not match."""
+
+    chain: str
+    expressions: tuple[Expression, ...]
+    comment: str = ""
+    handle: int = field(default=0, compare=False)  # `nft delete rule ip kube-proxy services handle 7`
+
+    def __str__(self) -> str:
+        comment = f' comment "{self.comment}"' if self.comment else ""
+        return " ".join(str(expression) for expression in self.expressions) + comment
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain: a base chain, which the kernel itself calls, when it has a hook."""
+
+    name: str
+    kind: str = ""  # "filter", "nat", "route"; "" for a chain that only rules call, as are hook and policy
+    hook: str = ""  # "prerouting"
+    priority: int = 0  # at one hook the lowest comes first: -100 dstnat, 0 filter, 100 srcnat
+    policy: str = ""
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Set:
+    """A named set, or a map when its elements lead to something."""
+
+    name: str
+    key_type: tuple[str, ...]  # ("ipv4_addr", "inet_proto", "inet_service")
+    value_type: str  # "verdict"; "" for a set
+    elements: tuple[Element, ...]
+    timeout: int = 0  # seconds after which an element is forgotten; 0: never
+
+    def find(self, *key: object) -> Element | None:
+        """The element with exactly that key: find(address, "udp", 53)."""
+        wanted = tuple(str(part) for part in key)
+        return next((element for element in self.elements if element.key == wanted), None)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, with its chains and its sets and maps by name."""
+
+    family: str  # "ip", "ip6", "inet"
+    name: str
+    chains: Mapping[str, Chain]
+    sets: Mapping[str, Set]
+
+    def rules(self, chain: str) -> tuple[Rule, ...]:
+        """The rules of a chain, none where there is no such chain."""
+        found = self.chains.get(chain)
+        return found.rules if found else ()
+
+    def hooked(self, hook: str) -> tuple[Chain, ...]:
+        """The base chains of a hook, in the order the kernel calls them."""
+        return tuple(
+            sorted((chain for chain in self.chains.values() if chain.hook == hook), key=lambda each: each.priority)
+        )
+
+
+@dataclass(frozen=True)
+class Nftables:
+    """The tables that were listed; none where kube-proxy is not in nftables mode."""
+
+    tables: tuple[Table, ...]
+
+    def table(self, name: str = "kube-proxy", family: str = "ip") -> Table | None:
+        return next((table for table in self.tables if (table.family, table.name) == (family, name)), None)
+
+
+ABSENT = "Error: No such file or directory"  # nft of a table that does not exist; where, is in two lines more
+
+
+def parse(listing: str) -> Nftables:
+    """A document on a line of its own for each table that exists."""
+    lines = listing.splitlines()
+    while ABSENT in lines:
+        at = lines.index(ABSENT)
+        del lines[at : at + 3]
+    try:
+        return Nftables(tuple(table for line in lines if line.strip() for table in _tables(line)))
+    except RecursionError:
+        raise FactError("nftables has an expression nested beyond reason", remedy=REMEDY) from None
+
+
+def _tables(line: str) -> tuple[Table, ...]:
+    return _ruleset(Item(document(line, "nftables"), "nftables"))
+
+
+def _ruleset(raw: Item) -> tuple[Table, ...]:
+    """The list holds objects of all kinds side by side: ``{"chain": {"table": "kube-proxy", "name": ...}}``"""
+    found: dict[str, list[Item]] = {}
+    for each in raw.items("nftables"):
+        for kind in each.raw:
+            found.setdefault(kind, []).append(each.item(kind))
+    return tuple(_table(item, found) for item in found.get("table", []))
+
+
+def _table(item: Item, found: Mapping[str, list[Item]]) -> Table:
+    family, name = item.text("family"), item.text("name")
+
+    def own(kind: str) -> list[Item]:
+        return [each for each in found.get(kind, []) if (each.text("family"), each.text("table")) == (family, name)]
+
+    rules: dict[str, list[Rule]] = {}
+    for each in own("rule"):
+        rules.setdefault(each.text("chain"), []).append(_rule(each))
+    return Table(
+        family,
+        name,
+        chains={each.text("name"): _chain(each, rules.get(each.text("name"), [])) for each in own("chain")},
+        sets={each.text("name"): _set(each) for kind in ("set", "map") for each in own(kind)},
+    )
+
+
+def _chain(item: Item, rules: list[Rule]) -> Chain:
+    hook, policy = item.text("hook"), item.text("policy")
+    return Chain(item.text("name"), item.text("type"), hook, item.number("prio"), policy, tuple(rules))
+
+
+def _rule(item: Item) -> Rule:
+    expressions = tuple(expression(each.raw) for each in item.items("expr"))
+    return Rule(item.text("chain"), expressions, item.text("comment"), item.number("handle"))
+
+
+def _set(item: Item) -> Set:
+    kind = item.raw.get("type")
+    key_type = tuple(text(part) for part in kind) if isinstance(kind, list) else (text(kind),)
+    return Set(
+        item.text("name"),
+        key_type,
+        text(item.raw.get("map", "")),
+        elements(item.raw.get("elem")),
+        item.number("timeout"),
+    )
+
+
+TABLES = ("ip kube-proxy", "ip flannel-ipv4")
+TABLES6 = ("ip6 kube-proxy", "ip6 flannel-ipv6")
+
+
+def _listing(tables: tuple[str, ...]) -> str:
+    return "; ".join(f"nft -j list table {table} 2>&1" for table in tables) + "; true"
+
+
+NFTABLES = Fact("nftables", _listing(TABLES), parse)
+NFTABLES6 = Fact("nftables6", _listing(TABLES6), parse, ipv6=True)

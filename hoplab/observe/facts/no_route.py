@@ -1,0 +1,13 @@
+"""What a network namespace with no route says when asked for one: an experiment, made anew on every look."""
+
+from __future__ import annotations
+
+from hoplab.observe.facts import Fact
+
+
+def parse(text: str) -> str:
+    return text.strip()
+
+
+# 198.51.100.0/24 is for documentation: no host has it.
+UNREACHABLE = Fact("unreachable", "! unshare --net ip route get 198.51.100.1 2>&1", parse)

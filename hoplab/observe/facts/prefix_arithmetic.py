@@ -1,0 +1,34 @@
+"""The kernel's own arithmetic of prefixes: addresses given to an interface of an empty namespace, and what follows.
+
+An experiment, made anew on every look: the routing table `local` then names the broadcast address of each range and
+the table `main` its network address.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface
+
+from hoplab.observe.facts import Fact
+from hoplab.observe.facts.routes import Route, parse
+
+ADDRESSES = tuple(
+    IPv4Interface(text)
+    for text in (
+        "10.20.30.41/8",
+        "172.16.30.41/16",
+        "172.20.30.41/20",
+        "192.168.30.41/24",
+        "192.168.40.41/30",
+        "192.168.50.41/32",
+    )
+)
+
+_BATCH = "link add hands type bridge\nlink set hands up\n" + "".join(
+    f"address add {address} broadcast + dev hands\n" for address in ADDRESSES
+)
+
+SUBNET_SUMS: Fact[tuple[Route, ...]] = Fact(
+    "subnet_sums",
+    f'unshare --net sh -c \'printf "%s" "{_BATCH}" | ip -batch - && ip -4 -d -j route show table all\'',
+    parse,
+)

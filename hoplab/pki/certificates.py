@@ -1,0 +1,141 @@
+"""A certificate authority of the lab's own, and the certificates of its sites: made once and kept.
+
+<lab>/ca.crt                       what a client has to trust: curl --cacert .lab/dev/ca.crt ...
+<lab>/keys/ca.key                  0600
+<lab>/keys/tls/<name>.crt, .key    one pair for each site, 0600
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hoplab.core.errors import StateError
+from hoplab.core.paths import LabPaths
+from hoplab.pki.keys import write_whole
+
+LIFE = timedelta(days=3650)  # a lab may be stopped for long
+EARLIER = timedelta(days=1)  # clocks of machines differ
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its key, as PEM."""
+
+    certificate: str
+    key: str
+
+
+def ensure_certificates(paths: LabPaths, sites: Mapping[str, tuple[str, ...]]) -> dict[str, Pair]:
+    """A pair for each site (name -> DNS names), signed by the lab's CA; what is there and right stays as it is."""
+    folder = paths.keys / "tls"
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in (paths.keys, folder):
+        each.chmod(0o700)
+    try:
+        ca, key = _authority(paths)
+        return {name: _site(folder / name, names, ca, key) for name, names in sites.items()}
+    except ValueError as error:
+        raise StateError(
+            f"a certificate or key of lab {paths.lab!r} can't be read: {error}",
+            remedy=f"remove {paths.ca}, {paths.keys}/ca.key and {folder}; they are made again",
+        ) from None
+
+
+def _authority(paths: LabPaths) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    file = paths.keys / "ca.key"
+    if not (file.exists() and paths.ca.exists()):
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"hoplab {paths.id}")])
+        made = (
+            _begun(name, name, key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs=True), critical=True)
+            .sign(key, SHA256())
+        )
+        write_whole(file, _text(key), 0o600)
+        write_whole(paths.ca, made.public_bytes(Encoding.PEM).decode(), 0o644)
+    return x509.load_pem_x509_certificate(paths.ca.read_bytes()), _key(file)
+
+
+def _site(file: Path, names: tuple[str, ...], ca: x509.Certificate, authority: ec.EllipticCurvePrivateKey) -> Pair:
+    certificate, secret = file.with_name(f"{file.name}.crt"), file.with_name(f"{file.name}.key")
+    if not (certificate.exists() and secret.exists() and _is_for(certificate, names, ca)):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        made = (
+            _begun(subject, ca.subject, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
+            .sign(authority, SHA256())
+        )
+        write_whole(secret, _text(key), 0o600)
+        write_whole(certificate, made.public_bytes(Encoding.PEM).decode(), 0o600)
+    return Pair(certificate.read_text(), secret.read_text())
+
+
+def _is_for(file: Path, names: tuple[str, ...], ca: x509.Certificate) -> bool:
+    """Whether a certificate that was made earlier has these names and was signed by this CA."""
+    found = x509.load_pem_x509_certificate(file.read_bytes())
+    try:
+        found.verify_directly_issued_by(ca)
+    except Exception:  # another name, another key: cryptography says it in several ways
+        return False
+    given = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(given.get_values_for_type(x509.DNSName)) == names and found.not_valid_after_utc > datetime.now(UTC)
+
+
+def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - EARLIER)
+        .not_valid_after(now + LIFE)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _text(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _key(file: Path) -> ec.EllipticCurvePrivateKey:
+    found = load_pem_private_key(file.read_bytes(), None)
+    if not isinstance(found, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{file} holds no elliptic-curve key")
+    return found

@@ -1,0 +1,1 @@
+"""The exercises, one a file; there is no list to edit."""

@@ -1,0 +1,127 @@
+"""The component table, read: what the node image is made of (components.toml says it in full)."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parents[1] / "image"  # the table is beside what it names
+
+
+@dataclass(frozen=True)
+class GoComponent:
+    """Programs built from one Go module at one version."""
+
+    name: str
+    version: str
+    source: str  # module path; what is built is what go.sum in ``folder`` says
+    folder: Path  # holds go.mod and go.sum
+    programs: dict[str, str]  # file name -> package
+    tags: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()  # set at link time: package.Name=value
+    cgo: bool = False
+    files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
+
+
+@dataclass(frozen=True)
+class DebianSystem:
+    """A Debian root file system."""
+
+    name: str
+    suite: str
+    variant: str  # mmdebstrap's name for what is in it besides ``packages``
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ContainerImage:
+    """A container image: a base layer (or none) and a layer with our files."""
+
+    name: str
+    base: str  # name of a DebianSystem, or ""
+    files: dict[str, str]  # path in the image -> "go.<component>/<program>", "debian.<system>/<path>", "here/<path>"
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArchivedImage:
+    """A container image that can't be built here: an archive of it is brought, or it is pulled by digest."""
+
+    component: str  # what needs it, by the name of its role: cni_calico
+    name: str
+    digest: str  # of upstream's release
+
+
+@dataclass(frozen=True)
+class Components:
+    """The whole table."""
+
+    format: int
+    go: dict[str, GoComponent]
+    debian: dict[str, DebianSystem]
+    images: tuple[ContainerImage, ...]
+    archives: tuple[ArchivedImage, ...] = ()
+
+    def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
+        """The images that these components need."""
+        return tuple(entry for entry in self.archives if entry.component in components)
+
+    def versions(self) -> dict[str, str]:
+        """Component -> version, for people and for the spec's list of supported versions."""
+        return {name: component.version for name, component in self.go.items()} | {"debian": self.debian["node"].suite}
+
+
+def parse(text: str, folder: Path) -> Components:
+    """The table from its text; the Go components' folders are below ``folder``."""
+    table = tomllib.loads(text)
+    go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
+    debian = {
+        name: DebianSystem(name, entry["suite"], entry["variant"], tuple(entry["packages"]))
+        for name, entry in table["debian"].items()
+    }
+
+    def expand(value: str) -> str:
+        for name, component in go.items():
+            value = value.replace(f"{{go.{name}}}", component.version)
+        return value
+
+    images = tuple(
+        ContainerImage(
+            name=expand(entry["name"]),
+            base=entry.get("base", ""),
+            files=entry["files"],
+            entrypoint=tuple(entry["entrypoint"]),
+            command=tuple(entry.get("command", ())),
+        )
+        for entry in table["image"]
+    )
+    archives = tuple(
+        ArchivedImage(entry["component"], entry["name"], entry["digest"]) for entry in table.get("archive", ())
+    )
+    return Components(table["format"], go, debian, images, archives)
+
+
+def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
+    own = entry.get("folder")
+    return GoComponent(
+        name=name,
+        version=entry["version"],
+        source=entry["source"],
+        folder=folder / own if own else folder / "go" / entry.get("lock", name),
+        programs=entry["programs"],
+        tags=tuple(entry.get("tags", ())),
+        variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
+        cgo=entry.get("cgo", False),
+        files=entry.get("files", {}),
+    )
+
+
+@functools.cache
+def components() -> Components:
+    """The table of this hoplab."""
+    return parse((HERE / "components.toml").read_text(), HERE)

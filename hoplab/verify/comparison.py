@@ -1,0 +1,188 @@
+"""The same two ways, from pod to pod and from pod to service, in several labs: a page made of recordings; pure.
+
+    ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
+
+Each line is what the recorded nodes showed, picked out by what the CNI and kube-proxy promise: a lab in which a promise
+is not kept has a gap there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hoplab.core.errors import LabError
+from hoplab.expectations import cni, proxy
+from hoplab.expectations.cni import NodePromises, Tunnel
+from hoplab.netfilter.iptables import End, Packet
+from hoplab.netfilter.ruleset import Rule, arriving, leaving
+from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.links import LINKS
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.observe.facts.routes import ROUTES, ROUTES6, lookup
+from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.snapshot import Pod, Snapshot
+from hoplab.spec.parse import CniSpec
+from hoplab.spec.plan import in_words
+from hoplab.verify import workload
+
+NOTHING = "-"
+WIDE = 200  # characters of a rule
+HEAD = """# The same way through every network
+
+Made by `./lab compare` of the recordings in [tests/recordings](../tests/recordings), each of a real lab with two nodes.
+The addresses, MACs and names are those of the lab that was recorded. What is on the wire follows from the rest; lessons
+with captures prove that it is so (`between_nodes_a_packet_travels_wrapped`)."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One lab, and the two pods of the way: `echo` on the first node, and on the second."""
+
+    lab: Snapshot
+    pod: Pod
+    other: Pod
+
+    @classmethod
+    def of(cls, lab: Snapshot) -> Way:
+        echoes = {pod.node.name: pod for pod in lab.pods if pod.api.label("app") == "echo"}
+        if len(echoes) < 2:
+            raise LabError(
+                f"what was recorded of lab {lab.setting.lab!r} has no pod `echo` on each of two nodes",
+                remedy="record a lab of two workers, ./lab record makes these pods first",
+            )
+        return cls(lab, *[echoes[node.name] for node in lab.nodes if node.name in echoes][:2])
+
+    @property
+    def name(self) -> str:
+        has = self.lab.setting
+        return in_words(CniSpec(has.cni, has.backend, has.cni_nftables), has.proxy_mode, has.ipv6)
+
+    @property
+    def promised(self) -> NodePromises:
+        return cni.promises(self.lab)[self.pod.node.name]
+
+    @property
+    def tunnel(self) -> Tunnel | None:
+        return self.promised.tunnel
+
+
+def page(labs: Iterable[Snapshot]) -> str:
+    """The page, as markdown."""
+    ways = [Way.of(lab) for lab in labs]
+    parts = [HEAD, _table(ways)]
+    parts.append("## From pod to pod\n\nA pod of the first node sends to a pod of the second.")
+    parts += [f"### {way.name}\n\n{_shown(_to_pod(way))}" for way in ways]
+    parts.append(
+        "## From pod to service\n\nThe same pod sends to a ClusterIP with a pod on each node; and to the outside."
+    )
+    parts += [f"### To a service: {way.name}\n\n{_shown(_to_service(way))}" for way in ways]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(ways: Sequence[Way]) -> str:
+    rows = [
+        [
+            "lab",
+            "the other node's pods are",
+            "wrapped in",
+            "MTU of pods",
+            "a node's own pods",
+            "services are looked up in",
+        ],
+        *(
+            [
+                way.name,
+                f"`{lookup(way.pod.node[ROUTES], way.other.address)}`",
+                _wrapped(way),
+                str(way.pod.eth0.mtu) if way.pod.eth0 else NOTHING,
+                f"one range on `{way.promised.bridge}`" if way.promised.bridge else "a route for each",
+                "maps of nftables" if way.lab.setting.proxy_mode == "nftables" else "chains of iptables",
+            ]
+            for way in ways
+        ),
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
+
+
+def _wrapped(way: Way) -> str:
+    if way.tunnel is None:
+        return "nothing"
+    what = "WireGuard" if way.tunnel.encrypted else "VXLAN" if way.tunnel.vni is not None else "IP"
+    return f"{what}, {way.tunnel.overhead} bytes"
+
+
+def _shown(lines: Iterable[tuple[str, object]]) -> str:
+    """Where, and what is seen there."""
+    found = [(where, str(what)) for where, what in lines]
+    width = max(len(where) for where, _ in found)
+    return "\n".join(["```", *(f"{where:<{width}}  {what}" for where, what in found), "```"])
+
+
+def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
+    pod, other, node = way.pod, way.other, way.pod.node
+    to = other.address
+    yield "the pod", lookup(pod[ROUTES], to) or NOTHING
+    if end := pod.host_end:
+        yield (
+            "its other end",
+            f"{end.name}, {f'a port of {end.master}' if end.master else f'no port of a bridge, {end.mac}'}",
+        )
+    route = lookup(node[ROUTES], to)
+    yield "the node", route or NOTHING
+    for promise in way.promised.routes:
+        if to in promise.dst and promise.protocol:
+            yield "", f"made by {promise.protocol if promise.protocol.isalpha() else f'proto {promise.protocol}'}"
+    if route and route.via and way.tunnel and way.tunnel.vni is not None:
+        known = [each for each in node[NEIGHBOURS] if (each.address, each.dev) == (route.via, route.dev)]
+        yield "its neighbour", next(iter(known), NOTHING)
+        macs = {each.mac for each in known}
+        yield "its FDB", next((each for each in node[FDB] if each.dev == route.dev and each.mac in macs), NOTHING)
+    for peer in way.promised.peers:
+        yield "its peer", next((each for each in node[WIREGUARD] if peer.kept_by(each)), NOTHING)
+    yield "translated", _translated(leaving(node, Packet(pod.address, to, dport=workload.PORT)))
+    yield "on the wire", _on_the_wire(way)
+    yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
+    if way.lab.setting.ipv6:
+        yield "the node, by IPv6", lookup(node[ROUTES6], other.address6) or NOTHING
+
+
+def _translated(ends: Sequence[End[Rule]]) -> str:
+    verdicts = sorted({end.verdict for end in ends})
+    return "no" if verdicts == ["ACCEPT"] else ", ".join(verdicts)
+
+
+def _on_the_wire(way: Way) -> str:
+    inner = f"{way.pod.address} > {way.other.address}"
+    if way.tunnel is None:
+        return f"IP {inner}"
+    outer = f"IP {way.pod.node.address} > {way.other.node.address}"
+    if way.tunnel.encrypted:
+        return f"{outer}: {way.tunnel.filter.replace('udp', 'UDP')}: WireGuard, which nobody on the way can read"
+    if way.tunnel.vni is None:
+        return f"{outer}: IPIP: IP {inner}"
+    link = next((each for each in way.pod.node[LINKS] if each.name == way.tunnel.dev), None)
+    known = link.vxlan if link else None
+    return f"{outer}: UDP port {known.port}: VXLAN, vni {known.id}: IP {inner}" if known else NOTHING
+
+
+def _to_service(way: Way) -> Iterator[tuple[str, object]]:
+    node, pod = way.pod.node, way.pod
+    service = next((each for each in proxy.promises(way.lab) if each.service == f"{workload.NAMESPACE}/echo"), None)
+    if service is not None:
+        yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
+        for end in arriving(node, proxy.connection(pod.address, service)):
+            chains = [chain for chain in end.chains if not chain.startswith("cali-")]
+            yield "which goes by", " -> ".join([*chains, end.to or end.verdict])
+            yield "", _written(end.last) if end.last else NOTHING
+    outside = way.lab.setting.gateway
+    for end in leaving(node, Packet(pod.address, outside, out_dev="eth0")):
+        yield "to the outside", f"{end.verdict} in {end.last.chain}" if end.last else end.verdict
+        yield "", _written(end.last) if end.last else NOTHING
+
+
+def _written(rule: Rule) -> str:
+    """A rule, cut off where it would be too wide for a page."""
+    words = str(rule)
+    return words if len(words) <= WIDE else f"{words[: WIDE - 3]}..."

@@ -1,0 +1,156 @@
+"""The world outside the cluster: a small HTTP service on the host end of the lab network that remembers who asked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hoplab.core.errors import HostError
+from hoplab.core.ip import with_port
+from hoplab.host import netns
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a request from outside, or why there was none."""
+
+    status: int = 0
+    body: str = ""
+    names: tuple[str, ...] = ()  # that the server's certificate is for
+    why: str = ""
+
+    def __str__(self) -> str:
+        return str(self.status) if self.status else f"no answer ({self.why})"
+
+
+def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The DNS names of a certificate, as the module ``ssl`` tells it."""
+    return tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A running service."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    namespace: str  # the lab's; "" for the host's own
+    _asked: dict[str, IPv4Address | IPv6Address]
+
+    def url(self, path: str) -> str:
+        return f"http://{with_port(self.address, self.port)}/{path}"
+
+    def asker(self, path: str) -> IPv4Address | IPv6Address | None:
+        """The client address it saw behind a request for the path; None when nobody asked."""
+        return self._asked.get(f"/{path}")
+
+    def ask(self, url: str, timeout: float) -> str | None:
+        """The answer to an HTTP request made from here; None when there is none."""
+        found = urlsplit(url)
+        with netns.entered(self.namespace):
+            connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
+            try:
+                connection.request("GET", found.path, headers={"Connection": "close"})
+                return connection.getresponse().read().decode()
+            except (OSError, HTTPException):
+                return None
+            finally:
+                connection.close()
+
+    def fetch(self, url: str, to: IPv4Address, timeout: float, ca: Path | None = None) -> Reply:
+        """One request to an address, whatever the URL's host resolves to: ``curl --resolve``. https needs the CA."""
+        found = urlsplit(url)
+        host, port = found.hostname or "", found.port or {"https": 443}.get(found.scheme, 80)
+        connection = HTTPConnection(host, port)
+        names: tuple[str, ...] = ()
+        with netns.entered(self.namespace):
+            try:
+                connection.sock = socket.create_connection((str(to), port), timeout)
+                if found.scheme == "https":
+                    trusted = ssl.create_default_context(cafile=ca)
+                    connection.sock = wrapped = trusted.wrap_socket(connection.sock, server_hostname=host)
+                    names = _names(wrapped.getpeercert() or {})
+                connection.request("GET", found.path or "/", headers={"Host": found.netloc, "Connection": "close"})
+                response = connection.getresponse()
+                return Reply(response.status, response.read().decode(errors="replace"), names)
+            except (OSError, HTTPException) as error:
+                return Reply(why=str(error) or type(error).__name__)
+            finally:
+                connection.close()
+
+    def neighbour(self, address: IPv4Address) -> str:
+        """The MAC that frames for an address of the lab network are sent to from here; "" when none is known."""
+        with netns.entered(self.namespace):
+            found = subprocess.run(
+                [*NEIGHBOURS.command.split(), str(address)], check=True, capture_output=True, text=True
+            )
+        return next((each.mac for each in NEIGHBOURS.parse(found.stdout) if each.address == address), "")
+
+    def forget(self, address: IPv4Address) -> None:
+        """The MAC of an address: who asks for it next has to ask by ARP."""
+        with netns.entered(self.namespace):
+            subprocess.run(["ip", "neigh", "flush", str(address)], check=True)
+
+    @contextmanager
+    def routed(self, address: IPv4Address, via: IPv4Address) -> Iterator[None]:
+        """While the body runs, what is sent from here to the address goes to a node, as a load balancer would do it."""
+        with netns.entered(self.namespace):
+            subprocess.run(["ip", "route", "replace", f"{address}/32", "via", str(via)], check=True)
+        try:
+            yield
+        finally:
+            with netns.entered(self.namespace):
+                subprocess.run(["ip", "route", "delete", f"{address}/32"], check=True)
+
+
+@contextmanager
+def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -> Iterator[Outside]:
+    """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
+    asked: dict[str, IPv4Address | IPv6Address] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers like the echo pods do."""
+
+        def do_GET(self) -> None:
+            asked[self.path] = ip_address(self.client_address[0])
+            body = json.dumps({"remote_addr": "{}:{}".format(*self.client_address[:2]), "path": self.path}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing on standard error."""
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+
+    try:
+        with netns.entered(namespace):
+            server = Server((str(address), port), Handler)  # its socket stays in the namespace
+    except OSError as error:
+        raise HostError(
+            f"can't listen on {address}, the host end of the lab network: {error.strerror}",
+            remedy="`./lab status` shows whether the lab runs; `./lab start` starts it",
+        ) from None
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="outside", daemon=True)
+    thread.start()
+    try:
+        yield Outside(address, server.server_address[1], namespace, asked)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

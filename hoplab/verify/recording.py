@@ -1,0 +1,40 @@
+"""Recordings of labs: a file that the read-only lessons can be run on where there is no machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hoplab.core import fs
+from hoplab.core.paths import LabPaths
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import session
+from hoplab.verify.claims import counted
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that was made."""
+
+    file: Path
+    snapshot: Snapshot
+    size: int  # bytes
+
+    def __str__(self) -> str:
+        """`dev-2026-11-23-0412.json: lab dev, 2 nodes, 5 pods, 114 KiB`"""
+        nodes, pods = counted(len(self.snapshot.nodes), "node"), counted(len(self.snapshot.pods), "pod")
+        return f"{self.file}: lab {self.snapshot.setting.lab}, {nodes}, {pods}, {self.size // 1024} KiB"
+
+
+def record(
+    paths: LabPaths, file: Path | None = None, *, force: bool = False, say: Callable[[str], None] = lambda _text: None
+) -> Recording:
+    """Look at the running lab and write what was seen; by default to <lab>-<date>-<time>.json in the current folder."""
+    file = file or Path(f"{paths.lab}-{datetime.now():%Y-%m-%d-%H%M}.json")
+    fs.check(file, force=force)
+    with session.opened(paths, say) as lab:
+        say("writing")
+        lab.snapshot.save(file)
+        return Recording(file, lab.snapshot, file.stat().st_size)

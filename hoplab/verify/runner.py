@@ -1,0 +1,256 @@
+"""The verification run: the lessons, on a lab or on a recording of one, reported as a list of sentences.
+
+3 Routes
+  ✓ A node sends what is for its own pod range to its own pods: with a bridge CNI to the bridge, directly.
+      worker1: 10.244.1.0/24 dev cni0 and worker2: 10.244.0.0/24 dev cni0
+  ✗ A node has a route to every other node's pod range, by way of that node.
+      worker1 has no route 10.244.0.0/24 via 10.244.0.0 dev flannel.1 onlink
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+import time
+import traceback
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import pytest
+
+from hoplab.core import fs
+from hoplab.core.errors import ClusterError, LabError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.observe import snapshot
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import session, workload
+from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.report import Outcome, Report, Result, Say, html_text, junit_text
+from hoplab.verify.session import Live
+
+LESSONS = PROJECT / "tests" / "lessons"
+OPENED = "hoplab-opened"  # name of the plugin that hands the open lab to the lessons' fixtures
+CHAPTER = re.compile(r"Chapter (\d+), ([^:.]+)")
+PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginning of a title
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plugin that carries the lab the lessons are for."""
+
+    lab: Live | Snapshot
+
+
+def run(
+    paths: LabPaths,
+    *,
+    as_json: bool = False,
+    only: str = "",
+    recording: Path | None = None,
+    junit: Path | None = None,
+    html: Path | None = None,
+    cleanup: bool = False,
+    out: TextIO | None = None,
+) -> int:
+    """Check the claims and print the report; the exit code: 0 when every claim holds that applies, otherwise 1."""
+    stream = out or sys.stdout
+    say = Say(stream, quiet=as_json)
+    pages = [(file, text) for file, text in ((junit, junit_text), (html, html_text)) if file]
+    for file, _ in pages:
+        fs.check(file)
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.callback(say.doing, "")
+        lab = snapshot.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
+        if cleanup and isinstance(lab, Live):
+            stack.callback(remove_probes, lab, say)
+        say.doing("")
+        report = begun(lab.snapshot if isinstance(lab, Live) else lab, recording)
+        report.looked_seconds = time.monotonic() - started
+        check(lab, report, say, only=only)
+        report.seconds = time.monotonic() - started
+        if as_json:
+            json.dump(report.document(), stream, indent=2)
+            stream.write("\n")
+        say.summary(report)
+        for file, text in pages:
+            fs.write(file, text(report))
+            say.note(f"wrote {file}")
+    return 1 if report.number("failed") else 0
+
+
+def begun(lab: Snapshot, recording: Path | None = None) -> Report:
+    """A report on a lab, without results yet."""
+    has = lab.setting
+    setting = {
+        "nodes": str(len(lab.nodes)),
+        "CNI": f"{has.cni} {has.backend}".strip(),
+        "kube-proxy": has.proxy_mode,
+        "ingress": has.ingress,
+        "load balancer": has.load_balancer,
+    }
+    return Report(has.lab, setting, lab.versions, str(recording or ""))
+
+
+def remove_probes(lab: Live, say: Say) -> None:
+    """Remove what verification asks with; Kubernetes takes a while to end its pods, which nobody waits for."""
+    if not workload.remove(lab.api):
+        raise ClusterError(
+            f"the namespace {workload.NAMESPACE} can't be removed",
+            remedy=f"./lab kubectl --lab {lab.snapshot.setting.lab} delete namespace {workload.NAMESPACE}",
+        )
+    say.note(f"removed the namespace {workload.NAMESPACE}")
+
+
+def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", lessons: Path = LESSONS) -> None:
+    """Run the lessons through pytest, in this process: connections that are open stay in use."""
+    arguments = [
+        *(str(lessons), "--rootdir", str(PROJECT), "-c", "/dev/null", "--import-mode", "importlib"),
+        *("--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:terminal"),
+    ]
+    if only:
+        arguments += ["-k", only]
+    collector = _Collector(report, say)
+    code = pytest.main(arguments, plugins=[collector, _Named(Opened(lab))])
+    if collector.broken:
+        raise LabError(collector.broken, remedy="the lessons themselves are broken: see tests/lessons")
+    if code == pytest.ExitCode.INTERRUPTED:  # by Ctrl-C, which pytest keeps to itself
+        raise KeyboardInterrupt
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED or not report.results:
+        raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
+
+
+def lacking(
+    lab: Snapshot,
+    *,
+    cni: str = "",
+    backend: str = "",
+    proxy: str = "",
+    nodes: int = 1,
+    ingress: bool = False,
+    load_balancer: str = "",
+    service: str = "",
+    ipv6: bool = False,
+    cni_nftables: bool | None = None,
+) -> str:
+    """Why a lesson with these needs can't apply to the lab; "" when it can."""
+    has = lab.setting
+    if cni and has.cni != cni:
+        return f"needs the CNI {cni}; this lab has {has.cni}"
+    if backend and has.backend != backend:
+        return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
+    if proxy and has.proxy_mode != proxy:
+        return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
+    if ingress and has.ingress == "none":
+        return "needs an ingress controller; this lab has none"
+    if load_balancer and has.load_balancer != load_balancer:
+        return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
+    if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
+        return f"needs the service {service} of the verification workload, which is younger than this recording"
+    if cni_nftables is not None and has.cni_nftables != cni_nftables:
+        return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
+    if ipv6 and not has.ipv6:
+        return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
+    if len(lab.nodes) < nodes:
+        return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
+    return ""
+
+
+class _Named:
+    """Registers a plugin under a name that the lessons' conftest can ask for."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.pluginmanager.register(self._opened, OPENED)
+
+
+class _Collector:
+    """A pytest plugin that makes one result of the reports on a test's setup, call and teardown."""
+
+    def __init__(self, report: Report, say: Say) -> None:
+        self._report = report
+        self._say = say
+        self._phases: list[pytest.TestReport] = []
+        self.broken = ""  # why lessons could not be collected or run
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.broken = f"{report.nodeid}: {report.longreprtext}"
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.broken = f"pytest itself failed: {excinfo.exconly()}"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        properties = dict(item.user_properties)
+        if call.excinfo is not None and not report.skipped:
+            properties["why"], properties["evidence"] = explained(call.excinfo.value)
+        properties["chapter"], properties["claim"] = chapter(item), sentence(item)
+        report.user_properties = list(properties.items())
+        self._phases.append(report)
+        return report
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        phases, self._phases = self._phases, []
+        result = _result(nodeid, phases)
+        self._report.results.append(result)
+        self._say.result(result)
+
+
+def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
+    failed = [phase for phase in phases if phase.failed]
+    skipped = [phase for phase in phases if phase.skipped]
+    found: dict[str, Any] = dict((failed or skipped or phases[-1:])[0].user_properties)
+    outcome: Outcome = "failed" if failed else "skipped" if skipped else "passed"
+    why = found.get("why", "")
+    if outcome == "skipped" and isinstance(skipped[0].longrepr, tuple):
+        why = skipped[0].longrepr[2].removeprefix("Skipped: ")
+    path, _, name = nodeid.partition("::")
+    return Result(
+        chapter=found["chapter"],
+        lesson=Path(path).stem,
+        name=name,
+        claim=found["claim"],
+        outcome=outcome,
+        saw=found.get("saw", "") if outcome == "passed" else "",
+        why=why,
+        evidence=tuple(found.get("evidence", ())),
+        seconds=round(sum(phase.duration for phase in phases), 3),
+    )
+
+
+def chapter(item: pytest.Item) -> str:
+    """The chapter a lesson belongs to: ``Chapter 3, routes: ...`` begins its module's docstring. Here "3 Routes"."""
+    module = item.getparent(pytest.Module)
+    found = CHAPTER.match((module and module.obj.__doc__) or "")
+    number, title = found.groups() if found else ("", item.path.stem.removeprefix("test_").replace("_", " "))
+    return f"{number} {title if title in PROGRAMS else title[0].upper() + title[1:]}".strip()
+
+
+def sentence(item: pytest.Item) -> str:
+    """The claim a lesson proves: the first paragraph of its docstring."""
+    text = inspect.getdoc(getattr(item, "function", None)) or item.name
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def explained(error: BaseException) -> tuple[str, tuple[str, ...]]:
+    """Why a claim failed, and the evidence."""
+    if isinstance(error, ClaimFailed):
+        return error.why, error.evidence
+    if isinstance(error, LabError):
+        return error.message, (error.remedy,) if error.remedy else ()
+    return f"the lesson itself broke: {type(error).__name__}: {error}", tuple(
+        traceback.format_tb(error.__traceback__)[-1:]
+    )

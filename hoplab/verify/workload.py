@@ -1,0 +1,336 @@
+"""The workload that verification looks at and asks with: pods and services in a namespace of their own.
+
+They are made by the first `lab verify` and stay for the next one (an emulated node needs half a minute to start a pod);
+they go with the lab, or with `lab verify --cleanup`. The namespace carries a digest of what is in
+it, so another version of hoplab makes its own anew.
+
+    echo          one pod on every node, behind a ClusterIP
+    single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
+    balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
+    checked       ... and behind a Local one of that kind, which has a port for health checks
+    announced     the pods of `echo` behind an address of the lab's own load balancer, where it has one
+    announced-local    `single` behind another one (externalTrafficPolicy: Local)
+    sticky        the pods of `echo` behind another ClusterIP, which keeps a client with the pod it met first
+    nobody        a service without endpoints
+    app1-service, app2-service    the course's two apps: two pods and one
+    apps          their Ingress: hosts, paths and certificates as the course has them
+    orphan        an Ingress of a class that nobody serves
+
+The apps are here and not in a role: a lab is what its spec says until somebody verifies it, the objects are the same
+whichever controller runs, and a lesson has to know every rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from hoplab.core.errors import ClusterError
+from hoplab.pki.certificates import Pair
+
+NAMESPACE = "hoplab-verify"
+IMAGE = "hoplab.local/echo:1"
+PORT = 8080  # the pods'
+NODE_PORT = 30080
+NODE_PORT_LOCAL = 30081
+HEALTH_PORT = 30082  # kube-proxy's, for health checks of `checked`
+ANNOUNCED = ("announced", "announced-local")
+APP1, APP2 = "app1-service", "app2-service"
+INGRESS_CLASS = "nginx"  # that of every controller a lab can have
+HOST1, HOST2, ORPHAN = "app1.yash.com", "app2.yash.com", "orphan.yash.com"
+ROUTES = {  # host -> path -> service; every path that means "longer" leads elsewhere than the one it is longer than
+    HOST1: {"/": APP1, "/login": APP2, "/api": APP2, "/api/v1": APP1, "/app": APP2},
+    HOST2: {"/": APP2},
+}
+SITES = {"my-tls-secret": (HOST1,), "app2-tls-secret": (HOST2,)}  # TLS secret -> the names in its certificate
+DRAIN_S = 15  # how long a pod of an app still answers when it has to go: until everybody knows
+BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
+BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
+DIGEST = "hoplab.local/digest"
+DEADLINE = 300.0  # seconds until every pod answers, on a machine with little to do
+
+
+class Api(Protocol):
+    """One request to the Kubernetes API: its status and its body."""
+
+    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the Ingresses of the apps need beside their rules."""
+
+    annotations: Mapping[str, str] = field(default_factory=dict)  # that the lab's controller wants
+    certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
+
+
+PLAIN = Front()
+
+
+def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
+    """What is made, in order: the path it is posted to, and the object."""
+    ingresses = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses"
+    core, apps = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
+    return [
+        (f"{apps}/daemonsets", _workload("DaemonSet", "echo")),
+        (f"{apps}/deployments", _workload("Deployment", "single", replicas=1)),
+        (f"{core}/services", _service("echo", selector={"app": "echo"}, ipFamilyPolicy="PreferDualStack")),
+        (f"{core}/services", _service("single", selector={"app": "single"}, type="NodePort", node_port=NODE_PORT)),
+        (
+            f"{core}/services",
+            _service(
+                "single-local",
+                selector={"app": "single"},
+                type="NodePort",
+                node_port=NODE_PORT_LOCAL,
+                externalTrafficPolicy="Local",
+            ),
+        ),
+        (
+            f"{core}/services",
+            _service(
+                "balanced",
+                selector={"app": "single"},
+                type="LoadBalancer",
+                loadBalancerClass=BALANCER_CLASS,
+                allocateLoadBalancerNodePorts=False,
+            ),
+        ),
+        (
+            f"{core}/services",
+            _service(
+                "checked",
+                selector={"app": "single"},
+                type="LoadBalancer",
+                loadBalancerClass=BALANCER_CLASS,
+                allocateLoadBalancerNodePorts=False,
+                externalTrafficPolicy="Local",
+                healthCheckNodePort=HEALTH_PORT,
+            ),
+        ),
+        *(
+            (
+                f"{core}/services",
+                _service(
+                    name,
+                    selector={"app": app},
+                    type="LoadBalancer",
+                    allocateLoadBalancerNodePorts=False,
+                    externalTrafficPolicy=policy,
+                ),
+            )
+            for name, app, policy in zip(ANNOUNCED, ("echo", "single"), ("Cluster", "Local"), strict=True)
+        ),
+        (f"{core}/services", _service("sticky", selector={"app": "echo"}, sessionAffinity="ClientIP")),
+        (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
+        (f"{apps}/deployments", _app(APP1, replicas=2)),
+        (f"{apps}/deployments", _app(APP2, replicas=1)),
+        *((f"{core}/services", _service(app, selector={"app": app})) for app in (APP1, APP2)),
+        *((f"{core}/secrets", _secret(name, pair)) for name, pair in front.certificates.items()),
+        (ingresses, ingress("apps", ROUTES, tls=SITES if front.certificates else {}, annotations=front.annotations)),
+        (ingresses, ingress("orphan", {ORPHAN: {"/": APP1}}, ingress_class="nobody")),
+    ]
+
+
+def ingress(
+    name: str,
+    routes: Mapping[str, Mapping[str, str]],
+    *,
+    ingress_class: str = INGRESS_CLASS,
+    tls: Mapping[str, tuple[str, ...]] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    kind: str = "Prefix",
+) -> dict[str, Any]:
+    """An Ingress of the workload: host ("" for none) -> path -> service; secret -> hosts."""
+
+    def rule(host: str, paths: Mapping[str, str]) -> dict[str, Any]:
+        backends = [(path, {"service": {"name": to, "port": {"number": 80}}}) for path, to in paths.items()]
+        given = [{"path": path, "pathType": kind, "backend": backend} for path, backend in backends]
+        return {**({"host": host} if host else {}), "http": {"paths": given}}
+
+    spec: dict[str, Any] = {
+        "ingressClassName": ingress_class,
+        "rules": [rule(host, paths) for host, paths in routes.items()],
+    }
+    if tls:
+        spec["tls"] = [{"secretName": secret, "hosts": list(hosts)} for secret, hosts in tls.items()]
+    metadata = {"name": name, "annotations": dict(annotations or {})}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
+
+
+def _secret(name: str, pair: Pair) -> dict[str, Any]:
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    kind = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls"}
+    return {**kind, "metadata": {"name": name}, "stringData": data}
+
+
+def _app(name: str, replicas: int) -> dict[str, Any]:
+    """A deployment whose pods go on answering for a while when they have to go, so that no request is lost."""
+    found = _workload("Deployment", name, replicas=replicas)
+    pod = found["spec"]["template"]["spec"]
+    pod["terminationGracePeriodSeconds"] = DRAIN_S + 5
+    pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_S}}}
+    return found
+
+
+def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    container = {
+        "name": "echo",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",  # it is baked into the nodes
+        "args": ["serve", "--port", str(PORT)],
+        "ports": [{"containerPort": PORT}],
+        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}},
+    }
+    pod_spec: dict[str, Any] = {
+        "containers": [container],
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+    }
+    if kind == "DaemonSet":
+        pod_spec["tolerations"] = [{"operator": "Exists"}]  # also on a control-plane machine: it is a node too
+    pod = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {**spec, "selector": {"matchLabels": {"app": name}}, "template": pod},
+    }
+
+
+def _service(name: str, *, node_port: int = 0, **spec: Any) -> dict[str, Any]:
+    port: dict[str, Any] = {"port": 80, "targetPort": PORT, "protocol": "TCP"}
+    if node_port:
+        port["nodePort"] = node_port
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {**spec, "ports": [port]}}
+
+
+def digest(front: Front = PLAIN) -> str:
+    return hashlib.sha256(json.dumps(manifests(front), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def ensure(
+    api: Api,
+    front: Front = PLAIN,
+    *,
+    announced: bool = False,
+    slowness: float = 1.0,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now.
+
+    ``announced`` says that the lab has a load balancer, which has to give its addresses too. The deadline is multiplied
+    by ``slowness``.
+    """
+    patience = DEADLINE * slowness
+    deadline = clock() + patience
+
+    def wait(ready: Callable[[], str]) -> None:
+        """Until ``ready`` has no complaint any more."""
+        while complaint := ready():
+            if clock() > deadline:
+                raise ClusterError(
+                    f"what verification asks with is not ready after {patience:.0f} s: {complaint}",
+                    remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
+                )
+            pause(1.0)
+
+    status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
+    going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago
+    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest(front):
+        made = False
+    else:
+        remove(api)
+        wait(
+            lambda: (
+                "the old ones are still being deleted"
+                if api("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] == 200
+                else ""
+            )
+        )
+        made = True
+        metadata = {"name": NAMESPACE, "labels": {DIGEST: digest(front)}}
+        _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    for path, body in manifests(front):
+        _create(api, path, body)
+    _give_address(api)
+    wait(lambda: unready(api) or (unannounced(api) if announced else ""))
+    return made
+
+
+def _give_address(api: Api) -> None:
+    """What a load balancer's controller does: write the address it announces into the service's status."""
+    path = f"/api/v1/namespaces/{NAMESPACE}/services/balanced"
+    _, service = api("GET", path)
+    wanted = {"ingress": [{"ip": BALANCED_IP, "ipMode": "VIP"}]}
+    if service.get("status", {}).get("loadBalancer") == wanted:
+        return
+    status, answer = api("PUT", f"{path}/status", {**service, "status": {"loadBalancer": wanted}})
+    if status != 200:
+        raise ClusterError(
+            f"the service `balanced` can't be given {BALANCED_IP}: {answer.get('message', status)}",
+            remedy=f"remove what is left of it: ./lab kubectl delete namespace {NAMESPACE}",
+        )
+
+
+def unready(api: Api) -> str:
+    """What is still missing, in a few words; "" when every pod is ready."""
+    apps = f"/apis/apps/v1/namespaces/{NAMESPACE}"
+    kinds = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
+    for name, kind in kinds.items():
+        _, found = api("GET", f"{apps}/{kind}/{name}")
+        key = "desiredNumberScheduled" if kind == "daemonsets" else "replicas"
+        status = found.get("status", {})
+        ready = status.get("numberReady", status.get("readyReplicas", 0))
+        if status.get("observedGeneration", 0) < 1 or not status.get(key) or ready < status[key]:
+            return f"{ready} of {status.get(key, '?')} pods of {name} are ready; {_reason(api, name)}"
+    return ""
+
+
+def unannounced(api: Api) -> str:
+    """Which service the lab's load balancer has not given an address yet; "" when each has one."""
+    for name in ANNOUNCED:
+        _, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}/services/{name}")
+        if not found.get("status", {}).get("loadBalancer", {}).get("ingress"):
+            return f"the load balancer has given {name} no address"
+    return ""
+
+
+def _reason(api: Api, app: str) -> str:
+    """Why a pod of the app is not ready, as Kubernetes tells it."""
+    _, pods = api("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{app}")
+    for pod in pods.get("items", []):
+        status = pod.get("status", {})
+        for container in status.get("containerStatuses", []):
+            waiting = container.get("state", {}).get("waiting")
+            if waiting:
+                return f"{pod['metadata']['name']}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
+        for condition in status.get("conditions", []):
+            if condition.get("status") == "False" and condition.get("message"):
+                return f"{pod['metadata']['name']}: {condition['message']}"
+    return "no pod says why"
+
+
+def remove(api: Api) -> bool:
+    """Delete the workload; True when there was one. Kubernetes finishes it in the background."""
+    status, _ = api("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
+    return status < 300
+
+
+def _create(api: Api, path: str, body: dict[str, Any]) -> None:
+    """Make an object unless it is there. (Posting it again is not enough: a taken nodePort is no 409 but a 422.)"""
+    name = body["metadata"]["name"]
+    if api("GET", f"{path}/{name}")[0] == 200:
+        return
+    status, answer = api("POST", path, body)
+    if status != 201:
+        raise ClusterError(
+            f"{body['kind']} {name} can't be made: {answer.get('message', status)}",
+            remedy=f"remove what is left of it: ./lab kubectl delete namespace {NAMESPACE}",
+        )

@@ -1,0 +1,79 @@
+"""The lessons as plain functions, so that tests can call each on any lab, healthy or broken, and see what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import runner
+from hoplab.verify.claims import Claim, ClaimFailed
+from hoplab.verify.session import Live
+
+
+@dataclass(frozen=True)
+class Lesson:
+    function: Callable[..., None]
+    needs: tuple[Mapping[str, Any], ...]  # what its markers say
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What it asks for: "lab", "live", "claim"."""
+        return frozenset(inspect.signature(self.function).parameters)
+
+
+@cache
+def lessons() -> Mapping[str, Lesson]:
+    """Every lesson by its name, without the ``test_``."""
+    found = {}
+    for path in sorted((PROJECT / "tests" / "lessons").glob("test_*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_"):
+                marks = [getattr(module, "pytestmark", None), *getattr(function, "pytestmark", ())]
+                found[name.removeprefix("test_")] = Lesson(function, tuple(mark.kwargs for mark in marks if mark))
+    return found
+
+
+@cache
+def read_only() -> tuple[str, ...]:
+    """The lessons that look at a snapshot and need no machine."""
+    return tuple(name for name, lesson in lessons().items() if "live" not in lesson.takes)
+
+
+@cache
+def with_traffic() -> tuple[str, ...]:
+    """The lessons that send packets."""
+    return tuple(name for name, lesson in lessons().items() if "live" in lesson.takes)
+
+
+def applies(name: str, lab: Snapshot) -> bool:
+    return not any(runner.lacking(lab, **needs) for needs in lessons()[name].needs)
+
+
+def failures(names: Iterable[str], lab: Snapshot, live: Live | None = None) -> dict[str, str]:
+    """Those of the lessons that apply to the lab and fail on it, each with its sentence."""
+    found = {}
+    for name in names:
+        lesson = lessons()[name]
+        if not applies(name, lab):
+            continue
+        claim = Claim()
+        given = {"lab": lab, "live": live, "claim": claim}
+        try:
+            lesson.function(**{key: given[key] for key in lesson.takes})
+            assert claim.seen, f"{name} holds but does not say what it saw"
+        except ClaimFailed as error:
+            found[name] = error.why
+        except LabError as error:
+            found[name] = error.message
+    return found

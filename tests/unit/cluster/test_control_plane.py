@@ -1,0 +1,145 @@
+"""A hosted control plane: from kubeadm's manifests to supervised processes (of harmless programs, here)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hoplab.cluster import control_plane
+from hoplab.cluster.control_plane import ORDER, HostedControlPlane, read_manifest, supervisord_conf
+from hoplab.core.errors import ClusterError
+from hoplab.core.paths import LabPaths
+from tests.support.files import GOLDEN
+from tests.unit.cluster.test_inventory import ShortRun
+
+MANIFESTS = GOLDEN / "manifests"  # kubeadm 1.37's own
+
+
+def test_a_manifest_says_command_and_readiness() -> None:
+    program = read_manifest((MANIFESTS / "kube-apiserver.yaml").read_text())
+    assert program.name == "kube-apiserver"
+    assert program.command[:2] == ("kube-apiserver", "--advertise-address=192.168.77.1")
+    assert program.ready_url == "https://192.168.77.1:6443/readyz"
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("etcd", "http://127.0.0.1:2381/readyz"),
+        ("kube-controller-manager", "https://127.0.0.1:10257/healthz"),
+        ("kube-scheduler", "https://127.0.0.1:10259/readyz"),
+    ],
+)
+def test_readiness_is_the_manifests_own_probe(name: str, url: str) -> None:
+    assert read_manifest((MANIFESTS / f"{name}.yaml").read_text()).ready_url == url
+
+
+def test_supervisord_conf(golden: Callable[[str, str], None]) -> None:
+    programs = [read_manifest((MANIFESTS / f"{name}.yaml").read_text()) for name in ORDER]
+    golden("supervisord.conf", supervisord_conf(programs, Path("/lab/50%/control-plane"), Path("/run/hoplab/dev")))
+
+
+def test_an_incomplete_control_plane_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="not complete on disk: FileNotFoundError") as caught:
+        HostedControlPlane(LabPaths("dev", tmp_path), "").start()
+    assert caught.value.remedy == "`./lab up --lab dev` completes it"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_manifest(paths: LabPaths, name: str, port: int, module: str = "http.server") -> None:
+    """A static pod whose program is Python's little web server, under the name of the real one."""
+    container = {
+        "name": name,
+        "command": [name, "-m", module, "--bind=127.0.0.1", "--directory=/etc/kubernetes/", str(port)],
+        "startupProbe": {"httpGet": {"host": "127.0.0.1", "path": "/", "port": "probe", "scheme": "HTTP"}},
+        "ports": [{"name": "probe", "containerPort": port}],
+    }
+    manifest = paths.control_plane / f"etc/kubernetes/manifests/{name}.yaml"
+    manifest.write_text(yaml.safe_dump({"spec": {"containers": [container]}}))
+
+
+@pytest.fixture
+def paths() -> Iterator[LabPaths]:
+    folder = Path(f"/tmp/hoplab-test-{os.getpid()}")  # short: a socket's path has at most 107 bytes
+    paths = ShortRun("dev", folder)
+    (paths.control_plane / "etc/kubernetes/manifests").mkdir(parents=True)
+    (paths.control_plane / "bin").mkdir()
+    for name in ORDER:
+        (paths.control_plane / "bin" / name).symlink_to(sys.executable)
+        write_manifest(paths, name, free_port())
+    yield paths
+    HostedControlPlane(paths, "").stop()
+    shutil.rmtree(folder)
+
+
+def pids(paths: LabPaths) -> dict[str, int]:
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            first = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+        except OSError:
+            continue
+        if first.startswith(f"{paths.control_plane}/bin/"):
+            found[Path(first).name] = int(folder.name)
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_its_life(paths: LabPaths) -> None:
+    hosted = HostedControlPlane(paths, "")
+    assert not hosted.running()
+    assert hosted.start() == list(ORDER)
+    assert hosted.running()
+    before = pids(paths)
+    assert hosted.start() == []
+    assert pids(paths) == before
+
+    # one that dies comes back
+    os.kill(before["etcd"], signal.SIGKILL)
+    wait_for(lambda: pids(paths).get("etcd") not in (None, before["etcd"]))
+
+    # another configuration restarts what it concerns and nothing else
+    write_manifest(paths, "kube-scheduler", free_port())
+    running = pids(paths)
+    assert hosted.start() == ["kube-scheduler"]
+    assert {name for name, pid in pids(paths).items() if running[name] != pid} == {"kube-scheduler"}
+
+    # without their supervisord (killed, nobody to stop them) they are found all the same
+    supervisord = int((paths.run / "control-plane.pid").read_text())
+    os.kill(supervisord, signal.SIGKILL)
+    wait_for(lambda: not hosted.running())
+    assert hosted.start() == list(ORDER)
+
+    assert hosted.stop() == [f"control plane: {name}" for name in sorted(ORDER)]
+    assert pids(paths) == {}
+    assert hosted.stop() == []
+
+
+def test_one_that_cannot_start_speaks_its_last_words(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_plane, "READY_S", 1.0)
+    write_manifest(paths, "kube-apiserver", free_port(), module="no_such_module")
+    with pytest.raises(ClusterError, match="kube-apiserver of the hosted control plane is not ready") as caught:
+        HostedControlPlane(paths, "").start()
+    assert "No module named no_such_module" in caught.value.message
+    assert caught.value.log.endswith("/log/kube-apiserver.log")
+    assert not {"kube-controller-manager", "kube-scheduler"} & set(pids(paths))  # the next in the row were not tried

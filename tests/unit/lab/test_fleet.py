@@ -1,0 +1,276 @@
+"""Several labs of one spec: their names and networks, what is refused before anything starts, and what is said."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from hoplab import cli
+from hoplab.core.errors import HostError, LabError, SpecError, StateError
+from hoplab.core.paths import LabPaths
+from hoplab.host.info import HostFacts
+from hoplab.lab import fleet, lifecycle
+from hoplab.lab.fleet import Fleet, FleetError
+from hoplab.spec.parse import LabSpec, load_spec
+from hoplab.spec.plan import LabPlan, plan_lab
+
+HOST = HostFacts(24_000, 20_000, cpus=2, networks=(), is_root=True, qemu_version="")
+
+
+@dataclass
+class Heard:
+    """A progress that remembers."""
+
+    phases: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        self.phases.append(title)
+        yield
+
+    def task(self, text: str) -> None:
+        self.tasks.append(text)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Fleet:
+    (tmp_path / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 1}\n")
+    return Fleet("course", tmp_path)
+
+
+def plans(of: Fleet, count: int) -> dict[LabPaths, LabPlan]:
+    return {
+        member: plan_lab(load_spec(member.lab, member), lab_id=member.id, accel="tcg")
+        for member in fleet.write_specs(of, count)
+    }
+
+
+def stand_in(of: Fleet, text: str) -> None:
+    """A ``./lab`` of ours: $1 is the verb, $3 the lab."""
+    script = of.project / "lab"
+    script.write_text(f"#!/bin/bash\n{text}\n")
+    script.chmod(0o755)
+
+
+def test_members_differ_in_name_and_network_only(course: Fleet) -> None:
+    first, second = fleet.write_specs(course, 2)
+    assert (first.lab, second.lab) == ("course-s1", "course-s2")
+    one, two = load_spec(first.lab, first), load_spec(second.lab, second)
+    assert (str(one.network), str(two.network)) == ("192.168.77.0/24", "192.168.78.0/24")
+    assert one.workers == two.workers == 1
+    assert plans(course, 2)[first].id != plans(course, 2)[second].id
+    assert first.spec.read_text() == (
+        "# written by `lab fleet up course`; change Pulumi.course.yaml instead\n"
+        "config:\n  lab:nodes:\n    workers: 1\n  lab:network: 192.168.77.0/24\n"
+    )
+
+
+def test_networks_keep_clear_of_pods_and_services() -> None:
+    spec = LabSpec("course", network=IPv4Network("10.243.255.0/24"))
+    assert [str(each) for each in fleet.networks(spec, 2)] == ["10.243.255.0/24", "10.245.0.0/24"]
+
+
+def test_networks_never_leave_the_private_ranges() -> None:
+    with pytest.raises(SpecError) as refused:
+        fleet.networks(LabSpec("course", network=IPv4Network("192.168.254.0/24")), 3)
+    assert str(refused.value.mistakes[0]) == (
+        "network: private networks of this size from 192.168.254.0/24 on are 2; "
+        "a network with room for 3 after it, for instance 10.100.0.0/24"
+    )
+
+
+def test_a_second_run_finds_what_the_first_wrote_and_a_change_reaches_all(course: Fleet) -> None:
+    fleet.write_specs(course, 3)
+    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 2}\n")
+    assert [member.lab for member in fleet.write_specs(course, 2)] == ["course-s1", "course-s2"]
+    assert [member.lab for member in course.made()] == ["course-s1", "course-s2", "course-s3"]
+    assert yaml.safe_load(course.member(2).spec.read_text())["config"]["lab:nodes"] == {"workers": 2}
+
+
+def test_a_wrong_spec_writes_nothing(course: Fleet) -> None:
+    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 0}\n")
+    with pytest.raises(SpecError, match=r"Pulumi\.course\.yaml: 1 mistake"):
+        fleet.write_specs(course, 2)
+    assert course.made() == ()
+
+
+def test_somebody_elses_lab_is_left_alone(course: Fleet) -> None:
+    own = course.project / "Pulumi.course-s2.yaml"
+    own.write_text("config: {}\n")
+    with pytest.raises(LabError) as refused:
+        fleet.write_specs(course, 2)
+    assert refused.value.message == "Pulumi.course-s2.yaml is there already and was not written by a fleet"
+    assert own.read_text() == "config: {}\n"
+    assert not course.member(1).spec.exists()
+
+
+def test_a_name_that_leaves_no_room_for_a_number(tmp_path: Path) -> None:
+    name = "a-course-with-a-name"
+    (tmp_path / f"Pulumi.{name}.yaml").write_text("config: {}\n")
+    with pytest.raises(LabError) as refused:
+        fleet.write_specs(Fleet(name, tmp_path), 10)
+    assert refused.value.message == (
+        "a-course-with-a-name-s10 is too long for the name of a lab, which has at most 20 characters"
+    )
+    assert refused.value.remedy == "give the spec 'a-course-with-a-name' a shorter name"
+
+
+def test_memory_is_checked_before_anything_starts(course: Fleet) -> None:
+    wanted = plans(course, 7)  # 2 GiB for a worker, 1 for its hosted control plane
+    with pytest.raises(HostError, match="the machines need 21504 MiB of memory, and 20000"):
+        fleet.check_host(course, wanted, HOST)
+    running = next(iter(wanted))
+    running.root.mkdir(parents=True)
+    running.state.write_text("{}")  # its memory is in use already
+    assert fleet.check_host(course, wanted, HOST) == ["7 emulated machines share 2 processors: everything takes longer"]
+
+
+def test_disk_is_checked_before_anything_starts(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostFacts, "disk_free_gib", lambda *_: 3.0)
+    with pytest.raises(HostError, match=re.escape("4.0 GiB of disk space are needed")):
+        fleet.check_host(course, plans(course, 2), HOST)
+
+
+def test_every_lab_has_a_process_and_a_log_of_its_own(course: Fleet) -> None:
+    members, heard = fleet.write_specs(course, 3), Heard()
+    stand_in(course, 'echo "[   12s] cluster: worker1: kubeadm join" >&2; echo "made $3"')
+    fleet.run_all(course, members, "up", 2, heard)
+    assert course.log(members[2]).read_text() == "[   12s] cluster: worker1: kubeadm join\nmade course-s3\n"
+    assert sorted(heard.tasks) == [f"course-s{number}: cluster: worker1: kubeadm join" for number in (1, 2, 3)]
+    assert heard.notes[-1].endswith(": up is done (3 of 3)")
+    assert course.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_more_at_once_than_was_said(course: Fleet) -> None:
+    stand_in(course, 'mkdir busy || { echo "error: two at once"; exit 1; }; read -rt 0.05 <> <(:); rmdir busy')
+    fleet.run_all(course, fleet.write_specs(course, 4), "up", 1, Heard())
+
+
+def test_one_that_fails_does_not_stop_the_others(course: Fleet) -> None:
+    members, heard = fleet.write_specs(course, 3), Heard()
+    stand_in(course, '[ "$3" != course-s2 ] || { echo "error: worker1 is broken"; exit 1; }')
+    with pytest.raises(FleetError) as failed:
+        fleet.run_all(course, members, "up", 3, heard)
+    assert failed.value.message == "1 of 3 labs failed:\n  course-s2: worker1 is broken"
+    assert failed.value.remedy == "run the same command again to continue with them"
+    assert failed.value.log == str(course.folder)
+    assert len(heard.notes) == 2
+
+
+def test_one_that_dies_without_a_word(course: Fleet) -> None:
+    stand_in(course, "exit 3")
+    with pytest.raises(FleetError, match="course-s1: ended with 3"):
+        fleet.run_all(course, fleet.write_specs(course, 1), "up", 1, Heard())
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_reaches_each_lab_and_starts_no_other(course: Fleet) -> None:
+    members = fleet.write_specs(course, 2)
+    mark = course.project / "mark"
+    os.mkfifo(mark)
+    stand_in(
+        course,
+        'trap "touch $3.stopped; exit 130" INT; touch $3.began; echo >mark; while :; do read -rt 1 <> <(:); done',
+    )
+
+    def interrupt() -> None:
+        mark.read_text()  # the first lab runs
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run_all(course, members, "up", 1, Heard())
+    assert (course.project / "course-s1.stopped").exists()
+    assert not (course.project / "course-s2.began").exists()
+
+
+def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.write_specs(course, 3)
+    monkeypatch.setattr(fleet, "host_facts", lambda: HOST)
+    monkeypatch.setattr(
+        fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
+    )
+    stand_in(course, "")
+    heard = Heard()
+    fleet.up(course, 2, 2, heard)
+    assert heard.phases == ["specs", "node image", "labs", "sheets"]
+    assert "course-s3 is beyond --count 2 and stays" in heard.notes
+    assert sorted(path.name for path in course.folder.glob("*.md")) == ["course-s1.md", "course-s2.md"]
+    assert sorted(path.name for path in course.folder.glob("*.html")) == ["course-s1.html", "course-s2.html"]
+
+
+@pytest.mark.parametrize("kind", fleet.SHEETS)
+def test_a_sheet(kind: Any, golden: Any) -> None:
+    member = LabPaths("course-s2", Path("/srv/hoplab"))
+    spec = LabSpec("course-s2", network=IPv4Network("192.168.78.0/24"))
+    golden(f"fleet_sheet.{kind}", fleet.sheet(member, plan_lab(spec, lab_id="course-s2-1a2b3c", accel="tcg"), kind))
+
+
+def test_destroy_leaves_nothing_but_the_spec(course: Fleet) -> None:
+    fleet.write_specs(course, 2)
+    stand_in(course, "")
+    assert fleet.destroy(course, 2, Heard()) == ["lab course-s1", "lab course-s2", f"folder {course.folder}"]
+    assert sorted(path.name for path in course.project.iterdir()) == [".lab", "Pulumi.course.yaml", "lab"]
+
+
+def test_a_lab_that_can_not_be_destroyed_keeps_its_spec(course: Fleet) -> None:
+    fleet.write_specs(course, 1)
+    stand_in(course, "echo 'error: libvirt does not answer'; exit 1")
+    with pytest.raises(FleetError, match="libvirt does not answer"):
+        fleet.destroy(course, 1, Heard())
+    assert course.member(1).spec.exists()
+
+
+def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.write_specs(course, 2)
+
+    def seen(paths: LabPaths) -> dict[str, Any]:
+        if paths.lab == "course-s2":
+            raise StateError("there is no lab 'course-s2' here")
+        return {"healthy": True, "nodes": [{"machine": "running", "ready": True}, {"machine": "absent", "ready": None}]}
+
+    monkeypatch.setattr(lifecycle, "status", seen)
+    assert fleet.status(course) == [
+        fleet.Row("course-s1", "192.168.77.0/24", "1 of 2 running", "1 of 2 Ready", healthy=True),
+        fleet.Row("course-s2", "192.168.78.0/24", "there is no lab 'course-s2' here", "-", healthy=False),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["up", "status", "destroy"])
+def test_every_verb_explains_itself(verb: str) -> None:
+    result = CliRunner().invoke(cli.cli, ["fleet", verb, "--help"])
+    assert result.exit_code == 0
+    assert f"Usage: cli fleet {verb} [OPTIONS] SPEC" in result.output
+
+
+def test_status_of_no_fleet() -> None:
+    with pytest.raises(LabError) as refused:
+        CliRunner().invoke(cli.cli, ["fleet", "status", "nobody"], catch_exceptions=False)
+    assert refused.value.message == "there is no fleet of 'nobody'"
+    assert refused.value.remedy == "make one: ./lab fleet up nobody --count 3"
+
+
+def test_status_tells_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    for healthy in (True, False):
+        rows = [fleet.Row("course-s1", "192.168.77.0/24", "2 of 2 running", "2 of 2 Ready", healthy=healthy)]
+        monkeypatch.setattr(fleet, "status", lambda _, rows=rows: rows)
+        result = CliRunner().invoke(cli.cli, ["fleet", "status", "course"])
+        assert result.exit_code == (0 if healthy else 1)
+        assert "course-s1" in result.output

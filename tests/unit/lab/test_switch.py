@@ -1,0 +1,151 @@
+"""Another network for a lab that exists: refused in place, and nothing of the old one left by a reset."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from ipaddress import IPv6Network
+from pathlib import Path
+
+import pytest
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.lab import state
+from hoplab.spec.parse import CniSpec, Ipv6Spec, LabSpec
+from hoplab.spec.plan import dataplane, plan_lab
+from tests.unit.project.test_roles import defaults, render
+
+SPEC = LabSpec("dev")
+MADE = state.lab_state(
+    plan_lab(SPEC, lab_id="dev-0", accel="tcg"), libvirt_uri="", netns="", image="", image_bin=Path("/bin")
+)
+
+
+def test_a_dataplane_in_a_few_words() -> None:
+    assert dataplane(SPEC) == MADE.dataplane == "flannel vxlan, kube-proxy iptables"
+    own = replace(SPEC, cni=CniSpec("flannel", "host-gw", nftables=True), proxy_mode="nftables")
+    assert dataplane(own) == "flannel host-gw with nftables, kube-proxy nftables"
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (replace(SPEC, proxy_mode="nftables"), "flannel vxlan, kube-proxy nftables"),
+        (replace(SPEC, cni=CniSpec("flannel", "host-gw")), "flannel host-gw, kube-proxy iptables"),
+        (replace(SPEC, cni=CniSpec(nftables=True)), "flannel vxlan with nftables, kube-proxy iptables"),
+    ],
+)
+def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
+    with pytest.raises(LabError) as caught:
+        state.refuse_another_dataplane(asked, MADE)
+    assert caught.value.message == (
+        f"lab 'dev' was made with flannel vxlan, kube-proxy iptables, and its spec now asks for {words}"
+    )
+    assert caught.value.remedy.endswith("./lab up --recreate --lab dev")
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "words"),
+    [
+        (SPEC, replace(SPEC, ipv6=Ipv6Spec()), ("no IPv6", "the IPv6 network fd00:77::/64")),
+        (replace(SPEC, ipv6=Ipv6Spec()), SPEC, ("the IPv6 network fd00:77::/64", "no IPv6")),
+        (
+            replace(SPEC, ipv6=Ipv6Spec()),
+            replace(SPEC, ipv6=Ipv6Spec(network=IPv6Network("fd00:78::/64"))),
+            ("the IPv6 network fd00:77::/64", "the IPv6 network fd00:78::/64"),
+        ),
+    ],
+)
+def test_another_family_is_refused(made: LabSpec, asked: LabSpec, words: tuple[str, str]) -> None:
+    plan = plan_lab(made, lab_id="dev-0", accel="tcg")
+    before = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"))
+    state.refuse_another_family(made, before)
+    with pytest.raises(LabError) as caught:
+        state.refuse_another_family(asked, before)
+    assert caught.value.message == f"lab 'dev' was made with {words[0]}, and its spec now asks for {words[1]}"
+    assert caught.value.remedy.endswith("./lab destroy --lab dev, then ./lab up --lab dev")
+
+
+def test_the_same_one_is_not() -> None:
+    state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
+    state.refuse_another_family(replace(SPEC, workers=3), MADE)
+    state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
+
+
+def test_what_was_made_before(tmp_path: Path) -> None:
+    paths = LabPaths("dev", tmp_path)
+    assert state.made_before(paths) is None
+    state.save(MADE, paths)
+    assert state.made_before(paths) == MADE
+    paths.state.write_text("{")
+    assert state.made_before(paths) is None
+
+
+TOOLS = ("ip", "bridge", "nft", "ipset", "conntrack", "unshare")
+ROOTS = ("/etc/cni", "/var/lib/cni", "/run/flannel", "/run/calico", "/var/lib/calico", "/opt/cni", "/run/netns")
+FRESH = """
+ip link set lo up
+ip link add eth0 type bridge; ip address add 192.0.2.20/24 dev eth0; ip link set eth0 up
+ip route add default via 192.0.2.1 dev eth0
+"""
+CLUSTER = """
+ip link add cni0 type bridge; ip address add 10.244.1.1/24 dev cni0; ip link set cni0 up
+ip link add flannel.1 type bridge; ip link set flannel.1 up
+ip link add veth0 type veth peer name veth1; ip link set veth0 master cni0 up
+ip route add 10.244.0.0/24 via 10.244.0.0 dev flannel.1 onlink
+ip route add 10.244.2.0/24 via 192.0.2.21 dev eth0
+bridge fdb add 02:00:00:00:00:01 dev veth0 master static
+nft add table ip kube-proxy; nft add chain ip kube-proxy services
+nft add table ip nat; nft add chain ip nat KUBE-SERVICES
+ipset create pods hash:net; ipset add pods 10.244.0.0/16
+mkdir -p ROOT/etc/cni/net.d ROOT/run/flannel ROOT/var/lib/cni/networks/cbr0
+touch ROOT/etc/cni/net.d/10-flannel.conflist ROOT/run/flannel/subnet.env ROOT/var/lib/cni/networks/cbr0/10.244.1.2
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason=f"needs root and {TOOLS}")
+def test_a_reset_leaves_what_a_fresh_machine_has(tmp_path: Path) -> None:
+    """In a network namespace that stands for a node: made into one of a cluster, reset, and compared."""
+    seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} look joined; reset; look after")
+    joined = set(seen["joined"]) - set(seen["fresh"])
+    for word in ("link cni0", "link veth0", "route 10.244.0.0/24 via", "route 10.244.2.0/24", "fdb 02:00", "nft table"):
+        assert any(line.startswith(word) for line in joined), word
+    assert {"ipset pods", f"file {tmp_path}/etc/cni/net.d/10-flannel.conflist"} <= joined
+    assert seen["after"] == seen["fresh"]
+    assert any(line.startswith("route default via 192.0.2.1 dev eth0") for line in seen["fresh"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason=f"needs root and {TOOLS}")
+def test_what_a_reset_does_not_know_of_is_seen(tmp_path: Path) -> None:
+    seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} ip rule add pref 500 table 500; reset; look after")
+    assert set(seen["after"]) ^ set(seen["fresh"]) == {"rule 500:\tfrom all lookup 500"}
+
+
+def node(root: Path, script: str) -> dict[str, list[str]]:
+    """Run a script in a network namespace; what each `look NAME` in it saw. Files are below a folder of the test's."""
+    programs = root / "bin"
+    programs.mkdir()
+    for name in ("look", "reset"):
+        text = render(f"roles/node_reset/templates/{name}.sh.j2", **defaults("node_reset"))
+        text = re.sub(rf"(?<![\w/])(?={'|'.join(map(re.escape, ROOTS))})", str(root), text)
+        text = re.sub(r"/(etc/hoplab|etc/kubernetes|var/lib/kubelet)", rf"{root}/\1", text)
+        (programs / name).write_text(f"#!/bin/sh\n{text}" if name == "reset" else f"#!/bin/sh\nexec >{root}/$1\n{text}")
+    (programs / "systemctl").write_text("#!/bin/sh\n")
+    for each in programs.iterdir():
+        each.chmod(0o755)
+    ran = subprocess.run(
+        ["unshare", "--net", "sh", "-euc", script.replace("ROOT", str(root))],
+        env={"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return {
+        name: (root / name).read_text().splitlines() for name in ("fresh", "joined", "after") if (root / name).exists()
+    }

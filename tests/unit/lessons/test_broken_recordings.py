@@ -1,0 +1,69 @@
+"""Recordings of a real lab, broken in one place each: exactly the lessons on it fail, without any machine.
+
+They are what `python -m tests.system.recordings` saw while it tried the faults of tests/system/faults.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hoplab.observe.snapshot import RecordingError, load
+from hoplab.verify.session import Live
+from tests.support.lesson_functions import applies, failures, read_only
+from tests.system.faults import FAULTS, Fault, Site
+from tests.system.recordings import BROKEN, FEW, FOLDER, HEALTHY, name_of, recorded
+
+RECORDED = recorded(load(HEALTHY))
+OTHERS = [
+    pytest.param(FOLDER / f"{name}.json", BROKEN / name / fault.file, fault, id=name)
+    for name, only in FEW.items()
+    for fault in FAULTS
+    if fault.name == only and (FOLDER / f"{name}.json").exists()
+]
+SMALL = 32  # KiB
+NOBODY: Any = None
+
+
+@pytest.mark.parametrize("fault", RECORDED, ids=lambda fault: fault.name)
+def test_a_broken_lab_fails_exactly_its_lessons(fault: Fault) -> None:
+    words = Site.of(Live(load(HEALTHY), NOBODY, NOBODY, NOBODY, NOBODY)).words
+    lab = load(BROKEN / fault.file)
+    found = failures(read_only(), lab)
+    assert set(found) == {name for name in fault.caught_by if applies(name, lab)}, found
+    assert fault.says.format(**words) in found[fault.caught_by[0]]
+
+
+@pytest.mark.parametrize(("healthy", "file", "fault"), OTHERS)
+def test_a_broken_lab_of_another_kind_fails_exactly_its_lessons(healthy: Path, file: Path, fault: Fault) -> None:
+    lab = load(healthy)
+    assert recorded(lab) == (fault,) and name_of(lab) == healthy.stem
+    words = Site.of(Live(lab, NOBODY, NOBODY, NOBODY, NOBODY)).words
+    found = failures(read_only(), load(file))
+    assert set(found) == set(fault.caught_by), found
+    assert fault.says.format(**words) in found[fault.caught_by[0]]
+
+
+def test_there_is_one_for_each_fault_that_can_be_seen_without_packets() -> None:
+    assert sorted(file.name for file in BROKEN.glob("*.json")) == sorted(fault.file for fault in RECORDED)
+
+
+def test_they_are_small() -> None:
+    for file in BROKEN.rglob("*.json"):
+        assert file.stat().st_size <= SMALL * 1024, file
+
+
+def test_one_that_fits_no_healthy_recording(tmp_path: Path) -> None:
+    file = BROKEN / RECORDED[0].file
+    (tmp_path / "broken.json").write_text(file.read_text())
+    with pytest.raises(RecordingError, match="No such file or directory"):
+        load(tmp_path / "broken.json")
+    (tmp_path / "flannel-vxlan.json").write_text(HEALTHY.read_text().replace("eth0", "eth1"))
+    (tmp_path / "broken.json").write_text(file.read_text().replace("../flannel", "flannel"))
+    with pytest.raises(RecordingError, match="the recording it is like has no"):
+        load(tmp_path / "broken.json")
+    (tmp_path / "broken.json").write_text('{"like": "broken.json", "but": {}}')
+    with pytest.raises(RecordingError, match="recursion"):
+        load(tmp_path / "broken.json")

@@ -1,0 +1,165 @@
+"""Reaching nodes: one script per round trip, host keys that are checked, and failures that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paramiko
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+
+from hoplab.observe.script import Output, Script
+from hoplab.observe.ssh import Hosts, NodeUnreachable
+
+
+def ran(script: Script) -> dict[str, Output]:
+    done = subprocess.run(["sh", "-c", script.text], capture_output=True, text=True, check=True)
+    assert script.end in done.stdout
+    return script.split(done.stdout)
+
+
+def test_outputs_codes_and_errors_come_back_apart() -> None:
+    commands = {
+        "both": "echo out; echo err >&2; false",
+        "silent": "true",
+        "unfinished": "printf 'no newline'",
+        "quoted": """echo "it's" '"quoted"'""",
+        "nothing": "no-such-command-at-all",
+    }
+    found = ran(Script(commands, {}))
+    assert found["both"] == Output(1, "out\n", "err\n")
+    assert found["silent"] == Output(0, "")
+    assert found["unfinished"] == Output(0, "no newline")
+    assert found["quoted"] == Output(0, 'it\'s "quoted"\n')
+    assert found["nothing"].code == 127 and "not found" in found["nothing"].err
+
+
+def test_a_pods_commands_are_entered_by_nsenter() -> None:
+    script = Script({"a": "true"}, {"routes": "ip -j route"})
+    assert 'nsenter --net="$ns" sh -c "$inner" sh "${ns##*/}"' in script.text
+    assert "ip -j route" in script.text
+    printed = f"\n{script.mark} 0 a\n{script.mark}\n[]\n\n{script.mark} 0 cni-1/routes\n{script.mark}\n{script.end}\n"
+    assert script.split(printed) == {"a": Output(0, ""), "cni-1/routes": Output(0, "[]\n")}
+
+
+@given(out=st.text(), err=st.text(), code=st.integers(0, 255))
+def test_whatever_is_printed_is_found_again(out: str, err: str, code: int) -> None:
+    script = Script({}, {})
+    printed = f"{out}\n{script.mark} {code} x\n{err}{script.mark}\n{script.end}\n"
+    assert script.split(printed) == {"x": Output(code, out, err)}
+
+
+class Server(paramiko.ServerInterface):
+    """An SSH server on 127.0.0.1 that lets everybody in and runs what it is told."""
+
+    def __init__(self, key: paramiko.PKey, *, cut: bool = False) -> None:
+        self.cut = cut  # end every batch half way
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.transport: paramiko.Transport | None = None
+        self.key = key
+        self.logins = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):  # the client left, or the test is over
+            connection, _ = self.listener.accept()
+            self.transport = paramiko.Transport(connection)
+            self.transport.add_server_key(self.key)
+            self.transport.start_server(server=self)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # the test closed it already
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes up accept
+        self.listener.close()
+        if self.transport:
+            self.transport.close()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self.logins += 1
+        return AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
+        return True
+
+    def _run(self, channel: paramiko.Channel, command: str) -> None:
+        script = command.removeprefix("sudo /bin/sh -c ")
+        done = subprocess.run(f"sh -c {script}", shell=True, capture_output=True, check=False)
+        channel.sendall(done.stdout[: len(done.stdout) // 2] if self.cut else done.stdout)
+        channel.send_exit_status(done.returncode)
+        channel.close()
+
+
+@contextmanager
+def serving(folder: Path, *, known: paramiko.PKey | None = None, cut: bool = False) -> Iterator[tuple[Server, Hosts]]:
+    """A node that can be logged in to, and the door to it; ``known`` is the key that known_hosts has for it."""
+    server = Server(paramiko.ECDSAKey.generate(), cut=cut)
+    expected = known or server.key
+    (folder / "known_hosts").write_text(f"worker1 {expected.get_name()} {expected.get_base64()}\n")
+    paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "id"))
+    (folder / "ssh_config").write_text(
+        f"Host worker1\n  HostName 127.0.0.1\n  Port {server.port}\n  HostKeyAlias worker1\n"
+        f"Host *\n  User lab\n  IdentityFile {folder}/id\n  UserKnownHostsFile {folder}/known_hosts\n"
+        "  StrictHostKeyChecking yes\n  PasswordAuthentication no\n  LogLevel ERROR\n"
+        f"  ControlMaster auto\n  ControlPersist 10\n  ControlPath {folder}/%n\n"
+    )
+    try:
+        yield server, Hosts(["worker1"], folder / "ssh_config")
+    finally:
+        subprocess.run(["ssh", "-F", folder / "ssh_config", "-O", "exit", "worker1"], capture_output=True, check=False)
+        server.close()
+
+
+def test_batches_share_one_login(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, hosts):
+        assert hosts.batch("worker1", {"a": "echo one", "b": "echo two"})["b"] == Output(0, "two\n")
+        assert hosts.batches({"c": "echo three"}, in_pods={})["worker1"]["c"].out == "three\n"
+        assert server.logins == 1
+
+
+def test_another_machines_host_key_is_refused(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, known=paramiko.ECDSAKey.generate()) as (_, hosts),
+        pytest.raises(
+            NodeUnreachable, match=r"worker1 can't be reached over SSH: Host key verification failed"
+        ) as caught,
+    ):
+        hosts.batch("worker1", {"a": "true"})
+    assert "ssh -v -F" in caught.value.remedy
+
+
+def test_an_unknown_host_key_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path) as (_, hosts):
+        (tmp_path / "known_hosts").write_text("")
+        with pytest.raises(NodeUnreachable, match="Host key verification failed"):
+            hosts.batch("worker1", {"a": "true"})
+
+
+def test_a_node_that_does_not_listen_is_named(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, hosts):
+        server.close()
+        with pytest.raises(NodeUnreachable, match="worker1 can't be reached"):
+            hosts.batch("worker1", {"a": "true"})
+
+
+def test_a_batch_that_ends_early_is_not_mistaken_for_facts(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, cut=True) as (_, hosts),
+        pytest.raises(NodeUnreachable, match="a batch of commands on worker1 ended early"),
+    ):
+        hosts.batch("worker1", {"a": "echo one", "b": "echo two"})

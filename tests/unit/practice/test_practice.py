@@ -1,0 +1,447 @@
+"""The practice lessons for real: started, solved, done nearly right, and removed again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hoplab import cli
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.lab import state
+from hoplab.observe.facts import Facts
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.script import Output
+from hoplab.observe.ssh import Hosts
+from hoplab.practice import Grade, PracticeError, Request, Seen, checks, discover, find, runner
+from hoplab.practice.runner import Desk
+from hoplab.spec.parse import LabSpec
+from hoplab.spec.plan import plan_lab
+from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
+from tests.support.machine import Machine, lacking
+
+NAMES = [exercise.name for exercise in discover()]
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    if why := lacking():
+        pytest.skip(why)
+    machine = Machine()
+    yield machine
+    machine.close()
+
+
+@pytest.fixture
+def worker(machine: Machine) -> Desk:
+    return Desk({"worker1": machine})
+
+
+# -- every exercise
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_started_solved_and_removed(name: str, worker: Desk, machine: Machine) -> None:
+    exercise = find(name)
+    before, node = machine.left(), machine.node()
+    assert worker.start(exercise) == ("worker1", True)
+    nothing_done(worker, exercise)
+    machine.run(course(name)["solution"])
+    checked = worker.check(exercise, LONG)
+    assert [grade for grade in checked.grades if not grade.done] == []
+    assert checked.node == "worker1"
+    assert machine.node() == node
+    removed = worker.reset(exercise)
+    assert removed == [f"namespace {namespace} (worker1)" for namespace in exercise.namespaces]
+    assert machine.left() == before
+    assert worker.reset(exercise) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_wrong_step_is_told(name: str, worker: Desk, machine: Machine) -> None:
+    exercise = find(name)
+    for step in course(name)["nearly"]:
+        worker.start(exercise, again=True)
+        machine.run(typed(name, step))
+        nearly_done(worker, exercise, step)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exercise_stays_in_its_own_namespaces(name: str) -> None:
+    exercise = find(name)
+    others = {namespace for other in discover() if other != exercise for namespace in other.namespaces}
+    assert not others & set(exercise.namespaces)
+    assert all(namespace.startswith("practice-") for namespace in exercise.namespaces)
+    inside = re.compile(rf"(ip -n|nsenter --net=/run/netns/)\s*({'|'.join(exercise.namespaces)}) .+")
+    assert [line for line in exercise.setup.strip().splitlines() if not inside.fullmatch(line)] == []
+    ranges = IPv4Network("172.31.0.0/16"), IPv4Network("10.200.0.0/16")
+    for address in re.findall(r"\d+\.\d+\.\d+\.\d+", "\n".join([exercise.setup, exercise.task, *exercise.hints])):
+        assert any(IPv4Address(address) in network for network in ranges), address
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_neither_task_nor_hints_tell_the_solution(name: str) -> None:
+    exercise = find(name)
+    assert len(exercise.hints) >= 2
+    assert max(map(len, exercise.task.splitlines())) <= 100
+    told = "\n".join([exercise.task, *exercise.hints])
+    for line in course(name)["solution"].strip().splitlines():
+        assert re.sub(r"ip (-n|netns exec) \S+ ", "", line) not in told
+
+
+def test_the_days_of_the_course_have_exercises() -> None:
+    assert [(exercise.day, exercise.name) for exercise in discover()] == [
+        (1, "addresses"),
+        (2, "gateway"),
+        (3, "veth"),
+        (4, "bridge"),
+        (5, "dnat"),
+        (5, "snat"),
+        (6, "hooks"),
+    ]
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(PracticeError, match=r"there is no exercise 'brigde'; the nearest is 'bridge'") as error:
+        find("brigde")
+    assert error.value.remedy == f"there are: {', '.join(NAMES)}"
+
+
+def by_rules(name: str, rules: str, *answers: Output) -> list[str]:
+    """What is missing where a router has these rules and packets are answered like this."""
+    exercise = find(name)
+    places = {place: Facts(place, {IPTABLES.name: Output(0, rules)}) for place in exercise.looks}
+    seen = Seen(places, dict(zip(exercise.requests, answers, strict=True)))
+    return [grade.sentence for grade in exercise.grade(seen) if not grade.done]
+
+
+def asked_by(server: str, client: str) -> Output:
+    return Output(0, f"practice-{server} was asked by {client}\n")
+
+
+NAT = "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:MINE - [0:0]\n{}\nCOMMIT\n"
+FILTER = "*filter\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT [0:0]\n{}\nCOMMIT\n"
+COUNTING = "[6:400] -A OUTPUT -d 10.200.7.2/32 -p tcp -m tcp --dport 8080"
+TOLD = Output(1, "", "no answer within 4 s\n"), asked_by("vault", "172.31.7.80"), asked_by("vault", "10.200.7.1")
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "[1:60] -A POSTROUTING -s 10.200.5.0/24 ! -d 10.200.5.0/24 -j SNAT --to-source 172.31.5.1",
+        "[1:60] -A POSTROUTING -j MINE\n[1:60] -A MINE -o outside0 -j MASQUERADE",
+    ],
+)
+def test_other_ways_to_change_the_source(rules: str) -> None:
+    assert by_rules("snat", NAT.format(rules), asked_by("outside", "172.31.5.1")) == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "[1:60] -A PREROUTING -d 172.31.6.1/32 -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.200.6.2:8080",
+        "[1:60] -A PREROUTING -m addrtype --dst-type LOCAL -j MINE\n"
+        "[1:60] -A MINE -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.200.6.2:8080",
+    ],
+)
+def test_other_ways_to_change_the_destination(rules: str) -> None:
+    assert by_rules("dnat", NAT.format(rules), asked_by("inner", "172.31.6.80")) == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "rules"),
+    [
+        ("ACCEPT", "[3:180] -A FORWARD -s 172.31.7.80/32 -p tcp -m tcp --dport 8080 -j DROP"),
+        ("DROP", "[9:540] -A FORWARD\n[6:400] -A FORWARD -p tcp -m tcp ! --dport 8080 -j ACCEPT"),
+    ],
+)
+def test_other_ways_to_refuse(policy: str, rules: str) -> None:
+    assert by_rules("hooks", FILTER.format(policy, f"{rules}\n{COUNTING}"), *TOLD) == []
+
+
+def test_rules_that_have_counted_nothing() -> None:
+    refusing = "[0:0] -A FORWARD -p tcp -m tcp --dport 8080 -j DROP"
+    assert by_rules("hooks", FILTER.format("ACCEPT", f"{refusing}\n{COUNTING.replace('6:400', '0:0')}"), *TOLD) == [
+        "the rule is in FORWARD, but no packet has met it: its counter is 0",
+        "the rule in OUTPUT is there, but has counted nothing",
+    ]
+
+
+# -- starting, and where it is
+
+VETH = find("veth")
+
+
+def nothing_there(commands: Mapping[str, str]) -> dict[str, Output]:
+    """A node on which nothing is started."""
+    return {key: Output(1, "") for key in commands}
+
+
+def unreachable(_: Mapping[str, str]) -> dict[str, Output]:
+    raise LabError("worker1 can't be reached over SSH: no route to host")
+
+
+def test_starting_twice_keeps_what_was_made(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    machine.run("ip -n practice-left link add left0 type veth peer name right0 netns practice-right")
+    assert worker.start(VETH) == ("worker1", False)
+    assert "practice-left has no interface left0" not in missing(worker, VETH)
+    assert worker.start(VETH, again=True) == ("worker1", True)
+    assert "practice-left has no interface left0" in missing(worker, VETH)
+
+
+def test_two_exercises_do_not_meet(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    worker.start(find("gateway"))
+    machine.run(course("gateway")["solution"])
+    worker.reset(VETH)
+    assert missing(worker, find("gateway")) == []
+
+
+def test_it_is_found_on_the_node_where_it_is(machine: Machine) -> None:
+    both = Desk({"worker1": nothing_there, "worker2": machine})
+    assert both.start(VETH, "worker2") == ("worker2", True)
+    assert both.start(VETH) == ("worker2", False)
+    assert both.start(VETH, again=True) == ("worker2", True)
+    assert both.check(VETH, LONG).node == "worker2"
+    with pytest.raises(PracticeError, match="veth is started on worker2, and is on one node at a time") as error:
+        both.start(VETH, "worker1")
+    assert error.value.remedy == "`./lab practice reset veth` removes it there"
+
+
+def test_a_node_that_is_down_does_not_stand_in_the_way(machine: Machine) -> None:
+    both = Desk({"worker1": unreachable, "worker2": machine})
+    both.start(VETH, "worker2")
+    assert both.check(VETH, LONG).node == "worker2"
+    with pytest.raises(LabError, match="worker1 can't be reached"):
+        Desk({"worker1": unreachable}).check(VETH, LONG)
+
+
+def test_what_is_not_started_can_be_started() -> None:
+    blue = Desk({"worker1": nothing_there}, " --lab blue")
+    for verb in (partial(blue.check, patience=LONG), blue.hint):
+        with pytest.raises(PracticeError, match="veth is not started") as error:
+            verb(VETH)
+        assert error.value.remedy == "`./lab practice start veth --lab blue` makes its starting state"
+
+
+def test_an_unknown_node() -> None:
+    with pytest.raises(PracticeError, match="there is no machine 'worker9' in this lab") as error:
+        Desk({"worker1": nothing_there}).start(VETH, "worker9")
+    assert error.value.remedy == "one of: worker1"
+
+
+def test_it_does_not_start_where_an_interface_is_in_the_way(worker: Desk, machine: Machine) -> None:
+    machine.run("ip link add left0 type bridge")
+    with pytest.raises(PracticeError, match="veth could not be started on worker1: it has an interface left0") as error:
+        worker.start(VETH)
+    assert error.value.remedy == "`./lab practice reset veth` removes what is there of it"
+    assert worker.reset(VETH) == []
+    assert "left0" in machine.run("ip -o link")
+
+
+# -- what learners do besides
+
+
+def test_a_pair_that_was_made_on_the_node_itself(worker: Desk, machine: Machine) -> None:
+    before = machine.left()
+    worker.start(VETH)
+    machine.run("ip link add left0 type veth peer name right0")
+    on_node = "is on the node itself, not in practice-{}: it was made there, and never moved"
+    assert missing(worker, VETH)[:2] == [f"left0 {on_node.format('left')}", f"right0 {on_node.format('right')}"]
+    assert "left0 on the node itself (worker1)" in worker.reset(VETH)
+    assert machine.left() == before
+
+
+def test_an_end_in_the_wrong_namespace(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    machine.run("ip -n practice-right link add right0 type veth peer name left0")
+    assert missing(worker, VETH)[0] == "left0 is in practice-right, not in practice-left"
+
+
+def test_a_namespace_that_was_removed(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    machine.run("ip netns delete practice-right")
+    assert worker.check(VETH, LONG).grades == (
+        Grade(False, "the namespace practice-right is gone", ("`./lab practice start veth --again` begins anew",)),
+    )
+    assert worker.reset(VETH) == ["namespace practice-left (worker1)"]
+
+
+def test_reset_ends_what_runs_inside(worker: Desk, machine: Machine) -> None:
+    before = machine.left()
+    worker.start(VETH)
+    endless = "trap '' TERM HUP; touch /run/inside; while :; do sleep 60; done"
+    machine.run(f'ip netns exec practice-left sh -c "{endless}" >/dev/null 2>&1 &')
+    machine.run("timeout 30 sh -c 'until [ -e /run/inside ]; do sleep 0.02; done'")
+    worker.reset(VETH)
+    assert machine.left() == before
+
+
+def test_reset_ends_nothing_on_the_node(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    machine.run("ip netns delete practice-left; ip netns attach practice-left 1")
+    assert worker.reset(VETH) == ["namespace practice-left (worker1)", "namespace practice-right (worker1)"]
+    assert machine.run("ip netns") == ""
+
+
+def test_a_reset_that_leaves_something() -> None:
+    def stuck(commands: Mapping[str, str]) -> dict[str, Output]:
+        return {key: Output(1, "", "Device or resource busy\n") for key in commands}
+
+    with pytest.raises(PracticeError, match="veth could not be removed from worker1: Device or resource busy"):
+        Desk({"worker1": stuck}).reset(VETH)
+
+
+def test_hints_come_one_after_the_other(worker: Desk) -> None:
+    worker.start(VETH)
+    assert [worker.hint(VETH) for _ in range(5)] == [(0, 1), (1, 2), (2, 3), (0, 3), (0, 3)]
+    worker.start(VETH, again=True)
+    assert worker.hint(VETH) == (0, 1)
+    assert worker.hint(VETH, more=True) == (0, 3)
+    assert worker.hint(VETH) == (0, 3)
+
+
+# -- the answer to a real packet
+
+ASK = Request("practice-left", IPv4Address("172.31.3.2"))
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (
+            Output(0, "practice-right was asked by 172.31.3.1\n"),
+            "practice-left asks 172.31.3.2:8080 and gets an answer: practice-right saw 172.31.3.1",
+        ),
+        (
+            Output(1, "", "connection refused\n"),
+            "practice-left gets no answer from 172.31.3.2:8080: connection refused",
+        ),
+        (
+            Output(0, "<html>"),
+            "practice-left gets no answer from 172.31.3.2:8080: what answers is no server of this exercise",
+        ),
+        (
+            Output(0, "practice-blue was asked by 172.31.3.1\n"),
+            "practice-blue answers practice-left on 172.31.3.2:8080, not practice-right",
+        ),
+        (
+            Output(0, "practice-right was asked by 10.200.5.2\n"),
+            "practice-left gets an answer from 172.31.3.2:8080, but practice-right saw 10.200.5.2, not 172.31.3.1",
+        ),
+    ],
+)
+def test_the_answer_to_a_packet(output: Output, sentence: str) -> None:
+    found = checks.answered(Seen({}, {ASK: output}), ASK, by="practice-right", sees=IPv4Address("172.31.3.1"))
+    assert found == Grade(output.out.endswith("right was asked by 172.31.3.1\n"), sentence)
+
+
+def test_the_server_keeps_a_log(worker: Desk, machine: Machine) -> None:
+    worker.start(VETH)
+    machine.run(course("veth")["solution"])
+    worker.check(VETH, LONG)
+    log = machine.run("cat /run/hoplab-practice/veth/practice-right.log")
+    assert log == "practice-right was asked by 172.31.3.1"
+
+
+# -- as a person sees it
+
+PAGE = PROJECT / "docs" / "practice.md"
+
+
+@pytest.fixture
+def lab(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "nodes", lambda _: {"worker1": machine})
+    monkeypatch.setattr(runner, "PATIENCE", LONG)
+
+
+def practice(*words: str) -> Result:
+    return CliRunner().invoke(cli.cli, ["practice", *words], catch_exceptions=False)
+
+
+SOLUTION = course("veth")["solution"]
+SESSION = [  # what was done on the node, in words and for real, and what was typed then
+    ("", "", ""),
+    ("", "", "start veth"),
+    ("", "", "check veth"),
+    ("", "", "hint veth"),
+    (
+        "a pair is laid, both ends are up and have addresses, left0 by: ip address add 172.31.3.1 dev left0",
+        SOLUTION.replace("172.31.3.1/24", "172.31.3.1"),
+        "check veth",
+    ),
+    (
+        "the address of left0 is made anew, now with its prefix length",
+        "ip -n practice-left address flush dev left0; ip -n practice-left address add 172.31.3.1/24 dev left0",
+        "check veth",
+    ),
+    ("", "", "reset veth"),
+]
+
+
+def test_the_page_shows_a_real_session(lab: None, machine: Machine, golden: Callable[[str, str], None]) -> None:
+    """UPDATE_GOLDEN=1 writes the session into the page, where it is the last thing."""
+    lines: list[str] = []
+    for words, commands, words_typed in SESSION:
+        machine.run(commands)
+        lines += [f"# {words}"] if words else []
+        lines += [f"$ ./lab practice {words_typed}".rstrip(), *practice(*words_typed.split()).output.splitlines(), ""]
+    text, heading, _ = PAGE.read_text().partition("## A session\n\n")
+    session = "\n".join(f"    {line}".rstrip() for line in lines).rstrip()
+    golden(str(PAGE), f"{text}{heading}{session}\n")
+
+
+def test_the_page_lists_every_exercise() -> None:
+    for exercise in discover():
+        assert f"| {exercise.day} | `{exercise.name}` | {exercise.title} |\n" in PAGE.read_text()
+
+
+def test_the_exit_code_says_whether_it_is_solved(lab: None, machine: Machine) -> None:
+    practice("start", "gateway")
+    assert practice("check", "gateway").exit_code == 1
+    machine.run(course("gateway")["solution"])
+    result = practice("check", "gateway")
+    assert result.exit_code == 0
+    assert "4 of 4 on worker1: done; ./lab practice reset gateway removes it\n" in result.output
+
+
+def test_another_lab_is_named_in_every_command(lab: None) -> None:
+    for at in ("--lab", "blue"), ("--lab", "blue", "--node", "worker1"):
+        started = practice("start", "veth", *at).output
+        assert "./lab ssh --lab blue worker1\n" in started
+        assert "./lab practice check veth --lab blue\n" in started
+    kept = "it was started already, and what you made is kept; anew: ./lab practice start veth --again --lab blue\n"
+    assert kept in started
+    assert "./lab practice hint veth --lab blue" in practice("check", "veth", "--lab", "blue").output
+
+
+def test_all_hints_at_once(lab: None) -> None:
+    practice("start", "veth")
+    assert [line[:3] for line in practice("hint", "veth", "--more").output.splitlines() if line[0] != " "] == [
+        "1/3",
+        "2/3",
+        "3/3",
+    ]
+
+
+def test_nothing_to_remove(lab: None) -> None:
+    assert practice("reset", "veth").output == "there was nothing to remove\n"
+
+
+def test_the_nodes_of_a_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = LabPaths("dev", tmp_path)
+    plan = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="kvm")
+    state.save(state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=tmp_path), paths)
+    asked = []
+    monkeypatch.setattr(Hosts, "batch", lambda _, name, commands: asked.append((name, commands)))
+    found = runner.nodes(paths)
+    found["worker2"]({"it": "true"})
+    assert list(found) == ["worker1", "worker2", "cp1"]
+    assert asked == [("worker2", {"it": "true"})]

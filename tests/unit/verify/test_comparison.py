@@ -1,0 +1,52 @@
+"""The comparison of recorded labs: docs/comparison.md is what the recordings say now."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from hoplab.cli import cli
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT
+from hoplab.observe.snapshot import Snapshot, load
+from hoplab.verify import comparison
+from tests.unit.lessons.test_claims import HEALTHY, on_node, without
+
+RECORDINGS = PROJECT / "tests" / "recordings"
+PAGE = PROJECT / "docs" / "comparison.md"
+ORDER = ("flannel-vxlan", "flannel-host-gw", "calico-bgp", "calico-ipip", "calico-vxlan")  # then all others
+
+
+def recorded() -> list[Snapshot]:
+    first = [RECORDINGS / f"{name}.json" for name in ORDER]
+    files = [*(file for file in first if file.exists()), *sorted(set(RECORDINGS.glob("*.json")) - set(first))]
+    return [load(file) for file in files]
+
+
+def test_the_page_is_what_the_recordings_say() -> None:
+    text = comparison.page(recorded())
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text, "if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
+
+
+def test_a_route_that_is_missing_is_a_gap() -> None:
+    remote = str(HEALTHY.nodes[1].pod_cidr)
+    broken = on_node("routes", without(dst=remote), HEALTHY, HEALTHY.nodes[0].name)
+    assert f"the node        {remote}" in comparison.page([HEALTHY])
+    assert "the node        default via 192.168.77.1 dev eth0" in comparison.page([broken])
+
+
+def test_a_lab_without_two_pods_to_compare() -> None:
+    alone = replace(HEALTHY, netns_facts={})
+    with pytest.raises(LabError, match="has no pod `echo` on each of two nodes"):
+        comparison.page([alone])
+
+
+def test_the_verb_prints_the_page() -> None:
+    done = CliRunner().invoke(cli, ["compare", str(RECORDINGS / "flannel-vxlan.json")], catch_exceptions=False)
+    assert done.output == comparison.page([HEALTHY])
+    assert CliRunner().invoke(cli, ["compare"]).exit_code == 2

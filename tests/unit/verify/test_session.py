@@ -1,0 +1,270 @@
+"""Traffic lessons on answers that are told, not sent: each holds on healthy ones and fails on broken ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from kubernetes.client import ApiClient
+
+from hoplab.core.errors import ClusterError, HostError
+from hoplab.core.paths import PROJECT
+from hoplab.host import netns
+from hoplab.observe.facts import Facts, nftables
+from hoplab.observe.facts.conntrack import CONNTRACK
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.facts.nft_expressions import Nat
+from hoplab.observe.script import Output
+from hoplab.observe.snapshot import load
+from hoplab.observe.ssh import Hosts
+from hoplab.verify import external, session, workload
+from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.session import Answer, Asked
+
+RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+ANSWER = '{"remote_addr":"10.244.0.5:41000","local_addr":"10.244.1.2:8080","node":"worker2","hostname":"echo-x"}'
+LOOPBACK = IPv4Address("127.0.0.1")
+
+
+def asked(output: Output, *, packets: int = 1) -> Asked:
+    def rules(count: int) -> Facts:
+        text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
+        return Facts("worker1", {"iptables": Output(0, text)})
+
+    return Asked("http://x/", output, rules(0), rules(packets), CONNTRACK.parse(""))
+
+
+def test_an_echos_answer_is_read() -> None:
+    expected = Answer(IPv4Address("10.244.0.5"), IPv4Address("10.244.1.2"), "worker2", "echo-x")
+    assert asked(Output(0, ANSWER + "\n")).answer == expected
+    assert asked(Output(0, f"{ANSWER}\n{ANSWER}\n")).answers == (expected, expected)
+
+
+@pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", '{"remote_addr": 5}', '{"remote_addr": "nobody:1"}'])
+def test_another_answer_is_not_taken_for_an_echos(text: str) -> None:
+    with pytest.raises(ClaimFailed, match="no echo of ours"):
+        session.parse_answer(text)
+
+
+def test_no_answer_says_why() -> None:
+    with pytest.raises(ClaimFailed, match=r"http://x/ did not answer: curl: .28. timed out"):
+        _ = asked(Output(28, "", "curl: (28) timed out\n")).answer
+
+
+def test_counters_before_and_after() -> None:
+    found = asked(Output(0, ANSWER), packets=3)
+    (rule,) = found.after[IPTABLES].rules("nat", "POSTROUTING")
+    assert found.counted(rule) == 3
+    assert found.counted(nftables.Rule("postrtg", (Nat("masquerade"),))) is None  # it has no counter
+
+
+def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
+    assert session.settled(RECORDED)
+    first = RECORDED.nodes[0].name
+    facts = RECORDED.node_facts[first]
+    text = "*nat\nCOMMIT\n"
+    bare = replace(facts, outputs={**facts.outputs, "iptables": Output(0, text)}, _parsed={})
+    assert not session.settled(replace(RECORDED, node_facts={**RECORDED.node_facts, first: bare}))
+
+
+def test_commands_go_into_the_pods_namespace() -> None:
+    pod = RECORDED.pods[0]
+    command = session.in_pod(pod, session.http_get("http://x/[1-2]"))
+    assert command.startswith(f"nsenter --net=/run/netns/{pod.netns} curl ")
+    assert "'http://x/[1-2]'" in command
+
+
+def test_the_outside_remembers_who_asked() -> None:
+    with external.serving(LOOPBACK, "") as served:
+        body = served.ask(served.url("abc"), 5)
+        assert body and session.parse_answer(body).remote == LOOPBACK
+        assert served.asker("abc") == LOOPBACK
+        assert served.asker("never") is None
+        url = served.url("abc")
+    assert served.ask(url, 1) is None
+    assert "outside" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_address_that_is_not_here_is_named() -> None:
+    with (
+        pytest.raises(HostError, match=r"can't listen on 127\.0\.0\.1"),
+        external.serving(LOOPBACK, "") as served,
+        external.serving(LOOPBACK, "", port=served.port),
+    ):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_the_outside_knows_and_forgets_a_mac() -> None:
+    name, far, mac = f"hoplab-unit-n{os.getpid()}", IPv4Address("192.0.2.9"), "02:00:00:00:00:09"
+    netns.create(name)
+    try:
+        for words in ("link add d0 type veth peer name d1", "link set d0 up", "address add 192.0.2.1/24 dev d0"):
+            subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        subprocess.run(
+            ["ip", "-n", name, "neigh", "add", str(far), "lladdr", mac, "dev", "d0", "nud", "reachable"], check=True
+        )
+        with external.serving(LOOPBACK, name) as served:
+            assert served.neighbour(far) == mac
+            served.forget(far)
+            assert served.neighbour(far) == ""
+    finally:
+        netns.delete(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_a_route_from_outside_is_there_for_as_long_as_it_is_needed() -> None:
+    name, address = f"hoplab-unit-{os.getpid()}", IPv4Address("203.0.113.80")
+
+    def way() -> str:
+        found = subprocess.run(
+            ["ip", "-n", name, "route", "show", f"{address}/32"], capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+
+    netns.create(name)
+    try:
+        for words in ("link add d0 type veth peer name d1", "address add 192.0.2.1/24 dev d0", "link set d0 up"):
+            subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        with external.serving(LOOPBACK, name) as served:
+            with served.routed(address, IPv4Address("192.0.2.7")):
+                assert way().startswith("203.0.113.80 via 192.0.2.7 dev d0")
+            assert way() == ""
+    finally:
+        netns.delete(name)
+
+
+class Kubernetes:
+    """A deployment whose pods come and go at once, or never."""
+
+    def __init__(self, *, obeys: bool = True, refuses: bool = False) -> None:
+        self.obeys, self.refuses = obeys, refuses
+        self.replicas = 1
+        self.objects: list[str] = []
+
+    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        if self.refuses and method in {"PUT", "POST"}:
+            return 403, {"message": "not you"}
+        if "endpointslices" in path:
+            ports, metadata = [{"port": 8080}], {"labels": {"kubernetes.io/service-name": "single"}}
+            found = [{"addresses": [f"10.244.0.{n}"], "conditions": {"ready": True}} for n in range(self.replicas)]
+            slice_ = {"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": found}
+            return 200, {"items": [slice_]}
+        if method == "PUT" and body and self.obeys:
+            self.replicas = body["spec"]["replicas"]
+        if method == "POST" and body:
+            self.objects.append(body["metadata"]["name"])
+            return 201, {}
+        if method == "DELETE":
+            self.objects.remove(path.rpartition("/")[2])
+        return 200, {"spec": {}}
+
+
+def lab(kubernetes: Kubernetes) -> session.Live:
+    return session.Live(RECORDED, cast("Hosts", None), cast("external.Outside", None), kubernetes, lambda: RECORDED)
+
+
+def test_a_deployment_is_scaled_and_scaled_back() -> None:
+    kubernetes = Kubernetes()
+    with pytest.raises(ZeroDivisionError), lab(kubernetes).scaled("single", 3) as endpoints:
+        assert endpoints == {"10.244.0.0:8080", "10.244.0.1:8080", "10.244.0.2:8080"}
+        _ = 1 / 0
+    assert kubernetes.replicas == 1
+
+
+def test_scaling_that_is_refused_or_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ClusterError, match="deployment single can't be scaled: not you"),
+        lab(Kubernetes(refuses=True)).scaled("single", 2),
+    ):
+        pass
+    monkeypatch.setattr(workload, "DEADLINE", 0.0)
+    with (
+        pytest.raises(ClusterError, match="1 of 2 pods of single are ready after 0 s"),
+        lab(Kubernetes(obeys=False)).scaled("single", 2),
+    ):
+        pass
+
+
+def test_an_object_is_made_for_a_while() -> None:
+    kubernetes, body = Kubernetes(), {"kind": "NetworkPolicy", "metadata": {"name": "deny-all"}}
+    with pytest.raises(ZeroDivisionError), lab(kubernetes).made("/policies", body):
+        assert kubernetes.objects == ["deny-all"]
+        _ = 1 / 0
+    assert kubernetes.objects == []
+    with (
+        pytest.raises(ClusterError, match="NetworkPolicy can't be made: not you"),
+        lab(Kubernetes(refuses=True)).made("/policies", body),
+    ):
+        pass
+
+
+def test_a_workload_without_namespaces_is_told() -> None:
+    bare = replace(lab(Kubernetes()), snapshot=replace(RECORDED, netns_facts={}))
+    with pytest.raises(ClaimFailed, match="no pod `echo` of the verification workload has a network namespace"):
+        _ = bare.probes
+    with pytest.raises(ClaimFailed, match="the pod `single` of the verification workload has no network namespace"):
+        _ = bare.single
+
+
+def test_the_client_is_beside_the_server() -> None:
+    healthy = lab(Kubernetes())
+    assert healthy.client.node is healthy.single.node
+    assert healthy.client in healthy.probes
+    home = healthy.single.node.name
+    kept = {netns: each for netns, each in RECORDED.netns_facts[home].items() if netns == healthy.single.netns}
+    alone = replace(RECORDED, netns_facts={**RECORDED.netns_facts, home: kept})
+    with pytest.raises(ClaimFailed, match=f"no pod `echo` of the verification workload runs on {home}"):
+        _ = replace(healthy, snapshot=alone).client
+
+
+def test_looking_again_gives_the_lab_as_it_is_now() -> None:
+    first = lab(Kubernetes())
+    later = replace(RECORDED, versions={"kubernetes": "later"})
+    assert replace(first, look=lambda: later).again().snapshot is later
+
+
+class Client:
+    """The part of the kubernetes client that requests go through."""
+
+    def __init__(self, *, status: int = 200, body: bytes = b"{}", broken: bool = False) -> None:
+        self.configuration = SimpleNamespace(host="https://192.0.2.1:6443")
+        self.status, self.body, self.broken = status, body, broken
+        self.asked: list[tuple[str, str]] = []
+
+    def call_api(self, method: str, url: str, *_rest: object, **_options: object) -> SimpleNamespace:
+        self.asked.append((method, url))
+        if self.broken:
+            raise ConnectionRefusedError("connection refused")
+        return SimpleNamespace(status=self.status, read=lambda: self.body)
+
+
+def test_requests_go_through_the_client_library() -> None:
+    kube = Client(status=201, body=b'{"kind": "Pod"}')
+    assert session.requester(cast("ApiClient", kube))("POST", "/api/v1/pods", {}) == (201, {"kind": "Pod"})
+    assert kube.asked == [("POST", "https://192.0.2.1:6443/api/v1/pods")]
+    plain = Client(status=503, body=b"busy")
+    assert session.requester(cast("ApiClient", plain))("GET", "/x") == (503, {"message": "busy"})
+
+
+def test_an_api_that_does_not_answer_is_named() -> None:
+    with pytest.raises(ClusterError, match="does not answer GET /api/v1/nodes: connection refused") as caught:
+        session.requester(cast("ApiClient", Client(broken=True)))("GET", "/api/v1/nodes")
+    assert "lab status" in caught.value.remedy
+
+
+def test_quiet_is_counted_from_the_pod_that_changed_last() -> None:
+    def pod(at: str, kind: str = "Ready") -> dict[str, object]:
+        return {"status": {"conditions": [{"type": kind, "lastTransitionTime": at}]}}
+
+    now = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+    pods = [pod("2026-11-23T11:00:00Z"), pod("2026-11-23T11:59:30Z"), pod("2026-11-23T11:59:59Z", "PodScheduled"), {}]
+    assert session.quiet_for(pods, now) == 30.0
+    assert session.quiet_for([], now) == float("inf")
