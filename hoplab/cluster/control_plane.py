@@ -31,6 +31,7 @@ from urllib.request import urlopen
 import yaml
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
+from hoplab.core import fs
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns, processes
@@ -125,7 +126,7 @@ class HostedControlPlane:
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.root / "log").mkdir(exist_ok=True, mode=0o700)
         (self.root / "var/lib/etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.conf.write_text(supervisord_conf(programs, self.root, self.run))
+        fs.write(self.conf, supervisord_conf(programs, self.root, self.run))
         started = []
         with self._supervisor() as supervisor:
             self._reload(supervisor)

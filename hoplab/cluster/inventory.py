@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from hoplab.core import fs
 from hoplab.core.paths import LabPaths
 from hoplab.pki.keys import LabKeys
 from hoplab.spec.plan import LabPlan
@@ -31,8 +32,8 @@ def write_inventory(
     facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths.inventory.parent.mkdir(parents=True, exist_ok=True)
-    paths.inventory.write_text(inventory_text(plan, facts))
-    paths.ssh_config.write_text(ssh_config_text(plan, paths, netns=netns, keys=keys))
+    fs.write(paths.inventory, inventory_text(plan, facts))
+    fs.write(paths.ssh_config, ssh_config_text(plan, paths, netns=netns, keys=keys))
 
 
 def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str) -> dict[str, Any]:

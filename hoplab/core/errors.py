@@ -1,7 +1,20 @@
-"""One small exception tree: every failure a user can meet names its cause and its remedy.
+"""The exceptions a user can meet: each has a cause and a remedy.
 
-A ``LabError`` reaches the screen as ``error: <message>`` and, on the next line, ``  -> <remedy>``; the process then
-exits with ``exit_code``. Anything that is not a ``LabError`` is a bug in hoplab and shows a traceback.
+LabError                exit code 1; shown as "error: <message>", then "  -> <remedy>"
+├── SpecError           the spec is wrong (exit code 2)
+├── HostError           the workstation lacks something: a package, root, memory, disk space
+├── FileError           a file cannot be written
+├── ImageError          the node image could not be built
+├── EngineError         a resource could not be created, changed or deleted
+│   └── ProtectedError  ... because the spec protects it
+├── StateError          the files of a lab cannot be trusted
+├── BusyError           another command works on the same lab or image
+├── BootError           a virtual machine crashed or hung at boot too often
+├── ConvergeError       Ansible failed on a host
+├── FactError           a command failed, or its output is not understood
+└── ClusterError        the cluster is not usable, or its API server does not answer
+
+Anything else is a bug in hoplab and shows a traceback.
 """
 
 from __future__ import annotations
@@ -10,7 +23,7 @@ from dataclasses import dataclass
 
 
 class LabError(Exception):
-    """A failure with a cause (``message``), a way out (``remedy``) and, where there is one, a ``log`` to read."""
+    """A failure with its cause (``message``), a ``remedy`` and, where there is one, a ``log`` to read."""
 
     exit_code = 1
 
@@ -54,7 +67,11 @@ class SpecError(LabError):
 
 
 class HostError(LabError):
-    """This machine lacks something (a package, root, memory, disk space)."""
+    """The workstation lacks something (a package, root, memory, disk space)."""
+
+
+class FileError(LabError):
+    """A file cannot be written."""
 
 
 class ImageError(LabError):
@@ -66,19 +83,19 @@ class EngineError(LabError):
 
 
 class ProtectedError(EngineError):
-    """What the spec protects would be lost."""
+    """A resource that the spec protects would be lost."""
 
 
 class StateError(LabError):
-    """What is on disk about a lab can't be trusted."""
+    """The files of a lab cannot be trusted."""
 
 
 class BusyError(LabError):
-    """Another command is working on the same lab or image."""
+    """Another command works on the same lab or image."""
 
 
 class BootError(LabError):
-    """A virtual machine crashed or hung at boot, more often than we retry."""
+    """A virtual machine crashed or hung at boot, more often than it is restarted."""
 
 
 class ConvergeError(LabError):
@@ -86,8 +103,8 @@ class ConvergeError(LabError):
 
 
 class FactError(LabError):
-    """The output of a command does not look as it should, or the command failed."""
+    """A command failed, or its output is not understood."""
 
 
 class ClusterError(LabError):
-    """The cluster did not become usable in time."""
+    """The cluster is not usable, or its API server does not answer."""

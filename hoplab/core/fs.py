@@ -1,47 +1,72 @@
-"""Files that people asked for: written whole or not at all, and refused before the work if they can't be."""
+"""The one writer of files that must be whole: a reader sees the old file or the new one, never a part of it.
+
+write(paths.state, text)
+with replacing(archive) as draft:
+    make_tar(draft)
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hoplab.core.errors import LabError
-
-
-class FileError(LabError):
-    """A file that was asked for can't be written."""
+from hoplab.core.errors import FileError
 
 
 def check(file: Path, *, force: bool = True) -> None:
-    """FileError now rather than after the work: the folder is missing or closed, or (without ``force``) it exists."""
-    if file.exists() and not file.is_file():  # to put a file in the place of a folder or of /dev/null helps nobody
-        raise FileError(f"{file} is not a regular file", remedy="name another one")
+    """Raise FileError if the file cannot be written: no such folder, no permission or (without ``force``) it exists.
+
+    For files that take long to make: the refusal comes before the work.
+    """
+    _refuse_special(file)
     if file.exists() and not force:
         raise FileError(f"{file} exists", remedy="name another file, or overwrite it with --force")
     draft = _draft(file)
-    try:
+    with _explained(file):
         draft.touch()
         draft.unlink()
-    except OSError as error:
-        raise _refused(file, error) from None
 
 
-def write(file: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file atomically: whoever reads it sees all of it, and a failure leaves what was there before."""
-    check(file)
-    draft = _draft(file)
+def write(file: Path, text: str, *, mode: int = 0o666, previous: Path | None = None) -> None:
+    """Write a file atomically and durably; a failure leaves what was there before.
+
+    A new file has ``mode`` (less the umask) from its first byte on. The version before is kept as ``previous``.
+    """
+    with replacing(file, mode=mode, previous=previous) as draft, _explained(file):
+        draft.write_text(text, encoding="utf-8", errors="replace")
+
+
+def write_if_changed(file: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a file atomically if its content differs; otherwise leave it untouched, with its time and mode."""
+    if not file.exists() or file.read_bytes() != text.encode(errors="replace"):
+        write(file, text, mode=mode)
+
+
+@contextmanager
+def replacing(file: Path, *, mode: int = 0o666, previous: Path | None = None) -> Iterator[Path]:
+    """Give an empty file to fill, in the same folder; after the body it takes the place of ``file`` in one step.
+
+    Content and name are on disk then. If the body raises, ``file`` stays as it was and the error passes.
+    """
+    _refuse_special(file)
+    target, draft = file.resolve(), _draft(file)  # a symbolic link stays one
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file.resolve())
-    except OSError as error:
-        raise _refused(file, error) from None
+        with _explained(file):
+            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        yield draft
+        with _explained(file):
+            _sync(draft)
+            if previous is not None and target.exists():
+                second_name = _draft(previous)
+                os.link(target, second_name)  # not a rename: ``file`` exists at every moment
+                second_name.replace(previous)
+            draft.replace(target)
+            _sync(target.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -52,7 +77,7 @@ def remove_but(folder: Path, keep: Iterable[Path]) -> None:
     if not kept:
         shutil.rmtree(folder)
     for path in list(folder.iterdir()) if kept else []:
-        below = [each for each in kept if each.is_relative_to(path)]
+        below = [keeper for keeper in kept if keeper.is_relative_to(path)]
         if path in kept:
             continue
         if below:
@@ -64,17 +89,36 @@ def remove_but(folder: Path, keep: Iterable[Path]) -> None:
 
 
 def _draft(file: Path) -> Path:
-    """Beside the file itself, where it can be renamed from; a symbolic link stays one."""
+    """Return a name that no other writer has, in the folder of the file: a rename works within one file system only."""
     target = file.resolve()
-    return target.with_name(f".{target.name}.{os.getpid()}")
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
-def _refused(file: Path, error: OSError) -> FileError:
-    match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
-            remedy = f"make its folder first: mkdir -p {file.parent}"
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            remedy = "free some space there, or name a file on another disk"
-        case _:
-            remedy = "name a file in a folder that you may write to"
-    return FileError(f"{file} can't be written: {error.strerror}", remedy=remedy)
+def _refuse_special(file: Path) -> None:
+    if file.exists() and not file.is_file():  # a regular file in the place of a folder or of /dev/null helps nobody
+        raise FileError(f"{file} is not a regular file", remedy="name another one")
+
+
+def _sync(path: Path) -> None:
+    """Write the content of a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a FileError with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        match error.errno:
+            case errno.ENOENT | errno.ENOTDIR:
+                remedy = f"make its folder first: mkdir -p {file.parent}"
+            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+                remedy = f"free some space (df -h {file.parent}), or name a file on another disk"
+            case _:
+                remedy = "name a file in a folder that you may write to, or become root: sudo ./lab ..."
+        raise FileError(f"{file} can't be written: {error.strerror or error}", remedy=remedy) from None

@@ -20,6 +20,7 @@ import yaml
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType, Stack
 
+from hoplab.core import fs
 from hoplab.core.errors import BusyError, EngineError, LabError, ProtectedError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
@@ -179,7 +180,7 @@ def workspace(paths: LabPaths) -> Path:
     project = yaml.safe_load((paths.project / "Pulumi.yaml").read_text())
     project["main"] = str(paths.project)
     project["runtime"]["options"]["virtualenv"] = str(paths.project / project["runtime"]["options"]["virtualenv"])
-    (folder / "Pulumi.yaml").write_text(f"# written by `lab up`\n{yaml.safe_dump(project, sort_keys=False)}")
+    fs.write(folder / "Pulumi.yaml", f"# written by `lab up`\n{yaml.safe_dump(project, sort_keys=False)}")
     return folder
 
 
@@ -204,8 +205,7 @@ def _passphrase(paths: LabPaths) -> Path:
     path = paths.keys / "passphrase"
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(24))
+        fs.write(path, secrets.token_urlsafe(24), mode=0o600)
     return path
 
 

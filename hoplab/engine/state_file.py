@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from hoplab.core import fs
 from hoplab.core.errors import StateError
 
 FORMAT = 1
@@ -123,27 +123,13 @@ class Journal:
         if text == self._written:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(self.path.name + ".part")
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # it holds host keys
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if self.path.exists():
-            link = self.path.with_name(self.path.name + ".link")
-            link.unlink(missing_ok=True)
-            os.link(self.path, link)  # a second name, so that there is a state file at every moment
-            link.replace(self.previous)
-        part.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        fs.write(self.path, text, mode=0o600, previous=self.previous)  # it holds host keys
         self._written = text
 
     def delete(self) -> None:
         """Remove the files: there is nothing left to remember."""
         for suffix in ("", ".previous", ".part", ".link"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)  # the last two: of older versions
 
     def _refused(self, why: str) -> StateError:
         kept = f"; the version before it is {self.previous}" if self.previous.exists() else ""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from hoplab.core import fs
 from hoplab.core.errors import HostError
 from hoplab.core.paths import cache_dir
 from hoplab.spec.parse import Accel
@@ -55,9 +56,7 @@ def _cached_probe(kernel: Path, initrd: Path) -> AccelChoice:
         pass  # none yet, or not ours: probe
     choice = probe(kernel, initrd)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    draft = cache.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"seen": seen, "choice": asdict(choice)}))
-    draft.replace(cache)
+    fs.write(cache, json.dumps({"seen": seen, "choice": asdict(choice)}))
     return choice
 
 

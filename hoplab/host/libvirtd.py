@@ -21,6 +21,7 @@ from pathlib import Path
 
 import libvirt
 
+from hoplab.core import fs
 from hoplab.core.errors import HostError
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.host import mounts, netns, processes
@@ -142,8 +143,8 @@ class PrivateLibvirt:
         for directory in self._directories.values():
             directory.mkdir(parents=True, exist_ok=True)
         etc = self.paths.libvirt / "etc"
-        (etc / "libvirtd.conf").write_text(LIBVIRTD_CONF)
-        (etc / "qemu.conf").write_text(QEMU_CONF)
+        fs.write(etc / "libvirtd.conf", LIBVIRTD_CONF)
+        fs.write(etc / "qemu.conf", QEMU_CONF)
 
     def _launch(self) -> None:
         """Start libvirtd; with --daemon it returns when it listens, and says on stderr why it does not."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoplab.core import paths
+from hoplab.core import fs, paths
 from hoplab.core.errors import ImageError
 from hoplab.core.progress import Progress
 from hoplab.image import containers, oci
@@ -111,19 +111,18 @@ def add(archive: Path, table: Sequence[ArchivedImage]) -> tuple[list[tuple[Archi
                 if entry is None:
                     left_out.append(name)
                 else:
-                    kept.append((entry, _keep(load(), entry.name, Path(scratch))))
+                    kept.append((entry, _keep(load(), entry.name)))
     if not kept:
         raise _nothing_needed(archive, left_out, table)
     return kept, left_out
 
 
-def _keep(found: Found, name: str, scratch: Path) -> Kept:
+def _keep(found: Found, name: str) -> Kept:
     """Write an image into the local folder; one of the same name goes."""
     file = file_of(name)
-    new = scratch / "new.tar"
     parts = (found.manifest, found.config, found.layers, name)
-    oci.write_archive(new, [parts], annotations={SOURCE: found.source})
-    new.replace(file)
+    with fs.replacing(file) as draft:
+        oci.write_archive(draft, [parts], annotations={SOURCE: found.source})
     return Kept(name, f"sha256:{found.manifest.sha256}", found.source, file)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hoplab.core import fs
 from hoplab.core.errors import LabError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.spec.parse import LabSpec
@@ -73,12 +73,7 @@ def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_
 def save(state: LabState, paths: LabPaths) -> None:
     """Write the state atomically: a reader sees the old one or the new one, never half of it."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    part = paths.state.with_suffix(".part")
-    with part.open("w") as file:
-        json.dump(asdict(state), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(paths.state)
+    fs.write(paths.state, json.dumps(asdict(state), indent=2))
 
 
 def load(paths: LabPaths) -> LabState:

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hoplab.core import fs
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
-from hoplab.pki.keys import write_whole
 
 LIFE = timedelta(days=3650)  # a lab may be stopped for long
 EARLIER = timedelta(days=1)  # clocks of machines differ
@@ -66,8 +66,8 @@ def _authority(paths: LabPaths) -> tuple[x509.Certificate, ec.EllipticCurvePriva
             .add_extension(_usage(signs=True), critical=True)
             .sign(key, SHA256())
         )
-        write_whole(file, _text(key), 0o600)
-        write_whole(paths.ca, made.public_bytes(Encoding.PEM).decode(), 0o644)
+        fs.write_if_changed(file, _text(key), mode=0o600)
+        fs.write_if_changed(paths.ca, made.public_bytes(Encoding.PEM).decode(), mode=0o644)
     return x509.load_pem_x509_certificate(paths.ca.read_bytes()), _key(file)
 
 
@@ -86,8 +86,8 @@ def _site(file: Path, names: tuple[str, ...], ca: x509.Certificate, authority: e
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
             .sign(authority, SHA256())
         )
-        write_whole(secret, _text(key), 0o600)
-        write_whole(certificate, made.public_bytes(Encoding.PEM).decode(), 0o600)
+        fs.write_if_changed(secret, _text(key), mode=0o600)
+        fs.write_if_changed(certificate, made.public_bytes(Encoding.PEM).decode(), mode=0o600)
     return Pair(certificate.read_text(), secret.read_text())
 
 

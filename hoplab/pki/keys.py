@@ -9,7 +9,6 @@ ed25519 only: an RSA handshake takes seconds on an emulated machine.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from hoplab.core import fs
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
 
@@ -54,15 +54,15 @@ def ensure_keys(paths: LabPaths, nodes: Iterable[str]) -> LabKeys:
     user = _key_pair(folder / "id_ed25519", f"lab@{paths.id}")
     host = {node: _key_pair(folder / "host" / node, node) for node in nodes}
     known_hosts = folder / "known_hosts"
-    write_whole(known_hosts, "".join(f"{node} {_bare(key.public)}\n" for node, key in host.items()), 0o600)
+    fs.write_if_changed(known_hosts, "".join(f"{node} {_bare(key.public)}\n" for node, key in host.items()), mode=0o600)
     return LabKeys(folder / "id_ed25519", user.public, host, known_hosts)
 
 
 def _key_pair(path: Path, comment: str) -> HostKey:
     """The key pair in ``path`` and ``path``.pub; the public half is always derived from the private one."""
     if not path.exists():
-        made = Ed25519PrivateKey.generate()
-        write_whole(path, made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode(), 0o600)
+        made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+        fs.write(path, made.decode(), mode=0o600)
     try:
         private = path.read_text()
         key = load_ssh_private_key(private.encode(), password=None)
@@ -72,24 +72,10 @@ def _key_pair(path: Path, comment: str) -> HostKey:
             remedy="remove it, then make the lab again: `lab destroy` and `lab up`",
         ) from error
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + f" {comment}"
-    write_whole(path.with_name(path.name + ".pub"), public + "\n", 0o644)
+    fs.write_if_changed(path.with_name(path.name + ".pub"), public + "\n", mode=0o644)
     return HostKey(private, public)
 
 
 def _bare(public: str) -> str:
     """Type and key, without the comment."""
     return " ".join(public.split()[:2])
-
-
-def write_whole(path: Path, text: str, mode: int) -> None:
-    """Write a file whole or not at all, and only when it differs; never readable by others in between."""
-    if path.exists() and path.read_text() == text:
-        return
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

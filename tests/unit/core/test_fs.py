@@ -1,15 +1,17 @@
-"""Files that were asked for: whole or not at all, and every refusal says what to do."""
+"""Files are written whole or not at all, and every refusal has a remedy."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from hoplab.core import fs
-from hoplab.core.fs import FileError
+from hoplab.core.errors import FileError
+from hoplab.core.paths import PROJECT
 
 
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
@@ -49,6 +51,58 @@ def test_a_failure_leaves_what_was_there(
         fs.write(file, "after")
     assert remedy in caught.value.remedy
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "before"
+
+
+def test_a_failure_while_a_draft_is_filled_passes(tmp_path: Path) -> None:
+    file = tmp_path / "image.tar"
+    file.write_text("before")
+    with pytest.raises(ZeroDivisionError), fs.replacing(file) as draft:
+        draft.write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "before"
+
+
+def test_the_version_before_is_kept_under_another_name(tmp_path: Path) -> None:
+    file, previous = tmp_path / "state.json", tmp_path / "state.json.previous"
+    fs.write(file, "1", previous=previous)
+    assert not previous.exists()
+    fs.write(file, "2", previous=previous)
+    fs.write(file, "3", previous=previous)
+    assert (file.read_text(), previous.read_text()) == ("3", "2")
+    assert sorted(tmp_path.iterdir()) == [file, previous]
+
+
+def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
+    with fs.replacing(tmp_path / "key", mode=0o600) as draft:
+        assert draft.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_unchanged_file_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    fs.write_if_changed(file, "worker1", mode=0o600)
+    before = file.stat()
+    fs.write_if_changed(file, "worker1", mode=0o600)
+    assert file.stat() == before
+    fs.write_if_changed(file, "worker2", mode=0o600)
+    assert file.read_text() == "worker2"
+
+
+# Files in a folder that appears as a whole or is thrown away, logs, and settings of the kernel
+OTHER_WRITERS = {"engine/install.py", "engine/libvirt_objects.py", "host/netns.py", "lab/fleet.py", "practice/echo.py"}
+
+
+def test_files_of_the_lab_have_one_writer() -> None:
+    writes = re.compile(
+        r"\.write_(?:text|bytes)\(|os\.fdopen|open\((?:\w+, )?\"[wax]b?\"|os\.link\(|os\.rename\(|\.rename\(|mkstemp"
+    )
+    package = PROJECT / "hoplab"
+    writers = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if writes.search(file.read_text()) and "image" not in file.parts and file != package / "core/fs.py"
+    }
+    assert writers == OTHER_WRITERS
 
 
 def test_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:

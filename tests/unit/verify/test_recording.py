@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from hoplab.core.errors import FactError
-from hoplab.core.fs import FileError
+from hoplab.core.errors import FactError, FileError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts._json import as_read

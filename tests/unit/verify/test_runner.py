@@ -15,8 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hoplab.core import fs
-from hoplab.core.errors import ClusterError, LabError
-from hoplab.core.fs import FileError
+from hoplab.core.errors import ClusterError, FileError, LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.snapshot import RecordingError, load
 from hoplab.observe.ssh import Hosts
