@@ -7,7 +7,6 @@ with api(paths, netns) as k8s:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
+from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.host import netns as namespaces
 from hoplab.spec.plan import LabPlan
 
@@ -111,6 +111,7 @@ def wait_usable_nodes(
     *,
     essential: Iterable[str] = ESSENTIAL,
     started: Mapping[str, datetime] | None = None,
+    timing: Timing = HOST,
 ) -> None:
     """``wait_usable`` for nodes known by name only; ``started`` says when some of them were just switched on.
 
@@ -119,20 +120,23 @@ def wait_usable_nodes(
     For minutes after a power cut the API still tells of a machine what was true before it.
     """
     wanted, needed = tuple(names), tuple(essential)
-    deadline = time.monotonic() + deadline_s
     with api(paths, netns) as k8s:
-        while True:
+
+        def usable() -> NotYet | None:
             reasons = _reasons(k8s, wanted, needed, started or {})
             if not reasons:
-                return
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"the cluster is not usable after {deadline_s:.0f} s: {'; '.join(reasons)}",
-                    remedy=f"look with `./lab kubectl --lab {paths.lab} get pods -A -o wide`; `./lab up` waits again",
-                    log=str(paths.console),
-                )
+                return None
             progress.task(reasons[0])
-            time.sleep(POLL_S)
+            return NotYet("; ".join(reasons))
+
+        try:
+            timing.until(usable, deadline_s, poll_s=POLL_S)
+        except Expired as expired:
+            raise ClusterError(
+                f"the cluster is not usable after {expired.seconds:.0f} s: {expired.reason}",
+                remedy=f"look with `./lab kubectl --lab {paths.lab} get pods -A -o wide`; `./lab up` waits again",
+                log=str(paths.console),
+            ) from None
 
 
 def _reasons(

@@ -18,14 +18,12 @@ import shlex
 import ssl
 import subprocess
 import sys
-import time
 import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import yaml
@@ -34,11 +32,13 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import Expired, NotYet, until
 from hoplab.host import netns, processes
 
 ALIVE = ("STARTING", "RUNNING", "BACKOFF")  # supervisord's states of a program that it keeps going
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")  # each needs the ones before it
 INSIDE = re.compile(r"(?<==)(?=/etc/kubernetes/|/var/lib/etcd)")  # where a flag's value is a path below the root folder
+SUPERVISOR_S = 20.0  # until supervisord listens
 READY_S = 120.0  # native start takes about 10 s in all; a host with every core busy needs a multiple
 END_S = 30.0  # etcd finishes its writes; what is left then is killed
 LAST_WORDS = 5  # lines of a program's log that an error shows
@@ -203,18 +203,21 @@ class HostedControlPlane:
                 text=True,
                 check=False,
             )
-        deadline = time.monotonic() + 20
-        while done.returncode == 0:
-            with suppress(OSError), self._rpc():
-                return
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+        if done.returncode == 0:
+            with suppress(Expired):
+                return until(self._answers, SUPERVISOR_S, poll_s=0.05)
         raise ClusterError(
             f"supervisord of the hosted control plane does not run: {done.stdout.strip() or 'it gave no reason'}",
             remedy=f"see its log, then try again: `./lab start --lab {self.lab}`",
             log=str(self.root / "log/supervisord.log"),
         )
+
+    def _answers(self) -> NotYet | None:
+        try:
+            with self._rpc():
+                return None
+        except OSError as error:
+            return NotYet(str(error))
 
     @staticmethod
     def _reload(supervisor: Any) -> None:
@@ -231,21 +234,24 @@ class HostedControlPlane:
         trusting = ssl.create_default_context()  # as the kubelet does: probes do not verify
         trusting.check_hostname = False
         trusting.verify_mode = ssl.CERT_NONE
-        deadline = time.monotonic() + READY_S
-        reason = ""
-        while time.monotonic() < deadline:
+
+        def ready() -> str | NotYet:
+            """Return "", or why it never will be."""
             state = supervisor.getProcessInfo(program.name)
             if state["statename"] not in ALIVE:
-                reason = f"it is {state['statename']} ({state['spawnerr'] or state['description']})"
-                break
+                return f"it is {state['statename']} ({state['spawnerr'] or state['description']})"
             try:
                 with netns.entered(self.netns), urlopen(program.ready_url, timeout=5, context=trusting):
-                    return
-            except URLError as error:
-                reason = f"{program.ready_url}: {error.reason}"
+                    return ""
             except OSError as error:
-                reason = f"{program.ready_url}: {error}"
-            time.sleep(0.1)
+                return NotYet(f"{program.ready_url}: {getattr(error, 'reason', error)}")
+
+        try:
+            reason = until(ready, READY_S, poll_s=0.1)
+        except Expired as expired:
+            reason = expired.reason
+        if not reason:
+            return
         log = self.root / f"log/{program.name}.log"
         words = log.read_text(errors="replace").splitlines()[-LAST_WORDS:] if log.exists() else []
         raise ClusterError(

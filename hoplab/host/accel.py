@@ -15,6 +15,7 @@ from typing import Literal
 from hoplab.core import fs
 from hoplab.core.errors import HostError
 from hoplab.core.paths import cache_dir
+from hoplab.core.wait import deadline
 from hoplab.spec.parse import Accel
 
 KVM = Path("/dev/kvm")
@@ -84,9 +85,9 @@ def _watch(qemu: subprocess.Popen[bytes]) -> AccelChoice:
     """Read the serial console until the late line, QEMU's end or the deadline."""
     assert qemu.stdout is not None and qemu.stderr is not None
     console = b""
-    why = f"not up within {PROBE_DEADLINE_S:.0f} s"
-    started = time.monotonic()
-    while (left := started + PROBE_DEADLINE_S - time.monotonic()) > 0:
+    why = ""
+    started, patience = time.monotonic(), deadline(PROBE_DEADLINE_S)
+    while left := patience.left():
         if not select.select([qemu.stdout], [], [], left)[0]:
             break
         chunk = os.read(qemu.stdout.fileno(), 65536)
@@ -96,6 +97,7 @@ def _watch(qemu: subprocess.Popen[bytes]) -> AccelChoice:
         console += chunk
         if LATE_LINE in console:
             return AccelChoice("kvm", f"the kernel boots under KVM ({time.monotonic() - started:.1f} s)")
+    why = why or f"not up within {patience.seconds:.0f} s"
     qemu.kill()
     said = _last_line(qemu.stderr.read()) or _last_line(console) or "none"
     return AccelChoice("tcg", f"{KVM} is there and the kernel does not boot under it ({why}; last words: {said})")

@@ -7,8 +7,6 @@ state (asked every second, so a lost event costs a second and no more) and the k
 
 from __future__ import annotations
 
-import hashlib
-import os
 import socket
 import threading
 import time
@@ -21,6 +19,7 @@ import libvirt
 
 from hoplab.core.errors import BootError
 from hoplab.core.progress import Progress
+from hoplab.core.wait import slowness as slowness  # noqa: PLC0414 -- session.py asks here
 from hoplab.host import netns
 from hoplab.host.console import LAST_WORDS
 from hoplab.host.machines import STATES, connected, console_of, lookup, power_off, power_on
@@ -41,27 +40,6 @@ HANG_S = 60.0  # nothing on the console and no work done for so long is a hang; 
 HANG_CPU_S = 0.3  # less CPU time than this is no work
 MAX_RESTARTS = 3
 BOOT_S = 60.0  # power-on to SSH on an idle machine with KVM is under 10 s
-TCG_FACTOR = 6.0  # measured: Python in an emulated guest against Python on the host
-REFERENCE_S = 0.012  # what the measurement in `speed` takes on an idle core
-
-
-def speed(accel: Literal["kvm", "tcg"]) -> float:
-    """By what to multiply deadlines meant for an idle machine with KVM: 1 there, 6 and more under emulation."""
-    return slowness() * (TCG_FACTOR if accel == "tcg" else 1.0)
-
-
-def slowness() -> float:
-    """By what to multiply deadlines meant for an idle machine like those where they were measured: 1 there, or more.
-
-    How long a fixed piece of Python takes now (a slow core takes longer), times how many processes want each core.
-    """
-    started = time.perf_counter()
-    digest = b""
-    for _ in range(20_000):
-        digest = hashlib.sha256(digest).digest()
-    taken = (time.perf_counter() - started) / REFERENCE_S
-    crowd = os.getloadavg()[0] / len(os.sched_getaffinity(0))
-    return min(max(1.0, taken), 4.0) * min(max(1.0, crowd), 3.0)
 
 
 def wait_until_up(
@@ -77,7 +55,7 @@ def wait_until_up(
 
     Returns how often each had to be restarted. The deadline is scaled by the speed of the host.
     """
-    deadline_s = BOOT_S * speed(accel)
+    deadline_s = BOOT_S * slowness(accel)
 
     def is_up(name: str) -> bool:
         return ssh_answers(addresses[name])

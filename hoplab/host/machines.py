@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import libvirt
 
 from hoplab.core.errors import EngineError
+from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.host.console import Console
 
 STATES = {
@@ -66,19 +66,24 @@ def start_domain(uri: str, name: str) -> bool:
         return True
 
 
-def shutdown_domain(uri: str, name: str, *, deadline_s: float = 60.0) -> bool:
-    """Ask a machine to shut down, and pull the plug after the deadline; True when it went by itself (or was off)."""
+def shutdown_domain(uri: str, name: str, *, deadline_s: float = 60.0, timing: Timing = HOST) -> str:
+    """Shut a machine down, or power it off after the deadline; return why it had to be powered off ("": it had not)."""
     with connected(uri) as connection:
         domain = lookup(connection, name)
-        deadline = time.monotonic() + deadline_s
-        with suppress(libvirt.libvirtError):  # it may end between two lines of ours
-            while domain.isActive() and time.monotonic() < deadline:
-                domain.shutdown()  # again and again: a guest that still boots does not hear the first
-                time.sleep(min(ASK_AGAIN_S, deadline_s))
-        if not domain.isActive():
-            return True
-        power_off(domain)
-        return False
+
+        def is_off() -> bool | NotYet:
+            if not domain.isActive():
+                return True
+            with suppress(libvirt.libvirtError):  # it may have ended since
+                domain.shutdown()  # again and again: a guest that still boots ignores the first
+            return NotYet("it runs")
+
+        try:
+            timing.until(is_off, deadline_s, poll_s=ASK_AGAIN_S)
+        except Expired as expired:
+            power_off(domain)
+            return f"not down after {expired.seconds:.0f} s"
+        return ""
 
 
 def start_network(uri: str, name: str) -> None:

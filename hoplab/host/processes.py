@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from hoplab.core.errors import HostError
+from hoplab.core.wait import deadline
 
 GRACE_S = 10.0
 
@@ -32,8 +32,8 @@ def end(pids: Iterable[int], *, grace_s: float = GRACE_S) -> list[str]:
             for descriptor in left:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, number)
-            deadline = time.monotonic() + grace_s
-            while left and (remaining := deadline - time.monotonic()) > 0:
+            grace = deadline(grace_s)
+            while left and (remaining := grace.left()):
                 for descriptor, _ in poll.poll(remaining * 1000):
                     poll.unregister(descriptor)
                     os.close(descriptor)

@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hoplab.core.console import ScreenProgress
 from hoplab.core.errors import LabError, ProtectedError, SpecError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
+from hoplab.core.wait import Timing, slowness
 from hoplab.engine import Changes, choose_engine
 from hoplab.host import boot, machines
 from hoplab.host.info import host_facts
@@ -295,13 +297,13 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
     with held(paths.lock, f"lab stop --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         if not lab.netns or private.running():
-            patience = SHUTDOWN_S * boot.speed(lab.accel)
+            timing = Timing(slowness=partial(slowness, lab.accel))
 
             def shut_down(node: NodeState) -> str:
                 name = machines.domain_name(lab.id, node.name)
-                itself = machines.shutdown_domain(lab.libvirt_uri, name, deadline_s=patience)
+                why = machines.shutdown_domain(lab.libvirt_uri, name, deadline_s=SHUTDOWN_S, timing=timing)
                 progress.task(f"{node.name} is off")
-                return f"machine {node.name}" + ("" if itself else f" (switched off: not down after {patience:.0f} s)")
+                return f"machine {node.name}" + (f" (switched off: {why})" if why else "")
 
             progress.task("shutting the machines down")
             with ThreadPoolExecutor() as pool:

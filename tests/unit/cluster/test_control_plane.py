@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from hoplab.cluster import control_plane
 from hoplab.cluster.control_plane import ORDER, HostedControlPlane, read_manifest, supervisord_conf
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import NotYet, until
 from tests.support.files import GOLDEN
 from tests.unit.cluster.test_inventory import ShortRun
 
@@ -99,10 +99,7 @@ def pids(paths: LabPaths) -> dict[str, int]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: True if condition() else NotYet("not so"), 20, poll_s=0.05)
 
 
 def test_its_life(paths: LabPaths) -> None:

@@ -194,23 +194,3 @@ def test_an_ssh_server_says_hello(greeting: bytes, expected: bool) -> None:
         thread.join()
         port = server.getsockname()[1]
     assert not boot.ssh_answers("127.0.0.1", port=port)  # closed
-
-
-@pytest.mark.parametrize(
-    ("accel", "load", "slowness", "expected"),
-    [
-        ("kvm", 0.0, 0.5, 1.0),
-        ("tcg", 0.0, 0.5, 6.0),
-        ("kvm", 4.0, 1.0, 2.0),
-        ("kvm", 99.0, 1.0, 3.0),
-        ("tcg", 2.0, 9.0, 24.0),
-    ],
-)
-def test_deadlines_grow_with_emulation_load_and_slow_cores(
-    monkeypatch: pytest.MonkeyPatch, accel: str, load: float, slowness: float, expected: float
-) -> None:
-    instants = iter([0.0, slowness * boot.REFERENCE_S])
-    monkeypatch.setattr("hoplab.host.boot.time.perf_counter", lambda: next(instants))
-    monkeypatch.setattr("hoplab.host.boot.os.getloadavg", lambda: (load, 0.0, 0.0))
-    monkeypatch.setattr("hoplab.host.boot.os.sched_getaffinity", lambda pid: {0, 1})
-    assert boot.speed(accel) == pytest.approx(expected)  # type: ignore[arg-type]
