@@ -9,10 +9,10 @@ R_contra = TypeVar("R_contra", contravariant=True)
 R = TypeVar("R")
 
 
-class Promise(Protocol[R_contra]):
+class Expectation(Protocol[R_contra]):
     """Something that one record of a fact has to fulfil. Its ``str`` is how the tool that shows it would print it."""
 
-    def kept_by(self, record: R_contra) -> bool: ...
+    def met_by(self, record: R_contra) -> bool: ...
 
 
 class ClaimFailed(AssertionError):
@@ -41,13 +41,15 @@ class Claim:
         if not holds:
             raise ClaimFailed(why, evidence)
 
-    def each_kept(self, promises: Iterable[Promise[R]], records: Iterable[R], *, where: str, kind: str) -> int:
-        """Every promise is kept by some record; their number. Otherwise: "worker1 has no route 10.244.2.0/24 ..."."""
+    def each_met(self, expectations: Iterable[Expectation[R]], records: Iterable[R], *, where: str, kind: str) -> int:
+        """Require that a record meets each expectation: "worker1 has no route 10.244.2.0/24". Return their number."""
         found = list(records)
-        wanted = list(promises)
-        for promise in wanted:
+        wanted = list(expectations)
+        for expectation in wanted:
             self.require(
-                any(promise.kept_by(record) for record in found), f"{where} has no {kind} {promise}", *found[:EVIDENCE]
+                any(expectation.met_by(record) for record in found),
+                f"{where} has no {kind} {expectation}",
+                *found[:EVIDENCE],
             )
         return len(wanted)
 

@@ -2,8 +2,8 @@
 
     ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
 
-Each line is what the recorded nodes showed, picked out by what the CNI and kube-proxy promise: a lab in which a promise
-is not kept has a gap there.
+Each line is what the recorded nodes showed, selected by what the CNI and kube-proxy have to leave: a lab in which an
+expectation is not met has a gap there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from hoplab.core.errors import LabError
 from hoplab.expectations import cni, proxy
-from hoplab.expectations.cni import NodePromises, Tunnel
+from hoplab.expectations.cni import NodeExpectations, Tunnel
 from hoplab.netfilter.iptables import End, Packet
 from hoplab.netfilter.ruleset import Rule, arriving, leaving
 from hoplab.observe.facts.fdb import FDB
@@ -59,12 +59,12 @@ class Way:
         return in_words(CniSpec(has.cni, has.backend, has.cni_nftables), has.proxy_mode, has.ipv6)
 
     @property
-    def promised(self) -> NodePromises:
-        return cni.promises(self.lab)[self.pod.node.name]
+    def expected(self) -> NodeExpectations:
+        return cni.expectations(self.lab)[self.pod.node.name]
 
     @property
     def tunnel(self) -> Tunnel | None:
-        return self.promised.tunnel
+        return self.expected.tunnel
 
 
 def page(labs: Iterable[Snapshot]) -> str:
@@ -96,7 +96,7 @@ def _table(ways: Sequence[Way]) -> str:
                 f"`{lookup(way.pod.node[ROUTES], way.other.address)}`",
                 _wrapped(way),
                 str(way.pod.eth0.mtu) if way.pod.eth0 else NOTHING,
-                f"one range on `{way.promised.bridge}`" if way.promised.bridge else "a route for each",
+                f"one range on `{way.expected.bridge}`" if way.expected.bridge else "a route for each",
                 "maps of nftables" if way.lab.setting.proxy_mode == "nftables" else "chains of iptables",
             ]
             for way in ways
@@ -131,16 +131,16 @@ def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
         )
     route = lookup(node[ROUTES], to)
     yield "the node", route or NOTHING
-    for promise in way.promised.routes:
-        if to in promise.dst and promise.protocol:
-            yield "", f"made by {promise.protocol if promise.protocol.isalpha() else f'proto {promise.protocol}'}"
+    for planned in way.expected.routes:
+        if to in planned.dst and planned.protocol:
+            yield "", f"made by {planned.protocol if planned.protocol.isalpha() else f'proto {planned.protocol}'}"
     if route and route.via and way.tunnel and way.tunnel.vni is not None:
         known = [each for each in node[NEIGHBOURS] if (each.address, each.dev) == (route.via, route.dev)]
         yield "its neighbour", next(iter(known), NOTHING)
         macs = {each.mac for each in known}
         yield "its FDB", next((each for each in node[FDB] if each.dev == route.dev and each.mac in macs), NOTHING)
-    for peer in way.promised.peers:
-        yield "its peer", next((each for each in node[WIREGUARD] if peer.kept_by(each)), NOTHING)
+    for peer in way.expected.peers:
+        yield "its peer", next((each for each in node[WIREGUARD] if peer.met_by(each)), NOTHING)
     yield "translated", _translated(leaving(node, Packet(pod.address, to, dport=workload.PORT)))
     yield "on the wire", _on_the_wire(way)
     yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
@@ -169,7 +169,7 @@ def _on_the_wire(way: Way) -> str:
 
 def _to_service(way: Way) -> Iterator[tuple[str, object]]:
     node, pod = way.pod.node, way.pod
-    service = next((each for each in proxy.promises(way.lab) if each.service == f"{workload.NAMESPACE}/echo"), None)
+    service = next((each for each in proxy.expectations(way.lab) if each.service == f"{workload.NAMESPACE}/echo"), None)
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
         for end in arriving(node, proxy.connection(pod.address, service)):

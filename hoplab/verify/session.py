@@ -31,9 +31,8 @@ from hoplab.core.errors import ClusterError
 from hoplab.core.ip import with_port
 from hoplab.core.paths import LabPaths
 from hoplab.expectations import proxy
-from hoplab.expectations.ingress import Access, Controller, Served
-from hoplab.expectations.ingress import chosen as chosen_controller
-from hoplab.expectations.proxy import ServicePromise
+from hoplab.expectations.ingress import Access, Controller, Served, get_controller
+from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.host import boot
 from hoplab.lab import state
 from hoplab.netfilter.ruleset import Rule
@@ -238,10 +237,10 @@ class Live:
         ]
         return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
 
-    def service(self, name: str, *, ipv6: bool = False) -> ServicePromise:
+    def service(self, name: str, *, ipv6: bool = False) -> ServiceExpectation:
         """A service of the verification workload."""
         wanted = f"{workload.NAMESPACE}/{name}"
-        known = proxy.promises6(self.snapshot) if ipv6 else proxy.promises(self.snapshot)
+        known = proxy.expectations6(self.snapshot) if ipv6 else proxy.expectations(self.snapshot)
         return next(each for each in known if each.service == wanted)
 
     def ask(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
@@ -277,8 +276,8 @@ class Live:
 
     @property
     def controller(self) -> Controller:
-        """What the lab's ingress controller promises."""
-        return chosen_controller(self.snapshot.setting.ingress)
+        """The module of the lab's ingress controller."""
+        return get_controller(self.snapshot.setting.ingress)
 
     @cached_property
     def fronts(self) -> Mapping[str, Pod]:
@@ -537,7 +536,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     setting = replace(snapshot.setting(plan), ingress=lab.ingress)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
     front = workload.Front(
-        chosen_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
+        get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, workload.SITES),
     )
     slowness = boot.slowness()
@@ -582,11 +581,11 @@ def quiet_for(pods: Iterable[Mapping[str, Any]], now: datetime) -> float:
 
 def settled(seen: Snapshot) -> bool:
     """Whether the rules of every node lead to every ready endpoint."""
-    clients: list[tuple[IPv4Address | IPv6Address, tuple[ServicePromise, ...]]] = [
-        (seen.setting.pod_cidr[-2], proxy.promises(seen))
+    clients: list[tuple[IPv4Address | IPv6Address, tuple[ServiceExpectation, ...]]] = [
+        (seen.setting.pod_cidr[-2], proxy.expectations(seen))
     ]
     if seen.setting.ipv6:
-        clients.append((seen.setting.ipv6.pod_cidr[-2], proxy.promises6(seen)))
+        clients.append((seen.setting.ipv6.pod_cidr[-2], proxy.expectations6(seen)))
     return all(
         {each.to for each in service.endpoints} <= proxy.targets(node, client, service)
         for node in seen.nodes

@@ -21,12 +21,12 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
     veth per pod."""
     seen = []
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name].interfaces
-        for name in promised:
+        expected = cni.expectations(lab)[node.name].interfaces
+        for name in expected:
             link = node.link(name)
             claim.require(link, f"{node.name} has no interface {name}", listed(each.name for each in node[LINKS]))
             claim.require(link and link.up, f"{name} of {node.name} is down")
-        veths = [link for link in node[LINKS] if link.kind == "veth" and link.name not in promised]
+        veths = [link for link in node[LINKS] if link.kind == "veth" and link.name not in expected]
         pods = [pod for pod in lab.own_address_pods if pod.node == node.name]
         claim.require(
             len(veths) == len(pods),
@@ -34,7 +34,7 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
             *(link.name for link in veths),
             *pods,
         )
-        seen.append(f"{node.name} has {listed(promised)} and {counted(len(veths), 'veth')} for as many pods")
+        seen.append(f"{node.name} has {listed(expected)} and {counted(len(veths), 'veth')} for as many pods")
     claim.saw("; ".join(seen))
 
 
@@ -66,9 +66,9 @@ def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
 @pytest.mark.needs(cni="flannel")
 def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> None:
     """With a bridge CNI the node's end of the pair is a port of the bridge (with Calico it is routed instead)."""
-    promised = cni.promises(lab)
+    expected = cni.expectations(lab)
     for pod in lab.pods:
-        bridge = promised[pod.node.name].bridge
+        bridge = expected[pod.node.name].bridge
         claim.require(pod.host_end, f"the node's end of the pair of {pod} is missing")
         assert pod.host_end
         claim.require(
@@ -82,7 +82,7 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
         )
     claim.saw(
         listed(
-            f"{promised[node.name].bridge} of {node.name} has {counted(len(lab.pods_on(node)), 'port')}"
+            f"{expected[node.name].bridge} of {node.name} has {counted(len(lab.pods_on(node)), 'port')}"
             for node in lab.nodes
         )
     )
@@ -111,12 +111,12 @@ def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
 
 def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> None:
     """What is put around a packet between nodes, VXLAN 50 bytes or IPIP 20, is taken from the MTU of pods."""
-    promised, seen = cni.promises(lab), []
+    expected, seen = cni.expectations(lab), []
     for node in lab.nodes:
-        outer, tunnel, bridge = node.link("eth0"), promised[node.name].tunnel, promised[node.name].bridge
+        outer, tunnel, bridge = node.link("eth0"), expected[node.name].tunnel, expected[node.name].bridge
         claim.require(outer, f"{node.name} has no eth0")
         assert outer
-        room = outer.mtu - promised[node.name].overhead
+        room = outer.mtu - expected[node.name].overhead
         inner = {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
         inner |= {name: node.link(name) for name in (bridge, tunnel.dev if tunnel else "") if name}
         for name, link in inner.items():
@@ -130,7 +130,7 @@ def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> No
 def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> None:
     """A VXLAN interface sends by eth0 from the node's own address, which the other nodes know it by."""
     for node in lab.nodes:
-        tunnel = cni.promises(lab)[node.name].tunnel
+        tunnel = cni.expectations(lab)[node.name].tunnel
         link = node.link(tunnel.dev) if tunnel else None
         claim.require(link and link.vxlan, f"{node.name} has no VXLAN interface")
         assert link and link.vxlan
@@ -144,7 +144,7 @@ def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> No
 
 def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -> None:
     """When a pod starts, the container runtime calls the plugins of the first file in /etc/cni/net.d."""
-    known = cni.chosen(lab.setting.cni)
+    known = cni.get_cni(lab.setting.cni)
     for node in lab.nodes:
         claim.require(node[CNI_CONFIG], f"{node.name} has no file in /etc/cni/net.d")
         first = min(node[CNI_CONFIG], key=lambda config: config.path)

@@ -25,9 +25,9 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
     """A node sends what is for its own pods to them: with a bridge CNI their range to the bridge, with Calico each
     pod's address (/32) to its interface."""
     for node in lab.nodes:
-        claim.each_kept(cni.promises(lab)[node.name].own_routes, node[ROUTES], where=node.name, kind="route")
+        claim.each_met(cni.expectations(lab)[node.name].own_routes, node[ROUTES], where=node.name, kind="route")
     claim.saw(
-        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].own_routes)
+        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.expectations(lab)[node.name].own_routes)
     )
 
 
@@ -35,19 +35,21 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
     """A node has a route to every other node's pod range (with Calico: block), by way of that node."""
     for node in lab.nodes:
-        claim.each_kept(cni.promises(lab)[node.name].routes, node[ROUTES], where=node.name, kind="route")
-    claim.saw(listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].routes))
+        claim.each_met(cni.expectations(lab)[node.name].routes, node[ROUTES], where=node.name, kind="route")
+    claim.saw(
+        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.expectations(lab)[node.name].routes)
+    )
 
 
 @pytest.mark.needs(cni="calico")
 def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -> None:
     """With Calico a node drops what is for an address of its own block that no pod has: the block is a blackhole."""
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name]
-        claim.require(promised.blackholes, f"no block of the pod range belongs to {node.name}")
-        claim.each_kept(promised.blackholes, node[ROUTES], where=node.name, kind="route")
+        expected = cni.expectations(lab)[node.name]
+        claim.require(expected.blackholes, f"no block of the pod range belongs to {node.name}")
+        claim.each_met(expected.blackholes, node[ROUTES], where=node.name, kind="route")
     claim.saw(
-        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.promises(lab)[node.name].blackholes)
+        listed(f"{node.name}: {route}" for node in lab.nodes for route in cni.expectations(lab)[node.name].blackholes)
     )
 
 
@@ -56,11 +58,11 @@ def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
     """With Calico every node has a BGP session with every other one in the modes bgp and ipip, and none with vxlan."""
     sessions = 0
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name].bgp
+        expected = cni.expectations(lab)[node.name].bgp
         found = {session.peer: session for session in node[BGP]}
         claim.require(
-            set(found) == set(promised),
-            f"BIRD on {node.name} has sessions with {listed(found)}, not with {listed(promised)}",
+            set(found) == set(expected),
+            f"BIRD on {node.name} has sessions with {listed(found)}, not with {listed(expected)}",
             *node[BGP],
         )
         for session in found.values():
@@ -75,11 +77,11 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
     """With VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
     entries = 0
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name]
-        entries += claim.each_kept(promised.neighbours, node[NEIGHBOURS], where=node.name, kind="neighbour")
-        entries += claim.each_kept(promised.fdb, node[FDB], where=node.name, kind="FDB entry")
+        expected = cni.expectations(lab)[node.name]
+        entries += claim.each_met(expected.neighbours, node[NEIGHBOURS], where=node.name, kind="neighbour")
+        entries += claim.each_met(expected.fdb, node[FDB], where=node.name, kind="FDB entry")
     first = lab.nodes[0]
-    claim.saw(f"{counted(entries, 'entry')}; on {first.name}: {listed(cni.promises(lab)[first.name].fdb)}")
+    claim.saw(f"{counted(entries, 'entry')}; on {first.name}: {listed(cni.expectations(lab)[first.name].fdb)}")
 
 
 @pytest.mark.needs(backend="vxlan")
@@ -88,7 +90,7 @@ def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> Non
     Calico's follows from the node's name."""
     seen = []
     for node in lab.nodes:
-        tunnel = cni.promises(lab)[node.name].tunnel
+        tunnel = cni.expectations(lab)[node.name].tunnel
         link = node.link(tunnel.dev) if tunnel else None
         claim.require(link and tunnel, f"{node.name} has no VXLAN interface")
         assert link and tunnel
@@ -105,10 +107,10 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
     and nobody else may send from theirs."""
     peers = 0
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name].peers
-        peers += claim.each_kept(promised, node[WIREGUARD], where=node.name, kind="peer")
+        expected = cni.expectations(lab)[node.name].peers
+        peers += claim.each_met(expected, node[WIREGUARD], where=node.name, kind="peer")
         claim.require(
-            len([each for each in node[WIREGUARD] if each.dev == promised[0].dev]) == len(promised),
+            len([each for each in node[WIREGUARD] if each.dev == expected[0].dev]) == len(expected),
             f"{node.name} has a peer that is no node",
             *node[WIREGUARD],
         )
@@ -120,7 +122,7 @@ def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> Non
     """From pod to pod a packet crosses the lab network inside another one, from node to node (UDP for VXLAN, IP for
     IPIP; with WireGuard nobody on the way can read it), or, without a tunnel, as it is."""
     pod, other = live.probes[:2]
-    mine, yours = (cni.promises(live.snapshot)[each.node.name].tunnel for each in (pod, other))
+    mine, yours = (cni.expectations(live.snapshot)[each.node.name].tunnel for each in (pod, other))
     between = f"host {pod.address} and host {other.address}"
     seen = live.ask(
         pod,
@@ -163,15 +165,15 @@ def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     """The longest prefix that contains an address decides where it goes, not the order of the table."""
     claim.require(lab.pods, "no pod's network namespace was found")
     for node in lab.nodes:
-        promised = cni.promises(lab)[node.name]
+        expected = cni.expectations(lab)[node.name]
         for pod in lab.pods:
-            routes = promised.own_routes if pod.node is node else promised.routes
-            expected = next((route for route in routes if pod.address in route.dst), None)
+            routes = expected.own_routes if pod.node is node else expected.routes
+            planned = next((route for route in routes if pod.address in route.dst), None)
             chosen = lookup(node[ROUTES], pod.address)
             candidates = [route for route in node[ROUTES] if route.table == "main" and pod.address in route.dst]
             claim.require(
-                expected and chosen and (chosen.dst, chosen.dev) == (expected.dst, expected.dev),
-                f"{node.name} sends {pod.address} ({pod}) by `{chosen}`, not by `{expected}`",
+                planned and chosen and (chosen.dst, chosen.dev) == (planned.dst, planned.dev),
+                f"{node.name} sends {pod.address} ({pod}) by `{chosen}`, not by `{planned}`",
                 *candidates,
             )
             claim.require(len(candidates) > 1, f"{node.name} had no choice for {pod.address}", *candidates)
@@ -194,7 +196,7 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
 
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     """Direct, default, static, host and network routes are all on show, and each says who made it."""
-    shown, remote = [], cni.promises(lab)
+    shown, remote = [], cni.expectations(lab)
     for node in lab.nodes:
         main = [route for route in node[ROUTES] if route.table == "main" and route.kind == "unicast"]
         kinds = {

@@ -22,9 +22,9 @@ from hoplab.verify.session import Live
 @pytest.mark.needs(cni="flannel")
 def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None:
     """A pod's default gateway is the first address of its node's range, which is cni0's own (not flannel.1's)."""
-    promised = cni.promises(lab)
+    expected = cni.expectations(lab)
     for pod in lab.pods:
-        gateway, bridge = promised[pod.node.name].pod_gateway, promised[pod.node.name].bridge
+        gateway, bridge = expected[pod.node.name].pod_gateway, expected[pod.node.name].bridge
         defaults = [route for route in pod[ROUTES] if route.dst == DEFAULT and route.table == "main"]
         claim.require(
             [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],
@@ -34,7 +34,7 @@ def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None
         claim.require(owners == [bridge], f"{gateway} is on {listed(owners)} of {pod.node.name}, not on {bridge}")
     claim.saw(
         listed(
-            f"{counted(len(lab.pods_on(node)), 'pod')} of {node.name} via {promised[node.name].pod_gateway}"
+            f"{counted(len(lab.pods_on(node)), 'pod')} of {node.name} via {expected[node.name].pod_gateway}"
             for node in lab.nodes
         )
     )
@@ -48,7 +48,7 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
         owners = [each.dev for each in facts[ADDRESSES] if each.address == calico.GATEWAY]
         claim.require(not owners, f"{calico.GATEWAY} is on {listed(owners)} of {place}")
     for pod in lab.pods:
-        gateway = cni.promises(lab)[pod.node.name].pod_gateway
+        gateway = cni.expectations(lab)[pod.node.name].pod_gateway
         found = {(route.dst, route.via, route.dev) for route in pod[ROUTES] if route.table == "main"}
         wanted = {(DEFAULT, gateway, "eth0"), (IPv4Network(gateway), None, "eth0")}
         claim.require(found == wanted, f"{pod} has other routes than the two to {gateway}", *pod[ROUTES])
@@ -91,9 +91,9 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
 def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     """What is in the same subnet is reached directly; anything else goes through the gateway, also beside a pod whose
     subnet is itself alone, as with Calico."""
-    promised = cni.promises(lab)
+    expected = cni.expectations(lab)
     for pod in lab.pods:
-        subnets = promised[pod.node.name].ranges if promised[pod.node.name].bridge else ()
+        subnets = expected[pod.node.name].ranges if expected[pod.node.name].bridge else ()
         for subnet in subnets:
             direct = [each for each in pod[ROUTES] if each.dst == subnet and each.table == "main"]
             claim.require(direct and direct[0].via is None, f"{pod} does not reach {subnet} directly", *pod[ROUTES])
@@ -123,7 +123,7 @@ def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
     claim.require(client.host_end and server.host_end, f"{client} or {server} has no veth pair")
     assert client.host_end and server.host_end
     between = f"host {client.address} and host {server.address}"
-    tunnel = cni.promises(live.snapshot)[server.node.name].tunnel
+    tunnel = cni.expectations(live.snapshot)[server.node.name].tunnel
     asked = live.ask(
         client,
         f"http://{server.address}:{workload.PORT}/",
@@ -144,7 +144,7 @@ def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
         ours("sent") and ours("arrived"), f"nothing was seen between {client.host_end.name} and {server.host_end.name}"
     )
     hops = ours("sent")[0].ttl - ours("arrived")[0].ttl
-    bridged = bool(cni.promises(live.snapshot)[server.node.name].bridge)
+    bridged = bool(cni.expectations(live.snapshot)[server.node.name].bridge)
     claim.require(
         hops == (0 if bridged else 1),
         f"between {client.host_end.name} and {server.host_end.name} the TTL fell by {hops}",

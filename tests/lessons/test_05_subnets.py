@@ -42,7 +42,7 @@ def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
 
 def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
     """Each pod's address is inside a range of the node it runs on: its /24 with flannel, a block of it with Calico."""
-    ranges = {node.name: cni.promises(lab)[node.name].ranges for node in lab.nodes}
+    ranges = {node.name: cni.expectations(lab)[node.name].ranges for node in lab.nodes}
     pods = [pod for pod in lab.own_address_pods if pod.node in ranges]
     claim.require(pods, "no pod with an address of its own is running")
     for pod in pods:

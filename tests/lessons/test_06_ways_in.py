@@ -63,8 +63,8 @@ def test_one_node_answers_arp_for_a_balancers_address(live: Live, claim: Claim) 
     )
     ((name, answer),) = answers.items()
     may = [node.name for node in live.snapshot.nodes if metallb.EXCLUDED not in dict(node.api.labels)]
-    promised = metallb.announcer(address, may)
-    claim.require(name == promised, f"{name} answers ARP for {address}, not {promised}", answer)
+    expected = metallb.announcer(address, may)
+    claim.require(name == expected, f"{name} answers ARP for {address}, not {expected}", answer)
     known = live.outside.neighbour(address)
     claim.require(
         known == answer.eth_src, f"the host end takes {known or 'no MAC'} for {address}, not {answer.eth_src}"

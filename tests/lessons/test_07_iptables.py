@@ -121,7 +121,7 @@ def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) 
 @pytest.mark.needs(proxy="nftables")
 def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
     """Services are elements of maps, found in one look: address, protocol and port lead to the service's chain."""
-    services = [service for service in proxy.promises(lab) if service.endpoints]
+    services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         sets = nftables_mode.table(node).sets
         for service in services:
@@ -148,7 +148,7 @@ def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> Non
     """A service's chain is one rule: a number drawn by lot (numgen random) is looked up in a map of the endpoints."""
     seen = []
     for node in lab.nodes:
-        for service in proxy.promises(lab):
+        for service in proxy.expectations(lab):
             if len(service.endpoints) < 2 or service.affinity:
                 continue
             rules = nftables_mode.rules(node, service.chain)
@@ -179,7 +179,7 @@ def test_iptables_knows_no_service(lab: Snapshot, claim: Claim) -> None:
 def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     """A connection to a ClusterIP goes by the chain of the service to one of its pods, and nowhere else."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
-    services = [service for service in proxy.promises(lab) if service.endpoints]
+    services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         for service in services:
             ends = arriving(node, proxy.connection(client, service))
@@ -206,7 +206,7 @@ def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None
     """Every endpoint of a service gets the same share: iptables takes 1/n, 1/(n-1), ... of what is left."""
     client, mode, shared = lab.setting.pod_cidr[-2], proxy.of(lab), []
     for node in lab.nodes:
-        for service in proxy.promises(lab):
+        for service in proxy.expectations(lab):
             found = {to: end.share for to, end in proxy.ways(node, client, service).items()}
             wanted = {endpoint.to: 1 / len(service.endpoints) for endpoint in service.endpoints}
             claim.require(
@@ -230,7 +230,7 @@ def _shares(found: dict[str, float]) -> str:
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     """What comes from outside of the pod range to a ClusterIP is marked; what is marked is masked on its way out."""
     stranger, mode = lab.setting.gateway, proxy.of(lab)
-    services = [service for service in proxy.promises(lab) if service.endpoints]
+    services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         for service in services:
             for end in arriving(node, proxy.connection(stranger, service)):
@@ -255,7 +255,7 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     """What is for the node itself and no service is looked up last, as a NodePort, and goes to the service's pods."""
     mode = proxy.of(lab)
-    services = [each for each in proxy.promises(lab) if each.node_port and each.external_policy == "Cluster"]
+    services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Cluster"]
     for node in lab.nodes:
         rules = mode.rules(node, mode.LOOKUP)
         claim.require(
@@ -279,7 +279,7 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; without a pod it drops."""
     stranger = lab.setting.gateway
-    services = [each for each in proxy.promises(lab) if each.node_port and each.external_policy == "Local"]
+    services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Local"]
     claim.require(services, "no service has the external policy Local; verification makes one that has")
     for node in lab.nodes:
         for service in services:
@@ -310,7 +310,7 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
     """With sessionAffinity: ClientIP each endpoint keeps its clients for a while: it is asked before lots are drawn."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
-    services = [each for each in proxy.promises(lab) if each.affinity]
+    services = [each for each in proxy.expectations(lab) if each.affinity]
     claim.require(services, "no service has session affinity; verification makes one that has")
     for node in lab.nodes:
         for service in services:
@@ -363,7 +363,7 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
     """A service without endpoints has no chain of its own; a filter rejects, so that a client is refused at once."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
-    empty = [service for service in proxy.promises(lab) if not service.endpoints]
+    empty = [service for service in proxy.expectations(lab) if not service.endpoints]
     claim.require(empty, "every service has endpoints; verification makes one that has none")
     for node in lab.nodes:
         for service in empty:
@@ -400,7 +400,7 @@ def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
 
 def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     """Every ClusterIP is in the rules of every node, whether or not a pod behind it runs there."""
-    mode, wanted = proxy.of(lab), {service.cluster_ip for service in proxy.promises(lab)}
+    mode, wanted = proxy.of(lab), {service.cluster_ip for service in proxy.expectations(lab)}
     for node in lab.nodes:
         found = mode.cluster_ips(node)
         claim.require(wanted <= found, f"the rules of {node.name} lack {listed(wanted - found)}", *found)

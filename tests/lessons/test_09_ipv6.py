@@ -33,7 +33,7 @@ def ranges(lab: Snapshot) -> Ipv6Spec:
 def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) -> None:
     """In a dual-stack lab every node and every pod has an IPv6 address beside that of IPv4, a pod one of its node's
     range (a /64 with flannel, blocks with Calico)."""
-    promised = cni.promises6(lab)
+    expected = cni.expectations6(lab)
     for node in lab.nodes:
         planned = lab.setting.nodes6[node.name]
         found = [each for each in node[ADDRESSES6] if each.dev == "eth0"]
@@ -50,8 +50,8 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
             *pod[ADDRESSES6],
         )
         claim.require(
-            any(pod.address6 in each for each in promised[pod.node.name].ranges),
-            f"{pod} has {pod.address6}, which is not of {pod.node.name}'s {listed(promised[pod.node.name].ranges)}",
+            any(pod.address6 in each for each in expected[pod.node.name].ranges),
+            f"{pod} has {pod.address6}, which is not of {pod.node.name}'s {listed(expected[pod.node.name].ranges)}",
         )
     addresses = sorted(pod.address6 for pod in lab.pods)
     claim.require(len(set(addresses)) == len(addresses), "two pods share an address", *addresses)
@@ -64,9 +64,9 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
 def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
     """A pod has a default route of IPv6 too: with a bridge CNI by the first address of its node's range, which is the
     bridge's own, with Calico by the link-local address of its interface's other end."""
-    promised = cni.promises6(lab)
+    expected = cni.expectations6(lab)
     for pod in lab.pods:
-        gateway, bridge = promised[pod.node.name].pod_gateway, promised[pod.node.name].bridge
+        gateway, bridge = expected[pod.node.name].pod_gateway, expected[pod.node.name].bridge
         defaults = [route for route in pod[ROUTES6] if route.dst.prefixlen == 0 and route.kind == "unicast"]
         claim.require(
             [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],
@@ -81,7 +81,7 @@ def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
         )
     claim.saw(
         listed(
-            f"{counted(len(lab.pods_on(node)), 'pod')} of {node.name} via {promised[node.name].pod_gateway}"
+            f"{counted(len(lab.pods_on(node)), 'pod')} of {node.name} via {expected[node.name].pod_gateway}"
             for node in lab.nodes
         )
     )
@@ -92,12 +92,12 @@ def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> Non
     every other node's by way of that node. It forwards, which is a switch of its own."""
     seen = []
     for node in lab.nodes:
-        promised = cni.promises6(lab)[node.name]
-        routes = (*promised.own_routes, *promised.routes, *promised.blackholes)
-        claim.each_kept(routes, node[ROUTES6], where=node.name, kind="route")
+        expected = cni.expectations6(lab)[node.name]
+        routes = (*expected.own_routes, *expected.routes, *expected.blackholes)
+        claim.each_met(routes, node[ROUTES6], where=node.name, kind="route")
         found = node[SYSCTLS].get(FORWARDING, "missing")
         claim.require(found == "1", f"{FORWARDING} is {found} on {node.name}")
-        seen += [f"{node.name}: {route}" for route in promised.routes or promised.own_routes]
+        seen += [f"{node.name}: {route}" for route in expected.routes or expected.own_routes]
     claim.saw(listed(seen))
 
 
@@ -107,8 +107,8 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
     remote node has a neighbour entry and an FDB entry, whose address is the node's of IPv6."""
     entries = 0
     for node in lab.nodes:
-        promised = cni.promises6(lab)[node.name]
-        tunnel = promised.tunnel
+        expected = cni.expectations6(lab)[node.name]
+        tunnel = expected.tunnel
         link = node.link(tunnel.dev) if tunnel else None
         claim.require(link and tunnel, f"{node.name} has no VXLAN interface for IPv6")
         assert link and tunnel
@@ -116,16 +116,16 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
         wanted = room.mtu - tunnel.overhead if room else 0
         claim.require(link.mtu == wanted, f"{tunnel.dev} on {node.name} has the MTU {link.mtu}, not {wanted}")
         claim.require(link.mac == tunnel.mac, f"{node.name} announces {tunnel.mac}, but {tunnel.dev} has {link.mac}")
-        entries += claim.each_kept(promised.neighbours, node[NEIGHBOURS6], where=node.name, kind="neighbour")
-        entries += claim.each_kept(promised.fdb, node[FDB], where=node.name, kind="FDB entry")
-    first = cni.promises6(lab)[lab.nodes[0].name]
+        entries += claim.each_met(expected.neighbours, node[NEIGHBOURS6], where=node.name, kind="neighbour")
+        entries += claim.each_met(expected.fdb, node[FDB], where=node.name, kind="FDB entry")
+    first = cni.expectations6(lab)[lab.nodes[0].name]
     claim.saw(f"{counted(entries, 'entry')}; on {lab.nodes[0].name}: {listed((*first.neighbours, *first.fdb))}")
 
 
 def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
     """A service of both families has a ClusterIP of each; that of IPv6 leads to the same pods by their addresses of
     IPv6, in rules of its own. The others are of IPv4 alone."""
-    client, services = ranges(lab).pod_cidr[-2], proxy.promises6(lab)
+    client, services = ranges(lab).pod_cidr[-2], proxy.expectations6(lab)
     claim.require(services, "no service has a ClusterIP of IPv6")
     for service in services:
         claim.require(service.cluster_ip in ranges(lab).service_cidr, f"{service} is not in {ranges(lab).service_cidr}")
@@ -144,7 +144,7 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
                 f"not to {listed(wanted)} by {service.chain}",
                 *(rule for end in ends for rule in end.path),
             )
-    named = {each.service: each for each in proxy.promises(lab)}
+    named = {each.service: each for each in proxy.expectations(lab)}
     last = services[-1]
     claim.saw(
         f"{last.service} is {named[last.service].cluster_ip} and {last.cluster_ip}, which leads to {listed(wanted)}"
@@ -174,7 +174,7 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
 def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
     """From pod to pod IPv6 crosses the lab network like IPv4, wrapped or not, and is never translated."""
     pod, other = live.probes[:2]
-    tunnel = cni.promises6(live.snapshot)[pod.node.name].tunnel
+    tunnel = cni.expectations6(live.snapshot)[pod.node.name].tunnel
     between = f"host {pod.address6} and host {other.address6}"
     asked = live.ask(
         pod,
@@ -192,7 +192,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
             (pod.node.address6, other.node.address6, tunnel.vni) if tunnel else (pod.address6, other.address6, None)
         )
         claim.require(
-            outer == wanted, f"on eth0 it is from {packet.src} to {packet.dst}, not wrapped as promised", packet
+            outer == wanted, f"on eth0 it is from {packet.src} to {packet.dst}, not wrapped as expected", packet
         )
     claim.saw(f"{other} saw {asked.answer.remote}; on eth0 of {pod.node.name}: {ours[0]}", *ours)
 

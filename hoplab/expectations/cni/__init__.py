@@ -1,4 +1,4 @@
-"""What a CNI promises about the hosts' own network, as data: computed from the setting and facts, compared by lessons.
+"""What a CNI has to leave on the hosts, as data: computed from the setting and facts, compared by lessons.
 
 One CNI is one module of this folder, found by its name in the spec; there is no list to edit.
 """
@@ -21,7 +21,7 @@ from hoplab.observe.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class RoutePromise:
+class RouteExpectation:
     """A route of the main table."""
 
     dst: IPNetwork
@@ -31,7 +31,7 @@ class RoutePromise:
     kind: str = "unicast"  # also "blackhole"
     protocol: str = ""  # who made it, "bird"; "" for whoever it was
 
-    def kept_by(self, record: Route | Route6) -> bool:
+    def met_by(self, record: Route | Route6) -> bool:
         return (
             (record.table, record.kind) == ("main", self.kind)
             and (record.dst, record.dev, record.via) == (self.dst, self.dev, self.via)
@@ -46,14 +46,14 @@ class RoutePromise:
 
 
 @dataclass(frozen=True)
-class NeighbourPromise:
+class NeighbourExpectation:
     """An address whose MAC is written down for good, so that nobody has to ask for it by ARP."""
 
     address: IPAddress
     dev: str
     mac: str
 
-    def kept_by(self, record: Neighbour | Neighbour6) -> bool:
+    def met_by(self, record: Neighbour | Neighbour6) -> bool:
         return (record.address, record.dev, record.mac) == (self.address, self.dev, self.mac) and (
             "PERMANENT" in record.states
         )
@@ -63,14 +63,14 @@ class NeighbourPromise:
 
 
 @dataclass(frozen=True)
-class FdbPromise:
+class FdbExpectation:
     """A MAC that is behind another host."""
 
     mac: str
     dev: str
     dst: IPAddress
 
-    def kept_by(self, record: FdbEntry) -> bool:
+    def met_by(self, record: FdbEntry) -> bool:
         return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst))
 
     def __str__(self) -> str:
@@ -78,14 +78,14 @@ class FdbPromise:
 
 
 @dataclass(frozen=True)
-class PeerPromise:
+class PeerExpectation:
     """Another host that decrypts what is for its pods, and encrypts what is from them."""
 
     dev: str
     endpoint: str  # "192.168.77.21:51820"
     allowed: tuple[IPNetwork, ...]
 
-    def kept_by(self, record: Peer) -> bool:
+    def met_by(self, record: Peer) -> bool:
         return (record.dev, record.endpoint, record.allowed) == (self.dev, self.endpoint, self.allowed)
 
     def __str__(self) -> str:
@@ -105,20 +105,20 @@ class Tunnel:
 
 
 @dataclass(frozen=True)
-class NodePromises:
+class NodeExpectations:
     """What one node looks like when the CNI has done its work, as far as one family of addresses goes."""
 
     interfaces: tuple[str, ...]  # beside one host end per pod
     bridge: str  # "" when pods' host ends are routed, not bridged
     ranges: tuple[IPNetwork, ...]  # where its pods' addresses come from
     pod_gateway: IPAddress  # every pod's default gateway
-    own_routes: tuple[RoutePromise, ...]  # to the node's own pods
-    routes: tuple[RoutePromise, ...]  # to the other nodes' pods
-    blackholes: tuple[RoutePromise, ...] = ()  # for addresses of the node's ranges that no pod has
+    own_routes: tuple[RouteExpectation, ...]  # to the node's own pods
+    routes: tuple[RouteExpectation, ...]  # to the other nodes' pods
+    blackholes: tuple[RouteExpectation, ...] = ()  # for addresses of the node's ranges that no pod has
     tunnel: Tunnel | None = None
-    neighbours: tuple[NeighbourPromise, ...] = ()
-    fdb: tuple[FdbPromise, ...] = ()
-    peers: tuple[PeerPromise, ...] = ()  # of an encrypted tunnel
+    neighbours: tuple[NeighbourExpectation, ...] = ()
+    fdb: tuple[FdbExpectation, ...] = ()
+    peers: tuple[PeerExpectation, ...] = ()  # of an encrypted tunnel
     bgp: tuple[IPv4Address, ...] = ()  # whom the node tells of its pods, and who tells it of theirs
 
     @property
@@ -134,11 +134,11 @@ class Cni(Protocol):
     PLUGINS: tuple[str, ...]  # called by the container runtime, in this order
     BACKENDS: tuple[str, ...]
 
-    def promises(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
-    def promises6(self, lab: Snapshot) -> Mapping[str, NodePromises]: ...
+    def expectations(self, lab: Snapshot) -> Mapping[str, NodeExpectations]: ...
+    def expectations6(self, lab: Snapshot) -> Mapping[str, NodeExpectations]: ...
 
 
-def chosen(name: str) -> Cni:
+def get_cni(name: str) -> Cni:
     """The CNI of that name."""
     try:
         module = importlib.import_module(f"{__name__}.{name}")
@@ -149,11 +149,11 @@ def chosen(name: str) -> Cni:
     return cast("Cni", module)
 
 
-def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
-    """What the lab's own CNI promises, by node."""
-    return chosen(lab.setting.cni).promises(lab)
+def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
+    """Return what the lab's own CNI has to leave, by node."""
+    return get_cni(lab.setting.cni).expectations(lab)
 
 
-def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     """... for IPv6, in a lab that has it."""
-    return chosen(lab.setting.cni).promises6(lab)
+    return get_cni(lab.setting.cni).expectations6(lab)

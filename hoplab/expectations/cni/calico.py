@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress
-from hoplab.expectations.cni import FdbPromise, NeighbourPromise, NodePromises, RoutePromise, Tunnel
+from hoplab.expectations.cni import FdbExpectation, NeighbourExpectation, NodeExpectations, RouteExpectation, Tunnel
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
 from hoplab.observe.facts.api_pods import ApiPod
 from hoplab.observe.snapshot import Node, Snapshot
@@ -118,16 +118,16 @@ _V6 = _Family(
 )
 
 
-def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
+def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     return {node.name: _node(lab, node, _V4) for node in lab.nodes}
 
 
-def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     """The same for IPv6."""
     return {node.name: _node(lab, node, _V6) for node in lab.nodes}
 
 
-def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
+def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
     others = [each for each in lab.nodes if each is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
     tunnel = _tunnel(lab, node, family)
@@ -138,27 +138,27 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodePromises:
         """Whom its blocks lie behind: its VXLAN interface, or itself."""
         return ip_address(announced(other, family.vxlan_address)) if _is_vxlan(lab) else family.address(other)
 
-    return NodePromises(
+    return NodeExpectations(
         interfaces=("lo", "eth0", *_tunnels(lab)),
         bridge="",
         ranges=own,
         pod_gateway=family.gateway,
         own_routes=tuple(
-            RoutePromise(ip_network(address), host_end(pod))
+            RouteExpectation(ip_network(address), host_end(pod))
             for pod in lab.own_address_pods
             if pod.node == node.name and (address := family.pod_address(pod))
         ),
         routes=tuple(
-            RoutePromise(
+            RouteExpectation(
                 block.cidr, tunnel.dev if tunnel else "eth0", via(other), onlink=bool(tunnel), protocol=protocol
             )
             for other in others
             for block in family.blocks(lab, other)
         ),
-        blackholes=tuple(RoutePromise(block, family.nowhere, kind="blackhole", protocol=nowhere) for block in own),
+        blackholes=tuple(RouteExpectation(block, family.nowhere, kind="blackhole", protocol=nowhere) for block in own),
         tunnel=tunnel,
-        neighbours=tuple(NeighbourPromise(via(other), family.vxlan, mac) for other, mac in macs.items()),
-        fdb=tuple(FdbPromise(mac, family.vxlan, family.address(other)) for other, mac in macs.items()),
+        neighbours=tuple(NeighbourExpectation(via(other), family.vxlan, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbExpectation(mac, family.vxlan, family.address(other)) for other, mac in macs.items()),
         bgp=tuple(other.address for other in others) if family.bgp and not _is_vxlan(lab) else (),
     )
 

@@ -9,7 +9,14 @@ from ipaddress import IPv6Network
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress, IPNetwork, with_port
-from hoplab.expectations.cni import FdbPromise, NeighbourPromise, NodePromises, PeerPromise, RoutePromise, Tunnel
+from hoplab.expectations.cni import (
+    FdbExpectation,
+    NeighbourExpectation,
+    NodeExpectations,
+    PeerExpectation,
+    RouteExpectation,
+    Tunnel,
+)
 from hoplab.observe.snapshot import Node, Snapshot
 
 CONFIG_FILE = "10-flannel.conflist"
@@ -89,63 +96,63 @@ _V6 = _Family(
 )
 
 
-def promises(lab: Snapshot) -> Mapping[str, NodePromises]:
-    return _promises(lab, _V4)
+def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
+    return _expectations(lab, _V4)
 
 
-def promises6(lab: Snapshot) -> Mapping[str, NodePromises]:
+def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     """The same for IPv6: the ranges lie on the same bridges, and a tunnel has an interface of its own for them."""
-    return _promises(lab, _V6)
+    return _expectations(lab, _V6)
 
 
-def _promises(lab: Snapshot, family: _Family) -> Mapping[str, NodePromises]:
+def _expectations(lab: Snapshot, family: _Family) -> Mapping[str, NodeExpectations]:
     make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
     return {node.name: make(lab, node, [each for each in lab.nodes if each is not node], family) for node in lab.nodes}
 
 
-def _bridged(node: Node, family: _Family, *tunnels: str) -> NodePromises:
+def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
     """What all backends have: the node's range on its bridge, which is its first address; ``tunnels`` are one for IPv4
     and one for IPv6."""
     own = family.pod_range(node)
-    return NodePromises(
+    return NodeExpectations(
         interfaces=("lo", "eth0", BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
         bridge=BRIDGE,
         ranges=(own,),
         pod_gateway=own[1],
-        own_routes=(RoutePromise(own, BRIDGE),),
+        own_routes=(RouteExpectation(own, BRIDGE),),
         routes=(),
     )
 
 
-def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
     """Each remote range lies behind the first address of that range, which is the remote flannel.1's own."""
     ranges = {other: family.pod_range(other) for other in others}
     macs = {other: vtep_mac(other, family.backend_data) for other in others}
     return replace(
         _bridged(node, family, VTEP, VTEP6),
-        routes=tuple(RoutePromise(each, family.vtep, each[0], onlink=True) for each in ranges.values()),
-        neighbours=tuple(NeighbourPromise(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
-        fdb=tuple(FdbPromise(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
+        routes=tuple(RouteExpectation(each, family.vtep, each[0], onlink=True) for each in ranges.values()),
+        neighbours=tuple(NeighbourExpectation(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
+        fdb=tuple(FdbExpectation(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
         tunnel=Tunnel(family.vtep, family.overhead, f"udp port {PORT}", vtep_mac(node, family.backend_data), VNI),
     )
 
 
-def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
     """Each remote range lies behind the remote node itself; nothing is wrapped."""
     return replace(
         _bridged(node, family),
-        routes=tuple(RoutePromise(family.pod_range(other), "eth0", family.address(other)) for other in others),
+        routes=tuple(RouteExpectation(family.pod_range(other), "eth0", family.address(other)) for other in others),
     )
 
 
-def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodePromises:
+def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
     """What is for any other node goes to one interface, which knows by its peers' ranges whose it is."""
     dev, port = family.wireguard, family.wireguard_port
     return replace(
         _bridged(node, family, WIREGUARD, WIREGUARD6),
-        routes=(RoutePromise(family.pods(lab), dev),),
+        routes=(RouteExpectation(family.pods(lab), dev),),
         tunnel=Tunnel(dev, WIREGUARD_OVERHEAD, f"udp port {port}", encrypted=True),
         peers=tuple(
-            PeerPromise(dev, with_port(family.address(other), port), (family.pod_range(other),)) for other in others
+            PeerExpectation(dev, with_port(family.address(other), port), (family.pod_range(other),)) for other in others
         ),
     )

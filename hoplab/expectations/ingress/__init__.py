@@ -57,7 +57,7 @@ class Controller(Protocol):
     def access(self, line: str) -> Access | None: ...
 
 
-def chosen(name: str) -> Controller:
+def get_controller(name: str) -> Controller:
     """The controller of that name."""
     try:
         module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

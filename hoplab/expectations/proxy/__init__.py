@@ -25,7 +25,7 @@ MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in
 
 
 @dataclass(frozen=True)
-class EndpointPromise:
+class EndpointExpectation:
     """One endpoint, and the chain that sends to it."""
 
     address: IPAddress
@@ -39,7 +39,7 @@ class EndpointPromise:
 
 
 @dataclass(frozen=True)
-class ServicePromise:
+class ServiceExpectation:
     """One port of one service that has a ClusterIP, of one family."""
 
     service: str  # "kube-system/kube-dns:dns"
@@ -51,7 +51,7 @@ class ServicePromise:
     affinity: int  # seconds for which a client stays with one endpoint; 0: no longer than a connection
     chain: str  # of connections from inside
     external_chain: str  # ... and from outside (NodePort, LoadBalancer)
-    endpoints: tuple[EndpointPromise, ...]  # the ready ones; none: connections are refused
+    endpoints: tuple[EndpointExpectation, ...]  # the ready ones; none: connections are refused
 
     def __str__(self) -> str:
         return f"{self.service} ({with_port(self.cluster_ip, self.port)}/{self.protocol})"
@@ -68,10 +68,10 @@ class Mode(Protocol):
     def endpoint_chain(self, service: str, protocol: str, endpoint: str, *, sticky: bool) -> str:
         """The chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
 
-    def way(self, service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+    def way(self, service: ServiceExpectation, endpoint: EndpointExpectation) -> tuple[str, ...]:
         """The chains from the hook to where the destination is changed."""
 
-    def node_port_way(self, service: ServicePromise) -> frozenset[str]:
+    def node_port_way(self, service: ServiceExpectation) -> frozenset[str]:
         """Chains that a connection to a NodePort goes through."""
 
     def rules(self, host: Looked, chain: str) -> tuple[Rule, ...]:
@@ -86,11 +86,11 @@ class Mode(Protocol):
     def cluster_ips(self, host: Looked) -> frozenset[IPv4Address]:
         """Addresses of services that the rules know."""
 
-    def remembers(self, host: Looked, service: ServicePromise) -> Mapping[str, int]:
+    def remembers(self, host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
         """For how many seconds a client stays with an endpoint, by endpoint: session affinity."""
 
 
-def chosen(mode: str) -> Mode:
+def get_mode(mode: str) -> Mode:
     """The mode of that name."""
     try:
         module = importlib.import_module(f"{__name__}.{mode}")
@@ -103,38 +103,38 @@ def chosen(mode: str) -> Mode:
 
 def of(lab: Snapshot) -> Mode:
     """The mode that the lab's kube-proxy works in."""
-    return chosen(lab.setting.proxy_mode)
+    return get_mode(lab.setting.proxy_mode)
 
 
-def promises(lab: Snapshot) -> tuple[ServicePromise, ...]:
+def expectations(lab: Snapshot) -> tuple[ServiceExpectation, ...]:
     """What every node's rules have to say, the same on all nodes."""
-    return _promises(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
+    return _expectations(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
 
 
-def promises6(lab: Snapshot) -> tuple[ServicePromise, ...]:
+def expectations6(lab: Snapshot) -> tuple[ServiceExpectation, ...]:
     """... for IPv6, of the services that have a ClusterIP of it."""
-    return _promises(lab, lab.api[API_ENDPOINTS6], lambda service: service.cluster_ip6)
+    return _expectations(lab, lab.api[API_ENDPOINTS6], lambda service: service.cluster_ip6)
 
 
-def _promises(
+def _expectations(
     lab: Snapshot, endpoints: Endpoints, address: Callable[[ApiService], IPAddress | None]
-) -> tuple[ServicePromise, ...]:
+) -> tuple[ServiceExpectation, ...]:
     mode = of(lab)
     return tuple(
-        _promise(mode, service, port, cluster_ip, endpoints)
+        _expectation(mode, service, port, cluster_ip, endpoints)
         for service in lab.api[API_SERVICES]
         if (cluster_ip := address(service)) is not None
         for port in service.ports
     )
 
 
-def _promise(
+def _expectation(
     mode: Mode,
     service: ApiService,
     port: ServicePort,
     cluster_ip: IPAddress,
     endpoints: Endpoints,
-) -> ServicePromise:
+) -> ServiceExpectation:
     name = f"{service}:{port.name}" if port.name else str(service)
     protocol = port.protocol.lower()
     behind = {
@@ -145,7 +145,7 @@ def _promise(
         and each.ready
     }
     sticky = service.affinity > 0
-    return ServicePromise(
+    return ServiceExpectation(
         service=name,
         protocol=protocol,
         cluster_ip=cluster_ip,
@@ -156,7 +156,7 @@ def _promise(
         chain=mode.service_chain(name, protocol),
         external_chain=mode.external_chain(name, protocol),
         endpoints=tuple(
-            EndpointPromise(
+            EndpointExpectation(
                 address, number, node, mode.endpoint_chain(name, protocol, with_port(address, number), sticky=sticky)
             )
             for address, number, node in sorted(behind)
@@ -164,16 +164,16 @@ def _promise(
     )
 
 
-def connection(client: IPAddress, service: ServicePromise) -> Packet:
+def connection(client: IPAddress, service: ServiceExpectation) -> Packet:
     """The first packet of a client to a service."""
     return Packet(client, service.cluster_ip, service.protocol, service.port)
 
 
-def ways(host: Looked, client: IPAddress, service: ServicePromise) -> dict[str, End[Rule]]:
+def ways(host: Looked, client: IPAddress, service: ServiceExpectation) -> dict[str, End[Rule]]:
     """By which rules a host may send a client's connection to a service, by where it goes."""
     return {end.to: end for end in arriving(host, connection(client, service)) if end.verdict == "DNAT"}
 
 
-def targets(host: Looked, client: IPAddress, service: ServicePromise) -> frozenset[str]:
+def targets(host: Looked, client: IPAddress, service: ServiceExpectation) -> frozenset[str]:
     """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
     return frozenset(ways(host, client, service))

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from ipaddress import IPv4Address
 
-from hoplab.expectations.proxy import EndpointPromise, ServicePromise
+from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
 from hoplab.netfilter.ruleset import Looked, Rule
 from hoplab.observe.facts import iptables
 from hoplab.observe.facts.iptables import IPTABLES
@@ -57,11 +57,11 @@ def _hash(text: str) -> str:
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
 
 
-def way(service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+def way(service: ServiceExpectation, endpoint: EndpointExpectation) -> tuple[str, ...]:
     return ("PREROUTING", LOOKUP, service.chain, endpoint.chain)
 
 
-def node_port_way(service: ServicePromise) -> frozenset[str]:
+def node_port_way(service: ServiceExpectation) -> frozenset[str]:
     return frozenset({"KUBE-NODEPORTS", service.external_chain})
 
 
@@ -82,7 +82,7 @@ def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
     return frozenset(rule.destination[0] for rule in found if rule.destination)
 
 
-def remembers(host: Looked, service: ServicePromise) -> Mapping[str, int]:
+def remembers(host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
     """Rules with ``-m recent --rcheck --seconds 10800``, before those that throw dice."""
     to = {endpoint.chain: endpoint.to for endpoint in service.endpoints}
     return {

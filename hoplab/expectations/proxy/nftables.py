@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from hoplab.expectations.proxy import EndpointPromise, ServicePromise
+from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
 from hoplab.netfilter.ruleset import Looked, Rule
 from hoplab.observe.facts import nftables
 from hoplab.observe.facts.nft_expressions import Match, Vmap
@@ -88,11 +88,11 @@ def table(host: Looked) -> Table:
     return host[NFTABLES].table(TABLE) or Table("ip", TABLE, {}, {})
 
 
-def way(service: ServicePromise, endpoint: EndpointPromise) -> tuple[str, ...]:
+def way(service: ServiceExpectation, endpoint: EndpointExpectation) -> tuple[str, ...]:
     return ("nat-prerouting", LOOKUP, service.chain, *([endpoint.chain] if endpoint.chain else []))
 
 
-def node_port_way(service: ServicePromise) -> frozenset[str]:
+def node_port_way(service: ServiceExpectation) -> frozenset[str]:
     return frozenset({LOOKUP, service.external_chain})
 
 
@@ -118,7 +118,7 @@ def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
     return frozenset(IPv4Address(each) for each in leads & known)
 
 
-def remembers(host: Looked, service: ServicePromise) -> Mapping[str, int]:
+def remembers(host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
     """A set for each endpoint, which forgets its clients after a while, and a rule that looks into it before dice."""
     found = table(host)
     memory = {endpoint.chain.replace("endpoint-", "affinity-", 1): endpoint.to for endpoint in service.endpoints}

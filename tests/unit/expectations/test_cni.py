@@ -1,4 +1,4 @@
-"""What flannel promises, computed from the setting and what Kubernetes knows."""
+"""What flannel and Calico are expected to leave, computed from the setting and what Kubernetes knows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
-from hoplab.expectations.cni import FdbPromise, NeighbourPromise, RoutePromise, calico, flannel
+from hoplab.expectations.cni import FdbExpectation, NeighbourExpectation, RouteExpectation, calico, flannel
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour
@@ -23,47 +23,48 @@ FIRST, SECOND = RECORDED.nodes[:2]
 
 
 def test_vxlan_leads_to_the_remote_flannel_interface() -> None:
-    promised = cni.promises(RECORDED)[FIRST.name]
-    assert promised.own_routes == (RoutePromise(FIRST.pod_cidr, "cni0"),)
-    assert promised.routes[0] == RoutePromise(SECOND.pod_cidr, "flannel.1", SECOND.pod_cidr[0], onlink=True)
+    expected = cni.expectations(RECORDED)[FIRST.name]
+    assert expected.own_routes == (RouteExpectation(FIRST.pod_cidr, "cni0"),)
+    assert expected.routes[0] == RouteExpectation(SECOND.pod_cidr, "flannel.1", SECOND.pod_cidr[0], onlink=True)
     mac = flannel.vtep_mac(SECOND)
-    assert promised.neighbours[0] == NeighbourPromise(SECOND.pod_cidr[0], "flannel.1", mac)
-    assert promised.fdb[0] == FdbPromise(mac, "flannel.1", SECOND.address)
-    assert (promised.pod_gateway, promised.bridge, promised.overhead) == (FIRST.pod_cidr[1], "cni0", 50)
+    assert expected.neighbours[0] == NeighbourExpectation(SECOND.pod_cidr[0], "flannel.1", mac)
+    assert expected.fdb[0] == FdbExpectation(mac, "flannel.1", SECOND.address)
+    assert (expected.pod_gateway, expected.bridge, expected.overhead) == (FIRST.pod_cidr[1], "cni0", 50)
 
 
 def test_host_gw_leads_to_the_remote_node() -> None:
     lab = replace(RECORDED, setting=replace(RECORDED.setting, backend="host-gw"))
-    promised = cni.promises(lab)[FIRST.name]
-    assert promised.routes[0] == RoutePromise(SECOND.pod_cidr, "eth0", SECOND.address)
-    assert "flannel.1" not in promised.interfaces and promised.fdb == ()
+    expected = cni.expectations(lab)[FIRST.name]
+    assert expected.routes[0] == RouteExpectation(SECOND.pod_cidr, "eth0", SECOND.address)
+    assert "flannel.1" not in expected.interfaces and expected.fdb == ()
 
 
 def test_what_is_wrapped_is_found_by_its_port_or_protocol() -> None:
     labs = [RECORDED, *(with_calico(backend) for backend in calico.BACKENDS)]
-    tunnels = [cni.promises(lab)[FIRST.name].tunnel for lab in labs]
+    tunnels = [cni.expectations(lab)[FIRST.name].tunnel for lab in labs]
     assert [tunnel.filter if tunnel else "" for tunnel in tunnels] == [
         *("udp port 8472", "", "ip proto 4", "udp port 4789"),
     ]
 
 
-def test_promises_read_as_the_tools_print() -> None:
-    assert str(RoutePromise(IPv4Network("10.244.1.0/24"), "flannel.1", IPv4Address("10.244.1.0"), onlink=True)) == (
+def test_expectations_read_as_the_tools_print() -> None:
+    assert str(RouteExpectation(IPv4Network("10.244.1.0/24"), "flannel.1", IPv4Address("10.244.1.0"), onlink=True)) == (
         "10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink"
     )
-    assert str(NeighbourPromise(IPv4Address("10.244.1.0"), "flannel.1", "aa:bb")) == (
+    assert str(NeighbourExpectation(IPv4Address("10.244.1.0"), "flannel.1", "aa:bb")) == (
         "10.244.1.0 dev flannel.1 lladdr aa:bb PERMANENT"
     )
     assert (
-        str(FdbPromise("aa:bb", "flannel.1", IPv4Address("192.168.77.21"))) == "aa:bb dev flannel.1 dst 192.168.77.21"
+        str(FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.21")))
+        == "aa:bb dev flannel.1 dst 192.168.77.21"
     )
 
 
-def test_a_route_keeps_its_promise_in_every_part() -> None:
+def test_a_route_meets_its_expectation_in_every_part() -> None:
     dst, via = IPv4Network("10.244.1.0/24"), IPv4Address("10.244.1.0")
-    promise = RoutePromise(dst, "flannel.1", via, onlink=True)
+    expectation = RouteExpectation(dst, "flannel.1", via, onlink=True)
     good = Route(dst, via, "flannel.1", flags=("onlink",))
-    assert promise.kept_by(good)
+    assert expectation.met_by(good)
     for bad in (
         replace(good, dst=IPv4Network("10.244.2.0/24")),
         replace(good, via=None),
@@ -73,18 +74,18 @@ def test_a_route_keeps_its_promise_in_every_part() -> None:
         replace(good, table="42"),
         replace(good, kind="blackhole"),
     ):
-        assert not promise.kept_by(bad), bad
+        assert not expectation.met_by(bad), bad
 
 
 def test_neighbours_and_fdb_entries_keep_theirs() -> None:
     address = IPv4Address("10.244.1.0")
     neighbour = Neighbour(address, "flannel.1", "aa:bb", ("PERMANENT",))
-    assert NeighbourPromise(address, "flannel.1", "aa:bb").kept_by(neighbour)
-    assert not NeighbourPromise(address, "flannel.1", "aa:bb").kept_by(replace(neighbour, states=("STALE",)))
-    assert not NeighbourPromise(address, "flannel.1", "aa:cc").kept_by(neighbour)
+    assert NeighbourExpectation(address, "flannel.1", "aa:bb").met_by(neighbour)
+    assert not NeighbourExpectation(address, "flannel.1", "aa:bb").met_by(replace(neighbour, states=("STALE",)))
+    assert not NeighbourExpectation(address, "flannel.1", "aa:cc").met_by(neighbour)
     entry = FdbEntry("aa:bb", "flannel.1", "192.168.77.21", "", "permanent")
-    assert FdbPromise("aa:bb", "flannel.1", IPv4Address("192.168.77.21")).kept_by(entry)
-    assert not FdbPromise("aa:bb", "flannel.1", IPv4Address("192.168.77.22")).kept_by(entry)
+    assert FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.21")).met_by(entry)
+    assert not FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.22")).met_by(entry)
 
 
 def test_a_node_that_announces_nothing_is_named() -> None:
@@ -94,7 +95,7 @@ def test_a_node_that_announces_nothing_is_named() -> None:
     output = replace(RECORDED.api.outputs["nodes"], out=json.dumps(api))
     lab = replace(RECORDED, api=Facts("api", {**RECORDED.api.outputs, "nodes": output}))
     with pytest.raises(LabError, match="announces no VXLAN interface") as caught:
-        cni.promises(lab)
+        cni.expectations(lab)
     assert "get pods" in caught.value.remedy
 
 
@@ -120,33 +121,33 @@ BLOCK, OWN_BLOCK = (IPv4Network(f"{node.pod_cidr[0]}/26") for node in (SECOND, F
 
 
 def test_bgp_leads_to_the_remote_node() -> None:
-    promised = cni.promises(with_calico("bgp"))[FIRST.name]
-    assert promised.routes == (RoutePromise(BLOCK, "eth0", SECOND.address, protocol="bird"),)
-    assert [str(each) for each in promised.blackholes] == [f"blackhole {OWN_BLOCK} proto bird"]
-    assert (promised.interfaces, promised.bridge, promised.overhead) == (("lo", "eth0"), "", 0)
-    assert (promised.ranges, promised.bgp, promised.fdb) == ((OWN_BLOCK,), (SECOND.address,), ())
-    assert promised.pod_gateway == IPv4Address("169.254.1.1")
+    expected = cni.expectations(with_calico("bgp"))[FIRST.name]
+    assert expected.routes == (RouteExpectation(BLOCK, "eth0", SECOND.address, protocol="bird"),)
+    assert [str(each) for each in expected.blackholes] == [f"blackhole {OWN_BLOCK} proto bird"]
+    assert (expected.interfaces, expected.bridge, expected.overhead) == (("lo", "eth0"), "", 0)
+    assert (expected.ranges, expected.bgp, expected.fdb) == ((OWN_BLOCK,), (SECOND.address,), ())
+    assert expected.pod_gateway == IPv4Address("169.254.1.1")
     pods = [pod for pod in RECORDED.own_address_pods if pod.node == FIRST.name]
-    assert {str(each) for each in promised.own_routes} == {
+    assert {str(each) for each in expected.own_routes} == {
         f"{pod.address}/32 dev {calico.host_end(pod)}" for pod in pods
     }
 
 
 def test_ipip_leads_through_tunl0() -> None:
-    promised = cni.promises(with_calico("ipip"))[FIRST.name]
-    assert promised.routes == (RoutePromise(BLOCK, "tunl0", SECOND.address, onlink=True, protocol="bird"),)
-    assert (promised.interfaces, promised.overhead, promised.bgp) == (("lo", "eth0", "tunl0"), 20, (SECOND.address,))
+    expected = cni.expectations(with_calico("ipip"))[FIRST.name]
+    assert expected.routes == (RouteExpectation(BLOCK, "tunl0", SECOND.address, onlink=True, protocol="bird"),)
+    assert (expected.interfaces, expected.overhead, expected.bgp) == (("lo", "eth0", "tunl0"), 20, (SECOND.address,))
 
 
 def test_vxlan_leads_to_the_remote_interface_without_bgp() -> None:
-    promised, mac = cni.promises(with_calico("vxlan"))[FIRST.name], calico.vxlan_mac(SECOND)
+    expected, mac = cni.expectations(with_calico("vxlan"))[FIRST.name], calico.vxlan_mac(SECOND)
     via = SECOND.pod_cidr[0]
-    assert promised.routes == (RoutePromise(BLOCK, "vxlan.calico", via, onlink=True, protocol="boot"),)
-    assert [each.protocol for each in promised.blackholes] == ["80"]
-    assert promised.neighbours == (NeighbourPromise(via, "vxlan.calico", mac),)
-    assert promised.fdb == (FdbPromise(mac, "vxlan.calico", SECOND.address),)
-    assert promised.tunnel and (promised.tunnel.mac, promised.tunnel.vni) == (calico.vxlan_mac(FIRST), 4096)
-    assert (promised.overhead, promised.bgp) == (50, ())
+    assert expected.routes == (RouteExpectation(BLOCK, "vxlan.calico", via, onlink=True, protocol="boot"),)
+    assert [each.protocol for each in expected.blackholes] == ["80"]
+    assert expected.neighbours == (NeighbourExpectation(via, "vxlan.calico", mac),)
+    assert expected.fdb == (FdbExpectation(mac, "vxlan.calico", SECOND.address),)
+    assert expected.tunnel and (expected.tunnel.mac, expected.tunnel.vni) == (calico.vxlan_mac(FIRST), 4096)
+    assert (expected.overhead, expected.bgp) == (50, ())
 
 
 def test_the_mac_of_vxlan_follows_from_the_nodes_name() -> None:
@@ -170,17 +171,19 @@ def test_a_node_of_which_calico_says_nothing_is_named() -> None:
         lab, api=Facts("api", {**lab.api.outputs, "nodes": replace(lab.api.outputs["nodes"], out=json.dumps(nodes))})
     )
     with pytest.raises(LabError, match="calico-node on worker2 announces no IPv4VXLANTunnelAddr"):
-        cni.promises(lab)
+        cni.expectations(lab)
 
 
-def test_a_route_says_who_made_it_where_that_is_promised() -> None:
-    promise = RoutePromise(BLOCK, "", kind="blackhole", protocol="bird")
+def test_a_route_names_its_maker_where_that_is_expected() -> None:
+    expectation = RouteExpectation(BLOCK, "", kind="blackhole", protocol="bird")
     good = Route(BLOCK, kind="blackhole", protocol="bird")
-    assert promise.kept_by(good)
-    assert not promise.kept_by(replace(good, protocol="80")) and not promise.kept_by(replace(good, kind="unicast"))
-    assert replace(promise, protocol="").kept_by(replace(good, protocol="80"))
+    assert expectation.met_by(good)
+    assert not expectation.met_by(replace(good, protocol="80")) and not expectation.met_by(
+        replace(good, kind="unicast")
+    )
+    assert replace(expectation, protocol="").met_by(replace(good, protocol="80"))
 
 
 def test_an_unknown_cni_is_named() -> None:
     with pytest.raises(LabError, match="nothing is known of the CNI 'weave'"):
-        cni.chosen("weave")
+        cni.get_cni("weave")

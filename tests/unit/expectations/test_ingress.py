@@ -16,13 +16,13 @@ CONF = (GOLDEN / "readable.nginx.conf").read_text()
 
 
 def test_by_name() -> None:
-    assert ingress.chosen("readable").NAMESPACE == readable.NAMESPACE
+    assert ingress.get_controller("readable").NAMESPACE == readable.NAMESPACE
     with pytest.raises(LabError, match="nothing is known of the ingress controller 'other'") as failed:
-        ingress.chosen("other")
+        ingress.get_controller("other")
     assert "hoplab/expectations/ingress/" in failed.value.remedy
 
 
-def test_the_promise_names_the_controller_that_is_there() -> None:
+def test_the_module_names_the_controller_that_is_there() -> None:
     assert readable.CONTROLLER == controller.CONTROLLER
 
 

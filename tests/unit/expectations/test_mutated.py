@@ -25,8 +25,8 @@ from tests.unit.lessons.test_claims import FAULTS, FIRST, HEALTHY, MORE
 Path = tuple[int | str, ...]  # the way to a value: ("routes", 0, "dev")
 Change = Callable[[Any], Any]
 
-# What a promise is about, endpoints' nodes among it; and affinity, whose lesson needs a service that is younger than
-# this recording.
+# What an expectation is about, with the nodes of endpoints; and affinity, whose lesson needs a younger service than
+# this recording has.
 NOT_EXPECTED = {"service", "external_policy", "node", "affinity"}
 ON_THE_WIRE = {"filter", "encrypted"}  # what packets are asked for; test_cni has it
 ONLY_FROM_OUTSIDE = {"node_port", "external_chain"}
@@ -114,33 +114,35 @@ def cases(value: Any, skipped: set[str] = frozenset()) -> list[Any]:  # type: ig
     ]
 
 
-@pytest.mark.parametrize(("path", "change"), cases(cni.promises(HEALTHY)[FIRST.name], ON_THE_WIRE))
-def test_what_a_cni_promises(path: Path, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("path", "change"), cases(cni.expectations(HEALTHY)[FIRST.name], ON_THE_WIRE))
+def test_what_a_cni_has_to_leave(path: Path, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     controls()
-    real = cni.promises
-    monkeypatch.setattr(cni, "promises", lambda lab: mutated(real(lab), (FIRST.name, *path), change))
+    real = cni.expectations
+    monkeypatch.setattr(cni, "expectations", lambda lab: mutated(real(lab), (FIRST.name, *path), change))
     assert noticed()
 
 
-def open_to_all(service: proxy.ServicePromise) -> bool:
+def open_to_all(service: proxy.ServiceExpectation) -> bool:
     """Whether rules are told what to do with its node port; with the policy Local packets are sent to see."""
     return bool(service.node_port) and service.external_policy == "Cluster"
 
 
 SERVICES = [
     pytest.param(service.service, *case.values, id=f"{service.service}-{case.id}")
-    for service in proxy.promises(HEALTHY)
+    for service in proxy.expectations(HEALTHY)
     for case in cases(service, NOT_EXPECTED | (set() if open_to_all(service) else ONLY_FROM_OUTSIDE))
 ]
 
 
 @pytest.mark.parametrize(("service", "path", "change"), SERVICES)
-def test_what_kube_proxy_promises(service: str, path: Path, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kube_proxy_has_to_leave(
+    service: str, path: Path, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
     controls()
-    real = proxy.promises
+    real = proxy.expectations
     monkeypatch.setattr(
         proxy,
-        "promises",
+        "expectations",
         lambda lab: tuple(mutated(each, path, change) if each.service == service else each for each in real(lab)),
     )
     assert noticed()

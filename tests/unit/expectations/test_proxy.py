@@ -1,4 +1,4 @@
-"""What kube-proxy promises, computed from the Kubernetes API, and where the rules of each mode have it."""
+"""What kube-proxy is expected to write, computed from the Kubernetes API, and where the rules of each mode have it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_names_of_nftables_chains_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=LABS)
-def test_promises_of_a_recorded_lab(lab: Snapshot) -> None:
-    found = {promise.service: promise for promise in proxy.promises(lab)}
+def test_expectations_of_a_recorded_lab(lab: Snapshot) -> None:
+    found = {expectation.service: expectation for expectation in proxy.expectations(lab)}
     dns = found["kube-system/kube-dns:dns"]
     assert (dns.protocol, dns.cluster_ip, dns.port) == ("udp", IPv4Address("10.96.0.10"), 53)
     assert str(dns) == "kube-system/kube-dns:dns (10.96.0.10:53/udp)"
@@ -51,13 +51,13 @@ def test_promises_of_a_recorded_lab(lab: Snapshot) -> None:
         assert {service.chain} <= proxy.of(lab).chains(lab.nodes[0]) or not service.endpoints
 
 
-def test_both_modes_promise_the_same() -> None:
+def test_both_modes_have_the_same_expectations() -> None:
     """But for names of chains, and addresses, which each lab has its own of; of services that both labs have."""
-    shared = set.intersection(*({each.service for each in proxy.promises(lab)} for lab in LABS.values()))
+    shared = set.intersection(*({each.service for each in proxy.expectations(lab)} for lab in LABS.values()))
     one, other = (
         {
             (each.service, each.protocol, each.port, each.node_port, each.external_policy, each.affinity)
-            for each in proxy.promises(lab)
+            for each in proxy.expectations(lab)
             if each.service in shared
         }
         for lab in LABS.values()
@@ -67,4 +67,4 @@ def test_both_modes_promise_the_same() -> None:
 
 def test_a_mode_that_nobody_wrote_is_named() -> None:
     with pytest.raises(LabError, match="nothing is known of kube-proxy's mode 'ipvs'"):
-        proxy.chosen("ipvs")
+        proxy.get_mode("ipvs")

@@ -125,8 +125,8 @@ remote = SECOND.pod_cidr
 host_end = POD.host_end
 assert host_end
 HOST_END = host_end.name
-NOBODY = next(each for each in proxy.promises(HEALTHY) if each.service == "hoplab-verify/nobody")
-ECHO = next(each for each in proxy.promises(HEALTHY) if each.service == "hoplab-verify/echo")
+NOBODY = next(each for each in proxy.expectations(HEALTHY) if each.service == "hoplab-verify/nobody")
+ECHO = next(each for each in proxy.expectations(HEALTHY) if each.service == "hoplab-verify/echo")
 
 
 def address_of(dev: str, address: str) -> dict[str, Any]:

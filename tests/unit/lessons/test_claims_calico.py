@@ -63,7 +63,7 @@ def switched_off(name: str) -> Edit:
 
 
 def tunnel_of(lab: Snapshot) -> str:
-    tunnel = cni.promises(lab)[FIRST.name].tunnel
+    tunnel = cni.expectations(lab)[FIRST.name].tunnel
     assert tunnel
     return tunnel.dev
 

@@ -21,7 +21,7 @@ RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
 FIRST, SECOND = RECORDED.nodes[:2]
 POD = next(pod for pod in RECORDED.pods_on(FIRST) if pod.api.label("app") == "echo")
 OTHER = next(pod for pod in RECORDED.pods_on(SECOND) if pod.api.label("app") == "echo")
-ECHO = next(each for each in proxy.promises6(RECORDED) if each.service == "hoplab-verify/echo")
+ECHO = next(each for each in proxy.expectations6(RECORDED) if each.service == "hoplab-verify/echo")
 GATEWAY = IPv6Address("fd00:77::1")
 
 EVERYBODY, WAY_OUT = "everybody_has_an_address_of_each_family", "a_pods_way_out_by_ipv6"

@@ -91,7 +91,7 @@ class World:
 FAULTS = (
     ("keeps_pod_addresses", False, (TALK,), "saw fd00:77::"),
     ("sees", False, (TALK,), "left worker"),
-    ("wraps", False, (TALK,), "not wrapped as promised"),
+    ("wraps", False, (TALK,), "not wrapped as expected"),
     ("stranger_answers", True, (CLUSTER_IP,), "which is not behind it"),
     ("keeps_clients", False, (CLUSTER_IP,), "the pod saw fd00:77::"),
     ("masquerades", False, (OUTSIDE,), "the outside saw fd00:244:"),

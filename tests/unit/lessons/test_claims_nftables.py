@@ -18,7 +18,7 @@ from tests.unit.lessons.test_claims import Fault, _dropped, in_api, on_node
 
 HEALTHY = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-nftables.json")
 FIRST = HEALTHY.nodes[0]
-SERVICES = {each.service: each for each in proxy.promises(HEALTHY)}
+SERVICES = {each.service: each for each in proxy.expectations(HEALTHY)}
 ECHO, NOBODY, STICKY, SINGLE, LOCAL = (
     SERVICES[f"hoplab-verify/{name}"] for name in ("echo", "nobody", "sticky", "single", "single-local")
 )

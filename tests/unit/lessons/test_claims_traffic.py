@@ -16,7 +16,7 @@ from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
 from hoplab.expectations.cni.flannel import vtep_mac
 from hoplab.expectations.loadbalancer import metallb
-from hoplab.expectations.proxy import ServicePromise, iptables
+from hoplab.expectations.proxy import ServiceExpectation, iptables
 from hoplab.observe import capture
 from hoplab.observe.capture import Packet
 from hoplab.observe.facts import Facts
@@ -118,8 +118,8 @@ class World:
     policies: int = field(default=0, init=False)
 
     @property
-    def services(self) -> dict[str, ServicePromise]:
-        return {service.service: service for service in proxy.promises(self.lab)}
+    def services(self) -> dict[str, ServiceExpectation]:
+        return {service.service: service for service in proxy.expectations(self.lab)}
 
     def batch(self, node: str, commands: Mapping[str, str]) -> dict[str, Output]:
         """What a node prints."""
@@ -286,7 +286,7 @@ class World:
         return {node: edit(self, facts) for node, facts in self.lab.node_facts.items()}
 
     @property
-    def single_service(self) -> ServicePromise:
+    def single_service(self) -> ServiceExpectation:
         return self.services["hoplab-verify/single"]
 
     @property

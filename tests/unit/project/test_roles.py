@@ -16,8 +16,8 @@ from ansible.plugins.filter.core import FilterModule  # type: ignore[import-unty
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
-from hoplab.expectations.ingress import Access, chosen, ingress_nginx, nginx
-from hoplab.expectations.ingress import readable as promise
+from hoplab.expectations.ingress import Access, get_controller, ingress_nginx, nginx
+from hoplab.expectations.ingress import readable as expectation
 from hoplab.image.readable import controller
 from hoplab.spec.parse import INGRESS_CONTROLLERS
 from hoplab.verify import workload
@@ -182,14 +182,14 @@ def test_calico_is_asked_by_http_on_an_emulated_machine() -> None:
     assert not {"livenessProbe", "readinessProbe"} & set(container)
 
 
-def test_calicos_plugins_are_those_that_are_promised() -> None:
+def test_calicos_plugins_are_the_expected_ones() -> None:
     config = next(each for each in calico("calico") if each["kind"] == "ConfigMap")["data"]["cni_network_config"]
     plugins = yaml.safe_load(config.replace("__CNI_MTU__", "0"))["plugins"]
-    assert tuple(each["type"] for each in plugins) == cni.chosen("calico").PLUGINS
+    assert tuple(each["type"] for each in plugins) == cni.get_cni("calico").PLUGINS
     # without it a pod that is made before Felix has looked gets the MTU 1500, whatever wraps its packets
     assert (plugins[0]["mtu"], plugins[0]["require_mtu_file"]) == (0, True)
     (installer,) = calico_node()["initContainers"]
-    assert {"name": "CNI_CONF_NAME", "value": cni.chosen("calico").CONFIG_FILE} in installer["env"]
+    assert {"name": "CNI_CONF_NAME", "value": cni.get_cni("calico").CONFIG_FILE} in installer["env"]
 
 
 def test_calicos_kinds_have_a_place_in_the_api() -> None:
@@ -222,17 +222,17 @@ def readable() -> dict[str, Any]:
     return documents(render("roles/ingress_readable/templates/controller.yml.j2", **defaults("ingress_readable")))
 
 
-def test_readable_is_what_its_promise_says() -> None:
+def test_readable_is_what_its_module_says() -> None:
     seen = readable()
-    assert seen["Namespace"]["metadata"]["name"] == promise.NAMESPACE
-    assert seen["IngressClass"]["spec"]["controller"] == promise.CONTROLLER
+    assert seen["Namespace"]["metadata"]["name"] == expectation.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == expectation.CONTROLLER
     assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
     pod = seen["DaemonSet"]["spec"]["template"]
-    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == promise.LABELS
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == expectation.LABELS
     (container,) = pod["spec"]["containers"]
-    assert container["name"] == promise.CONTAINER
+    assert container["name"] == expectation.CONTAINER
     (mounted,) = container["volumeMounts"]
-    assert promise.CONFIGURATION.startswith(f"{mounted['mountPath']}/")
+    assert expectation.CONFIGURATION.startswith(f"{mounted['mountPath']}/")
 
 
 def test_readable_may_do_no_more_than_it_needs() -> None:
@@ -267,7 +267,7 @@ def f5(**values: Any) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(render("roles/ingress_nginx/templates/controller.yml.j2", **inputs)))
 
 
-def test_f5_is_what_its_promise_says() -> None:
+def test_f5_is_what_its_module_says() -> None:
     seen = {document["kind"]: document for document in f5()}
     assert seen["Namespace"]["metadata"]["name"] == nginx.NAMESPACE
     assert seen["IngressClass"]["spec"]["controller"] == nginx.CONTROLLER
@@ -320,7 +320,7 @@ def test_f5_may_write_no_more_than_it_needs() -> None:
     }
 
 
-def test_ingress_nginx_is_what_its_promise_says() -> None:
+def test_ingress_nginx_is_what_its_module_says() -> None:
     inputs = defaults("ingress_ingress_nginx") | {"ingress_ingress_nginx_addresses": ["192.168.77.20", "192.168.77.21"]}
     seen = documents(render("roles/ingress_ingress_nginx/templates/controller.yml.j2", **inputs))
     assert seen["Namespace"]["metadata"]["name"] == ingress_nginx.NAMESPACE
@@ -373,10 +373,10 @@ def test_readable_is_the_one_that_is_in_the_image() -> None:
     assert name in {image["name"] for image in table["image"]}
 
 
-def test_every_ingress_controller_has_a_role_and_a_promise() -> None:
+def test_every_ingress_controller_has_a_role_and_a_module() -> None:
     roles = {role.removeprefix("ingress_") for role in ROLES if role.startswith("ingress_")}
     assert roles == {name.replace("-", "_") for name in INGRESS_CONTROLLERS} - {"auto", "none"}
-    assert all(chosen(name).NAMESPACE for name in roles)
+    assert all(get_controller(name).NAMESPACE for name in roles)
 
 
 def metallb(**values: Any) -> list[dict[str, Any]]:
