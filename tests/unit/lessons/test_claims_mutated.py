@@ -39,11 +39,11 @@ WORLDS: tuple[Any, ...] = (
     test_claims_ipv6_traffic,
     test_claims_wireguard_traffic,
 )
-DEMANDS = ("require", "each_kept")
+DEMANDS = ("require", "each_met")
 
 
 def demands(tree: ast.AST) -> list[ast.Call]:
-    """The calls of claim.require and claim.each_kept in a piece of code."""
+    """The calls of claim.require and claim.each_met in a piece of code."""
     return [
         node
         for node in ast.walk(tree)
