@@ -26,7 +26,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.host import netns
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.session import INGRESSES, LabSession
 from hoplab.verify.workload import APP1, APP2, HOST1, NAMESPACE
 
 PLAIN = "plain-nginx"
@@ -64,18 +64,18 @@ WORDS = {
 }
 
 
-def wrk(live: Live, port: int, seconds: int) -> Wrk:
+def wrk(session: LabSession, port: int, seconds: int) -> Wrk:
     """Ask the first node, from outside, as fast as it answers."""
-    address = live.snapshot.nodes[0].address
+    address = session.snapshot.nodes[0].address
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-H", f"Host: {HOST1}"]
-    with netns.entered(live.outside.namespace):
+    with netns.entered(session.external.namespace):
         ran = subprocess.run([*command, f"http://{address}:{port}/"], capture_output=True, text=True, check=False)
     return parse(ran.stdout + ran.stderr)
 
 
-def plain(live: Live) -> list[tuple[str, dict[str, Any]]]:
+def plain(session: LabSession) -> list[tuple[str, dict[str, Any]]]:
     """An nginx beside the controller, on the first node: nothing but the pods of the first app behind it."""
-    servers = " ".join(f"server {each};" for each in sorted(live.endpoints(APP1)))
+    servers = " ".join(f"server {each};" for each in sorted(session.endpoints(APP1)))
     conf = f"""
 worker_processes auto;
 pid /tmp/nginx.pid;
@@ -100,7 +100,7 @@ http {{
         "volumeMounts": [{"name": "conf", "mountPath": "/etc/plain"}],
     }
     spec = {
-        "nodeName": live.snapshot.nodes[0].name,
+        "nodeName": session.snapshot.nodes[0].name,
         "containers": [container],
         "volumes": [{"name": "conf", "configMap": {"name": PLAIN}}],
         "terminationGracePeriodSeconds": 0,
@@ -112,13 +112,13 @@ http {{
 
 
 @contextmanager
-def beside(live: Live) -> Iterator[None]:
+def beside(session: LabSession) -> Iterator[None]:
     """While the body runs the plain nginx answers."""
     url = f"http://{HOST1}:{PLAIN_PORT}/"
     with ExitStack() as stack:
-        for path, body in plain(live):
-            stack.enter_context(live.made(path, body))
-        reply = live.until(lambda: live.browse(url), lambda found: found.status == 200)
+        for path, body in plain(session):
+            stack.enter_context(session.created(path, body))
+        reply = session.until(lambda: session.http_get(url), lambda found: found.status == 200)
         if reply.status != 200:
             raise LabError(
                 f"the plain nginx gives {reply}", remedy=f"./lab kubectl -n {NAMESPACE} describe pod {PLAIN}"
@@ -135,7 +135,7 @@ class Lost:
     seconds: float
 
 
-def changing(live: Live, rounds: int) -> Lost:
+def changing(session: LabSession, rounds: int) -> Lost:
     """Several clients ask, while pods come and go and a rule is made and removed."""
     began = time.monotonic()
 
@@ -144,19 +144,21 @@ def changing(live: Live, rounds: int) -> Lost:
         rules[0]["http"]["paths"] += workload.ingress("", {"": {"/bench": APP2}})["spec"]["rules"][0]["http"]["paths"]
 
     with ExitStack() as stack:
-        streams = [stack.enter_context(live.asking(f"http://{HOST1}/")) for _ in range(CLIENTS)]
+        streams = [stack.enter_context(session.request_stream(f"http://{HOST1}/")) for _ in range(CLIENTS)]
         for _ in range(rounds):
-            with live.scaled(APP1, 3), live.edited(f"{INGRESSES}/apps", longer):
-                live.until(lambda: live.reached(f"http://{HOST1}/bench"), lambda to: to in live.endpoints(APP2))
-            live.until(lambda: live.endpoints(APP1, ending=True), lambda found: found == live.endpoints(APP1))
+            with session.scaled(APP1, 3), session.edited(f"{INGRESSES}/apps", longer):
+                session.until(
+                    lambda: session.reached(f"http://{HOST1}/bench"), lambda to: to in session.endpoints(APP2)
+                )
+            session.until(lambda: session.endpoints(APP1, ending=True), lambda found: found == session.endpoints(APP1))
     lost = tuple(why for stream in streams for why in stream.lost)
     return Lost(sum(stream.sent for stream in streams), lost, time.monotonic() - began)
 
 
-def measured(live: Live, rounds: int, seconds: int) -> list[tuple[Wrk, Wrk]]:
+def measured(session: LabSession, rounds: int, seconds: int) -> list[tuple[Wrk, Wrk]]:
     """wrk through the ingress and through the plain nginx, in turns."""
-    with beside(live):
-        return [(wrk(live, 80, seconds), wrk(live, PLAIN_PORT, seconds)) for _ in range(rounds)]
+    with beside(session):
+        return [(wrk(session, 80, seconds), wrk(session, PLAIN_PORT, seconds)) for _ in range(rounds)]
 
 
 @click.command()
@@ -167,12 +169,12 @@ def run(paths: LabPaths, rounds: int, seconds: int) -> None:
     """Load on the ingress of a lab that is up."""
     if shutil.which("wrk") is None:
         raise LabError("this measurement needs wrk", remedy="apt-get install wrk")
-    with live_lab.opened(paths, click.echo) as live:
-        lost = changing(live, rounds)
+    with live_lab.opened(paths, click.echo) as session:
+        lost = changing(session, rounds)
         click.echo(f"{lost.sent} requests in {lost.seconds:.0f} s while things changed, {len(lost.lost)} lost")
         for why in sorted(set(lost.lost)):
             click.echo(f"  {why}")
-        pairs = measured(live, rounds, seconds)
+        pairs = measured(session, rounds, seconds)
     rows = [
         [str(number), f"{ours.per_second:.0f}", f"{plain.per_second:.0f}", f"{ours.per_second / plain.per_second:.2f}"]
         for number, (ours, plain) in enumerate(pairs, 1)

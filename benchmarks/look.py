@@ -25,7 +25,7 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures, read_only
 
 TIMES = 5.0  # faster, at least
@@ -89,14 +89,14 @@ class Look:
     failed: Mapping[str, str]
 
 
-def at_once(lab: Live) -> Look:
+def at_once(lab: LabSession) -> Look:
     began = time.monotonic()
     seen = lab.look()
     failed = failures(read_only(), seen)
     return Look(time.monotonic() - began, len(seen.node_facts), failed)
 
 
-def one_by_one(lab: Live) -> Look:
+def one_by_one(lab: LabSession) -> Look:
     def get(path: str) -> Output:
         status, body = lab.api("GET", path)
         return Output(0 if status == 200 else status, json.dumps(body))

@@ -32,7 +32,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Setting
 from hoplab.verify import session, workload
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 FOLDERS = (PROJECT / "docs" / "lessons", PROJECT / "docs" / "days")
 HOST = "host"
@@ -270,15 +270,15 @@ def drifts(page: Page, blocks: Sequence[Block], setting: Setting) -> Iterator[st
 class OnLab:
     """The lab that the commands run on."""
 
-    live: Live
+    session: LabSession
     name: str
 
     @cached_property
     def places(self) -> Mapping[str, tuple[str, Pod | None]]:
         """The machine of each place, and the pod."""
-        names = [HOST, *(node.name for node in self.live.snapshot.nodes)]
+        names = [HOST, *(node.name for node in self.session.snapshot.nodes)]
         found: dict[str, tuple[str, Pod | None]] = {name: (name, None) for name in names}
-        for pod in self.live.snapshot.pods:
+        for pod in self.session.snapshot.pods:
             if pod.api.namespace == workload.NAMESPACE:
                 app = pod.api.label("app")
                 found[f"{pod.node.name}/{app}"] = found[app] = (pod.node.name, pod)
@@ -287,20 +287,20 @@ class OnLab:
     @cached_property
     def values(self) -> Mapping[str, str]:
         """What pages can name; `home` is the node of the pod `single`, `away` another one; so with `app2-`."""
-        found = {"single": str(self.live.single.address)} | self._around(self.live.single)
-        for pod in self.live.probes:
+        found = {"single": str(self.session.single.address)} | self._around(self.session.single)
+        for pod in self.session.echo_pods:
             found[f"{pod.node.name}-echo"] = str(pod.address)
             found[f"{pod.node.name}-echo-veth"] = pod.host_end.name if pod.host_end else ""
         _, app2 = self.places.get(workload.APP2, ("", None))
         if app2:
             found |= {"app2": str(app2.address)} | self._around(app2, "app2-")
         return found | {
-            f"{name}-service": str(self.live.service(name).cluster_ip) for name in ("echo", "single", "nobody")
+            f"{name}-service": str(self.session.service(name).cluster_ip) for name in ("echo", "single", "nobody")
         }
 
     def _around(self, pod: Pod, prefix: str = "") -> dict[str, str]:
         """The node that a pod is on, and one that it is not on."""
-        away = [node for node in self.live.snapshot.nodes if node is not pod.node][:1]
+        away = [node for node in self.session.snapshot.nodes if node is not pod.node][:1]
         return {
             f"{prefix}{name}{suffix}": value
             for name, nodes in (("home", [pod.node]), ("away", away))
@@ -312,7 +312,7 @@ class OnLab:
         """What commands print, all on one machine, by their lines; what goes to either stream, as on a screen."""
         if machine == HOST:
             return {step.line: self._here(step.command) for step in steps}
-        found = self.live.hosts.batch(machine, {str(step.line): self._there(step) for step in steps})
+        found = self.session.hosts.batch(machine, {str(step.line): self._there(step) for step in steps})
         return {int(line): output for line, output in found.items()}
 
     def _there(self, step: Step) -> str:

@@ -42,7 +42,7 @@ def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Outside:
+class ExternalHost:
     """A running service."""
 
     address: IPv4Address | IPv6Address
@@ -53,11 +53,11 @@ class Outside:
     def url(self, path: str) -> str:
         return f"http://{with_port(self.address, self.port)}/{path}"
 
-    def asker(self, path: str) -> IPv4Address | IPv6Address | None:
+    def client_of(self, path: str) -> IPv4Address | IPv6Address | None:
         """The client address it saw behind a request for the path; None when nobody asked."""
         return self._asked.get(f"/{path}")
 
-    def ask(self, url: str, timeout: float) -> str | None:
+    def get(self, url: str, timeout: float) -> str | None:
         """The answer to an HTTP request made from here; None when there is none."""
         found = urlsplit(url)
         with netns.entered(self.namespace):
@@ -99,7 +99,7 @@ class Outside:
             )
         return next((each.mac for each in NEIGHBOURS.parse(found.stdout) if each.address == address), "")
 
-    def forget(self, address: IPv4Address) -> None:
+    def flush_neighbour(self, address: IPv4Address) -> None:
         """The MAC of an address: who asks for it next has to ask by ARP."""
         with netns.entered(self.namespace):
             subprocess.run(["ip", "neigh", "flush", str(address)], check=True)
@@ -117,7 +117,7 @@ class Outside:
 
 
 @contextmanager
-def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -> Iterator[Outside]:
+def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -> Iterator[ExternalHost]:
     """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
     asked: dict[str, IPv4Address | IPv6Address] = {}
 
@@ -149,7 +149,7 @@ def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="outside", daemon=True)
     thread.start()
     try:
-        yield Outside(address, server.server_address[1], namespace, asked)
+        yield ExternalHost(address, server.server_address[1], namespace, asked)
     finally:
         server.shutdown()
         server.server_close()

@@ -32,7 +32,7 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import session, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.report import Outcome, Report, Result, Say, html_text, junit_text
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 LESSONS = PROJECT / "tests" / "lessons"
 OPENED = "hoplab-opened"  # name of the plugin that hands the open lab to the lessons' fixtures
@@ -44,7 +44,7 @@ PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginn
 class Opened:
     """A plugin that carries the lab the lessons are for."""
 
-    lab: Live | Snapshot
+    lab: LabSession | Snapshot
 
 
 def run(
@@ -68,10 +68,10 @@ def run(
     with ExitStack() as stack:
         stack.callback(say.doing, "")
         lab = snapshot.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
-        if cleanup and isinstance(lab, Live):
+        if cleanup and isinstance(lab, LabSession):
             stack.callback(remove_probes, lab, say)
         say.doing("")
-        report = begun(lab.snapshot if isinstance(lab, Live) else lab, recording)
+        report = begun(lab.snapshot if isinstance(lab, LabSession) else lab, recording)
         report.looked_seconds = time.monotonic() - started
         check(lab, report, say, only=only)
         report.seconds = time.monotonic() - started
@@ -98,7 +98,7 @@ def begun(lab: Snapshot, recording: Path | None = None) -> Report:
     return Report(has.lab, setting, lab.versions, str(recording or ""))
 
 
-def remove_probes(lab: Live, say: Say) -> None:
+def remove_probes(lab: LabSession, say: Say) -> None:
     """Remove what verification asks with; Kubernetes takes a while to end its pods, which nobody waits for."""
     if not workload.remove(lab.api):
         raise ClusterError(
@@ -108,7 +108,7 @@ def remove_probes(lab: Live, say: Say) -> None:
     say.note(f"removed the namespace {workload.NAMESPACE}")
 
 
-def check(lab: Live | Snapshot, report: Report, say: Say, *, only: str = "", lessons: Path = LESSONS) -> None:
+def check(lab: LabSession | Snapshot, report: Report, say: Say, *, only: str = "", lessons: Path = LESSONS) -> None:
     """Run the lessons through pytest, in this process: connections that are open stay in use."""
     arguments = [
         *(str(lessons), "--rootdir", str(PROJECT), "-c", "/dev/null", "--import-mode", "importlib"),

@@ -1,8 +1,8 @@
 """A running lab under verification: its snapshot, and ways to send real packets and look before and after.
 
-with opened(paths) as live:
-    live.snapshot                     # for read-only lessons
-    live.ask(pod, url)                # one request from inside a pod, with what the node saw of it
+with opened(paths) as session:
+    session.snapshot                     # for read-only lessons
+    session.request(pod, url)                # one request from inside a pod, with what the node saw of it
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from hoplab.spec.parse import load_spec
 from hoplab.spec.plan import plan_lab
 from hoplab.verify import external, workload
 from hoplab.verify.claims import ClaimFailed
-from hoplab.verify.external import Outside, Reply
+from hoplab.verify.external import ExternalHost, Reply
 
 T = TypeVar("T")
 
@@ -190,24 +190,24 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Live:
+class LabSession:
     """A lab that runs."""
 
     snapshot: Snapshot
     hosts: Hosts
-    outside: Outside
+    external: ExternalHost
     api: workload.Api
     look: Callable[[], Snapshot]
-    outside6: Outside | None = None  # the same by IPv6, in a lab that has it
+    external6: ExternalHost | None = None  # the same by IPv6, in a lab that has it
     ca: Path | None = None  # whom a client of the apps' https sites trusts
     slowness: float = 1.0  # what deadlines are multiplied with
 
-    def again(self) -> Live:
+    def refreshed(self) -> LabSession:
         """The same lab as it is at this moment."""
         return replace(self, snapshot=self.look())
 
     @cached_property
-    def probes(self) -> tuple[Pod, ...]:
+    def echo_pods(self) -> tuple[Pod, ...]:
         """The echo pods, one per node, in the order of the nodes."""
         found = self._pods("echo")
         if not found:
@@ -225,7 +225,7 @@ class Live:
     @cached_property
     def client(self) -> Pod:
         """The echo pod beside `single`, on its node: who asks where one asks for all."""
-        found = next((pod for pod in self.probes if pod.node is self.single.node), None)
+        found = next((pod for pod in self.echo_pods if pod.node is self.single.node), None)
         if found is None:
             raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
         return found
@@ -243,7 +243,7 @@ class Live:
         known = proxy.expectations6(self.snapshot) if ipv6 else proxy.expectations(self.snapshot)
         return next(each for each in known if each.service == wanted)
 
-    def ask(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
+    def request(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Asked:
         """An HTTP request from inside a pod's network namespace; its node is looked at before, after and meanwhile.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
@@ -252,7 +252,7 @@ class Live:
         commands = {
             **{f"before-{name}": command for name, command in RULES.items()},
             **capture.start(captures or {}, place),
-            "answer": in_pod(pod, http_get(url)),
+            "answer": in_pod(pod, curl_command(url)),
             **capture.stop(captures or {}, place),
             "flows": _conntrack(pod.address),
             **{f"after-{name}": command for name, command in RULES.items()},
@@ -264,14 +264,14 @@ class Live:
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
         return Asked(url, found["answer"], before, after, flows, capture.read(found))
 
-    def ask_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Asked]:
+    def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Asked]:
         """One request from each of several pods, on all their nodes at once."""
         with ThreadPoolExecutor() as pool:
-            return dict(zip(urls, pool.map(self.ask, urls, urls.values()), strict=True))
+            return dict(zip(urls, pool.map(self.request, urls, urls.values()), strict=True))
 
-    def ask_from_outside(self, url: str) -> Answer | None:
+    def request_from_outside(self, url: str) -> Answer | None:
         """An HTTP request from the host end of the lab network; None when nobody answers."""
-        body = self.outside.ask(url, OUTSIDE_TIMEOUT)
+        body = self.external.get(url, OUTSIDE_TIMEOUT)
         return None if body is None else parse_answer(body)
 
     @property
@@ -280,7 +280,7 @@ class Live:
         return get_controller(self.snapshot.setting.ingress)
 
     @cached_property
-    def fronts(self) -> Mapping[str, Pod]:
+    def controller_pods(self) -> Mapping[str, Pod]:
         """The pod of the ingress controller on every node, by the node's name."""
         wanted = self.controller
         found = {
@@ -294,21 +294,21 @@ class Live:
                 raise ClaimFailed(f"no pod of the ingress controller runs on {node.name}")
         return found
 
-    def browse(self, url: str, node: Node | None = None) -> Reply:
+    def http_get(self, url: str, node: Node | None = None) -> Reply:
         """One request from outside to a node (the first, if none is given), whatever the URL's host: its answer."""
         to = (node or self.snapshot.nodes[0]).address
-        return self.outside.fetch(url, to, BROWSE_TIMEOUT, self.ca)
+        return self.external.fetch(url, to, BROWSE_TIMEOUT, self.ca)
 
     def app(self, url: str, node: Node | None = None) -> Answer:
         """What the app that answers a request from outside saw of it; ClaimFailed when none answers."""
-        reply = self.browse(url, node)
+        reply = self.http_get(url, node)
         if reply.status != 200:
             raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
         return parse_answer(reply.body)
 
     def reached(self, url: str, node: Node | None = None) -> str:
         """The endpoint of the app that answers a request from outside; "" when none does."""
-        reply = self.browse(url, node)
+        reply = self.http_get(url, node)
         return parse_answer(reply.body).to if reply.status == 200 else ""
 
     def ingress(self, name: str) -> IngressSeen:
@@ -337,20 +337,20 @@ class Live:
         return tuple(line for line in lines if line)
 
     @contextmanager
-    def asking(self, url: str) -> Iterator[Stream]:
+    def request_stream(self, url: str) -> Iterator[Stream]:
         """While the body runs, one request after the other is made from outside."""
         stream, done = Stream(), threading.Event()
 
-        def ask() -> None:
+        def send() -> None:
             while not done.wait(0.02):
-                reply = self.browse(url)
+                reply = self.http_get(url)
                 stream.sent += 1
                 if reply.status == 200:
                     stream.reached.add(parse_answer(reply.body).to)
                 else:
                     stream.lost.append(str(reply))
 
-        thread = threading.Thread(target=ask, name="asking", daemon=True)
+        thread = threading.Thread(target=send, name="requests", daemon=True)
         thread.start()
         try:
             yield stream
@@ -369,7 +369,7 @@ class Live:
 
     def status_from_outside(self, url: str) -> int:
         """The status of the answer to such a request; 0 when nobody answers."""
-        return self.outside.fetch(url, IPv4Address(urlsplit(url).hostname), OUTSIDE_TIMEOUT).status
+        return self.external.fetch(url, IPv4Address(urlsplit(url).hostname), OUTSIDE_TIMEOUT).status
 
     def announced(self, name: str) -> IPv4Address:
         """The address that the lab's load balancer gave to a service of the workload."""
@@ -382,12 +382,12 @@ class Live:
         """ARP for an address of the lab network as every node sees it, while the host end asks anew who has it."""
         captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})
-        self.outside.forget(address)
-        self.ask_from_outside(f"http://{address}/")
+        self.external.flush_neighbour(address)
+        self.request_from_outside(f"http://{address}/")
         stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
         return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
 
-    def own_reply(self, node: Node, packets: Iterable[Packet], address: IPv4Address) -> Packet | None:
+    def arp_reply_from(self, node: Node, packets: Iterable[Packet], address: IPv4Address) -> Packet | None:
         """The ARP reply for the address that the node itself sent."""
         eth0 = node.link("eth0")
         return next(
@@ -424,7 +424,7 @@ class Live:
         """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
         return self.until(self.rules, lambda found: all(wanted(rules) for rules in found.values()))
 
-    def looked_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
+    def facts_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
         """Some facts of a node, once they are as wanted, or as they are when patience is at its end."""
         deadline = time.monotonic() + SETTLE_DEADLINE
         while True:
@@ -469,7 +469,7 @@ class Live:
         return found
 
     @contextmanager
-    def made(self, path: str, body: dict[str, Any]) -> Iterator[None]:
+    def created(self, path: str, body: dict[str, Any]) -> Iterator[None]:
         """While the body runs an object exists in Kubernetes."""
         status, answer = self.api("POST", path, body)
         if status not in {201, 409}:  # 409: left by a run that was killed
@@ -507,7 +507,7 @@ class Live:
                 break
         raise ClusterError(f"{path} can't be changed: {answer.get('message', status)}", remedy="see `./lab status`")
 
-    def unique(self) -> str:
+    def unique_path(self) -> str:
         """A path nobody asked for yet."""
         return secrets.token_hex(6)
 
@@ -521,7 +521,7 @@ def in_pod(pod: Pod, command: str) -> str:
     return f"nsenter --net=/run/netns/{pod.netns} {command}"
 
 
-def http_get(url: str) -> str:
+def curl_command(url: str) -> str:
     return (
         f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {ANSWER_TIMEOUT} "
         f"{shlex.quote(url)}"
@@ -529,7 +529,7 @@ def http_get(url: str) -> str:
 
 
 @contextmanager
-def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> Iterator[Live]:
+def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> Iterator[LabSession]:
     """Connect to a running lab, make sure that its probe pods are there, and look at it."""
     lab = state.load(paths)
     plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
@@ -553,7 +553,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
             return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
 
         seen = _looked(look, k8s, SETTLE_DEADLINE * slowness)
-        yield Live(seen, hosts, served, requester(k8s), look, served6, paths.ca, slowness)
+        yield LabSession(seen, hosts, served, requester(k8s), look, served6, paths.ca, slowness)
 
 
 def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient, patience: float) -> Snapshot:

@@ -1,4 +1,4 @@
-"""What lessons are given: ``lab`` (a snapshot), ``live`` (the running lab, for traffic) and ``claim``."""
+"""What lessons are given: ``lab`` (a snapshot), ``session`` (the running lab, for traffic) and ``claim``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import runner
 from hoplab.verify import session as live_lab
 from hoplab.verify.claims import Claim
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def _opened(pytestconfig: pytest.Config) -> Iterator[Live | Snapshot]:
+def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
     """The lab that was asked for, as verify opened it or (pytest called by hand) opened here."""
     given = pytestconfig.pluginmanager.get_plugin(runner.OPENED)
     with ExitStack() as stack:
@@ -45,15 +45,15 @@ def _opened(pytestconfig: pytest.Config) -> Iterator[Live | Snapshot]:
 
 
 @pytest.fixture(scope="session")
-def lab(_opened: Live | Snapshot) -> Snapshot:
+def lab(_opened: LabSession | Snapshot) -> Snapshot:
     """The facts of the whole lab, looked at once."""
-    return _opened.snapshot if isinstance(_opened, Live) else _opened
+    return _opened.snapshot if isinstance(_opened, LabSession) else _opened
 
 
 @pytest.fixture
-def live(_opened: Live | Snapshot, _applies: None) -> Live:
+def session(_opened: LabSession | Snapshot, _applies: None) -> LabSession:
     """The running lab, for lessons that send packets."""
-    if not isinstance(_opened, Live):
+    if not isinstance(_opened, LabSession):
         pytest.skip("needs a running lab to send packets; this is a recording")
     return _opened
 

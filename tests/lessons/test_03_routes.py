@@ -18,7 +18,7 @@ from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
@@ -118,13 +118,13 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(nodes=2)
-def test_between_nodes_a_packet_travels_wrapped(live: Live, claim: Claim) -> None:
+def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Claim) -> None:
     """From pod to pod a packet crosses the lab network inside another one, from node to node (UDP for VXLAN, IP for
     IPIP; with WireGuard nobody on the way can read it), or, without a tunnel, as it is."""
-    pod, other = live.probes[:2]
-    mine, yours = (cni.expectations(live.snapshot)[each.node.name].tunnel for each in (pod, other))
+    pod, other = session.echo_pods[:2]
+    mine, yours = (cni.expectations(session.snapshot)[each.node.name].tunnel for each in (pod, other))
     between = f"host {pod.address} and host {other.address}"
-    seen = live.ask(
+    seen = session.request(
         pod,
         f"http://{other.address}:{workload.PORT}/",
         {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},

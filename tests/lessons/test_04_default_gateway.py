@@ -16,7 +16,7 @@ from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 @pytest.mark.needs(cni="flannel")
@@ -117,14 +117,14 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     )
 
 
-def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
+def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> None:
     """Pod to pod on one node stays on the bridge with its TTL untouched (Calico routes it) and never leaves by eth0."""
-    server, client = live.single, live.client
+    server, client = session.single, session.client
     claim.require(client.host_end and server.host_end, f"{client} or {server} has no veth pair")
     assert client.host_end and server.host_end
     between = f"host {client.address} and host {server.address}"
-    tunnel = cni.expectations(live.snapshot)[server.node.name].tunnel
-    asked = live.ask(
+    tunnel = cni.expectations(session.snapshot)[server.node.name].tunnel
+    asked = session.request(
         client,
         f"http://{server.address}:{workload.PORT}/",
         {
@@ -144,7 +144,7 @@ def test_pods_of_one_node_need_no_gateway(live: Live, claim: Claim) -> None:
         ours("sent") and ours("arrived"), f"nothing was seen between {client.host_end.name} and {server.host_end.name}"
     )
     hops = ours("sent")[0].ttl - ours("arrived")[0].ttl
-    bridged = bool(cni.expectations(live.snapshot)[server.node.name].bridge)
+    bridged = bool(cni.expectations(session.snapshot)[server.node.name].bridge)
     claim.require(
         hops == (0 if bridged else 1),
         f"between {client.host_end.name} and {server.host_end.name} the TTL fell by {hops}",

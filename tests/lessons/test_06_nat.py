@@ -14,7 +14,7 @@ from hoplab.observe.facts.routes import ROUTES, lookup
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
@@ -35,39 +35,39 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     claim.saw(f"so it is for {counted(len(lab.pods), 'pod')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
-def test_the_outside_sees_the_nodes_address(lab: Snapshot, live: Live, claim: Claim) -> None:
+def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """A pod's packets reach the outside with its node's address, and conntrack sends the replies back to the pod."""
-    paths = {pod: live.unique() for pod in live.probes}
-    for pod, asked in live.ask_all({pod: live.outside.url(path) for pod, path in paths.items()}).items():
+    paths = {pod: session.unique_path() for pod in session.echo_pods}
+    for pod, asked in session.request_all({pod: session.external.url(path) for pod, path in paths.items()}).items():
         node = pod.node
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
-        asker = live.outside.asker(paths[pod])
+        asker = session.external.client_of(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
-        end = leaving(asked.before, Packet(pod.address, lab.setting.gateway, dport=live.outside.port))[0]
+        end = leaving(asked.before, Packet(pod.address, lab.setting.gateway, dport=session.external.port))[0]
         counts = asked.counted(end.last) if end.last else 0
         claim.require(
             end.verdict == "MASQUERADE" and counts != 0,
             f"no MASQUERADE rule on {node.name} counted the packet",
             *end.path,
         )
-        flows = [flow for flow in asked.flows if flow.original.dport == live.outside.port]
+        flows = [flow for flow in asked.flows if flow.original.dport == session.external.port]
         claim.require(
             any(flow.reply.dst == str(node.address) for flow in flows),
             f"conntrack on {node.name} has no entry that sends replies for {node.address} on to {pod}",
             *flows,
         )
     claim.saw(
-        f"{listed(f'{pod.address} was seen as {pod.node.address}' for pod in live.probes)}; "
+        f"{listed(f'{pod.address} was seen as {pod.node.address}' for pod in session.echo_pods)}; "
         f"on {node.name} it is `{end.last}` that says so, and conntrack has {flows[-1]}"
     )
 
 
 @pytest.mark.needs(nodes=2)
-def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
+def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> None:
     """From pod to pod, also across nodes, the receiver sees the sender's own address."""
     seen = []
-    pairs = dict(zip(live.probes, (*live.probes[1:], live.probes[0]), strict=True))
-    asked_all = live.ask_all({pod: f"http://{other.address}:{workload.PORT}/" for pod, other in pairs.items()})
+    pairs = dict(zip(session.echo_pods, (*session.echo_pods[1:], session.echo_pods[0]), strict=True))
+    asked_all = session.request_all({pod: f"http://{other.address}:{workload.PORT}/" for pod, other in pairs.items()})
     for pod, other in pairs.items():
         asked, answer = asked_all[pod], asked_all[pod].answer
         claim.require(
@@ -85,23 +85,24 @@ def test_pod_to_pod_is_never_translated(live: Live, claim: Claim) -> None:
     claim.saw(listed(seen))
 
 
-def test_kube_dns_answers_a_pod(lab: Snapshot, live: Live, claim: Claim) -> None:
+def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """kube-dns answers from its ClusterIP when a pod asks it for a service's name."""
     name = "kubernetes.default.svc.cluster.local"
-    for pod, answer in live.run_all(live.probes, f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}").items():
+    query = f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}"
+    for pod, answer in session.run_all(session.echo_pods, query).items():
         claim.require(
             answer.out.split() == [str(lab.setting.api_service_ip)],
             f"{pod} asked {lab.setting.dns_ip} for {name} and got: {(answer.out + answer.err).strip() or 'nothing'}",
         )
-    claim.saw(f"{listed(live.probes)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
+    claim.saw(f"{listed(session.echo_pods)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
 
 
-def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -> None:
+def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim: Claim) -> None:
     """A ClusterIP is translated (DNAT) to a pod behind it, chosen per connection; the client's address stays."""
-    service, client = live.service("echo"), live.client
+    service, client = session.service("echo"), session.client
     behind = {endpoint.address for endpoint in service.endpoints}
     connections = 24  # with two pods behind the service, all 24 reach the same one once in eight million runs
-    asked = live.ask(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]")
+    asked = session.request(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]")
     answers = asked.answers
     claim.require(
         len(answers) == connections, f"{len(answers)} of {connections} connections to {service} were answered"
@@ -125,14 +126,14 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(live: Live, claim: Claim) -
 
 
 @pytest.mark.needs(nodes=2)
-def test_the_destination_changes_on_the_way(live: Live, claim: Claim) -> None:
+def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -> None:
     """A pod sends to the ClusterIP, its node sends on to a pod, and the reply comes back from the ClusterIP."""
-    service, server = live.service("single"), live.single
-    client = next(pod for pod in live.probes if pod.node is not server.node)
+    service, server = session.service("single"), session.single
+    client = next(pod for pod in session.echo_pods if pod.node is not server.node)
     way = lookup(client.node[ROUTES], server.address)
     claim.require(client.host_end and way, f"{client.node.name} has no route to {server}, or {client} no veth pair")
     assert client.host_end and way
-    asked = live.ask(
+    asked = session.request(
         client,
         f"http://{service.cluster_ip}:{service.port}/",
         {
@@ -161,66 +162,71 @@ def test_the_destination_changes_on_the_way(live: Live, claim: Claim) -> None:
     claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
 
 
-def test_a_node_port_answers_on_every_node(live: Live, claim: Claim) -> None:
+def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) -> None:
     """A NodePort is translated to a pod on every node, also on one that runs no such pod, and the sender is masked."""
-    service, seen = live.service("single"), []
-    for node in live.snapshot.nodes:
-        answer = live.ask_from_outside(f"http://{node.address}:{service.node_port}/")
+    service, seen = session.service("single"), []
+    for node in session.snapshot.nodes:
+        answer = session.request_from_outside(f"http://{node.address}:{service.node_port}/")
         claim.require(answer, f"{node.name} does not answer on {service.node_port}")
         assert answer
         claim.require(
-            answer.local == live.single.address, f"{answer.local} answered on {node.name}, not {live.single.address}"
+            answer.local == session.single.address,
+            f"{answer.local} answered on {node.name}, not {session.single.address}",
         )
         own = {each.address for each in node[ADDRESSES]}
         claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {node.name}", *own)
-        seen.append(f"asked on {node.name}, {live.single} on {live.single.node.name} saw {answer.remote}")
+        seen.append(f"asked on {node.name}, {session.single} on {session.single.node.name} saw {answer.remote}")
     claim.saw(f"port {service.node_port}: {listed(seen)}")
 
 
 @pytest.mark.needs(nodes=2)
-def test_the_local_policy_keeps_the_clients_address(live: Live, claim: Claim) -> None:
+def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod don't answer."""
-    service, client = live.service("single-local"), live.snapshot.setting.gateway
-    home = live.single.node
-    for node in live.snapshot.nodes:
-        answer = live.ask_from_outside(f"http://{node.address}:{service.node_port}/")
+    service, client = session.service("single-local"), session.snapshot.setting.gateway
+    home = session.single.node
+    for node in session.snapshot.nodes:
+        answer = session.request_from_outside(f"http://{node.address}:{service.node_port}/")
         if node is not home:
             claim.require(answer is None, f"{node.name} answers on {service.node_port} without a pod of it: {answer}")
             continue
-        claim.require(answer, f"{node.name}, which runs {live.single}, does not answer on {service.node_port}")
-        claim.require(answer and answer.remote == client, f"{live.single} saw {answer and answer.remote}, not {client}")
-    flows = [flow for flow in live.flows(home, client) if flow.original.dport == service.node_port]
+        claim.require(answer, f"{node.name}, which runs {session.single}, does not answer on {service.node_port}")
+        claim.require(
+            answer and answer.remote == client, f"{session.single} saw {answer and answer.remote}, not {client}"
+        )
+    flows = [flow for flow in session.flows(home, client) if flow.original.dport == service.node_port]
     claim.require(
         flows and all(flow.destination_translated and not flow.source_translated for flow in flows),
         f"conntrack on {home.name} has no entry with DNAT and without SNAT for port {service.node_port}",
         *flows,
     )
-    claim.saw(f"{live.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
+    claim.saw(f"{session.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
 
 
-def test_a_load_balancers_address_reaches_the_pods(live: Live, claim: Claim) -> None:
+def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """What is sent to a LoadBalancer's address is translated to a pod by the same rules, whichever node it comes to."""
-    if not live.outside.namespace:
+    if not session.external.namespace:
         pytest.skip("needs a private libvirt: on another one it would change this machine's own routes")
     address, seen = IPv4Address(workload.BALANCED_IP), []
-    for node in live.snapshot.nodes:
-        with live.outside.routed(address, node.address):
-            answer = live.ask_from_outside(f"http://{address}:80/")
+    for node in session.snapshot.nodes:
+        with session.external.routed(address, node.address):
+            answer = session.request_from_outside(f"http://{address}:80/")
         claim.require(answer, f"{address} does not answer by way of {node.name}")
         assert answer
         claim.require(
-            answer.local == live.single.address, f"{answer.local} answered for {address}, not {live.single.address}"
+            answer.local == session.single.address,
+            f"{answer.local} answered for {address}, not {session.single.address}",
         )
-        flows = [flow for flow in live.flows(node, live.snapshot.setting.gateway) if flow.original.dst == str(address)]
+        begun = session.flows(node, session.snapshot.setting.gateway)
+        flows = [flow for flow in begun if flow.original.dst == str(address)]
         claim.require(
             flows and flows[-1].destination_translated and flows[-1].source_translated,
             f"conntrack on {node.name} has no entry for {address} with DNAT and SNAT",
             *flows,
         )
-        seen.append(f"by way of {node.name} {live.single} saw {answer.remote}; conntrack has {flows[-1]}")
+        seen.append(f"by way of {node.name} {session.single} saw {answer.remote}; conntrack has {flows[-1]}")
     owners = [
         f"{each.dev} of {place}"
-        for place, facts in live.snapshot.places.items()
+        for place, facts in session.snapshot.places.items()
         for each in facts[ADDRESSES]
         if each.address == address
     ]

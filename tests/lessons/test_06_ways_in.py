@@ -10,23 +10,23 @@ from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 @pytest.mark.needs(nodes=2)
-def test_the_health_check_port_tells_where_pods_are(live: Live, claim: Claim) -> None:
+def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
     """Of a Local service each node tells on a port for health checks whether it has a pod: 200 if so, otherwise 503."""
-    home, seen = live.single.node, []
-    for node in live.snapshot.nodes:
+    home, seen = session.single.node, []
+    for node in session.snapshot.nodes:
         url = f"http://{node.address}:{workload.HEALTH_PORT}/healthz"
-        status = live.status_from_outside(url)
+        status = session.status_from_outside(url)
         wanted = 200 if node is home else 503
         runs = "runs" if node is home else "does not run"
         claim.require(
-            status == wanted, f"{node.name}, which {runs} {live.single}, answers {status or 'nothing'} on {url}"
+            status == wanted, f"{node.name}, which {runs} {session.single}, answers {status or 'nothing'} on {url}"
         )
         seen.append(f"{status} from {node.name}, which {runs} it")
-    claim.saw(f"asked for {live.single} on port {workload.HEALTH_PORT}: {listed(seen)}")
+    claim.saw(f"asked for {session.single} on port {workload.HEALTH_PORT}: {listed(seen)}")
 
 
 @pytest.mark.needs(load_balancer="metallb")
@@ -51,21 +51,22 @@ def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2)
-def test_one_node_answers_arp_for_a_balancers_address(live: Live, claim: Claim) -> None:
+def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim: Claim) -> None:
     """All nodes are asked who has a load balancer's address; one answers with its own MAC, and a hash says which."""
-    address = live.announced("announced")
-    heard = live.who_has(address)
+    address = session.announced("announced")
+    heard = session.who_has(address)
     for node, packets in heard.items():
         claim.require(any(each.arp_op == 1 for each in packets), f"nobody asks {node.name} who has {address}", *packets)
-    answers = {node.name: each for node, packets in heard.items() if (each := live.own_reply(node, packets, address))}
+    replies = {node.name: session.arp_reply_from(node, packets, address) for node, packets in heard.items()}
+    answers = {name: reply for name, reply in replies.items() if reply}
     claim.require(
         len(answers) == 1, f"{listed(answers) if answers else 'no node'} answers ARP for {address}", *answers.values()
     )
     ((name, answer),) = answers.items()
-    may = [node.name for node in live.snapshot.nodes if metallb.EXCLUDED not in dict(node.api.labels)]
+    may = [node.name for node in session.snapshot.nodes if metallb.EXCLUDED not in dict(node.api.labels)]
     expected = metallb.announcer(address, may)
     claim.require(name == expected, f"{name} answers ARP for {address}, not {expected}", answer)
-    known = live.outside.neighbour(address)
+    known = session.external.neighbour(address)
     claim.require(
         known == answer.eth_src, f"the host end takes {known or 'no MAC'} for {address}, not {answer.eth_src}"
     )
@@ -73,21 +74,21 @@ def test_one_node_answers_arp_for_a_balancers_address(live: Live, claim: Claim) 
 
 
 @pytest.mark.needs(load_balancer="metallb")
-def test_an_announced_address_reaches_the_pods(live: Live, claim: Claim) -> None:
+def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """What a client outside sends to a load balancer's address gets to a pod, by the node that answered ARP for it."""
-    address, service = live.announced("announced"), live.service("announced")
-    answer = live.ask_from_outside(f"http://{address}:{service.port}/")
+    address, service = session.announced("announced"), session.service("announced")
+    answer = session.request_from_outside(f"http://{address}:{service.port}/")
     claim.require(answer, f"{address} does not answer from outside")
     assert answer
     behind = {endpoint.address for endpoint in service.endpoints}
     claim.require(answer.local in behind, f"{answer.local} answered for {address}, which is not behind it", *behind)
-    mac = live.outside.neighbour(address)
-    way = next((node for node in live.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
+    mac = session.external.neighbour(address)
+    way = next((node for node in session.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
     claim.require(way, f"{mac or 'no MAC'}, which the host end sends to, is no node's")
     assert way
     own = {each.address for each in way[ADDRESSES]}
     claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {way.name}", *own)
-    flows = [flow for flow in live.flows(way, live.snapshot.setting.gateway) if flow.original.dst == str(address)]
+    flows = [flow for flow in session.flows(way, session.snapshot.setting.gateway) if flow.original.dst == str(address)]
     claim.require(
         flows and flows[-1].destination_translated and flows[-1].source_translated,
         f"conntrack on {way.name} has no entry for {address} with DNAT and SNAT",
@@ -97,23 +98,24 @@ def test_an_announced_address_reaches_the_pods(live: Live, claim: Claim) -> None
 
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2)
-def test_a_local_service_is_announced_where_its_pod_is(live: Live, claim: Claim) -> None:
+def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node with a pod answers ARP, and the pod sees the client's address."""
-    address, home, client = live.announced("announced-local"), live.single.node, live.snapshot.setting.gateway
-    heard = live.who_has(address)
-    answers = {node.name: each for node, packets in heard.items() if (each := live.own_reply(node, packets, address))}
+    address, home, client = session.announced("announced-local"), session.single.node, session.snapshot.setting.gateway
+    heard = session.who_has(address)
+    replies = {node.name: session.arp_reply_from(node, packets, address) for node, packets in heard.items()}
+    answers = {name: reply for name, reply in replies.items() if reply}
     claim.require(
         list(answers) == [home.name],
         f"{listed(answers) if answers else 'no node'} answers ARP for {address}, whose pod is on {home.name}",
         *answers.values(),
     )
-    answer = live.ask_from_outside(f"http://{address}/")
+    answer = session.request_from_outside(f"http://{address}/")
     claim.require(answer, f"{address} does not answer from outside")
-    claim.require(answer and answer.remote == client, f"{live.single} saw {answer and answer.remote}, not {client}")
-    flows = [flow for flow in live.flows(home, client) if flow.original.dst == str(address)]
+    claim.require(answer and answer.remote == client, f"{session.single} saw {answer and answer.remote}, not {client}")
+    flows = [flow for flow in session.flows(home, client) if flow.original.dst == str(address)]
     claim.require(
         flows and flows[-1].destination_translated and not flows[-1].source_translated,
         f"conntrack on {home.name} has no entry for {address} with DNAT and without SNAT",
         *flows,
     )
-    claim.saw(f"{home.name} answers for {address}, {live.single} saw {client}; conntrack has {flows[-1]}")
+    claim.saw(f"{home.name} answers for {address}, {session.single} saw {client}; conntrack has {flows[-1]}")

@@ -21,7 +21,7 @@ from hoplab.observe.facts.nft_expressions import Nat, Verdict
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 BUILT_IN = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -332,10 +332,10 @@ def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> 
 
 
 @pytest.mark.needs(service="sticky")
-def test_a_client_stays_with_its_endpoint(live: Live, claim: Claim) -> None:
+def test_a_client_stays_with_its_endpoint(session: LabSession, claim: Claim) -> None:
     """Of a service with session affinity a client reaches the same pod every time."""
-    service, client, connections = live.service("sticky"), live.client, 24
-    answers = live.ask(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]").answers
+    service, client, connections = session.service("sticky"), session.client, 24
+    answers = session.request(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]").answers
     claim.require(
         len(answers) == connections, f"{len(answers)} of {connections} connections to {service} were answered"
     )
@@ -378,13 +378,13 @@ def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> Non
     claim.saw(f"{listed(empty)} is rejected at forward and output of {counted(len(lab.nodes), 'node')}")
 
 
-def test_a_refused_service_says_so_at_once(live: Live, claim: Claim) -> None:
+def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) -> None:
     """A client of a service without endpoints is refused by its own node (ICMP port unreachable) and need not wait."""
-    service, pod = live.service("nobody"), live.client
+    service, pod = session.service("nobody"), session.client
     claim.require(pod.host_end, f"{pod} has no veth pair")
     assert pod.host_end
     answers = {"answers": Capture(pod.host_end.name, f"icmp and dst host {pod.address}")}
-    asked = live.ask(pod, f"http://{service.cluster_ip}:{service.port}/", answers)
+    asked = session.request(pod, f"http://{service.cluster_ip}:{service.port}/", answers)
     refused = 7  # curl: failed to connect; 28 would be a timeout
     claim.require(
         asked.output.code == refused,
@@ -407,9 +407,9 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(len(wanted), 'ClusterIP')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
-def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None:
+def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
     """Scaling a deployment changes where its service leads to on every node, as soon as pods come and go."""
-    service, client, mode = live.service("single"), live.snapshot.setting.pod_cidr[-2], proxy.of(live.snapshot)
+    service, client, mode = session.service("single"), session.snapshot.setting.pod_cidr[-2], proxy.of(session.snapshot)
 
     def targets(rules: Looked) -> frozenset[str]:
         return proxy.targets(rules, client, service)
@@ -417,16 +417,16 @@ def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None
     def own_chains(endpoints: set[str]) -> set[str]:
         return {mode.endpoint_chain(service.service, service.protocol, each, sticky=False) for each in endpoints}
 
-    before = live.endpoints("single")
-    with live.scaled("single", len(before) + 1) as more:
-        for node, rules in live.rules_when(lambda rules: targets(rules) == more).items():
+    before = session.endpoints("single")
+    with session.scaled("single", len(before) + 1) as more:
+        for node, rules in session.rules_when(lambda rules: targets(rules) == more).items():
             claim.require(
                 targets(rules) == more,
                 f"{service.chain} on {node} leads to {listed(sorted(targets(rules)))} for "
                 f"{counted(len(more), 'endpoint')}",
                 *mode.rules(rules, service.chain),
             )
-    for node, rules in live.rules_when(lambda rules: targets(rules) == before).items():
+    for node, rules in session.rules_when(lambda rules: targets(rules) == before).items():
         claim.require(
             targets(rules) == before,
             f"{service.chain} on {node} still leads to {listed(sorted(targets(rules) - before))} after scaling down",
@@ -436,26 +436,26 @@ def test_scaling_changes_the_endpoints_at_once(live: Live, claim: Claim) -> None
         claim.require(not left, f"{listed(sorted(left))} is still a chain of {node}, but its pod is gone")
     claim.saw(
         f"{service.chain} led to {listed(sorted(before))}, with one more pod also to {listed(sorted(more - before))}, "
-        f"and not any more without it, on {counted(len(live.snapshot.nodes), 'node')}"
+        f"and not any more without it, on {counted(len(session.snapshot.nodes), 'node')}"
     )
 
 
 @pytest.mark.needs(cni="flannel")
-def test_a_policy_that_nobody_enforces_stops_nothing(live: Live, claim: Claim) -> None:
+def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim: Claim) -> None:
     """Where the CNI enforces none, as flannel, a NetworkPolicy that denies everything makes no difference."""
-    client, url = live.client, f"http://{live.single.address}:{workload.PORT}/"
+    client, url = session.client, f"http://{session.single.address}:{workload.PORT}/"
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": {"name": "deny-all"},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
     }
-    before = live.rules()
-    with live.made(f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies", policy):
-        asked = live.ask(client, url)
-        after = live.rules()
-    claim.require(asked.answered, f"{live.single} does not answer {client}: {asked.output.err.strip()}")
+    before = session.rules()
+    with session.created(f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies", policy):
+        asked = session.request(client, url)
+        after = session.rules()
+    claim.require(asked.answered, f"{session.single} does not answer {client}: {asked.output.err.strip()}")
     for node, rules in after.items():
         new = set(rules[IPTABLES].chains("nat")) - set(before[node][IPTABLES].chains("nat"))
         claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")
-    claim.saw(f"with deny-all in force for every pod of {workload.NAMESPACE}, {live.single} still answers {client}")
+    claim.saw(f"with deny-all in force for every pod of {workload.NAMESPACE}, {session.single} still answers {client}")

@@ -14,7 +14,7 @@ from hoplab.observe.facts.iptables import IPTABLES, Rule
 from hoplab.observe.snapshot import Pod
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.needs(cni="calico", proxy="iptables")
 
@@ -50,43 +50,47 @@ def dropped(seen: Facts, chain: str) -> int:
     return sum(rule.packets for rule in denials(seen, chain))
 
 
-def test_a_policy_denies_what_it_does_not_allow(live: Live, claim: Claim) -> None:
+def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Claim) -> None:
     """A NetworkPolicy that allows nothing stops what is for its pods: their chain ends in a DROP, which counts it.
     Without the policy the rule is gone and the traffic is back."""
-    server, client = live.single, live.client
+    server, client = session.single, session.client
     node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
-    claim.require(live.ask(client, url).answered, f"{server} does not answer {client}, and no policy is made yet")
-    with live.made(POLICIES, policy("deny", "single", policyTypes=["Ingress"])):
-        before = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
+    claim.require(
+        session.request(client, url).answered, f"{server} does not answer {client}, and no policy is made yet"
+    )
+    with session.created(POLICIES, policy("deny", "single", policyTypes=["Ingress"])):
+        before = session.facts_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
         claim.require(
             denials(before, chain),
             f"{chain} on {node.name} drops nothing, though a policy denies what is for {server}",
             *before[IPTABLES].rules("filter", chain),
         )
-        asked = live.ask(client, url)
-        after = live.looked_when(node, lambda _: True, IPTABLES)
+        asked = session.request(client, url)
+        after = session.facts_when(node, lambda _: True, IPTABLES)
     claim.require(not asked.answered, f"{server} answers {client}, which no policy allows")
     rule, counted = denials(before, chain)[0], dropped(after, chain) - dropped(before, chain)
     claim.require(counted > 0, f"`{rule}` on {node.name} has counted nothing")
-    gone = live.looked_when(node, lambda seen: not denials(seen, chain), IPTABLES)
+    gone = session.facts_when(node, lambda seen: not denials(seen, chain), IPTABLES)
     claim.require(
         not denials(gone, chain), f"{chain} on {node.name} still drops, without any policy", *denials(gone, chain)
     )
-    claim.require(live.ask(client, url).answered, f"{server} does not answer {client} any more without the policy")
+    claim.require(
+        session.request(client, url).answered, f"{server} does not answer {client} any more without the policy"
+    )
     claim.saw(f"on {node.name} {chain} dropped {counted} packets of {client} for {server}: `{rule}`")
 
 
-def test_a_policy_allows_by_label(live: Live, claim: Claim) -> None:
+def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
     """A policy that allows the pods with a label lets these in and nobody else: their addresses are a set, which a rule
     of the policy's chain asks."""
-    server, client, outside = live.single, live.client, live.snapshot.setting.gateway
+    server, client, outside = session.single, session.client, session.snapshot.setting.gateway
     node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
-    port = live.service("single-local").node_port
+    port = session.service("single-local").node_port
     allowed = policy("allow", "single", ingress=[{"from": [pods_of("echo")], "ports": [{"port": workload.PORT}]}])
-    with live.made(POLICIES, allowed):
-        seen = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES, IPSET)
-        asked = live.ask(client, url)
-        stranger = live.ask_from_outside(f"http://{node.address}:{port}/")
+    with session.created(POLICIES, allowed):
+        seen = session.facts_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES, IPSET)
+        asked = session.request(client, url)
+        stranger = session.request_from_outside(f"http://{node.address}:{port}/")
     called = [rule.target for rule in seen[IPTABLES].rules("filter", chain)]
     named = [
         match.values[0]
@@ -97,27 +101,30 @@ def test_a_policy_allows_by_label(live: Live, claim: Claim) -> None:
     ]
     claim.require(named, f"{chain} on {node.name} calls no chain of the policy that asks a set", *called)
     members = {IPv4Network(member.element) for each in seen[IPSET] if each.name == named[0] for member in each.members}
-    wanted = {IPv4Network(pod.address) for pod in live.probes}
+    wanted = {IPv4Network(pod.address) for pod in session.echo_pods}
     claim.require(members == wanted, f"{named[0]} on {node.name} has {listed(members)}, not {listed(wanted)}")
     claim.require(asked.answered, f"{server} does not answer {client}, whose label the policy allows")
     claim.require(stranger is None, f"{server} answers {outside}, whom the policy does not allow")
     claim.require(
-        live.ask_from_outside(f"http://{node.address}:{port}/"),
+        session.request_from_outside(f"http://{node.address}:{port}/"),
         f"{server} does not answer {outside} without the policy",
     )
     claim.saw(f"{named[0]} on {node.name} has {listed(members)}: {client} is answered, {outside} is not")
 
 
-def test_a_policy_stops_what_leaves(live: Live, claim: Claim) -> None:
+def test_a_policy_stops_what_leaves(session: LabSession, claim: Claim) -> None:
     """A policy for what leaves (egress) stops a pod at its own node, where its packets come out of the veth pair."""
-    server, client = live.single, live.client
-    node, chain, path = client.node, chain_of(client, "from"), live.unique()
-    claim.require(live.ask(client, live.outside.url(path)).answered, f"the outside does not answer {client} yet")
-    with live.made(POLICIES, policy("stay", "echo", policyTypes=["Egress"], egress=[{"to": [pods_of("single")]}])):
-        before = live.looked_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
-        allowed = live.ask(client, f"http://{server.address}:{workload.PORT}/")
-        denied = live.ask(client, live.outside.url(live.unique()))
-        after = live.looked_when(node, lambda _: True, IPTABLES)
+    server, client = session.single, session.client
+    node, chain, path = client.node, chain_of(client, "from"), session.unique_path()
+    claim.require(
+        session.request(client, session.external.url(path)).answered, f"the outside does not answer {client} yet"
+    )
+    stay = policy("stay", "echo", policyTypes=["Egress"], egress=[{"to": [pods_of("single")]}])
+    with session.created(POLICIES, stay):
+        before = session.facts_when(node, lambda seen: bool(denials(seen, chain)), IPTABLES)
+        allowed = session.request(client, f"http://{server.address}:{workload.PORT}/")
+        denied = session.request(client, session.external.url(session.unique_path()))
+        after = session.facts_when(node, lambda _: True, IPTABLES)
     claim.require(
         denials(before, chain),
         f"{chain} on {node.name} drops nothing, though a policy denies what {client} sends",
@@ -127,8 +134,9 @@ def test_a_policy_stops_what_leaves(live: Live, claim: Claim) -> None:
     claim.require(not denied.answered, f"{client} reaches the outside, which no policy allows")
     counted = dropped(after, chain) - dropped(before, chain)
     claim.require(counted > 0, f"the DROP of {chain} on {node.name} has counted nothing")
-    live.looked_when(node, lambda seen: not denials(seen, chain), IPTABLES)
+    session.facts_when(node, lambda seen: not denials(seen, chain), IPTABLES)
     claim.require(
-        live.ask(client, live.outside.url(path)).answered, f"{client} can't leave any more without the policy"
+        session.request(client, session.external.url(path)).answered,
+        f"{client} can't leave any more without the policy",
     )
     claim.saw(f"on {node.name} {chain} dropped {counted} packets of {client} for the outside, {server} answers it")

@@ -8,16 +8,16 @@ import pytest
 
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.session import INGRESSES, LabSession
 
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
-def test_an_ingress_alone_does_nothing(live: Live, claim: Claim) -> None:
+def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> None:
     """Without a controller an Ingress does nothing: its status has no address, and no node answers for its host."""
-    orphan = live.ingress("orphan")
+    orphan = session.ingress("orphan")
     claim.require(not orphan.addresses, f"orphan of the class {orphan.ingress_class} has {listed(orphan.addresses)}")
-    replies = {node: live.browse(f"http://{workload.ORPHAN}/", node) for node in live.snapshot.nodes}
+    replies = {node: session.http_get(f"http://{workload.ORPHAN}/", node) for node in session.snapshot.nodes}
     for node, reply in replies.items():
         claim.require(reply.status in (0, 404), f"{node.name} answers for {workload.ORPHAN} with {reply}")
     got = listed(f"{reply} from {node.name}" for node, reply in replies.items())
@@ -25,29 +25,29 @@ def test_an_ingress_alone_does_nothing(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_host_decides(live: Live, claim: Claim) -> None:
+def test_the_host_decides(session: LabSession, claim: Claim) -> None:
     """Many hosts, one address: the host that a client asks for decides which service answers."""
     seen = []
     for host, paths in workload.ROUTES.items():
-        answer, service = live.app(f"http://{host}/"), paths["/"]
+        answer, service = session.app(f"http://{host}/"), paths["/"]
         claim.require(
-            answer.to in live.endpoints(service), f"{answer.pod} answers for {host}, which is no pod of {service}"
+            answer.to in session.endpoints(service), f"{answer.pod} answers for {host}, which is no pod of {service}"
         )
         claim.require(answer.host == host, f"{answer.pod} was asked for the host {answer.host!r}, not for {host}")
         seen.append(f"{answer.pod} for {host}")
-    claim.saw(f"{live.snapshot.nodes[0].address} sent to {listed(seen)}")
+    claim.saw(f"{session.snapshot.nodes[0].address} sent to {listed(seen)}")
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_path_decides(live: Live, claim: Claim) -> None:
+def test_the_path_decides(session: LabSession, claim: Claim) -> None:
     """Under one host the path decides which service answers; the pod is asked for the same path."""
     seen = []
     for path in ("/login", "/api", "/app"):
         service = workload.ROUTES[HOST1][path]
-        for asked in (path, f"{path}/", f"{path}/{live.unique()}"):
-            answer = live.app(f"http://{HOST1}{asked}")
+        for asked in (path, f"{path}/", f"{path}/{session.unique_path()}"):
+            answer = session.app(f"http://{HOST1}{asked}")
             claim.require(
-                answer.to in live.endpoints(service),
+                answer.to in session.endpoints(service),
                 f"{answer.pod} answers for {HOST1}{asked}, which is no pod of {service}",
             )
             claim.require(answer.path == asked, f"{answer.pod} was asked for {answer.path}, not for {asked}")
@@ -56,79 +56,79 @@ def test_the_path_decides(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_longest_path_wins(live: Live, claim: Claim) -> None:
+def test_the_longest_path_wins(session: LabSession, claim: Claim) -> None:
     """Of several paths the longest that fits decides. A path should fit by whole elements: /api is not for /apiary."""
     ways = {"/api/v1/users": "/api/v1", "/api/v2/users": "/api", "/apiary": "/", "/loginx": "/"}
-    if not live.controller.BY_ELEMENTS:  # not every controller keeps to the specification
+    if not session.controller.BY_ELEMENTS:  # not every controller keeps to the specification
         ways |= {"/apiary": "/api", "/loginx": "/login"}
     for asked, path in ways.items():
-        service, answer = workload.ROUTES[HOST1][path], live.app(f"http://{HOST1}{asked}")
+        service, answer = workload.ROUTES[HOST1][path], session.app(f"http://{HOST1}{asked}")
         claim.require(
-            answer.to in live.endpoints(service),
+            answer.to in session.endpoints(service),
             f"{answer.pod} answers for {HOST1}{asked}, which is no pod of {service}, where {path} leads",
         )
     went = listed(f"{asked} went by the rule for {path}" for asked, path in ways.items())
-    how = "" if live.controller.BY_ELEMENTS else "; this controller's paths fit by characters, not by whole elements"
+    how = "" if session.controller.BY_ELEMENTS else "; this controller's paths fit by characters, not by whole elements"
     claim.saw(f"on {HOST1} {went}{how}")
 
 
 @pytest.mark.needs(ingress=True)
-def test_an_unknown_host_gets_404(live: Live, claim: Claim) -> None:
+def test_an_unknown_host_gets_404(session: LabSession, claim: Claim) -> None:
     """A host that no rule names gets 404 from the controller's default backend; no pod is asked."""
-    path = f"/{live.unique()}"
-    for node in live.snapshot.nodes:
-        reply = live.browse(f"http://unknown.yash.com{path}", node)
+    path = f"/{session.unique_path()}"
+    for node in session.snapshot.nodes:
+        reply = session.http_get(f"http://unknown.yash.com{path}", node)
         claim.require(reply.status == 404, f"{node.name} answers for unknown.yash.com with {reply}, not with 404")
-        found = live.until(lambda front=live.fronts[node.name]: _logged(live, front, path), bool)  # type: ignore[misc]
+        found = session.until(lambda front=session.controller_pods[node.name]: _logged(session, front, path), bool)  # type: ignore[misc]
         claim.require(found, f"the log of the controller on {node.name} has no line for {path}")
         claim.require(not found[-1].upstream, f"{found[-1].upstream} was asked for unknown.yash.com", *found)
-    claim.saw(f"unknown.yash.com gets 404 from {counted(len(live.snapshot.nodes), 'node')}; the log has {found[-1]}")
+    claim.saw(f"unknown.yash.com gets 404 from {counted(len(session.snapshot.nodes), 'node')}; the log has {found[-1]}")
 
 
-def _logged(live: Live, front: Any, path: str) -> list[Any]:
+def _logged(session: LabSession, front: Any, path: str) -> list[Any]:
     """The lines of the access log for a path."""
-    return [each for each in live.accesses(front) if each.path == path]
+    return [each for each in session.accesses(front) if each.path == path]
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_certificate_is_chosen_by_name(live: Live, claim: Claim) -> None:
+def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) -> None:
     """With TLS the client names the host before anything else (SNI), and gets the certificate of that host's secret."""
     for secret, names in workload.SITES.items():
         url = f"https://{names[0]}/"
-        reply = live.browse(url)
+        reply = session.http_get(url)
         claim.require(reply.status == 200, f"{url} gets {reply}")
         claim.require(
             reply.names == names, f"{url} has a certificate for {listed(reply.names)}, not the one of {secret}"
         )
-        answer = live.app(url)
+        answer = session.app(url)
         claim.require(
             answer.headers.get("X-Forwarded-Proto") == ("https",),
             f"{answer.pod} is not told that it was asked by https",
             *answer.headers.items(),
         )
-    stranger = live.browse("https://unknown.yash.com/")
+    stranger = session.http_get("https://unknown.yash.com/")
     claim.require(not stranger.status, f"https://unknown.yash.com/ has a trusted certificate: {stranger}")
     seen = listed(f"{names[0]} has the certificate of {secret}" for secret, names in workload.SITES.items())
     claim.saw(f"{seen}; unknown.yash.com has none: {stranger.why}")
 
 
 @pytest.mark.needs(ingress=True)
-def test_one_address_for_all(live: Live, claim: Claim) -> None:
+def test_one_address_for_all(session: LabSession, claim: Claim) -> None:
     """One address is enough for all hosts, on the ports 80 and 443; every node has such an address."""
     urls = [f"{scheme}://{host}/" for host in workload.ROUTES for scheme in ("http", "https")]
-    for node in live.snapshot.nodes:
+    for node in session.snapshot.nodes:
         for url in urls:
-            reply = live.browse(url, node)
+            reply = session.http_get(url, node)
             claim.require(reply.status == 200, f"{node.name} answers {url} with {reply}")
-    claim.saw(f"{listed(node.address for node in live.snapshot.nodes)} each answer {listed(urls)}")
+    claim.saw(f"{listed(node.address for node in session.snapshot.nodes)} each answer {listed(urls)}")
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_pod_is_told_who_asked(live: Live, claim: Claim) -> None:
+def test_the_pod_is_told_who_asked(session: LabSession, claim: Claim) -> None:
     """The pod's client is the controller; who really asked is in the header X-Forwarded-For."""
-    client = live.snapshot.setting.gateway
-    for node in live.snapshot.nodes:
-        answer, front = live.app(f"http://{HOST1}/", node), live.fronts[node.name]
+    client = session.snapshot.setting.gateway
+    for node in session.snapshot.nodes:
+        answer, front = session.app(f"http://{HOST1}/", node), session.controller_pods[node.name]
         claim.require(
             answer.remote == front.address,
             f"{answer.pod} was asked by {answer.remote}, not by {front} at {front.address}",
@@ -139,11 +139,11 @@ def test_the_pod_is_told_who_asked(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_configuration_is_the_rules(live: Live, claim: Claim) -> None:
+def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> None:
     """A controller makes of each host a server block of nginx, of each path a location, of each service its pods."""
-    wanted = {service: live.endpoints(service) for service in (workload.APP1, workload.APP2)}
-    for front in live.fronts.values():
-        blocks = {each.host: each for each in live.served(front)}
+    wanted = {service: session.endpoints(service) for service in (workload.APP1, workload.APP2)}
+    for front in session.controller_pods.values():
+        blocks = {each.host: each for each in session.served(front)}
         for host, paths in workload.ROUTES.items():
             claim.require(host in blocks, f"{front} has no server block for {host}", *blocks.values())
             for path, service in paths.items():
@@ -157,13 +157,13 @@ def test_the_configuration_is_the_rules(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_the_log_has_both_ends(live: Live, claim: Claim) -> None:
+def test_the_log_has_both_ends(session: LabSession, claim: Claim) -> None:
     """The controller's access log has both ends of a request: who asked for what, and which pod answered."""
-    client = str(live.snapshot.setting.gateway)
-    for node in live.snapshot.nodes:
-        path = f"/login/{live.unique()}"
-        answer, front = live.app(f"http://{HOST1}{path}", node), live.fronts[node.name]
-        found = live.until(lambda front=front, path=path: _logged(live, front, path), bool)  # type: ignore[misc]
+    client = str(session.snapshot.setting.gateway)
+    for node in session.snapshot.nodes:
+        path = f"/login/{session.unique_path()}"
+        answer, front = session.app(f"http://{HOST1}{path}", node), session.controller_pods[node.name]
+        found = session.until(lambda front=front, path=path: _logged(session, front, path), bool)  # type: ignore[misc]
         claim.require(len(found) == 1, f"the log of {front} has {counted(len(found), 'line')} for {path}", *found)
         line = found[0]
         claim.require((line.client, line.host) == (client, HOST1), f"{front} did not log {client} and {HOST1}", line)
@@ -176,13 +176,14 @@ def test_the_log_has_both_ends(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_no_cluster_ip_on_the_way(live: Live, claim: Claim) -> None:
+def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
     """The controller sends to a pod's own address: no ClusterIP is involved, and nothing is translated on the way."""
-    services = {live.service(name).cluster_ip: name for name in (workload.APP1, workload.APP2)}
+    services = {session.service(name).cluster_ip: name for name in (workload.APP1, workload.APP2)}
     seen = []
-    for node in live.snapshot.nodes:
-        answer, front = live.app(f"http://{HOST1}/login/{live.unique()}", node), live.fronts[node.name]
-        flows = live.flows(node, front.address, either_end=True)
+    for node in session.snapshot.nodes:
+        answer = session.app(f"http://{HOST1}/login/{session.unique_path()}", node)
+        front = session.controller_pods[node.name]
+        flows = session.flows(node, front.address, either_end=True)
         by_service = [flow for flow in flows if flow.original.dst in {str(address) for address in services}]
         claim.require(not by_service, f"{front} goes by a ClusterIP", *by_service)
         direct = [
@@ -200,10 +201,10 @@ def test_no_cluster_ip_on_the_way(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_kubectl_shows_address_and_rules(live: Live, claim: Claim) -> None:
+def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> None:
     """`kubectl get ingress` shows the addresses where it is served, `kubectl describe ingress` the rules."""
-    apps = live.until(lambda: live.ingress("apps"), lambda found: bool(found.addresses))
-    nodes = {node.address for node in live.snapshot.nodes}
+    apps = session.until(lambda: session.ingress("apps"), lambda found: bool(found.addresses))
+    nodes = {node.address for node in session.snapshot.nodes}
     claim.require(
         apps.addresses == nodes,
         f"apps has the addresses {listed(sorted(apps.addresses))}, not those of the nodes, {listed(sorted(nodes))}",
@@ -217,29 +218,30 @@ def test_kubectl_shows_address_and_rules(live: Live, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
-def test_a_change_loses_no_request(live: Live, claim: Claim) -> None:
+def test_a_change_loses_no_request(session: LabSession, claim: Claim) -> None:
     """While pods come and go and rules change, every request is answered."""
-    path, url = f"/{live.unique()}", f"http://{HOST1}/"
+    path, url = f"/{session.unique_path()}", f"http://{HOST1}/"
 
     def led(item: dict[str, Any]) -> None:
         item["spec"]["rules"][0]["http"]["paths"] += workload.ingress("", {"": {path: workload.APP2}})["spec"]["rules"][
             0
         ]["http"]["paths"]
 
-    with live.asking(url) as stream:
-        with live.scaled(workload.APP1, 3) as three:
-            live.until(lambda: set(stream.reached), lambda reached: three <= reached)
+    with session.request_stream(url) as stream:
+        with session.scaled(workload.APP1, 3) as three:
+            session.until(lambda: set(stream.reached), lambda reached: three <= reached)
             claim.require(
                 three <= stream.reached, f"of {listed(sorted(three))} only {listed(sorted(stream.reached))} were asked"
             )
-        with live.edited(f"{INGRESSES}/apps", led):
-            second = live.endpoints(workload.APP2)
-            to = live.until(lambda: live.reached(f"http://{HOST1}{path}"), lambda found: found in second)
+        with session.edited(f"{INGRESSES}/apps", led):
+            second = session.endpoints(workload.APP2)
+            to = session.until(lambda: session.reached(f"http://{HOST1}{path}"), lambda found: found in second)
             claim.require(
                 to in second, f"{to or 'nobody'} answers for the new path, which is no pod of {workload.APP2}"
             )
-        live.until(
-            lambda: live.endpoints(workload.APP1, ending=True), lambda found: found == live.endpoints(workload.APP1)
+        session.until(
+            lambda: session.endpoints(workload.APP1, ending=True),
+            lambda found: found == session.endpoints(workload.APP1),
         )
     claim.require(not stream.lost, f"{len(stream.lost)} of {stream.sent} requests were lost", *stream.lost)
     claim.saw(

@@ -18,7 +18,7 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.spec.parse import Ipv6Spec
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.needs(ipv6=True)
 
@@ -171,12 +171,12 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(nodes=2)
-def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
+def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> None:
     """From pod to pod IPv6 crosses the lab network like IPv4, wrapped or not, and is never translated."""
-    pod, other = live.probes[:2]
-    tunnel = cni.expectations6(live.snapshot)[pod.node.name].tunnel
+    pod, other = session.echo_pods[:2]
+    tunnel = cni.expectations6(session.snapshot)[pod.node.name].tunnel
     between = f"host {pod.address6} and host {other.address6}"
-    asked = live.ask(
+    asked = session.request(
         pod,
         f"http://{with_port(other.address6, workload.PORT)}/",
         {"outer": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between)},
@@ -197,10 +197,10 @@ def test_pods_of_two_nodes_talk_by_ipv6(live: Live, claim: Claim) -> None:
     claim.saw(f"{other} saw {asked.answer.remote}; on eth0 of {pod.node.name}: {ours[0]}", *ours)
 
 
-def test_an_ipv6_cluster_ip_is_a_pod(live: Live, claim: Claim) -> None:
+def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
     """A connection to a ClusterIP of IPv6 reaches a pod behind it; the client's address stays."""
-    service, client = live.service("echo", ipv6=True), live.client
-    answer = live.ask(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
+    service, client = session.service("echo", ipv6=True), session.client
+    answer = session.request(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
     behind = {each.address for each in service.endpoints}
     claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
     # where the pod reached itself an address of its node stands for it: the bridge's, or eth0's where there is none
@@ -210,15 +210,15 @@ def test_an_ipv6_cluster_ip_is_a_pod(live: Live, claim: Claim) -> None:
     claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")
 
 
-def test_the_outside_sees_the_nodes_ipv6_address(live: Live, claim: Claim) -> None:
+def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Claim) -> None:
     """A pod's packets of IPv6 reach the outside with its node's address."""
-    assert live.outside6
+    assert session.external6
     seen = []
-    for pod in live.probes:
-        path = live.unique()
-        asked = live.ask(pod, live.outside6.url(path))
+    for pod in session.echo_pods:
+        path = session.unique_path()
+        asked = session.request(pod, session.external6.url(path))
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
-        asker = live.outside6.asker(path)
+        asker = session.external6.client_of(path)
         claim.require(
             asker == pod.node.address6, f"the outside saw {asker}, not {pod.node.address6}, that of {pod.node.name}"
         )

@@ -24,7 +24,7 @@ from hoplab.image import missing_images
 from hoplab.lab import state
 from hoplab.verify import runner
 from hoplab.verify import session as live_lab
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
@@ -108,20 +108,20 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
 
 def faults_of(paths: LabPaths) -> int:
     """Try the faults that the usual lab can't have, and this one can; their number. tests/system tries the others."""
-    with live_lab.opened(paths) as live:
-        usual = replace(live.snapshot, setting=replace(live.snapshot.setting, **USUAL))
+    with live_lab.opened(paths) as session:
+        usual = replace(session.snapshot, setting=replace(session.snapshot.setting, **USUAL))
         own = [
             fault
             for fault in FAULTS
-            if runner.lacking(usual, **fault.needs) and not runner.lacking(live.snapshot, **fault.needs)
+            if runner.lacking(usual, **fault.needs) and not runner.lacking(session.snapshot, **fault.needs)
         ]
         if own:
-            try_all(own, live)
+            try_all(own, session)
     return len(own)
 
 
-def try_all(faults: list[Fault], live: Live) -> None:
-    site = Site.of(live)
+def try_all(faults: list[Fault], session: LabSession) -> None:
+    site = Site.of(session)
     with site.still():
         for group in together(faults):
             try_(group, site)

@@ -14,7 +14,7 @@ from hoplab.core.paths import PROJECT
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import runner
 from hoplab.verify.claims import Claim, ClaimFailed
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Lesson:
 
     @property
     def takes(self) -> frozenset[str]:
-        """What it asks for: "lab", "live", "claim"."""
+        """What it asks for: "lab", "session", "claim"."""
         return frozenset(inspect.signature(self.function).parameters)
 
 
@@ -47,20 +47,20 @@ def lessons() -> Mapping[str, Lesson]:
 @cache
 def read_only() -> tuple[str, ...]:
     """The lessons that look at a snapshot and need no machine."""
-    return tuple(name for name, lesson in lessons().items() if "live" not in lesson.takes)
+    return tuple(name for name, lesson in lessons().items() if "session" not in lesson.takes)
 
 
 @cache
 def with_traffic() -> tuple[str, ...]:
     """The lessons that send packets."""
-    return tuple(name for name, lesson in lessons().items() if "live" in lesson.takes)
+    return tuple(name for name, lesson in lessons().items() if "session" in lesson.takes)
 
 
 def applies(name: str, lab: Snapshot) -> bool:
     return not any(runner.lacking(lab, **needs) for needs in lessons()[name].needs)
 
 
-def failures(names: Iterable[str], lab: Snapshot, live: Live | None = None) -> dict[str, str]:
+def failures(names: Iterable[str], lab: Snapshot, session: LabSession | None = None) -> dict[str, str]:
     """Those of the lessons that apply to the lab and fail on it, each with its sentence."""
     found = {}
     for name in names:
@@ -68,7 +68,7 @@ def failures(names: Iterable[str], lab: Snapshot, live: Live | None = None) -> d
         if not applies(name, lab):
             continue
         claim = Claim()
-        given = {"lab": lab, "live": live, "claim": claim}
+        given = {"lab": lab, "session": session, "claim": claim}
         try:
             lesson.function(**{key: given[key] for key in lesson.takes})
             assert claim.seen, f"{name} holds but does not say what it saw"

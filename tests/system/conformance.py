@@ -12,7 +12,7 @@ from typing import Any
 
 from hoplab.observe.snapshot import Node
 from hoplab.verify import workload
-from hoplab.verify.session import Live, parse_answer
+from hoplab.verify.session import LabSession, parse_answer
 from hoplab.verify.workload import APP1, APP2
 
 Got = str | int  # the service that answered, or the status; 0 when nobody answered
@@ -132,10 +132,10 @@ CASES = (
 )
 
 
-def got(live: Live, url: str, node: Node) -> Got:
+def got(session: LabSession, url: str, node: Node) -> Got:
     """What a request gets from a node."""
-    reply = live.browse(url, node)
+    reply = session.http_get(url, node)
     if reply.status != 200:
         return reply.status
     to = parse_answer(reply.body).to
-    return next((service for service in (APP1, APP2) if to in live.endpoints(service)), 200)
+    return next((service for service in (APP1, APP2) if to in session.endpoints(service)), 200)

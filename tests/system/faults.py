@@ -26,7 +26,7 @@ from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.snapshot import Node, Pod
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.session import INGRESSES, LabSession
 
 PEACE = ("kube-proxy", "flanneld", "calico-node")
 SAVED = "/run/hoplab-fault"  # with a number: several faults may be made at once
@@ -37,31 +37,31 @@ PATIENCE = 300.0  # seconds until Kubernetes has followed
 class Site:
     """Where things get broken: the node that the pod `single` runs on, and its echo pod."""
 
-    live: Live
+    session: LabSession
     node: Node
     pod: Pod
     other: Node
 
     @classmethod
-    def of(cls, live: Live) -> Site:
-        node = live.client.node
-        return cls(live, node, live.client, next(each for each in live.snapshot.nodes if each is not node))
+    def of(cls, session: LabSession) -> Site:
+        node = session.client.node
+        return cls(session, node, session.client, next(each for each in session.snapshot.nodes if each is not node))
 
     @property
     def words(self) -> Mapping[str, object]:
         """What commands and sentences are filled in with."""
-        service, empty, local = (self.live.service(name) for name in ("echo", "nobody", "single-local"))
-        setting = self.live.snapshot.setting
+        service, empty, local = (self.session.service(name) for name in ("echo", "nobody", "single-local"))
+        setting = self.session.snapshot.setting
         vxlan = (setting.cni, setting.backend) == ("flannel", "vxlan")
         assert self.pod.host_end
         return {
             "node": self.node.name,
             "address": self.node.address,
-            "network": self.live.snapshot.setting.network,
-            "prefix": self.live.snapshot.setting.network.prefixlen,
-            "gateway": self.live.snapshot.setting.gateway,
-            "dns": self.live.snapshot.setting.dns_ip,
-            "pods": self.live.snapshot.setting.pod_cidr,
+            "network": self.session.snapshot.setting.network,
+            "prefix": self.session.snapshot.setting.network.prefixlen,
+            "gateway": self.session.snapshot.setting.gateway,
+            "dns": self.session.snapshot.setting.dns_ip,
+            "pods": self.session.snapshot.setting.pod_cidr,
             "own": self.node.pod_cidr,
             "last": self.node.pod_cidr.broadcast_address,
             "bridge": self.node.pod_cidr[1],
@@ -75,7 +75,7 @@ class Site:
             "vtep": self.other.pod_cidr[0],
             "vtep_mac": vtep_mac(self.other) if vxlan else "",
             "own_mac": vtep_mac(self.node) if vxlan else "",
-            "single": self.live.single.address,
+            "single": self.session.single.address,
             "other": self.other.name,
             "announced": self.announced,
             "other_address": self.other.address,
@@ -83,7 +83,7 @@ class Site:
             "chain": service.chain,
             **(self.calico_words if setting.cni == "calico" else {}),
             **(self.ipv6_words if setting.ipv6 else {}),
-            **(self.ingress_words if self.live.snapshot.setting.ingress != "none" else {}),
+            **(self.ingress_words if self.session.snapshot.setting.ingress != "none" else {}),
             "cluster_ip": service.cluster_ip,
             "empty": empty,
             "local": local,
@@ -91,7 +91,7 @@ class Site:
 
     @property
     def calico_words(self) -> Mapping[str, object]:
-        lab = self.live.snapshot
+        lab = self.session.snapshot
         (own, *_), (block, *_) = (calico.blocks(lab, node) for node in (self.node, self.other))
         return {
             "own_block": own.cidr,
@@ -102,7 +102,7 @@ class Site:
 
     @property
     def ipv6_words(self) -> Mapping[str, object]:
-        setting, service = self.live.snapshot.setting, self.live.service("echo", ipv6=True)
+        setting, service = self.session.snapshot.setting, self.session.service("echo", ipv6=True)
         assert setting.ipv6
         known = {
             "pod6": self.pod.address6,
@@ -125,19 +125,19 @@ class Site:
 
     @property
     def ingress_words(self) -> Mapping[str, object]:
-        fronts = self.live.fronts
+        fronts = self.session.controller_pods
         return {
             "front": fronts[self.node.name].address,
             "front_netns": fronts[self.node.name].netns,
-            "first_front": fronts[self.live.snapshot.nodes[0].name].address,
-            "app2": self.live.service(workload.APP2).cluster_ip,
+            "first_front": fronts[self.session.snapshot.nodes[0].name].address,
+            "app2": self.session.service(workload.APP2).cluster_ip,
         }
 
     @property
     def announced(self) -> IPv4Address:
         """The address that the lab's load balancer gave to `announced`; one that leads nowhere where it has none."""
-        known = self.live.snapshot.setting.load_balancer != "none"
-        return self.live.announced("announced") if known else IPv4Address("203.0.113.1")
+        known = self.session.snapshot.setting.load_balancer != "none"
+        return self.session.announced("announced") if known else IPv4Address("203.0.113.1")
 
     @property
     def announcer(self) -> Node:
@@ -148,26 +148,26 @@ class Site:
     def run(self, command: str, node: Node | None = None) -> None:
         """A shell command on the node (or another one), as root; it has to end well."""
         text, name = command.format(**self.words), (node or self.node).name
-        found = self.live.hosts.batch(name, {"it": f"( set -e; {text}\n)"})["it"]
+        found = self.session.hosts.batch(name, {"it": f"( set -e; {text}\n)"})["it"]
         assert found.code == 0, f"`{text}` on {name} ended with {found.code}: {found.out}{found.err}"
 
     @contextmanager
     def still(self) -> Iterator[None]:
         """While the body runs, what would repair the nodes' network stands still."""
         try:
-            for node in self.live.snapshot.nodes:
+            for node in self.session.snapshot.nodes:
                 self.run(f"kill -STOP $(pidof {' '.join(PEACE)})", node)
             yield
         finally:
-            for node in self.live.snapshot.nodes:
+            for node in self.session.snapshot.nodes:
                 self.run(f"kill -CONT $(pidof {' '.join(PEACE)})", node)
 
 
 @contextmanager
 def opened(paths: LabPaths) -> Iterator[Site]:
     """A running lab that can be broken: its kube-proxy, flanneld and Felix stand still until the body ends."""
-    with live_lab.opened(paths) as live:
-        site = Site.of(live)
+    with live_lab.opened(paths) as session:
+        site = Site.of(session)
         with site.still():
             yield site
 
@@ -198,7 +198,7 @@ def on(where: Callable[[Site], Node]) -> Callable[[str, str], Broken]:
 
 on_node = on(lambda site: site.node)
 on_other = on(lambda site: site.other)
-on_first = on(lambda site: site.live.snapshot.nodes[0])  # whom lessons ask where one is as good as another
+on_first = on(lambda site: site.session.snapshot.nodes[0])  # whom lessons ask where one is as good as another
 on_announcer = on(lambda site: site.announcer)
 on_silent = on(lambda site: site.other if site.announcer is site.node else site.node)
 
@@ -209,37 +209,39 @@ def in_pod(broken: str, repaired: str) -> Broken:
     return on_node(enter + broken, enter + repaired)
 
 
-def edited(path: str, edit: Callable[[dict[str, Any]], None], noticed: Callable[[Live, Node], bool]) -> Broken:
+def edited(path: str, edit: Callable[[dict[str, Any]], None], noticed: Callable[[LabSession, Node], bool]) -> Broken:
     """An object is another one, and the ingress controller of every node has noticed."""
 
     @contextmanager
     def hurt(site: Site) -> Iterator[None]:
-        with site.live.edited(path, edit):
-            for node in site.live.snapshot.nodes:
-                wait(lambda node=node: noticed(site.live, node))  # type: ignore[misc]
+        with site.session.edited(path, edit):
+            for node in site.session.snapshot.nodes:
+                wait(lambda node=node: noticed(site.session, node))  # type: ignore[misc]
             yield
 
     return hurt
 
 
-def made(path: str, body: Callable[[Live], dict[str, Any]], noticed: Callable[[Live, Node], bool]) -> Broken:
+def made(
+    path: str, body: Callable[[LabSession], dict[str, Any]], noticed: Callable[[LabSession, Node], bool]
+) -> Broken:
     """There is an object more, and the ingress controller of every node has noticed."""
 
     @contextmanager
     def hurt(site: Site) -> Iterator[None]:
-        with site.live.made(path, body(site.live)):
-            for node in site.live.snapshot.nodes:
-                wait(lambda node=node: noticed(site.live, node))  # type: ignore[misc]
+        with site.session.created(path, body(site.session)):
+            for node in site.session.snapshot.nodes:
+                wait(lambda node=node: noticed(site.session, node))  # type: ignore[misc]
             yield
 
     return hurt
 
 
-def answered_by(service: str, url: str) -> Callable[[Live, Node], bool]:
+def answered_by(service: str, url: str) -> Callable[[LabSession, Node], bool]:
     """Whether a URL is answered by a pod of the service."""
 
-    def found(live: Live, node: Node) -> bool:
-        return live.app(url, node).to in live.endpoints(service)
+    def found(session: LabSession, node: Node) -> bool:
+        return session.app(url, node).to in session.endpoints(service)
 
     return found
 
@@ -266,27 +268,27 @@ def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
 def swapped_secret(site: Site) -> Iterator[None]:
     """my-tls-secret holds what app2-tls-secret holds."""
     secrets = f"/api/v1/namespaces/{workload.NAMESPACE}/secrets"
-    _, other = site.live.api("GET", f"{secrets}/app2-tls-secret")
+    _, other = site.session.api("GET", f"{secrets}/app2-tls-secret")
     url = f"https://{workload.HOST1}/"
-    with site.live.edited(f"{secrets}/my-tls-secret", lambda item: item.update(data=other["data"])):
-        for node in site.live.snapshot.nodes:
-            wait(lambda node=node: not site.live.browse(url, node).status)  # type: ignore[misc]
+    with site.session.edited(f"{secrets}/my-tls-secret", lambda item: item.update(data=other["data"])):
+        for node in site.session.snapshot.nodes:
+            wait(lambda node=node: not site.session.http_get(url, node).status)  # type: ignore[misc]
         yield
 
 
 @contextmanager
 def another_address(site: Site) -> Iterator[None]:
     """The status of an Ingress has another address than its controller, which stands still."""
-    for node in site.live.snapshot.nodes:
+    for node in site.session.snapshot.nodes:
         site.run("kill -STOP $(pgrep -f '[i]ngress/controller.py')", node)
     try:
-        _, item = site.live.api("GET", f"{INGRESSES}/apps")
+        _, item = site.session.api("GET", f"{INGRESSES}/apps")
         status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
-        code, answer = site.live.api("PUT", f"{INGRESSES}/apps/status", {**item, "status": status})
+        code, answer = site.session.api("PUT", f"{INGRESSES}/apps/status", {**item, "status": status})
         assert code == 200, answer
         yield
     finally:
-        for node in site.live.snapshot.nodes:
+        for node in site.session.snapshot.nodes:
             site.run("kill -CONT $(pgrep -f '[i]ngress/controller.py')", node)
 
 
@@ -334,15 +336,15 @@ def posted(path: str, body: Mapping[str, Any], status: Mapping[str, Any]) -> Bro
         name = filled["metadata"]["name"]
         site.run("kill -STOP $(pidof kubelet)")
         try:
-            code, made = site.live.api("POST", path, filled)
+            code, made = site.session.api("POST", path, filled)
             assert code == 201, made
-            code, answer = site.live.api(
+            code, answer = site.session.api(
                 "PUT", f"{path}/{name}/status", {**made, "status": _filled(status, site.words)}
             )
             assert code == 200, answer
             yield
         finally:
-            site.live.api("DELETE", f"{path}/{name}?gracePeriodSeconds=0")
+            site.session.api("DELETE", f"{path}/{name}?gracePeriodSeconds=0")
             site.run("kill -CONT $(pidof kubelet)")
 
     return hurt
@@ -370,13 +372,13 @@ def moved_service(namespace: str, name: str, address: str) -> Broken:
     @contextmanager
     def hurt(site: Site) -> Iterator[None]:
         path = f"/api/v1/namespaces/{namespace}/services"
-        code, before = site.live.api("GET", f"{path}/{name}")
+        code, before = site.session.api("GET", f"{path}/{name}")
         assert code == 200, before
         again = {key: value for key, value in before.items() if key != "status"}
         again["metadata"] = {key: before["metadata"].get(key, {}) for key in ("name", "labels", "annotations")}
 
         def endpoints() -> set[IPv4Address]:
-            code, found = site.live.api("GET", API_ENDPOINTS.command)
+            code, found = site.session.api("GET", API_ENDPOINTS.command)
             assert code == 200, found
             return {
                 each.address
@@ -387,9 +389,9 @@ def moved_service(namespace: str, name: str, address: str) -> Broken:
         behind = endpoints()
 
         def replace(to: str) -> None:
-            site.live.api("DELETE", f"{path}/{name}")
+            site.session.api("DELETE", f"{path}/{name}")
             spec = {**again["spec"], "clusterIP": to, "clusterIPs": [to]}
-            code, answer = site.live.api("POST", path, {**again, "spec": spec})
+            code, answer = site.session.api("POST", path, {**again, "spec": spec})
             assert code == 201, answer
             wait(lambda: endpoints() == behind)
 
@@ -408,11 +410,11 @@ def not_ready(site: Site) -> Iterator[None]:
     path = f"/api/v1/nodes/{site.node.name}"
     site.run("kill -STOP $(pidof kubelet)")
     try:
-        _, node = site.live.api("GET", path)
+        _, node = site.session.api("GET", path)
         conditions = [each for each in node["status"]["conditions"] if each["type"] != "Ready"]
         broken = {"type": "Ready", "status": "False", "reason": "Broken", "message": "broken by hand"}
         status = {**node["status"], "conditions": [*conditions, broken]}
-        code, answer = site.live.api("PUT", f"{path}/status", {**node, "status": status})
+        code, answer = site.session.api("PUT", f"{path}/status", {**node, "status": status})
         assert code == 200, answer
         yield
     finally:
@@ -1041,13 +1043,13 @@ FAULTS = (
         "a class that nobody serves gets a controller",
         made(
             "/apis/networking.k8s.io/v1/ingressclasses",
-            lambda live: {
+            lambda session: {
                 "apiVersion": "networking.k8s.io/v1",
                 "kind": "IngressClass",
                 "metadata": {"name": "nobody"},
-                "spec": {"controller": live.controller.CONTROLLER},
+                "spec": {"controller": session.controller.CONTROLLER},
             },
-            lambda live, node: live.browse(f"http://{workload.ORPHAN}/", node).status == 200,
+            lambda session, node: session.http_get(f"http://{workload.ORPHAN}/", node).status == 200,
         ),
         (),
         "orphan",
@@ -1081,7 +1083,7 @@ FAULTS = (
         made(
             INGRESSES,
             lambda _live: workload.ingress("everybody", {"": {"/": workload.APP1}}),
-            lambda live, node: live.browse("http://unknown.yash.com/", node).status == 200,
+            lambda session, node: session.http_get("http://unknown.yash.com/", node).status == 200,
         ),
         (),
         "answers for unknown.yash.com with 200, not with 404",

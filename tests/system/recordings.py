@@ -47,11 +47,11 @@ COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain,
 def main(lab: str, *again: str) -> None:
     """Everything; or, on the lab of a minute ago, only these files of ``broken`` again."""
     with opened(LabPaths(lab)) as site:
-        name = name_of(site.live.snapshot)
+        name = name_of(site.session.snapshot)
         original, folder = FOLDER / f"{name}.json", BROKEN / name if name in FEW else BROKEN
         folder.mkdir(parents=True, exist_ok=True)
-        healthy = load(original) if again else site.live.snapshot
-        wrong = failures(read_only(), site.live.snapshot)
+        healthy = load(original) if again else site.session.snapshot
+        wrong = failures(read_only(), site.session.snapshot)
         assert wrong == {}, wrong
         if not again:
             healthy.save(original)
@@ -97,10 +97,10 @@ def broken(fault: Fault, site: Site, healthy: Snapshot) -> Snapshot:
 
 def look(site: Site, healthy: Snapshot) -> Snapshot:
     def ask(path: str) -> Output:
-        status, answer = site.live.api("GET", path)
+        status, answer = site.session.api("GET", path)
         return Output(0 if status == 200 else status, json.dumps(answer))
 
-    return take(healthy.setting, healthy.versions, site.live.hosts, ask)
+    return take(healthy.setting, healthy.versions, site.session.hosts, ask)
 
 
 def without_noise(seen: Snapshot, healthy: Snapshot) -> Snapshot:

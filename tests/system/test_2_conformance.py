@@ -14,7 +14,7 @@ import pytest
 from hoplab.core.paths import LabPaths
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, Live
+from hoplab.verify.session import INGRESSES, LabSession
 from hoplab.verify.workload import APP1, HOST1, NAMESPACE
 from tests.system.conformance import CASES, HOST, Case, got
 from tests.system.conftest import LabCommand
@@ -23,31 +23,31 @@ pytestmark = pytest.mark.timeout(0)  # every wait has a bound of its own
 
 
 @pytest.fixture(scope="module")
-def live(lab: LabCommand, paths: LabPaths) -> Iterator[Live]:
+def session(lab: LabCommand, paths: LabPaths) -> Iterator[LabSession]:
     with live_lab.opened(paths) as found:
         yield found
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_conformance(case: Case, live: Live) -> None:
+def test_conformance(case: Case, session: LabSession) -> None:
     body: dict[str, Any] = {**case.ingress, "metadata": {**case.ingress["metadata"]}}
-    body["metadata"]["annotations"] = dict(live.controller.ANNOTATIONS)
+    body["metadata"]["annotations"] = dict(session.controller.ANNOTATIONS)
     with ExitStack() as stack:
         for path, other in case.also:
-            stack.enter_context(live.made(path, dict(other)))
-        stack.enter_context(live.made(INGRESSES, body))
-        for node in live.snapshot.nodes:
-            seen = live.until(
-                lambda node=node: {url: got(live, url, node) for url in case.gets},  # type: ignore[misc]
+            stack.enter_context(session.created(path, dict(other)))
+        stack.enter_context(session.created(INGRESSES, body))
+        for node in session.snapshot.nodes:
+            seen = session.until(
+                lambda node=node: {url: got(session, url, node) for url in case.gets},  # type: ignore[misc]
                 lambda found: found == case.gets,
             )
             assert seen == case.gets, f"on {node.name}"
 
 
-def test_requests_are_spread_over_the_pods(live: Live) -> None:
-    for node in live.snapshot.nodes:
-        asked = Counter(live.app(f"http://{HOST1}/", node).to for _ in range(40))
-        assert set(asked) == live.endpoints(APP1)
+def test_requests_are_spread_over_the_pods(session: LabSession) -> None:
+    for node in session.snapshot.nodes:
+        asked = Counter(session.app(f"http://{HOST1}/", node).to for _ in range(40))
+        assert set(asked) == session.endpoints(APP1)
         assert min(asked.values()) >= 10, asked
 
 
@@ -57,40 +57,40 @@ def bad_secret(name: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}, "data": data}
 
 
-def warnings(live: Live, ingress: str) -> list[str]:
+def warnings(session: LabSession, ingress: str) -> list[str]:
     """What `kubectl describe ingress` would warn of."""
     query = f"fieldSelector=involvedObject.name%3D{ingress},type%3DWarning"
-    _, found = live.api("GET", f"/api/v1/namespaces/{NAMESPACE}/events?{query}")
+    _, found = session.api("GET", f"/api/v1/namespaces/{NAMESPACE}/events?{query}")
     return [each["message"] for each in found["items"]]
 
 
-def test_a_bad_ingress_does_not_harm_the_others(live: Live) -> None:
+def test_a_bad_ingress_does_not_harm_the_others(session: LabSession) -> None:
     """It is told to whoever asks about it; the others are served on, and their changes too."""
     bad = workload.ingress("bad", {"bad.yash.com": {"/": APP1}}, tls={"bad-secret": ("bad.yash.com",)})
-    good = workload.ingress("good", {HOST: {"/": APP1}}, annotations=live.controller.ANNOTATIONS)
+    good = workload.ingress("good", {HOST: {"/": APP1}}, annotations=session.controller.ANNOTATIONS)
     secrets = f"/api/v1/namespaces/{NAMESPACE}/secrets"
     with (
-        live.asking(f"http://{HOST1}/") as stream,
-        live.made(secrets, bad_secret("bad-secret")),
-        live.made(INGRESSES, bad),
+        session.request_stream(f"http://{HOST1}/") as stream,
+        session.created(secrets, bad_secret("bad-secret")),
+        session.created(INGRESSES, bad),
     ):
-        assert live.until(lambda: warnings(live, "bad"), bool)
-        with live.made(INGRESSES, good):
-            for node in live.snapshot.nodes:
-                seen = live.until(
-                    lambda node=node: got(live, f"http://{HOST}/", node),  # type: ignore[misc]
+        assert session.until(lambda: warnings(session, "bad"), bool)
+        with session.created(INGRESSES, good):
+            for node in session.snapshot.nodes:
+                seen = session.until(
+                    lambda node=node: got(session, f"http://{HOST}/", node),  # type: ignore[misc]
                     lambda found: found == APP1,
                 )
                 assert seen == APP1
     assert stream.sent and not stream.lost
 
 
-def test_a_secret_that_goes_bad_leaves_what_was_good(live: Live) -> None:
+def test_a_secret_that_goes_bad_leaves_what_was_good(session: LabSession) -> None:
     url, where = f"https://{HOST1}/", f"/api/v1/namespaces/{NAMESPACE}/secrets/my-tls-secret"
-    before = len(warnings(live, "apps"))
-    with live.edited(where, lambda item: item.update(data=bad_secret("x")["data"])):
-        assert live.until(lambda: len(warnings(live, "apps")), lambda now: now > before) > before
-        for node in live.snapshot.nodes:
-            assert live.browse(url, node).names == (HOST1,)
-            assert got(live, f"http://{HOST1}/", node) == APP1
-    assert live.browse(url).names == (HOST1,)
+    before = len(warnings(session, "apps"))
+    with session.edited(where, lambda item: item.update(data=bad_secret("x")["data"])):
+        assert session.until(lambda: len(warnings(session, "apps")), lambda now: now > before) > before
+        for node in session.snapshot.nodes:
+            assert session.http_get(url, node).names == (HOST1,)
+            assert got(session, f"http://{HOST1}/", node) == APP1
+    assert session.http_get(url).names == (HOST1,)

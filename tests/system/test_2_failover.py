@@ -15,7 +15,7 @@ from hoplab.observe import capture
 from hoplab.observe.capture import Capture, Packet
 from hoplab.observe.snapshot import Node
 from hoplab.verify import session as live_lab
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 from tests.system.conftest import LabCommand
 from tests.system.faults import wait
 
@@ -23,86 +23,87 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 
 @pytest.fixture(scope="module")
-def live(lab: LabCommand, paths: LabPaths) -> Iterator[Live]:
-    with live_lab.opened(paths) as live:
-        if live.snapshot.setting.load_balancer != "metallb":
+def session(lab: LabCommand, paths: LabPaths) -> Iterator[LabSession]:
+    with live_lab.opened(paths) as session:
+        if session.snapshot.setting.load_balancer != "metallb":
             pytest.skip("the lab has no load balancer: lab:loadBalancer.name")
-        yield live
+        yield session
 
 
-def announcer(live: Live) -> Node | None:
+def announcer(session: LabSession) -> Node | None:
     """The node that a client outside sends to, once it has asked anew."""
-    address = live.announced("announced")
-    live.outside.forget(address)
-    live.ask_from_outside(f"http://{address}/")
-    mac = live.outside.neighbour(address)
-    return next((node for node in live.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
+    address = session.announced("announced")
+    session.external.flush_neighbour(address)
+    session.request_from_outside(f"http://{address}/")
+    mac = session.external.neighbour(address)
+    return next((node for node in session.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
 
 
-def settled(live: Live) -> Node:
+def settled(session: LabSession) -> Node:
     """The node that has to announce the address, once it does."""
-    name = metallb.announcer(live.announced("announced"), [node.name for node in live.snapshot.nodes])
-    (right,) = (node for node in live.snapshot.nodes if node.name == name)
-    wait(lambda: announcer(live) is right)
+    name = metallb.announcer(session.announced("announced"), [node.name for node in session.snapshot.nodes])
+    (right,) = (node for node in session.snapshot.nodes if node.name == name)
+    wait(lambda: announcer(session) is right)
     return right
 
 
-def run(live: Live, node: Node, command: str) -> None:
-    found = live.hosts.batch(node.name, {"it": command})["it"]
+def run(session: LabSession, node: Node, command: str) -> None:
+    found = session.hosts.batch(node.name, {"it": command})["it"]
     assert found.code == 0, f"`{command}` on {node.name} ended with {found.code}: {found.err}"
 
 
 @contextmanager
-def heard(live: Live, node: Node) -> Iterator[Callable[[], list[Packet]]]:
+def heard(session: LabSession, node: Node) -> Iterator[Callable[[], list[Packet]]]:
     """What this node says to all of who has the address (gratuitous ARP), from now until it is asked for."""
-    address = live.announced("announced")
+    address = session.announced("announced")
     captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
-    started = live.hosts.batch(node.name, capture.start(captures, place))
+    started = session.hosts.batch(node.name, capture.start(captures, place))
 
     def said() -> list[Packet]:
-        stopped = live.hosts.batch(node.name, capture.stop(captures, place))
+        stopped = session.hosts.batch(node.name, capture.stop(captures, place))
         found = capture.read({**started, **stopped})["arp"]
         return [each for each in found if each.src == each.dst == address and each.eth_src == mac(node)]
 
     yield said
 
 
-def speaker(live: Live, node: Node) -> dict[str, Any]:
+def speaker(session: LabSession, node: Node) -> dict[str, Any]:
     """MetalLB's pod on the node; an empty one while there is none."""
-    _, found = live.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
+    _, found = session.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
     return next((each for each in found["items"] if each["spec"].get("nodeName") == node.name), {"metadata": {}})
 
 
-def test_the_address_moves_when_its_speaker_stands_still_and_comes_back(live: Live) -> None:
+def test_the_address_moves_when_its_speaker_stands_still_and_comes_back(session: LabSession) -> None:
     """Nobody took leave: the other speaker has to notice. What it then says to all reaches who never asked again."""
-    address = live.announced("announced")
-    before = settled(live)
-    (other,) = (node for node in live.snapshot.nodes if node is not before)
-    with heard(live, other) as said:
+    address = session.announced("announced")
+    before = settled(session)
+    (other,) = (node for node in session.snapshot.nodes if node is not before)
+    with heard(session, other) as said:
         began = time.monotonic()
         try:
-            run(live, before, "kill -STOP $(pidof metallb-speaker)")
+            run(session, before, "kill -STOP $(pidof metallb-speaker)")
             # a client that has talked to the old node does not ask again: gratuitous ARP changes what it knows
-            wait(lambda: live.outside.neighbour(address) == mac(other))
+            wait(lambda: session.external.neighbour(address) == mac(other))
             took = time.monotonic() - began
             assert said(), "no gratuitous ARP"
-            assert announcer(live) is other
-            assert live.ask_from_outside(f"http://{address}/"), "the address does not answer by way of the other node"
+            assert announcer(session) is other
+            answer = session.request_from_outside(f"http://{address}/")
+            assert answer, "the address does not answer by way of the other node"
         finally:
-            run(live, before, "kill -CONT $(pidof metallb-speaker)")
-    wait(lambda: announcer(live) is before)
+            run(session, before, "kill -CONT $(pidof metallb-speaker)")
+    wait(lambda: announcer(session) is before)
     print(f"{address} moved from {before.name} to {other.name} after {took:.0f} s")
 
 
-def test_the_address_moves_when_its_speaker_takes_leave(live: Live) -> None:
+def test_the_address_moves_when_its_speaker_takes_leave(session: LabSession) -> None:
     """A speaker that is ended says so: the other one has the address until the DaemonSet has made another one."""
-    before = settled(live)
-    (other,) = (node for node in live.snapshot.nodes if node is not before)
-    old = speaker(live, before)["metadata"]
-    with heard(live, other) as said:
-        live.api("DELETE", f"/api/v1/namespaces/metallb-system/pods/{old['name']}")
-        wait(lambda: speaker(live, before)["metadata"].get("uid") not in (old["uid"], None))
-        wait(lambda: announcer(live) is before)
+    before = settled(session)
+    (other,) = (node for node in session.snapshot.nodes if node is not before)
+    old = speaker(session, before)["metadata"]
+    with heard(session, other) as said:
+        session.api("DELETE", f"/api/v1/namespaces/metallb-system/pods/{old['name']}")
+        wait(lambda: speaker(session, before)["metadata"].get("uid") not in (old["uid"], None))
+        wait(lambda: announcer(session) is before)
         assert said(), f"{other.name} never had the address"
 
 

@@ -51,7 +51,7 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
 
 @pytest.mark.parametrize("faults", together(FAULTS), ids=lambda faults: ", ".join(fault.name for fault in faults))
 def test_faults_fail_exactly_their_lessons(faults: tuple[Fault, ...], site: Site) -> None:
-    if reason := runner.lacking(site.live.snapshot, **faults[0].needs):
+    if reason := runner.lacking(site.session.snapshot, **faults[0].needs):
         pytest.skip(reason)
     try_(faults, site)
 
@@ -63,37 +63,37 @@ def try_(faults: Sequence[Fault], site: Site) -> None:
         for fault in faults:
             stack.enter_context(fault.broken(site))
         found = failing(traffic, site)
-    due = {lesson for fault in faults for lesson in fault.lessons if applies(lesson, site.live.snapshot)}
+    due = {lesson for fault in faults for lesson in fault.lessons if applies(lesson, site.session.snapshot)}
     assert set(found) == due, found
     for fault in faults:
         assert fault.says.format(**site.words) in found[fault.lessons[0]], found
     if traffic:
-        for node in site.live.snapshot.nodes:
+        for node in site.session.snapshot.nodes:
             site.run("conntrack -F", node)  # what it remembers of broken connections would be told of whole ones
-        wait(lambda: not failures(traffic, site.live.snapshot, site.live))
+        wait(lambda: not failures(traffic, site.session.snapshot, site.session))
     if any(fault.caught_by for fault in faults):  # where nobody saw anything, the next fault's look is early enough
         wait(lambda: not failing([], site))
 
 
 def failing(traffic: Iterable[str], site: Site) -> dict[str, str]:
     """All read-only lessons that fail now, and of the others those that are to notice one of the faults."""
-    seen = site.live.again()
+    seen = site.session.refreshed()
     return failures([*read_only(), *traffic], seen.snapshot, seen)
 
 
 def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)  # it will not come right by waiting
-    found = failures(STANDS_STILL, site.live.snapshot, site.live)
+    found = failures(STANDS_STILL, site.session.snapshot, site.session)
     assert set(found) == set(STANDS_STILL)
     assert all(says in found[lesson] for lesson, says in STANDS_STILL.items()), found
 
 
 @pytest.mark.parametrize("lesson", sorted(POLICIES))
 def test_a_felix_that_stands_still_is_noticed(lesson: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not applies(lesson, site.live.snapshot):
+    if not applies(lesson, site.session.snapshot):
         pytest.skip("needs Calico")
     monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)
-    assert set(failures([lesson], site.live.snapshot, site.live)) == {lesson}
+    assert set(failures([lesson], site.session.snapshot, site.session)) == {lesson}
 
 
 def test_every_lesson_catches_some_fault() -> None:

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 def test_a_machine_is_switched_off(lab: LabCommand, paths: LabPaths) -> None:
     """`status` names it, and another node has the load balancer's address; the next test's `start` starts it too."""
-    with live_lab.opened(paths) as live:
-        before = settled(live)
+    with live_lab.opened(paths) as session:
+        before = settled(session)
         virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
-        wait(lambda: announcer(live) not in (before, None))
+        wait(lambda: announcer(session) not in (before, None))
     seen = lab("status", "--json", expect=1).json()
     assert {row["name"]: row["machine"] for row in seen["nodes"]}[before.name] == "shut off"
 
@@ -40,8 +40,8 @@ def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
     assert lab("status", "--json").json()["healthy"] is True
     report = lab("verify", "--json").json()
     assert report["failed"] == 0
-    with live_lab.opened(paths) as live:
-        settled(live)  # the address is back where it was before a machine was switched off
+    with live_lab.opened(paths) as session:
+        settled(session)  # the address is back where it was before a machine was switched off
 
 
 def test_stop_frees_the_host(lab: LabCommand, paths: LabPaths) -> None:

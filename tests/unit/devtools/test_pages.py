@@ -36,8 +36,8 @@ from hoplab.observe.snapshot import load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session, workload
 from hoplab.verify.claims import listed
-from hoplab.verify.external import Outside
-from hoplab.verify.session import Live
+from hoplab.verify.external import ExternalHost
+from hoplab.verify.session import LabSession
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 PAGE = """# Routes
@@ -77,7 +77,7 @@ class Nodes:
 
     def lab(self) -> OnLab:
         nothing: Any = None
-        return OnLab(Live(RECORDED, cast("Hosts", self), cast("Outside", nothing), nothing, nothing), "blue")
+        return OnLab(LabSession(RECORDED, cast("Hosts", self), cast("ExternalHost", nothing), nothing, nothing), "blue")
 
 
 def failing(node: str, command: str) -> Output:
@@ -226,7 +226,7 @@ def test_a_value_that_the_lab_does_not_have() -> None:
 
 
 def test_what_a_page_can_name() -> None:
-    single = LAB.live.single
+    single = LAB.session.single
     home = single.node.name
     away = next(node.name for node in RECORDED.nodes if node.name != home)
     found = LAB.values
@@ -237,11 +237,11 @@ def test_what_a_page_can_name() -> None:
     assert (found["app2"], found["app2-home"]) == (str(app2.address), there)
     assert found["app2-home-address"] == str(RECORDED.setting.nodes[there])
     assert {found["app2-home"], found["app2-away"]} == {node.name for node in RECORDED.nodes}
-    for pod in LAB.live.probes:
+    for pod in LAB.session.echo_pods:
         assert pod.host_end
         assert found[f"{pod.node.name}-echo"] == str(pod.address)
         assert found[f"{pod.node.name}-echo-veth"] == pod.host_end.name
-    assert found["echo-service"] == str(LAB.live.service("echo").cluster_ip)
+    assert found["echo-service"] == str(LAB.session.service("echo").cluster_ip)
     assert LAB.places["single"] == (home, single)
 
 
@@ -264,9 +264,9 @@ def test_a_pods_commands_run_in_its_namespace() -> None:
     nodes = Nodes(lambda _node, command: Output(0, command))
     found = recorded(page("```console\nsingle# ip route | head\n```"), nodes.lab())
     assert list(found[0].steps[0].output) == [
-        f"nsenter --net=/run/netns/{LAB.live.single.netns} timeout 60 bash -c 'ip route | head' </dev/null 2>&1"
+        f"nsenter --net=/run/netns/{LAB.session.single.netns} timeout 60 bash -c 'ip route | head' </dev/null 2>&1"
     ]
-    assert nodes.batches == [(LAB.live.single.node.name, 1)]
+    assert nodes.batches == [(LAB.session.single.node.name, 1)]
 
 
 def test_the_hosts_commands_are_for_this_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,9 +436,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def opened_as(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def opened(_paths: LabPaths, say: Callable[[str], None]) -> Iterator[Live]:
+    def opened(_paths: LabPaths, say: Callable[[str], None]) -> Iterator[LabSession]:
         say("looking")
-        yield nodes.lab().live
+        yield nodes.lab().session
 
     monkeypatch.setattr(session, "opened", opened)
 
@@ -491,7 +491,7 @@ def test_every_page_there_is_can_be_recorded(name: str) -> None:
     for _ in range(2):
         found = parse(name, texts[-1])
         fails = frozenset(step.line for block in found.blocks if block.fails for step in block.steps)
-        texts.append(written(found, recorded(found, Told(LAB.live, "blue", fails))))
+        texts.append(written(found, recorded(found, Told(LAB.session, "blue", fails))))
     assert texts[1] == texts[2]
     prompts = [[step.prompt for step in block.steps] for block in parse(name, texts[2]).blocks]
     assert prompts == [[step.prompt for step in block.steps] for block in pages_of(name, LAB)]

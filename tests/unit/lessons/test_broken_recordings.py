@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hoplab.observe.snapshot import RecordingError, load
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.system.faults import FAULTS, Fault, Site
 from tests.system.recordings import BROKEN, FEW, FOLDER, HEALTHY, name_of, recorded
@@ -29,7 +29,7 @@ NOBODY: Any = None
 
 @pytest.mark.parametrize("fault", RECORDED, ids=lambda fault: fault.name)
 def test_a_broken_lab_fails_exactly_its_lessons(fault: Fault) -> None:
-    words = Site.of(Live(load(HEALTHY), NOBODY, NOBODY, NOBODY, NOBODY)).words
+    words = Site.of(LabSession(load(HEALTHY), NOBODY, NOBODY, NOBODY, NOBODY)).words
     lab = load(BROKEN / fault.file)
     found = failures(read_only(), lab)
     assert set(found) == {name for name in fault.caught_by if applies(name, lab)}, found
@@ -40,7 +40,7 @@ def test_a_broken_lab_fails_exactly_its_lessons(fault: Fault) -> None:
 def test_a_broken_lab_of_another_kind_fails_exactly_its_lessons(healthy: Path, file: Path, fault: Fault) -> None:
     lab = load(healthy)
     assert recorded(lab) == (fault,) and name_of(lab) == healthy.stem
-    words = Site.of(Live(lab, NOBODY, NOBODY, NOBODY, NOBODY)).words
+    words = Site.of(LabSession(lab, NOBODY, NOBODY, NOBODY, NOBODY)).words
     found = failures(read_only(), load(file))
     assert set(found) == set(fault.caught_by), found
     assert fault.says.format(**words) in found[fault.caught_by[0]]

@@ -22,8 +22,8 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.external import Outside, Reply
-from hoplab.verify.session import Live
+from hoplab.verify.external import ExternalHost, Reply
+from hoplab.verify.session import LabSession
 from hoplab.verify.workload import APP1, APP2, HOST1, HOST2, ORPHAN
 from tests.support.lesson_functions import failures, lessons
 from tests.unit.lessons.test_claims_traffic import RECORDED as LAB
@@ -252,12 +252,12 @@ class World:
     def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Any, ...]]:
         return {}
 
-    def live(self) -> Live:
+    def session(self) -> LabSession:
         lab = RECORDED
         if not self.fronts:
             lab = replace(RECORDED)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
-        return Live(lab, cast("Hosts", self), cast("Outside", self), self.api, lambda: lab)
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab)
 
 
 def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:
@@ -346,14 +346,14 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_hold_in_a_healthy_world() -> None:
-    assert failures(names(), RECORDED, World().live()) == {}
+    assert failures(names(), RECORDED, World().session()) == {}
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
 def test_a_fault_fails_exactly_its_lessons(switch: str, value: object, caught_by: tuple[str, ...], says: str) -> None:
     world = World()
     setattr(world, switch, value)
-    found = failures(names(), RECORDED, world.live())
+    found = failures(names(), RECORDED, world.session())
     assert set(found) == set(caught_by), found
     assert says in found[caught_by[0]]
 
@@ -363,10 +363,10 @@ def test_every_lesson_catches_some_fault() -> None:
 
 
 def test_a_connection_that_is_older_than_its_entry_counts_too() -> None:
-    assert failures([DIRECT], RECORDED, World(remembered_from="pod").live()) == {}
+    assert failures([DIRECT], RECORDED, World(remembered_from="pod").session()) == {}
 
 
 def test_without_a_controller_the_others_do_not_apply() -> None:
     world = World(orphan_status=0)
-    assert failures([ALONE], WITHOUT, replace(world.live(), snapshot=WITHOUT)) == {}
+    assert failures([ALONE], WITHOUT, replace(world.session(), snapshot=WITHOUT)) == {}
     assert failures([name for name in names() if name != ALONE], WITHOUT, None) == {}

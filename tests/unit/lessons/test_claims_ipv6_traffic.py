@@ -17,8 +17,8 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
-from hoplab.verify.external import Outside
-from hoplab.verify.session import Live
+from hoplab.verify.external import ExternalHost
+from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures
 from tests.unit.lessons.test_claims_ipv6 import CLUSTER_IP, ECHO, GATEWAY, LIVE, OTHER, OUTSIDE, RECORDED, TALK
 
@@ -80,12 +80,12 @@ class World:
     def url(self, path: str) -> str:
         return f"http://[{GATEWAY}]:{OUTSIDE_PORT}/{path}"
 
-    def asker(self, path: str) -> IPv6Address | None:
+    def client_of(self, path: str) -> IPv6Address | None:
         return self.asked.get(path)
 
-    def live(self) -> Live:
+    def session(self) -> LabSession:
         mute: Any = None
-        return Live(self.lab, cast("Hosts", self), mute, mute, lambda: self.lab, cast("Outside", self))
+        return LabSession(self.lab, cast("Hosts", self), mute, mute, lambda: self.lab, cast("ExternalHost", self))
 
 
 FAULTS = (
@@ -105,7 +105,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]
 
     def check(world: World) -> dict[str, str]:
         monkeypatch.setattr(capture, "read", world.read)
-        return failures(LIVE, world.lab, world.live())
+        return failures(LIVE, world.lab, world.session())
 
     return check
 

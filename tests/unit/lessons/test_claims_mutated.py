@@ -104,7 +104,7 @@ def controls(
                 setattr(world, switch, value)
                 monkeypatch.setattr(capture, "read", world.read)
                 lab = getattr(world, "lab", place.RECORDED)
-                yield says(careless, lab=lab, live=world.live(), claim=Claim()), wanted, caught_by[0] == lesson
+                yield says(careless, lab=lab, session=world.session(), claim=Claim()), wanted, caught_by[0] == lesson
 
 
 CASES = [

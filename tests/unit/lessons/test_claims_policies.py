@@ -18,8 +18,8 @@ from hoplab.observe.snapshot import Pod, load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.external import Outside
-from hoplab.verify.session import Live
+from hoplab.verify.external import ExternalHost
+from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures, lessons, with_traffic
 from tests.unit.lessons.test_claims_traffic import _told
 
@@ -79,7 +79,7 @@ class World:
         forbidden = GATEWAY if "stay" in self.policies else self.single.address if "deny" in self.policies else None
         return self.denies if to == forbidden else not self.lets_in
 
-    def ask(self, _url: str, _timeout: float) -> str | None:
+    def get(self, _url: str, _timeout: float) -> str | None:
         """From outside, a client with its own address."""
         answered = not self.keeps_out if self.policies else self.recovers
         return _told(GATEWAY, self.single) if answered else None
@@ -128,8 +128,8 @@ class World:
     def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
         return {}
 
-    def live(self) -> Live:
-        return Live(RECORDED, cast("Hosts", self), cast("Outside", self), self.api, lambda: RECORDED)
+    def session(self) -> LabSession:
+        return LabSession(RECORDED, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: RECORDED)
 
 
 DENIES, ALLOWS = "a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label"
@@ -165,7 +165,7 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_hold_in_a_healthy_world() -> None:
     for lesson in LESSONS:
-        assert failures([lesson], RECORDED, World().live()) == {}
+        assert failures([lesson], RECORDED, World().session()) == {}
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
@@ -174,7 +174,7 @@ def test_a_fault_fails_exactly_its_lessons(switch: str, value: object, caught_by
     for lesson in LESSONS:
         world = World()
         setattr(world, switch, value)
-        found |= failures([lesson], RECORDED, world.live())
+        found |= failures([lesson], RECORDED, world.session())
     assert set(found) == set(caught_by), found
     assert says in found[caught_by[0]]
 

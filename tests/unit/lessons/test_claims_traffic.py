@@ -25,8 +25,8 @@ from hoplab.observe.snapshot import Node, Pod, Snapshot, load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.external import Outside, Reply
-from hoplab.verify.session import Live
+from hoplab.verify.external import ExternalHost, Reply
+from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import applies, failures, lessons, with_traffic
 from tests.unit.lessons.test_claims import added, address_of, announced_by, on_node
 
@@ -192,10 +192,10 @@ class World:
 
     port = OUTSIDE_PORT
 
-    def asker(self, path: str) -> IPv4Address | None:
+    def client_of(self, path: str) -> IPv4Address | None:
         return self.asked.get(path)
 
-    def ask(self, url: str, _timeout: float) -> str | None:
+    def get(self, url: str, _timeout: float) -> str | None:
         """From outside to a NodePort."""
         host, port = re.findall(r"//([\d.]+):?(\d*)/", url)[0]
         if host == str(ANNOUNCED):
@@ -245,7 +245,7 @@ class World:
         """Of health checks."""
         return Reply(self.checks[to == self.single.node.address])
 
-    def forget(self, address: IPv4Address) -> None:
+    def flush_neighbour(self, address: IPv4Address) -> None:
         self.asking = address
 
     def neighbour(self, address: IPv4Address) -> str:
@@ -305,13 +305,13 @@ class World:
         self.policies += {"POST": 1, "DELETE": -1}[method]
         return 201, {}
 
-    def live(self) -> Live:
+    def session(self) -> LabSession:
         lab = self.lab if self.given else WITHOUT_ADDRESSES
         if self.owned:
             lab = on_node("addresses", added(address_of("lo", workload.BALANCED_IP)), lab)
         for node in () if self.plugged else self.lab.nodes:
             lab = on_node("links", _only_eth0, lab, node.name)
-        return Live(lab, cast("Hosts", self), cast("Outside", self), self.api, lambda: lab)
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab)
 
 
 BALANCED = IPv4Address(workload.BALANCED_IP)
@@ -472,7 +472,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]
 
     def check(world: World) -> dict[str, str]:
         monkeypatch.setattr(capture, "read", world.read)
-        return failures(names(), world.lab, world.live())
+        return failures(names(), world.lab, world.session())
 
     return check
 

@@ -43,7 +43,7 @@ FAULTS = (
 def test_it_holds_in_a_healthy_world(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     monkeypatch.setattr(capture, "read", world.read)
-    assert failures([WRAPPED], world.lab, world.live()) == {}
+    assert failures([WRAPPED], world.lab, world.session()) == {}
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
@@ -53,6 +53,6 @@ def test_one_fault_fails_it(
     world = World()
     setattr(world, switch, value)
     monkeypatch.setattr(capture, "read", world.read)
-    found = failures([WRAPPED], world.lab, world.live())
+    found = failures([WRAPPED], world.lab, world.session())
     assert set(found) == set(caught_by), found
     assert says in found[WRAPPED]

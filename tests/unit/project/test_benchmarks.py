@@ -396,7 +396,7 @@ def test_wrk_is_read() -> None:
 
 def test_the_plain_nginx_has_the_same_pods_behind_it() -> None:
     world = test_claims_ingress.World()
-    (_, conf), (_, pod) = ingress.plain(world.live())
+    (_, conf), (_, pod) = ingress.plain(world.session())
     text = conf["data"]["nginx.conf"]
     assert all(f"server {address}:8080;" in text for address in test_claims_ingress.PODS[APP1][:2])
     assert pod["spec"]["nodeName"] == test_claims_ingress.FIRST.name
@@ -405,6 +405,6 @@ def test_the_plain_nginx_has_the_same_pods_behind_it() -> None:
 
 def test_what_is_lost_while_things_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 2.0)
-    assert ingress.changing(test_claims_ingress.World().live(), 1).lost == ()
-    found = ingress.changing(test_claims_ingress.World(loses=True).live(), 3)
+    assert ingress.changing(test_claims_ingress.World().session(), 1).lost == ()
+    found = ingress.changing(test_claims_ingress.World(loses=True).session(), 3)
     assert set(found.lost) <= {"502"} and found.sent >= len(found.lost)

@@ -20,9 +20,9 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.snapshot import RecordingError, load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import runner, session, workload
-from hoplab.verify.external import Outside
+from hoplab.verify.external import ExternalHost
 from hoplab.verify.report import Report, Say
-from hoplab.verify.session import Live
+from hoplab.verify.session import LabSession
 
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 SEEN = load(RECORDING)
@@ -199,8 +199,8 @@ def running(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return 200, {}
 
     @contextmanager
-    def opened(_paths: LabPaths, _say: Callable[[str], None]) -> Iterator[Live]:
-        yield Live(snapshot=SEEN, hosts=cast(Hosts, None), outside=cast(Outside, None), api=request, look=lambda: SEEN)
+    def opened(_paths: LabPaths, _say: Callable[[str], None]) -> Iterator[LabSession]:
+        yield LabSession(SEEN, cast(Hosts, None), cast(ExternalHost, None), request, lambda: SEEN)
         happened.append("closed")
 
     monkeypatch.setattr(session, "opened", opened)

@@ -76,19 +76,19 @@ def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
 
 def test_commands_go_into_the_pods_namespace() -> None:
     pod = RECORDED.pods[0]
-    command = session.in_pod(pod, session.http_get("http://x/[1-2]"))
+    command = session.in_pod(pod, session.curl_command("http://x/[1-2]"))
     assert command.startswith(f"nsenter --net=/run/netns/{pod.netns} curl ")
     assert "'http://x/[1-2]'" in command
 
 
 def test_the_outside_remembers_who_asked() -> None:
     with external.serving(LOOPBACK, "") as served:
-        body = served.ask(served.url("abc"), 5)
+        body = served.get(served.url("abc"), 5)
         assert body and session.parse_answer(body).remote == LOOPBACK
-        assert served.asker("abc") == LOOPBACK
-        assert served.asker("never") is None
+        assert served.client_of("abc") == LOOPBACK
+        assert served.client_of("never") is None
         url = served.url("abc")
-    assert served.ask(url, 1) is None
+    assert served.get(url, 1) is None
     assert "outside" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -113,7 +113,7 @@ def test_the_outside_knows_and_forgets_a_mac() -> None:
         )
         with external.serving(LOOPBACK, name) as served:
             assert served.neighbour(far) == mac
-            served.forget(far)
+            served.flush_neighbour(far)
             assert served.neighbour(far) == ""
     finally:
         netns.delete(name)
@@ -167,8 +167,9 @@ class Kubernetes:
         return 200, {"spec": {}}
 
 
-def lab(kubernetes: Kubernetes) -> session.Live:
-    return session.Live(RECORDED, cast("Hosts", None), cast("external.Outside", None), kubernetes, lambda: RECORDED)
+def lab(kubernetes: Kubernetes) -> session.LabSession:
+    mute = cast("external.ExternalHost", None)
+    return session.LabSession(RECORDED, cast("Hosts", None), mute, kubernetes, lambda: RECORDED)
 
 
 def test_a_deployment_is_scaled_and_scaled_back() -> None:
@@ -195,13 +196,13 @@ def test_scaling_that_is_refused_or_never_ends_is_told(monkeypatch: pytest.Monke
 
 def test_an_object_is_made_for_a_while() -> None:
     kubernetes, body = Kubernetes(), {"kind": "NetworkPolicy", "metadata": {"name": "deny-all"}}
-    with pytest.raises(ZeroDivisionError), lab(kubernetes).made("/policies", body):
+    with pytest.raises(ZeroDivisionError), lab(kubernetes).created("/policies", body):
         assert kubernetes.objects == ["deny-all"]
         _ = 1 / 0
     assert kubernetes.objects == []
     with (
         pytest.raises(ClusterError, match="NetworkPolicy can't be made: not you"),
-        lab(Kubernetes(refuses=True)).made("/policies", body),
+        lab(Kubernetes(refuses=True)).created("/policies", body),
     ):
         pass
 
@@ -209,7 +210,7 @@ def test_an_object_is_made_for_a_while() -> None:
 def test_a_workload_without_namespaces_is_told() -> None:
     bare = replace(lab(Kubernetes()), snapshot=replace(RECORDED, netns_facts={}))
     with pytest.raises(ClaimFailed, match="no pod `echo` of the verification workload has a network namespace"):
-        _ = bare.probes
+        _ = bare.echo_pods
     with pytest.raises(ClaimFailed, match="the pod `single` of the verification workload has no network namespace"):
         _ = bare.single
 
@@ -217,7 +218,7 @@ def test_a_workload_without_namespaces_is_told() -> None:
 def test_the_client_is_beside_the_server() -> None:
     healthy = lab(Kubernetes())
     assert healthy.client.node is healthy.single.node
-    assert healthy.client in healthy.probes
+    assert healthy.client in healthy.echo_pods
     home = healthy.single.node.name
     kept = {netns: each for netns, each in RECORDED.netns_facts[home].items() if netns == healthy.single.netns}
     alone = replace(RECORDED, netns_facts={**RECORDED.netns_facts, home: kept})
@@ -228,7 +229,7 @@ def test_the_client_is_beside_the_server() -> None:
 def test_looking_again_gives_the_lab_as_it_is_now() -> None:
     first = lab(Kubernetes())
     later = replace(RECORDED, versions={"kubernetes": "later"})
-    assert replace(first, look=lambda: later).again().snapshot is later
+    assert replace(first, look=lambda: later).refreshed().snapshot is later
 
 
 class Client:
