@@ -8,98 +8,51 @@ match, so a walk has several possible ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import Generic, Protocol, TypeVar
 
+from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.ipset import IpSet
 from hoplab.observe.facts.iptables import Chain, Option, Rule
-
-
-@dataclass(frozen=True)
-class Packet:
-    """What rules look at."""
-
-    src: IPv4Address | IPv6Address
-    dst: IPv4Address | IPv6Address
-    protocol: str = "tcp"
-    dport: int = 80
-    mark: int = 0
-    in_dev: str = ""
-    out_dev: str = ""
-    dst_is_local: bool = False  # the destination is an address of this host
-    src_is_local: bool = False  # ... and the source
-    state: str = "NEW"
-    status: str = ""  # "dnat": of a connection whose destination was translated
-    known: bool = False  # its sender may be remembered from an earlier connection
-
-
-class InChain(Protocol):
-    """A rule, of iptables or of nftables."""
-
-    @property
-    def chain(self) -> str: ...
-
-
-R_co = TypeVar("R_co", bound=InChain, covariant=True)
-
-
-@dataclass(frozen=True)
-class End(Generic[R_co]):
-    """One possible end of a walk."""
-
-    verdict: str  # "ACCEPT", "DNAT", "MASQUERADE", "REJECT", ...; the policy when no rule decided
-    path: tuple[R_co, ...]  # the rules that matched, in order
-    packet: Packet  # with the mark it has in the end
-    to: str = ""  # "10.244.1.2:8080": where a translated packet goes
-    share: float = 1.0  # of all packets like this one, as far as rules throw dice
-
-    @property
-    def last(self) -> R_co | None:
-        return self.path[-1] if self.path else None
-
-    @property
-    def chains(self) -> tuple[str, ...]:
-        """The chains it went through, each once, in order."""
-        return tuple(dict.fromkeys(rule.chain for rule in self.path))
-
 
 PASS_ON = frozenset({"", "LOG", "NFLOG", "TRACE", "CT", "TCPMSS"})  # targets after which the next rule is looked at
 MAX_DEPTH = 50  # chains can't call themselves in the kernel; a text may say so
 
 
-def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[End[Rule], ...]:
+def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
     """Every possible end of a packet that enters a chain; a built-in chain's policy decides what no rule does."""
-    ends = []
-    for end in _walk(chains, chain, packet, 0):
+    outcomes = []
+    for outcome in _walk(chains, chain, packet, 0):
         found = chains.get(chain)
-        ends.append(end if end.verdict else replace(end, verdict=(found.policy if found else "") or "ACCEPT"))
-    return tuple(ends)
+        outcomes.append(
+            outcome if outcome.verdict else replace(outcome, verdict=(found.policy if found else "") or "ACCEPT")
+        )
+    return tuple(outcomes)
 
 
-def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) -> Iterator[End[Rule]]:
+def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
     """Ends with the verdict "" are returns: the caller goes on with its next rule."""
     found = chains.get(name)
     if found is None or depth > MAX_DEPTH:
-        yield End("", (), packet)
+        yield Outcome("", (), packet)
         return
     yield from _rules(chains, found.rules, packet, depth)
 
 
-def _rules(chains: Mapping[str, Chain], rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[End[Rule]]:
+def _rules(chains: Mapping[str, Chain], rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
     for index, rule in enumerate(rules):
         verdict = matches(rule, packet)
         if verdict is False:
             continue
         rest = rules[index + 1 :]
         chance = _chance(rule)
-        for end in _taken(chains, rule, rest, packet, depth):
-            yield replace(end, share=end.share * chance)
+        for outcome in _taken(chains, rule, rest, packet, depth):
+            yield replace(outcome, probability=outcome.probability * chance)
         if verdict is None:  # it may also not match
-            for end in _rules(chains, rest, packet, depth):
-                yield replace(end, share=end.share * (1 - chance if chance < 1 else 1))
+            for outcome in _rules(chains, rest, packet, depth):
+                yield replace(outcome, probability=outcome.probability * (1 - chance if chance < 1 else 1))
         return
-    yield End("", (), packet)
+    yield Outcome("", (), packet)
 
 
 def _chance(rule: Rule) -> float:
@@ -109,21 +62,25 @@ def _chance(rule: Rule) -> float:
 
 def _taken(
     chains: Mapping[str, Chain], rule: Rule, rest: tuple[Rule, ...], packet: Packet, depth: int
-) -> Iterator[End[Rule]]:
+) -> Iterator[Outcome[Rule]]:
     if rule.target == "RETURN":
-        yield End("", (rule,), packet)
+        yield Outcome("", (rule,), packet)
     elif rule.target in chains:
-        for end in _walk(chains, rule.target, packet, depth + 1):
-            if end.verdict or rule.goto:
-                yield replace(end, path=(rule, *end.path))
+        for outcome in _walk(chains, rule.target, packet, depth + 1):
+            if outcome.verdict or rule.goto:
+                yield replace(outcome, path=(rule, *outcome.path))
             else:  # it came back: the next rule here
-                for after in _rules(chains, rest, end.packet, depth):
-                    yield replace(after, path=(rule, *end.path, *after.path), share=end.share * after.share)
+                for after in _rules(chains, rest, outcome.packet, depth):
+                    yield replace(
+                        after,
+                        path=(rule, *outcome.path, *after.path),
+                        probability=outcome.probability * after.probability,
+                    )
     elif rule.target == "MARK" or rule.target in PASS_ON:
         for after in _rules(chains, rest, replace(packet, mark=_marked(rule, packet.mark)), depth):
             yield replace(after, path=(rule, *after.path))
     else:
-        yield End(rule.target, (rule,), packet, rule.value("--to-destination"))
+        yield Outcome(rule.target, (rule,), packet, rule.value("--to-destination"))
 
 
 def matches(rule: Rule, packet: Packet) -> bool | None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
-from hoplab.netfilter.iptables import MAX_DEPTH, End, Packet
+from hoplab.netfilter.iptables import MAX_DEPTH
+from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.nft_expressions import (
     Counter,
     Element,
@@ -32,25 +33,26 @@ BACK = ""  # the verdict of an end that is none: whoever called the chain goes o
 AFFINITY = "affinity-"  # sets of kube-proxy with who was sent where
 
 
-def walk(table: Table, chain: str, packet: Packet) -> tuple[End[Rule], ...]:
+def walk(table: Table, chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
     """Every possible end of a packet that enters a chain; a base chain's policy decides what no rule does."""
     found = table.chains.get(chain)
     policy = (found.policy if found else "") or "accept"
     return tuple(
-        replace(end, verdict=policy.upper()) if end.verdict == BACK else end for end in _chain(table, chain, packet, 0)
+        replace(outcome, verdict=policy.upper()) if outcome.verdict == BACK else outcome
+        for outcome in _chain(table, chain, packet, 0)
     )
 
 
-def _chain(table: Table, name: str, packet: Packet, depth: int) -> Iterator[End[Rule]]:
+def _chain(table: Table, name: str, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
     if depth > MAX_DEPTH:
-        yield End(BACK, (), packet)
+        yield Outcome(BACK, (), packet)
         return
     yield from _rules(table, table.rules(name), packet, depth)
 
 
-def _rules(table: Table, rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[End[Rule]]:
+def _rules(table: Table, rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
     if not rules:
-        yield End(BACK, (), packet)
+        yield Outcome(BACK, (), packet)
         return
     rule, rest = rules[0], rules[1:]
     for step in _expressions(table, rule, rule.expressions, packet, depth):
@@ -58,7 +60,7 @@ def _rules(table: Table, rules: tuple[Rule, ...], packet: Packet, depth: int) ->
             yield step
             continue
         for after in _rules(table, rest, step.packet, depth):
-            yield replace(after, path=(*step.path, *after.path), share=step.share * after.share)
+            yield replace(after, path=(*step.path, *after.path), probability=step.probability * after.probability)
 
 
 NEXT = "next"  # the verdict of a rule that leaves it to the rule after it
@@ -66,17 +68,17 @@ NEXT = "next"  # the verdict of a rule that leaves it to the rule after it
 
 def _expressions(
     table: Table, rule: Rule, expressions: tuple[Expression, ...], packet: Packet, depth: int
-) -> Iterator[End[Rule]]:
+) -> Iterator[Outcome[Rule]]:
     """Every way through the rest of one rule; a rule that only passes on is on the path when it matched to its end."""
     if not expressions:
-        yield End(NEXT, (rule,), packet)
+        yield Outcome(NEXT, (rule,), packet)
         return
     first, rest = expressions[0], expressions[1:]
     match first:
         case Match() | Other():  # of what is not known here nobody knows whether it matches
             holds = matches(table, first, packet) if isinstance(first, Match) else None
             if holds is not True:
-                yield End(NEXT, (), packet)
+                yield Outcome(NEXT, (), packet)
             if holds is not False:
                 yield from _expressions(table, rule, rest, packet, depth)
         case Mark():
@@ -90,41 +92,43 @@ def _expressions(
         case Nat():
             yield from _translated(table, rule, first, packet)
         case Reject():
-            yield End("REJECT", (rule,), packet)
+            yield Outcome("REJECT", (rule,), packet)
 
 
-def _looked_up(table: Table, rule: Rule, vmap: Vmap, packet: Packet, depth: int) -> Iterator[End[Rule]]:
-    for element, share in _found(table, vmap, packet):
+def _looked_up(table: Table, rule: Rule, vmap: Vmap, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
+    for element, probability in _found(table, vmap, packet):
         if element is None or not isinstance(element.value, Verdict):
-            yield End(NEXT, (), packet, share=share)
+            yield Outcome(NEXT, (), packet, probability=probability)
             continue
-        for end in _verdict(table, rule, element.value, packet, depth):
-            yield replace(end, share=end.share * share)
+        for outcome in _verdict(table, rule, element.value, packet, depth):
+            yield replace(outcome, probability=outcome.probability * probability)
 
 
-def _verdict(table: Table, rule: Rule, verdict: Verdict, packet: Packet, depth: int) -> Iterator[End[Rule]]:
+def _verdict(table: Table, rule: Rule, verdict: Verdict, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
     if verdict.kind in ("jump", "goto"):
-        for end in _chain(table, verdict.chain, packet, depth + 1):
+        for outcome in _chain(table, verdict.chain, packet, depth + 1):
             back = NEXT if verdict.kind == "jump" else BACK  # goto: on to the caller's caller
-            yield replace(end, verdict=back if end.verdict == BACK else end.verdict, path=(rule, *end.path))
+            yield replace(
+                outcome, verdict=back if outcome.verdict == BACK else outcome.verdict, path=(rule, *outcome.path)
+            )
     elif verdict.kind == "return":
-        yield End(BACK, (rule,), packet)
+        yield Outcome(BACK, (rule,), packet)
     elif verdict.kind == "continue":
-        yield End(NEXT, (rule,), packet)
+        yield Outcome(NEXT, (rule,), packet)
     else:
-        yield End(verdict.kind.upper(), (rule,), packet)
+        yield Outcome(verdict.kind.upper(), (rule,), packet)
 
 
-def _translated(table: Table, rule: Rule, nat: Nat, packet: Packet) -> Iterator[End[Rule]]:
+def _translated(table: Table, rule: Rule, nat: Nat, packet: Packet) -> Iterator[Outcome[Rule]]:
     kind = nat.kind.upper()
     if not nat.chosen:
-        yield End(kind, (rule,), packet, ":".join(word for word in (nat.address, nat.port) if word))
+        yield Outcome(kind, (rule,), packet, ":".join(word for word in (nat.address, nat.port) if word))
         return
-    for element, share in _found(table, nat.chosen, packet):
+    for element, probability in _found(table, nat.chosen, packet):
         if element is None or not isinstance(element.value, tuple):
-            yield End(NEXT, (), packet, share=share)
+            yield Outcome(NEXT, (), packet, probability=probability)
         else:
-            yield End(kind, (rule,), packet, ":".join(element.value), share)
+            yield Outcome(kind, (rule,), packet, ":".join(element.value), probability)
 
 
 def _found(table: Table, lookup: Lookup, packet: Packet) -> Iterator[tuple[Element | None, float]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from hoplab.netfilter import iptables, nftables
-from hoplab.netfilter.iptables import End, Packet
+from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts import Fact, T, ipset
 from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
@@ -31,31 +31,31 @@ PRIORITIES = {
 }
 
 
-class Looked(Protocol):
+class HasFacts(Protocol):
     """A node, or the facts of one."""
 
     def __getitem__(self, fact: Fact[T], /) -> T: ...
 
 
-def arriving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
+def prerouting(host: HasFacts, packet: Packet) -> tuple[Outcome[Rule], ...]:
     """Every possible end of a new connection's first packet where destinations are translated."""
-    return tuple(_met(_called(host, "nat", "prerouting", packet), packet))
+    return tuple(run_chains(base_chains_at(host, "nat", "prerouting", packet), packet))
 
 
-def leaving(host: Looked, packet: Packet) -> tuple[End[Rule], ...]:
+def postrouting(host: HasFacts, packet: Packet) -> tuple[Outcome[Rule], ...]:
     """... where sources are translated, on its way out."""
-    return tuple(_met(_called(host, "nat", "postrouting", packet), packet))
+    return tuple(run_chains(base_chains_at(host, "nat", "postrouting", packet), packet))
 
 
-def filtered(host: Looked, hook: str, packet: Packet) -> tuple[End[Rule], ...]:
+def filtered(host: HasFacts, hook: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
     """... at the filters of a hook, "input", "forward" or "output"."""
-    return tuple(_met(_called(host, "filter", hook, packet), packet))
+    return tuple(run_chains(base_chains_at(host, "filter", hook, packet), packet))
 
 
-Walk = Callable[[Packet], tuple[End[Rule], ...]]  # of a base chain
+Walk = Callable[[Packet], tuple[Outcome[Rule], ...]]  # of a base chain
 
 
-def _called(host: Looked, kind: str, hook: str, packet: Packet) -> list[Walk]:
+def base_chains_at(host: HasFacts, kind: str, hook: str, packet: Packet) -> list[Walk]:
     """The base chains of a kind that the kernel calls at a hook, in its order, for packets of this family."""
     old, new = (IPTABLES, NFTABLES) if packet.dst.version == 4 else (IP6TABLES, NFTABLES6)
     at: list[tuple[int, Walk]] = []
@@ -73,14 +73,14 @@ def _walk(table: Table, chain: str) -> Walk:
     return lambda packet: nftables.walk(table, chain, packet)
 
 
-def _met(walks: list[Walk], packet: Packet) -> Iterator[End[Rule]]:
+def run_chains(walks: list[Walk], packet: Packet) -> Iterator[Outcome[Rule]]:
     """One base chain after the other; who accepts leaves it to the next one, everything else is the end."""
     if not walks:
-        yield End("ACCEPT", (), packet)
+        yield Outcome("ACCEPT", (), packet)
         return
-    for end in walks[0](packet):
-        if end.verdict != "ACCEPT":
-            yield end
+    for outcome in walks[0](packet):
+        if outcome.verdict != "ACCEPT":
+            yield outcome
             continue
-        for after in _met(walks[1:], end.packet):
-            yield replace(after, path=(*end.path, *after.path), share=end.share * after.share)
+        for after in run_chains(walks[1:], outcome.packet):
+            yield replace(after, path=(*outcome.path, *after.path), probability=outcome.probability * after.probability)

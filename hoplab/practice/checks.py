@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Interface
 
-from hoplab.netfilter.iptables import Packet, walk
+from hoplab.netfilter.iptables import walk
+from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.iptables import Iptables, Rule
 from hoplab.observe.facts.links import LINKS, Link

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from hoplab.core.errors import LabError
 from hoplab.expectations import cni, proxy
 from hoplab.expectations.cni import NodeExpectations, Tunnel
-from hoplab.netfilter.iptables import End, Packet
-from hoplab.netfilter.ruleset import Rule, arriving, leaving
+from hoplab.netfilter.packet import Outcome, Packet
+from hoplab.netfilter.ruleset import Rule, postrouting, prerouting
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.neighbours import NEIGHBOURS
@@ -141,14 +141,14 @@ def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
         yield "its FDB", next((each for each in node[FDB] if each.dev == route.dev and each.mac in macs), NOTHING)
     for peer in way.expected.peers:
         yield "its peer", next((each for each in node[WIREGUARD] if peer.met_by(each)), NOTHING)
-    yield "translated", _translated(leaving(node, Packet(pod.address, to, dport=workload.PORT)))
+    yield "translated", _translated(postrouting(node, Packet(pod.address, to, dport=workload.PORT)))
     yield "on the wire", _on_the_wire(way)
     yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
     if way.lab.setting.ipv6:
         yield "the node, by IPv6", lookup(node[ROUTES6], other.address6) or NOTHING
 
 
-def _translated(ends: Sequence[End[Rule]]) -> str:
+def _translated(ends: Sequence[Outcome[Rule]]) -> str:
     verdicts = sorted({end.verdict for end in ends})
     return "no" if verdicts == ["ACCEPT"] else ", ".join(verdicts)
 
@@ -172,12 +172,12 @@ def _to_service(way: Way) -> Iterator[tuple[str, object]]:
     service = next((each for each in proxy.expectations(way.lab) if each.service == f"{workload.NAMESPACE}/echo"), None)
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
-        for end in arriving(node, proxy.connection(pod.address, service)):
+        for end in prerouting(node, proxy.connection(pod.address, service)):
             chains = [chain for chain in end.chains if not chain.startswith("cali-")]
             yield "which goes by", " -> ".join([*chains, end.to or end.verdict])
             yield "", _written(end.last) if end.last else NOTHING
     outside = way.lab.setting.gateway
-    for end in leaving(node, Packet(pod.address, outside, out_dev="eth0")):
+    for end in postrouting(node, Packet(pod.address, outside, out_dev="eth0")):
         yield "to the outside", f"{end.verdict} in {end.last.chain}" if end.last else end.verdict
         yield "", _written(end.last) if end.last else NOTHING
 

@@ -37,7 +37,7 @@ from hoplab.host import boot
 from hoplab.lab import state
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture, snapshot
-from hoplab.observe.capture import Capture, Packet
+from hoplab.observe.capture import Capture
 from hoplab.observe.facts import Fact, Facts
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.facts.api_services import API_SERVICES
@@ -46,6 +46,7 @@ from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
 from hoplab.observe.facts.nftables import NFTABLES
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.observe.ssh import Hosts
@@ -95,7 +96,7 @@ class Asked:
     before: Facts  # the rules of translation: what iptables-save prints of nat, and nft of whole tables
     after: Facts
     flows: tuple[Flow, ...]
-    packets: Mapping[str, tuple[Packet, ...]] = field(default_factory=dict)  # of each capture, by its name
+    packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
 
     @property
     def answered(self) -> bool:
@@ -378,7 +379,7 @@ class LabSession:
                 return each.balancer_ips[0]
         raise ClaimFailed(f"the load balancer has given {name} no address")
 
-    def who_has(self, address: IPv4Address) -> dict[Node, tuple[Packet, ...]]:
+    def who_has(self, address: IPv4Address) -> dict[Node, tuple[CapturedPacket, ...]]:
         """ARP for an address of the lab network as every node sees it, while the host end asks anew who has it."""
         captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})
@@ -387,7 +388,9 @@ class LabSession:
         stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
         return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
 
-    def arp_reply_from(self, node: Node, packets: Iterable[Packet], address: IPv4Address) -> Packet | None:
+    def arp_reply_from(
+        self, node: Node, packets: Iterable[CapturedPacket], address: IPv4Address
+    ) -> CapturedPacket | None:
         """The ARP reply for the address that the node itself sent."""
         eth0 = node.link("eth0")
         return next(

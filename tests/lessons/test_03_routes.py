@@ -9,7 +9,7 @@ from hoplab.observe.capture import Capture
 from hoplab.observe.facts.bgp import BGP
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.neighbours import NEIGHBOURS
-from hoplab.observe.facts.no_route import UNREACHABLE
+from hoplab.observe.facts.no_route import NO_ROUTE
 from hoplab.observe.facts.proc_routes import PROC_ROUTES
 from hoplab.observe.facts.routes import DEFAULT, ROUTES, lookup
 from hoplab.observe.facts.rules import RULES
@@ -188,10 +188,10 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
     """Where no route matches and there is no default, the network is unreachable (tried in an empty namespace)."""
     for node in lab.nodes:
         claim.require(
-            "Network is unreachable" in node[UNREACHABLE],
-            f"{node.name}, asked for a route in a namespace without any, said: {node[UNREACHABLE]}",
+            "Network is unreachable" in node[NO_ROUTE],
+            f"{node.name}, asked for a route in a namespace without any, said: {node[NO_ROUTE]}",
         )
-    claim.saw(f"`{lab.nodes[0][UNREACHABLE]}` on {counted(len(lab.nodes), 'node')}")
+    claim.saw(f"`{lab.nodes[0][NO_ROUTE]}` on {counted(len(lab.nodes), 'node')}")
 
 
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from hoplab.expectations import cni
 from hoplab.expectations.cni import calico
-from hoplab.observe.capture import Capture, Packet
+from hoplab.observe.capture import Capture
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.routes import DEFAULT, ROUTES, lookup
 from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
@@ -135,7 +136,7 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
     )
     claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")
 
-    def ours(name: str) -> list[Packet]:
+    def ours(name: str) -> list[CapturedPacket]:
         pair = (client.address, server.address)
         return [each for each in asked.packets[name] if pair in {(at.src, at.dst) for at in (each, each.inner) if at}]
 

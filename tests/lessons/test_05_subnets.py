@@ -13,7 +13,7 @@ from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.prefix_arithmetic import ADDRESSES as SUMS
-from hoplab.observe.facts.prefix_arithmetic import SUBNET_SUMS
+from hoplab.observe.facts.prefix_arithmetic import PREFIX_ARITHMETIC
 from hoplab.observe.facts.routes import ROUTES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import Claim, counted, listed
@@ -75,8 +75,8 @@ def test_blocks_do_not_overlap(lab: Snapshot, claim: Claim) -> None:
 def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Claim) -> None:
     """Network, broadcast, first and last usable address follow from the prefix: the kernel does the same sums."""
     for node in lab.nodes:
-        main = {route.dst for route in node[SUBNET_SUMS] if route.table == "main" and route.scope == "link"}
-        ends = {route.dst[0] for route in node[SUBNET_SUMS] if route.kind == "broadcast"}
+        main = {route.dst for route in node[PREFIX_ARITHMETIC] if route.table == "main" and route.scope == "link"}
+        ends = {route.dst[0] for route in node[PREFIX_ARITHMETIC] if route.kind == "broadcast"}
         for given in SUMS:
             network = given.network
             alone = network.prefixlen == 32  # one address: nothing else is in its network

@@ -6,8 +6,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from hoplab.netfilter.iptables import Packet
-from hoplab.netfilter.ruleset import leaving
+from hoplab.netfilter.packet import Packet
+from hoplab.netfilter.ruleset import postrouting
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.routes import ROUTES, lookup
@@ -21,14 +21,14 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     """The rules of POSTROUTING mask what a pod sends to the outside, and nothing that one pod sends to another."""
     for node in lab.nodes:
         for pod in lab.pods_on(node):
-            for end in leaving(node, Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
+            for end in postrouting(node, Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
                 claim.require(
                     end.verdict == "MASQUERADE",
                     f"on {node.name} a packet of {pod} to {lab.setting.gateway} ends in {end.verdict}, not MASQUERADE",
                     *end.path,
                 )
             for other in lab.pods:
-                for end in leaving(node, Packet(pod.address, other.address)):
+                for end in postrouting(node, Packet(pod.address, other.address)):
                     claim.require(
                         end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
                     )
@@ -43,7 +43,7 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
         asker = session.external.client_of(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
-        end = leaving(asked.before, Packet(pod.address, lab.setting.gateway, dport=session.external.port))[0]
+        end = postrouting(asked.before, Packet(pod.address, lab.setting.gateway, dport=session.external.port))[0]
         counts = asked.counted(end.last) if end.last else 0
         claim.require(
             end.verdict == "MASQUERADE" and counts != 0,

@@ -10,13 +10,13 @@ from hoplab.expectations import proxy
 from hoplab.expectations.cni import calico
 from hoplab.expectations.proxy import iptables as iptables_mode
 from hoplab.expectations.proxy import nftables as nftables_mode
-from hoplab.netfilter.iptables import Packet
-from hoplab.netfilter.ruleset import Looked, arriving, filtered, leaving
+from hoplab.netfilter.packet import Packet
+from hoplab.netfilter.ruleset import HasFacts, filtered, postrouting, prerouting
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts.addresses import ADDRESSES
-from hoplab.observe.facts.base_chains import HOOKS
+from hoplab.observe.facts.base_chains import BASE_CHAINS
 from hoplab.observe.facts.iptables import IPTABLES
-from hoplab.observe.facts.iptables_hook_order import ALL_HOOKS
+from hoplab.observe.facts.iptables_hook_order import IPTABLES_HOOK_ORDER
 from hoplab.observe.facts.nft_expressions import Nat, Verdict
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
@@ -51,11 +51,11 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
                 found == set(BUILT_IN[table]), f"{table} on {node.name} has the built-in chains {listed(found)}"
             )
         for table, chains in BUILT_IN.items():  # a table that nobody has used is not there: tried in a namespace
-            made = [each.hook.upper() for each in node[ALL_HOOKS] if each.table == table]
+            made = [each.hook.upper() for each in node[IPTABLES_HOOK_ORDER] if each.table == table]
             claim.require(
                 sorted(made) == sorted(chains),
                 f"{table}, where all its chains are used, is called at {listed(made)} on {node.name}",
-                *node[ALL_HOOKS],
+                *node[IPTABLES_HOOK_ORDER],
             )
     claim.saw(listed(f"{table} has {', '.join(chains)}" for table, chains in BUILT_IN.items()))
 
@@ -65,14 +65,14 @@ def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
     """At a hook the tables are called in the order raw, mangle, nat (DNAT), filter, nat (SNAT), security."""
     orders: dict[str, list[str]] = {}
     for node in lab.nodes:
-        called = [each for each in node[HOOKS] if each.table in PRIORITIES]
+        called = [each for each in node[BASE_CHAINS] if each.table in PRIORITIES]
         claim.require(called, f"no table is called at any hook of {node.name}")
-        for each in (*called, *node[ALL_HOOKS]):
+        for each in (*called, *node[IPTABLES_HOOK_ORDER]):
             wanted = PRIORITIES[each.table][-1 if each.hook in AFTER_ROUTING else 0]
             claim.require(
                 each.priority == wanted, f"{each} on {node.name} is called at {each.priority}, not at {wanted}", *called
             )
-        by_hook = sorted(node[ALL_HOOKS], key=lambda each: each.priority)
+        by_hook = sorted(node[IPTABLES_HOOK_ORDER], key=lambda each: each.priority)
         orders = {hook: [each.table for each in by_hook if each.hook == hook] for hook in HOOKS_IN_ORDER}
     claim.saw("; ".join(f"{hook}: {', '.join(tables)}" for hook, tables in orders.items() if tables))
 
@@ -182,7 +182,7 @@ def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         for service in services:
-            ends = arriving(node, proxy.connection(client, service))
+            ends = prerouting(node, proxy.connection(client, service))
             found = {end.to: _of_the_proxy(end.chains) for end in ends if end.verdict == "DNAT"}
             wanted = {endpoint.to: mode.way(service, endpoint) for endpoint in service.endpoints}
             claim.require(
@@ -207,7 +207,7 @@ def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None
     client, mode, shared = lab.setting.pod_cidr[-2], proxy.of(lab), []
     for node in lab.nodes:
         for service in proxy.expectations(lab):
-            found = {to: end.share for to, end in proxy.ways(node, client, service).items()}
+            found = {to: end.probability for to, end in proxy.ways(node, client, service).items()}
             wanted = {endpoint.to: 1 / len(service.endpoints) for endpoint in service.endpoints}
             claim.require(
                 found.keys() == wanted.keys() and all(abs(found[to] - wanted[to]) < DICE for to in wanted),
@@ -224,7 +224,7 @@ DICE = 1e-6  # iptables keeps probabilities as 31-bit integers
 
 
 def _shares(found: dict[str, float]) -> str:
-    return listed(f"{share:.2f} for {to}" for to, share in sorted(found.items()))
+    return listed(f"{probability:.2f} for {to}" for to, probability in sorted(found.items()))
 
 
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
@@ -233,13 +233,13 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         for service in services:
-            for end in arriving(node, proxy.connection(stranger, service)):
+            for end in prerouting(node, proxy.connection(stranger, service)):
                 claim.require(
                     end.packet.mark & proxy.MASQUERADE_MARK,
                     f"on {node.name} a packet of {stranger} to {service} is not marked",
                     *end.path,
                 )
-        for end in leaving(node, Packet(stranger, lab.setting.pod_cidr[5], mark=proxy.MASQUERADE_MARK)):
+        for end in postrouting(node, Packet(stranger, lab.setting.pod_cidr[5], mark=proxy.MASQUERADE_MARK)):
             claim.require(
                 end.verdict == "MASQUERADE" and end.last and end.last.chain == mode.MASKING,
                 f"on {node.name} {listed(end.chains)} end a marked packet with {end.verdict}, not {mode.MASKING}",
@@ -265,7 +265,7 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
         )
         for service in services:
             packet = Packet(lab.setting.gateway, node.address, service.protocol, service.node_port, dst_is_local=True)
-            for end in arriving(node, packet):
+            for end in prerouting(node, packet):
                 claim.require(
                     end.verdict == "DNAT" and mode.node_port_way(service) <= set(end.chains),
                     f"on {node.name} port {service.node_port} ends in {end.verdict} by {listed(end.chains)}",
@@ -285,7 +285,7 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
         for service in services:
             packet = Packet(stranger, node.address, service.protocol, service.node_port, dst_is_local=True)
             own = {endpoint.to for endpoint in service.endpoints if endpoint.node == node.name}
-            ends = arriving(node, packet)
+            ends = prerouting(node, packet)
             found = {end.to for end in ends if end.verdict == "DNAT"}
             claim.require(
                 found == own,
@@ -322,7 +322,7 @@ def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> 
                 *mode.rules(node, service.chain),
             )
             known = replace(proxy.connection(client, service), known=True)
-            kept = {end.to for end in arriving(node, known) if end.verdict == "DNAT" and end.share == 1}
+            kept = {end.to for end in prerouting(node, known) if end.verdict == "DNAT" and end.probability == 1}
             claim.require(
                 wanted.keys() == kept,
                 f"on {node.name} a client that {service} knows is sent by lot, not to the one of before",
@@ -411,7 +411,7 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
     """Scaling a deployment changes where its service leads to on every node, as soon as pods come and go."""
     service, client, mode = session.service("single"), session.snapshot.setting.pod_cidr[-2], proxy.of(session.snapshot)
 
-    def targets(rules: Looked) -> frozenset[str]:
+    def targets(rules: HasFacts) -> frozenset[str]:
         return proxy.targets(rules, client, service)
 
     def own_chains(endpoints: set[str]) -> set[str]:

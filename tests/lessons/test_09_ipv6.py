@@ -6,8 +6,8 @@ import pytest
 
 from hoplab.core.ip import with_port
 from hoplab.expectations import cni, proxy
-from hoplab.netfilter.iptables import Packet
-from hoplab.netfilter.ruleset import arriving, leaving
+from hoplab.netfilter.packet import Packet
+from hoplab.netfilter.ruleset import postrouting, prerouting
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts.addresses import ADDRESSES6
 from hoplab.observe.facts.fdb import FDB
@@ -132,7 +132,7 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
         wanted = {each.to: proxy.of(lab).way(service, each) for each in service.endpoints}
         claim.require(wanted, f"{service} has no endpoint of IPv6")
         for node in lab.nodes:
-            ends = arriving(node, proxy.connection(client, service))
+            ends = prerouting(node, proxy.connection(client, service))
             found = {
                 end.to: tuple(chain for chain in end.chains if chain in wanted[end.to])
                 for end in ends
@@ -156,14 +156,14 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
     outside = ranges(lab).network[1]
     for node in lab.nodes:
         for pod in lab.pods_on(node):
-            for end in leaving(node, Packet(pod.address6, outside, out_dev="eth0")):
+            for end in postrouting(node, Packet(pod.address6, outside, out_dev="eth0")):
                 claim.require(
                     end.verdict == "MASQUERADE",
                     f"on {node.name} a packet of {pod} to {outside} ends in {end.verdict}, not MASQUERADE",
                     *end.path,
                 )
             for other in lab.pods:
-                for end in leaving(node, Packet(pod.address6, other.address6)):
+                for end in postrouting(node, Packet(pod.address6, other.address6)):
                     claim.require(
                         end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
                     )

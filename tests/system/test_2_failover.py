@@ -12,7 +12,8 @@ import pytest
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.loadbalancer import metallb
 from hoplab.observe import capture
-from hoplab.observe.capture import Capture, Packet
+from hoplab.observe.capture import Capture
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.snapshot import Node
 from hoplab.verify import session as live_lab
 from hoplab.verify.session import LabSession
@@ -53,13 +54,13 @@ def run(session: LabSession, node: Node, command: str) -> None:
 
 
 @contextmanager
-def heard(session: LabSession, node: Node) -> Iterator[Callable[[], list[Packet]]]:
+def heard(session: LabSession, node: Node) -> Iterator[Callable[[], list[CapturedPacket]]]:
     """What this node says to all of who has the address (gratuitous ARP), from now until it is asked for."""
     address = session.announced("announced")
     captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
     started = session.hosts.batch(node.name, capture.start(captures, place))
 
-    def said() -> list[Packet]:
+    def said() -> list[CapturedPacket]:
         stopped = session.hosts.batch(node.name, capture.stop(captures, place))
         found = capture.read({**started, **stopped})["arp"]
         return [each for each in found if each.src == each.dst == address and each.eth_src == mac(node)]

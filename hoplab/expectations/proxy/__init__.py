@@ -14,8 +14,8 @@ from typing import Protocol, cast
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress, with_port
-from hoplab.netfilter.iptables import End, Packet
-from hoplab.netfilter.ruleset import Looked, Rule, arriving
+from hoplab.netfilter.packet import Outcome, Packet
+from hoplab.netfilter.ruleset import HasFacts, Rule, prerouting
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.observe.snapshot import Snapshot
@@ -74,19 +74,19 @@ class Mode(Protocol):
     def node_port_way(self, service: ServiceExpectation) -> frozenset[str]:
         """Chains that a connection to a NodePort goes through."""
 
-    def rules(self, host: Looked, chain: str) -> tuple[Rule, ...]:
+    def rules(self, host: HasFacts, chain: str) -> tuple[Rule, ...]:
         """The rules of a chain of the translation."""
 
-    def chains(self, host: Looked) -> frozenset[str]:
+    def chains(self, host: HasFacts) -> frozenset[str]:
         """All chains of the translation."""
 
     def asks_node_ports(self, rule: Rule) -> bool:
         """Whether a rule looks up the NodePorts of the node's own addresses."""
 
-    def cluster_ips(self, host: Looked) -> frozenset[IPv4Address]:
+    def cluster_ips(self, host: HasFacts) -> frozenset[IPv4Address]:
         """Addresses of services that the rules know."""
 
-    def remembers(self, host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
+    def remembers(self, host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
         """For how many seconds a client stays with an endpoint, by endpoint: session affinity."""
 
 
@@ -169,11 +169,11 @@ def connection(client: IPAddress, service: ServiceExpectation) -> Packet:
     return Packet(client, service.cluster_ip, service.protocol, service.port)
 
 
-def ways(host: Looked, client: IPAddress, service: ServiceExpectation) -> dict[str, End[Rule]]:
+def ways(host: HasFacts, client: IPAddress, service: ServiceExpectation) -> dict[str, Outcome[Rule]]:
     """By which rules a host may send a client's connection to a service, by where it goes."""
-    return {end.to: end for end in arriving(host, connection(client, service)) if end.verdict == "DNAT"}
+    return {end.to: end for end in prerouting(host, connection(client, service)) if end.verdict == "DNAT"}
 
 
-def targets(host: Looked, client: IPAddress, service: ServiceExpectation) -> frozenset[str]:
+def targets(host: HasFacts, client: IPAddress, service: ServiceExpectation) -> frozenset[str]:
     """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
     return frozenset(ways(host, client, service))

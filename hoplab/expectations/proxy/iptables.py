@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address
 
 from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
-from hoplab.netfilter.ruleset import Looked, Rule
+from hoplab.netfilter.ruleset import HasFacts, Rule
 from hoplab.observe.facts import iptables
 from hoplab.observe.facts.iptables import IPTABLES
 
@@ -65,11 +65,11 @@ def node_port_way(service: ServiceExpectation) -> frozenset[str]:
     return frozenset({"KUBE-NODEPORTS", service.external_chain})
 
 
-def rules(host: Looked, chain: str) -> tuple[Rule, ...]:
+def rules(host: HasFacts, chain: str) -> tuple[Rule, ...]:
     return host[IPTABLES].rules("nat", chain)
 
 
-def chains(host: Looked) -> frozenset[str]:
+def chains(host: HasFacts) -> frozenset[str]:
     return frozenset(host[IPTABLES].chains("nat"))
 
 
@@ -77,12 +77,12 @@ def asks_node_ports(rule: Rule) -> bool:
     return isinstance(rule, iptables.Rule) and rule.target == "KUBE-NODEPORTS" and rule.value("--dst-type") == "LOCAL"
 
 
-def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
+def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
     found = (rule for table in ("nat", "filter") for rule in host[IPTABLES].rules(table, LOOKUP))
     return frozenset(rule.destination[0] for rule in found if rule.destination)
 
 
-def remembers(host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
+def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
     """Rules with ``-m recent --rcheck --seconds 10800``, before those that throw dice."""
     to = {endpoint.chain: endpoint.to for endpoint in service.endpoints}
     return {

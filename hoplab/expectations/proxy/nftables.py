@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
-from hoplab.netfilter.ruleset import Looked, Rule
+from hoplab.netfilter.ruleset import HasFacts, Rule
 from hoplab.observe.facts import nftables
 from hoplab.observe.facts.nft_expressions import Match, Vmap
 from hoplab.observe.facts.nftables import NFTABLES, Table
@@ -83,7 +83,7 @@ def _name(service: str, protocol: str, endpoint: str = "") -> str:
     return text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 3]}..."
 
 
-def table(host: Looked) -> Table:
+def table(host: HasFacts) -> Table:
     """kube-proxy's table; an empty one where there is none."""
     return host[NFTABLES].table(TABLE) or Table("ip", TABLE, {}, {})
 
@@ -96,11 +96,11 @@ def node_port_way(service: ServiceExpectation) -> frozenset[str]:
     return frozenset({LOOKUP, service.external_chain})
 
 
-def rules(host: Looked, chain: str) -> tuple[Rule, ...]:
+def rules(host: HasFacts, chain: str) -> tuple[Rule, ...]:
     return table(host).rules(chain)
 
 
-def chains(host: Looked) -> frozenset[str]:
+def chains(host: HasFacts) -> frozenset[str]:
     return frozenset(table(host).chains)
 
 
@@ -110,7 +110,7 @@ def asks_node_ports(rule: Rule) -> bool:
     )
 
 
-def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
+def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
     """Those that a map leads somewhere and that are in the set of all of them."""
     sets = table(host).sets
     leads = {each.key[0] for name in (BY_ADDRESS, REFUSED) if name in sets for each in sets[name].elements}
@@ -118,7 +118,7 @@ def cluster_ips(host: Looked) -> frozenset[IPv4Address]:
     return frozenset(IPv4Address(each) for each in leads & known)
 
 
-def remembers(host: Looked, service: ServiceExpectation) -> Mapping[str, int]:
+def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
     """A set for each endpoint, which forgets its clients after a while, and a rule that looks into it before dice."""
     found = table(host)
     memory = {endpoint.chain.replace("endpoint-", "affinity-", 1): endpoint.to for endpoint in service.endpoints}

@@ -9,7 +9,7 @@ from hoplab.observe.facts._json import Item, document
 
 
 @dataclass(frozen=True)
-class HookedChain:
+class BaseChain:
     """A chain that the kernel calls at a hook; of two at the same hook, the one with the lower priority first."""
 
     table: str  # "nat"
@@ -21,13 +21,13 @@ class HookedChain:
         return f"{self.table} {self.chain} {{ hook {self.hook} priority {self.priority} }}"
 
 
-def parse(text: str) -> tuple[HookedChain, ...]:
+def parse(text: str) -> tuple[BaseChain, ...]:
     chains = (each.item("chain") for each in Item(document(text, "hooks"), "hooks").items("nftables"))
     return tuple(
-        HookedChain(chain.text("table"), chain.text("name"), chain.text("hook"), chain.number("prio"))
+        BaseChain(chain.text("table"), chain.text("name"), chain.text("hook"), chain.number("prio"))
         for chain in chains
         if chain.text("hook")
     )
 
 
-HOOKS = Fact("hooks", "nft -j list chains ip", parse)
+BASE_CHAINS = Fact("hooks", "nft -j list chains ip", parse)

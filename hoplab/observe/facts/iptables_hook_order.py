@@ -7,7 +7,7 @@ table is given chains of all five names: those that are built in get a hook, the
 from __future__ import annotations
 
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts.base_chains import HookedChain, parse
+from hoplab.observe.facts.base_chains import BaseChain, parse
 
 TABLES = ("raw", "mangle", "nat", "filter", "security")
 CHAINS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -15,6 +15,6 @@ CHAINS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _CHAINS = "".join(f":{chain} ACCEPT\\n" for chain in CHAINS)
 _ALL = "".join(f"*{table}\\n{_CHAINS}COMMIT\\n" for table in TABLES)
 
-ALL_HOOKS: Fact[tuple[HookedChain, ...]] = Fact(
+IPTABLES_HOOK_ORDER: Fact[tuple[BaseChain, ...]] = Fact(
     "all_hooks", f"unshare --net sh -c 'printf \"{_ALL}\" | iptables-restore && nft -j list chains ip'", parse
 )

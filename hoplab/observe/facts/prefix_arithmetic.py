@@ -27,7 +27,7 @@ _BATCH = "link add hands type bridge\nlink set hands up\n" + "".join(
     f"address add {address} broadcast + dev hands\n" for address in ADDRESSES
 )
 
-SUBNET_SUMS: Fact[tuple[Route, ...]] = Fact(
+PREFIX_ARITHMETIC: Fact[tuple[Route, ...]] = Fact(
     "subnet_sums",
     f'unshare --net sh -c \'printf "%s" "{_BATCH}" | ip -batch - && ip -4 -d -j route show table all\'',
     parse,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
-from hoplab.netfilter.iptables import End, Packet, matches, walk
+from hoplab.netfilter.iptables import matches, walk
+from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.iptables import IPTABLES, Iptables, Rule
 from hoplab.practice import PORT, Exercise, Grade, Request, Seen, Server, checks
 
@@ -94,7 +95,7 @@ def _counting(found: Iptables) -> Grade:
     return Grade(False, f"no rule in filter OUTPUT of {FIREWALL} counts what it sends to {ITS_OWN} itself", elsewhere)
 
 
-def _met(ends: tuple[End[Rule], ...]) -> list[Rule]:
+def _met(ends: tuple[Outcome[Rule], ...]) -> list[Rule]:
     return [rule for end in ends for rule in end.path]
 
 

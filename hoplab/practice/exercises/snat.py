@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
-from hoplab.netfilter.iptables import Packet
+from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
 from hoplab.practice import PORT, Exercise, Grade, Request, Seen, Server, checks
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from hoplab.observe import capture
-from hoplab.observe.capture import Packet
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.observe.ssh import Hosts
@@ -70,11 +70,13 @@ class World:
         found = {"remote_addr": f"[{pod.address6 if kept else masked}]:4000", "local_addr": f"[{target.address6}]:8080"}
         return json.dumps({**found, "node": target.node.name, "hostname": target.api.name})
 
-    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         """What a capture saw of the request that was made last."""
         pod, to = self.sent
-        packet = Packet(0.0, "eth0", protocol="tcp", src=pod.address6, dst=to, sport=4000, dport=8080)
-        outer = Packet(0.0, "eth0", protocol="udp", src=pod.node.address6, dst=OTHER.node.address6, vni=1, inner=packet)
+        packet = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address6, dst=to, sport=4000, dport=8080)
+        outer = CapturedPacket(
+            0.0, "eth0", protocol="udp", src=pod.node.address6, dst=OTHER.node.address6, vni=1, inner=packet
+        )
         return {"outer": (outer if self.wraps else packet,) if self.sees else ()}
 
     def url(self, path: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.cni import calico
-from hoplab.observe.capture import Packet
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, load
 from hoplab.observe.ssh import Hosts
@@ -125,7 +125,7 @@ class World:
     def url(self, path: str) -> str:
         return f"http://{GATEWAY}:{OUTSIDE_PORT}/{path}"
 
-    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         return {}
 
     def session(self) -> LabSession:

@@ -18,8 +18,8 @@ from hoplab.expectations.cni.flannel import vtep_mac
 from hoplab.expectations.loadbalancer import metallb
 from hoplab.expectations.proxy import ServiceExpectation, iptables
 from hoplab.observe import capture
-from hoplab.observe.capture import Packet
 from hoplab.observe.facts import Facts
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod, Snapshot, load
 from hoplab.observe.ssh import Hosts
@@ -217,13 +217,16 @@ class World:
             return None
         return _told(node.address if self.masks_node_ports else GATEWAY, self.answering)
 
-    def read(self, outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+    def read(self, outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         """What captures saw of the request that was made last."""
         if node := next((node for node in RECORDED.nodes if node.name in outputs), None):
             return {"arp": self.arp(node)}
         pod, to = self.sent
-        packet = Packet(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
-        found: dict[str, tuple[Packet, ...]] = {"sent": (packet,), "arrived": (replace(packet, ttl=64 - self.hops),)}
+        packet = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
+        found: dict[str, tuple[CapturedPacket, ...]] = {
+            "sent": (packet,),
+            "arrived": (replace(packet, ttl=64 - self.hops),),
+        }
         found["left"] = () if self.stays else (packet,)
         if target := next((each for each in self.lab.pods if each.address == to), None):
             inner = replace(
@@ -231,13 +234,13 @@ class World:
             )
             inner = replace(inner, src=IPv4Address(self.inner_from) if self.inner_from else pod.address)
             outer = IPv4Address(self.wraps_for or target.node.address)
-            wrapped = Packet(0.0, "eth0", protocol="udp", src=pod.node.address, dst=outer, vni=1)
+            wrapped = CapturedPacket(0.0, "eth0", protocol="udp", src=pod.node.address, dst=outer, vni=1)
             found["outer"] = (replace(wrapped, inner=inner),) if self.wraps else (packet,)
         to_service, to_pod = replace(packet, dport=80), replace(packet, dst=self.single.address)
         reply = replace(packet, src=to, dst=pod.address, sport=80 if self.changes_back else 8080)
         found["pod"] = (to_service, reply)
         teller = IPv4Address(self.unreachable_from or pod.node.address)
-        found["answers"] = (Packet(0.0, "veth", protocol="icmp", src=teller, dst=pod.address, icmp_type=3),)
+        found["answers"] = (CapturedPacket(0.0, "veth", protocol="icmp", src=teller, dst=pod.address, icmp_type=3),)
         found["node"] = (to_pod if self.changes_on_the_way else to_service,)
         return found if self.sees else dict.fromkeys(found, ())
 
@@ -263,10 +266,10 @@ class World:
             chosen = next(node for node in RECORDED.nodes if node.name == name)
         return [chosen, *(node for node in RECORDED.nodes if node is not chosen)][: self.announcers]
 
-    def arp(self, node: Node) -> tuple[Packet, ...]:
+    def arp(self, node: Node) -> tuple[CapturedPacket, ...]:
         """What a node sees of it."""
-        request = Packet(0.0, "eth0", protocol="arp", arp_op=1, src=GATEWAY, dst=self.asking)
-        reply = Packet(0.0, "eth0", _mac(node), protocol="arp", arp_op=2, src=self.asking, dst=GATEWAY)
+        request = CapturedPacket(0.0, "eth0", protocol="arp", arp_op=1, src=GATEWAY, dst=self.asking)
+        reply = CapturedPacket(0.0, "eth0", _mac(node), protocol="arp", arp_op=2, src=self.asking, dst=GATEWAY)
         answers = node in self.arp_answers(self.asking)
         return (*((request,) if self.who_has else ()), *((reply,) if answers else ()))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from hoplab.observe import capture
-from hoplab.observe.capture import Packet
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from tests.support.lesson_functions import failures
@@ -26,10 +26,10 @@ class World(test_claims_traffic.World):
     lab: Snapshot = RECORDED
     encrypts: bool = True
 
-    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[Packet, ...]]:
+    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         pod, to = self.sent
         target = next(each for each in self.lab.pods if each.address == to)
-        inner = Packet(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080)
+        inner = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080)
         outer = replace(inner, protocol="udp", src=pod.node.address, dst=target.node.address, dport=51820)
         return {"outer": (outer if self.encrypts else inner,) if self.sees else ()}
 

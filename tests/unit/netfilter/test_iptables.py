@@ -6,7 +6,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from hoplab.netfilter.iptables import End, Packet, walk, with_sets
+from hoplab.netfilter.iptables import walk, with_sets
+from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IPTABLES, Rule
 
@@ -15,7 +16,7 @@ POD, OTHER, OUTSIDE = (IPv4Address(text) for text in ("10.244.0.5", "10.244.1.5"
 
 def ends(
     *rules: str, packet: Packet | None = None, policy: str = "ACCEPT", chains: tuple[str, ...] = ()
-) -> tuple[End[Rule], ...]:
+) -> tuple[Outcome[Rule], ...]:
     """Where a packet that enters FORWARD may end."""
     declared = [f":FORWARD {policy} [0:0]", *(f":{chain} - [0:0]" for chain in chains)]
     text = "\n".join(["*filter", *declared, *(f"-A {rule}" for rule in rules), "COMMIT", ""])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from hoplab.netfilter.iptables import Packet
 from hoplab.netfilter.nftables import walk
-from hoplab.netfilter.ruleset import arriving, filtered, leaving
+from hoplab.netfilter.packet import Packet
+from hoplab.netfilter.ruleset import filtered, postrouting, prerouting
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.nft_expressions import Nat
 from hoplab.observe.facts.nftables import NFTABLES, Table
@@ -104,7 +104,7 @@ def test_chains_are_called_and_returned_from() -> None:
 
 def test_a_service_leads_to_its_endpoints_by_lot(proxy: Table) -> None:
     found = walk(proxy, "nat-prerouting", Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))
-    assert [(end.verdict, end.to, end.share) for end in found] == [
+    assert [(end.verdict, end.to, end.probability) for end in found] == [
         ("DNAT", "10.244.0.2:53", 0.5),
         ("DNAT", "10.244.1.2:53", 0.5),
     ]
@@ -121,7 +121,7 @@ def test_a_number_that_leads_nowhere_has_its_share(proxy: Table) -> None:
     rule = replace(chain.rules[0], expressions=(protocol, drawn))
     broken = replace(proxy, chains={**proxy.chains, chain.name: replace(chain, rules=(rule,))})
     found = walk(broken, "nat-prerouting", Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))
-    assert [(end.verdict, end.share) for end in found] == [
+    assert [(end.verdict, end.probability) for end in found] == [
         ("DNAT", 0.25), ("DNAT", 0.25), ("ACCEPT", 0.25), ("ACCEPT", 0.25)
     ]  # fmt: skip
 
@@ -159,11 +159,11 @@ def test_both_kinds_of_rules_are_met() -> None:
     """The kernel calls iptables' chains and kube-proxy's table at the same hooks, whatever the first one did not do."""
     rule = "-A POSTROUTING -s 10.244.0.0/16 ! -d 10.244.0.0/16 -j MASQUERADE"
     both = host(f"*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n", (CAPTURED / "nft-kube-proxy.json").read_text())
-    (end,) = leaving(both, Packet(POD, OUTSIDE))
+    (end,) = postrouting(both, Packet(POD, OUTSIDE))
     assert end.verdict == "MASQUERADE" and end.chains == ("POSTROUTING",)
-    (end,) = leaving(both, Packet(OUTSIDE, OTHER, mark=0x4000))
+    (end,) = postrouting(both, Packet(OUTSIDE, OTHER, mark=0x4000))
     assert end.verdict == "MASQUERADE" and end.chains == ("nat-postrouting", "masquerading")
-    assert {each.to for each in arriving(both, Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))} == {
+    assert {each.to for each in prerouting(both, Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))} == {
         "10.244.0.2:53",
         "10.244.1.2:53",
     }
@@ -176,5 +176,5 @@ def test_both_kinds_of_rules_are_met() -> None:
 
 
 def test_where_no_rule_is_everything_passes() -> None:
-    (end,) = arriving(host("", ""), Packet(POD, OUTSIDE))
+    (end,) = prerouting(host("", ""), Packet(POD, OUTSIDE))
     assert (end.verdict, end.path, end.last) == ("ACCEPT", (), None)

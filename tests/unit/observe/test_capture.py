@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoplab.host import netns
-from hoplab.observe import capture
-from hoplab.observe.capture import COMMAND, Capture, CaptureError, Packet
+from hoplab.observe import capture, pcap
+from hoplab.observe.capture import COMMAND, Capture
+from hoplab.observe.pcap import CapturedPacket, CaptureError
 from hoplab.observe.script import Output, Script
 from tests.support.files import CAPTURED
 
@@ -31,7 +32,7 @@ NEAR, FAR = "52:54:00:00:00:20", "52:54:00:00:00:21"
 A, B = IPv4Address("10.244.0.5"), IPv4Address("10.244.1.5")
 
 
-def pcap(*frames: bytes, order: str = "<", magic: int = 0xA1B2C3D4, link_type: int = 1) -> bytes:
+def capture_file(*frames: bytes, order: str = "<", magic: int = 0xA1B2C3D4, link_type: int = 1) -> bytes:
     head = struct.pack(f"{order}IHHiIII", magic, 2, 4, 0, 0, 262144, link_type)
     return head + b"".join(struct.pack(f"{order}4I", 1000, 500, len(each), len(each)) + each for each in frames)
 
@@ -50,8 +51,8 @@ def ipv6(protocol: int, body: bytes) -> bytes:
     return ethernet(0x86DD, head + IPv6Address("fd00:244:0:1::5").packed + IPv6Address("fd00:244::5").packed + body)
 
 
-def only(data: bytes) -> Packet:
-    (packet,) = capture.parse(data, "eth0")
+def only(data: bytes) -> CapturedPacket:
+    (packet,) = pcap.parse(data, "eth0")
     return packet
 
 
@@ -59,7 +60,7 @@ def only(data: bytes) -> Packet:
 
 
 def test_outer_and_inner_headers_of_a_real_capture() -> None:
-    packets = capture.parse(PCAP, "eth0")
+    packets = pcap.parse(PCAP, "eth0")
     assert len(packets) == 18
     syn = next(packet for packet in packets if packet.inner and packet.inner.flags == "S")
     assert (syn.eth_src, syn.eth_dst, syn.dev) == (NEAR, FAR, "eth0")
@@ -81,7 +82,7 @@ def test_tcpdump_reads_the_same_packets(tmp_path: Path) -> None:
     file.write_bytes(PCAP)
     done = subprocess.run(["tcpdump", "-t", "-n", "-r", str(file)], capture_output=True, text=True, check=True)
     lines = done.stdout.replace("OTV, flags [I] (0x08), overlay 0, instance 1\n", "VXLAN, vni 1: ").splitlines()
-    packets = capture.parse(PCAP, "eth0")
+    packets = pcap.parse(PCAP, "eth0")
     assert len(lines) == len(packets)
     for packet, line in zip(packets, lines, strict=True):
         same = str(packet).removesuffix("UDP").removesuffix("unreachable").strip()
@@ -92,7 +93,7 @@ def test_tcpdump_reads_the_same_packets(tmp_path: Path) -> None:
     ("order", "magic"), [("<", 0xA1B2C3D4), (">", 0xA1B2C3D4), ("<", 0xA1B23C4D), (">", 0xA1B23C4D)]
 )
 def test_both_byte_orders_and_units_of_time(order: str, magic: int) -> None:
-    packet = only(pcap(ipv4(17, struct.pack("!HHHH", 1234, 53, 8, 0)), order=order, magic=magic))
+    packet = only(capture_file(ipv4(17, struct.pack("!HHHH", 1234, 53, 8, 0)), order=order, magic=magic))
     assert packet.time == pytest.approx(1000.0005 if magic == 0xA1B2C3D4 else 1000.0000005, abs=1e-9)
     assert (packet.sport, packet.dport, packet.src, packet.dst) == (1234, 53, A, B)
     assert str(packet) == "IP 10.244.0.5.1234 > 10.244.1.5.53: UDP"
@@ -133,7 +134,7 @@ def test_both_byte_orders_and_units_of_time(order: str, magic: int) -> None:
     ],
 )  # fmt: skip
 def test_packets_of_all_kinds_read_as_tcpdump_prints_them(data: bytes, said: str) -> None:
-    assert str(only(pcap(data))).rstrip() == said
+    assert str(only(capture_file(data))).rstrip() == said
 
 
 def test_what_is_in_a_vxlan_packet_is_looked_into_once() -> None:
@@ -141,12 +142,12 @@ def test_what_is_in_a_vxlan_packet_is_looked_into_once() -> None:
     data = ipv4(1, bytes([8]))
     for _ in range(300):
         data = ipv4(17, wrap + data)
-    outer = only(pcap(data))
+    outer = only(capture_file(data))
     assert outer.inner and outer.inner.dport == 8472 and outer.inner.vni is None
 
 
 def test_an_interface_that_wraps_in_ip_has_no_ethernet() -> None:
-    packet = only(pcap(ipv4(1, bytes([8]))[14:], link_type=101))
+    packet = only(capture_file(ipv4(1, bytes([8]))[14:], link_type=101))
     assert (packet.src, packet.dst, packet.icmp_type, packet.eth_src) == (A, B, 8, "")
 
 
@@ -154,7 +155,7 @@ def test_what_is_in_an_ipip_packet_is_looked_into_once() -> None:
     data = ipv4(1, bytes([8]))
     for _ in range(300):
         data = ipv4(4, data[14:])
-    outer = only(pcap(data))
+    outer = only(capture_file(data))
     assert outer.inner and outer.inner.protocol == "ipip" and outer.inner.inner is None
 
 
@@ -166,12 +167,12 @@ def test_what_is_in_an_ipip_packet_is_looked_into_once() -> None:
         (PCAP[:20], "it does not begin as one: d4 c3 b2 a1"),
         (PCAP[:30], "it ends in the middle of a packet"),
         (PCAP[:-1], "it ends in the middle of a packet"),
-        (pcap(link_type=276), "its link type is 276; only Ethernet, 1, and IP, 101, are known"),  # -i any
+        (capture_file(link_type=276), "its link type is 276; only Ethernet, 1, and IP, 101, are known"),  # -i any
     ],
 )
 def test_what_is_no_capture_file_is_named(data: bytes, why: str) -> None:
     with pytest.raises(CaptureError) as caught:
-        capture.parse(data, "eth0")
+        pcap.parse(data, "eth0")
     assert caught.value.message == f"this is no capture file: {why}"
     assert caught.value.remedy == "capture again; tcpdump may have been killed"
 
@@ -179,7 +180,7 @@ def test_what_is_no_capture_file_is_named(data: bytes, why: str) -> None:
 @given(st.binary() | st.binary().map(lambda body: PCAP[:24] + body))
 def test_no_bytes_crash_the_reader(data: bytes) -> None:
     with contextlib.suppress(CaptureError):
-        capture.parse(data, "eth0")
+        pcap.parse(data, "eth0")
 
 
 @given(st.lists(st.tuples(st.integers(24, len(PCAP) - 1), st.integers(0, 255)), min_size=1, max_size=20))
@@ -188,7 +189,7 @@ def test_no_damage_crashes_the_reader(damage: list[tuple[int, int]]) -> None:
     for at, value in damage:
         data[at] = value
     with contextlib.suppress(CaptureError):
-        [str(packet) for packet in capture.parse(bytes(data), "eth0")]
+        [str(packet) for packet in pcap.parse(bytes(data), "eth0")]
 
 
 def test_reading_the_outputs_of_a_batch() -> None:
@@ -199,7 +200,7 @@ def test_reading_the_outputs_of_a_batch() -> None:
         "capture.outer": Output(0, f"eth0\n{encoded}"),
         "before": Output(0, ""),
     }
-    assert capture.read(outputs) == {"outer": capture.parse(PCAP, "eth0")}
+    assert capture.read(outputs) == {"outer": pcap.parse(PCAP, "eth0")}
     assert capture.read({COMMAND: Output(0, "")}) == {}
     with pytest.raises(CaptureError, match="this is no capture file: it is not base64"):
         capture.read({"capture.outer": Output(0, "eth0\nd4c3b2a1?")})
@@ -267,7 +268,7 @@ def test_a_capture_is_started_flushed_ended_and_removed(place: str) -> None:
     assert found["capture.outer.start"] == Output(0, "")
     assert found[COMMAND].out.split() == ["outer.log.pcap", "outer.pcap", "outer.pid"]
     assert found["capture.outer"].code == 0, found["capture.outer"].err
-    assert capture.read(found) == {"outer": capture.parse(PCAP, "eth0")}
+    assert capture.read(found) == {"outer": pcap.parse(PCAP, "eth0")}
     assert not Path(place).exists()
     given = (Path(place).parent / "arguments").read_text()
     assert given == "-i eth0 -U --immediate-mode -s 256 -c 10000 -w - udp port 8472 and host '10.0.0.1'\n"
@@ -390,7 +391,7 @@ def test_one_request_is_seen_outside_and_inside_of_vxlan(
     assert found[COMMAND].code == 0, found[COMMAND].err
     seen = capture.read(found)
 
-    def syn(packets: tuple[Packet, ...]) -> Packet:
+    def syn(packets: tuple[CapturedPacket, ...]) -> CapturedPacket:
         return next(packet for packet in packets if packet.flags == "S")
 
     inside = syn(seen["inner"])

@@ -24,7 +24,7 @@ from hoplab.observe.facts.ipset import IPSET, Member
 from hoplab.observe.facts.iptables import IPTABLES, Option
 from hoplab.observe.facts.links import LINKS, BridgePort, Vxlan
 from hoplab.observe.facts.neighbours import NEIGHBOURS
-from hoplab.observe.facts.no_route import UNREACHABLE
+from hoplab.observe.facts.no_route import NO_ROUTE
 from hoplab.observe.facts.proc_routes import PROC_ROUTES, ProcRoute
 from hoplab.observe.facts.routes import DEFAULT, ROUTES, Route, lookup
 from hoplab.observe.facts.rules import RULES
@@ -179,7 +179,7 @@ def test_neighbours_fdb_rules_sysctls(recorded: Snapshot) -> None:
         "32767: from all lookup default",
     ]
     assert node[SYSCTLS]["net.ipv4.ip_forward"] == "1"
-    assert "Network is unreachable" in node[UNREACHABLE]
+    assert "Network is unreachable" in node[NO_ROUTE]
 
 
 def test_policy_rules_read_as_ip_prints_them() -> None:
