@@ -22,10 +22,10 @@ from pulumi.automation import EngineEvent, OpType, Stack
 
 from hoplab.core import fs
 from hoplab.core.errors import BusyError, EngineError, LabError, ProtectedError
+from hoplab.core.lock import LOCK_INHERITED
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.engine import MARK, Applied, Change, Changes, Op, schema
-from hoplab.host.lock import LENT
 
 OPS: dict[OpType, Op] = {
     OpType.SAME: "same",
@@ -101,7 +101,7 @@ class PulumiCli:
         return stack
 
     def _open_stack(self, create: bool) -> Stack | None:
-        told = {**environment(self.paths), LENT: "1"}
+        told = {**environment(self.paths), LOCK_INHERITED: "1"}
         options = automation.LocalWorkspaceOptions(env_vars=told)
         find = automation.create_or_select_stack if create else automation.select_stack
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab.core.errors import ImageError
+from hoplab.core.lock import locked
 from hoplab.core.progress import Progress
 
 GIB = 2**30
@@ -126,24 +126,12 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
-        """Hold the lock; if somebody else does, say who, and wait. What a dead build left behind goes first."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                progress.note(f"the node image is being built by {holder}; waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.truncate(0)
-            file.write(f"process {os.getpid()}")
-            file.flush()
+        """Hold the lock; while another build does, report it and wait. What a dead build left behind goes first."""
+        with locked(self.root / "lock", "image build", name="the node image", wait=progress.note):
             for leftover in sorted(self.work.glob("*")):
                 progress.note(f"removing what an interrupted build left: {leftover.name}")
                 remove_tree(leftover)
             yield
-            file.truncate(0)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from hoplab.cluster.inventory import write_inventory
 from hoplab.core import fs
 from hoplab.core.console import ScreenProgress
 from hoplab.core.errors import LabError, ProtectedError, SpecError
+from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.core.wait import Timing, slowness
@@ -28,7 +29,6 @@ from hoplab.engine import Changes, choose_engine
 from hoplab.host import boot, machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.host.lock import held
 from hoplab.infra.context import LabContext, resolve
 from hoplab.lab import doctor, state
 from hoplab.lab.state import LabState, NodeState
@@ -54,7 +54,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
     With ``recreate`` machines that are there lose their cluster first.
     """
     spec = load_spec(paths.lab, paths, host_facts())
-    with held(paths.lock, f"lab up --lab {paths.lab}"):
+    with locked(paths.lock, f"lab up --lab {paths.lab}"):
         before = state.made_before(paths)
         state.refuse_another_family(spec, before)
         if not recreate:
@@ -82,7 +82,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
 def reset(paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
     """Take the cluster away and leave the machines as they were before they joined; ``up`` makes a new one."""
     lab = state.load(paths)
-    with held(paths.lock, f"lab reset --lab {paths.lab}"):
+    with locked(paths.lock, f"lab reset --lab {paths.lab}"):
         return remove_cluster(lab, paths, progress)
 
 
@@ -158,7 +158,7 @@ def make_cluster(
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
     """What ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
     spec = load_spec(paths.lab, paths, host_facts())
-    with held(paths.lock, f"lab preview --lab {paths.lab}"):
+    with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
         return choose_engine(spec, paths).preview(progress)
 
@@ -166,7 +166,7 @@ def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
 def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> ConvergeResult:
     """Run the roles again on the machines that exist."""
     spec = load_spec(paths.lab, paths)
-    with held(paths.lock, f"lab converge --lab {paths.lab}"):
+    with locked(paths.lock, f"lab converge --lab {paths.lab}"):
         lab = state.load(paths)
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
@@ -246,7 +246,7 @@ def exported(paths: LabPaths) -> dict[str, Any]:
 
 def adopt(paths: LabPaths) -> Path:
     """Hand a running lab of the embedded engine to the Pulumi CLI; where the engine's own state is kept now."""
-    with held(paths.lock, f"lab pulumi adopt --lab {paths.lab}"):
+    with locked(paths.lock, f"lab pulumi adopt --lab {paths.lab}"):
         engine.cli_engine(paths).adopt(exported(paths))
         return paths.engine_state.replace(paths.engine_state.with_suffix(".adopted"))
 
@@ -294,7 +294,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
     """Shut the machines down and free the host; everything stays on disk. Returns what was stopped."""
     lab = state.load(paths)
     stopped: list[str] = []
-    with held(paths.lock, f"lab stop --lab {paths.lab}"):
+    with locked(paths.lock, f"lab stop --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         if not lab.netns or private.running():
             timing = Timing(slowness=partial(slowness, lab.accel))
@@ -318,7 +318,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
 def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
     """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
     lab = state.load(paths)
-    with held(paths.lock, f"lab start --lab {paths.lab}"):
+    with locked(paths.lock, f"lab start --lab {paths.lab}"):
         with progress.phase("machines"):
             if lab.netns:
                 PrivateLibvirt(paths).start()
@@ -341,7 +341,7 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
     """Remove the lab whatever its state: healthy, half made or corrupted. Returns what was removed."""
     removed: list[str] = []
     _refuse_protected(paths)
-    with held(paths.lock, f"lab destroy --lab {paths.lab}"):
+    with locked(paths.lock, f"lab destroy --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         uri = _libvirt_of(paths, private)
         removed += HostedControlPlane(paths, paths.netns).stop()

@@ -225,10 +225,10 @@ def _converged(props: dict[str, Any]) -> dict[str, Any]:
 def _working(paths: LabPaths, what: str) -> Iterator[Any]:
     """The lab's lock, unless `lab` holds it for us; progress where Pulumi shows it; errors as text to be read."""
     from hoplab.core.console import PlainProgress  # noqa: PLC0415
-    from hoplab.host.lock import LENT, held  # noqa: PLC0415
+    from hoplab.core.lock import LOCK_INHERITED, locked  # noqa: PLC0415
 
-    lent = os.environ.get(LENT) or SHOWN.progress  # the embedded engine runs in `lab up` itself
-    lock = contextlib.nullcontext() if lent else held(paths.lock, f"{what} --stack {paths.lab}")
+    inherited = os.environ.get(LOCK_INHERITED) or SHOWN.progress  # the embedded engine runs in `lab up` itself
+    lock = contextlib.nullcontext() if inherited else locked(paths.lock, f"{what} --stack {paths.lab}")
     SHOWN.forks = SHOWN.progress is not None
     try:
         with TURN, lock:

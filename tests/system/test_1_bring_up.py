@@ -117,8 +117,8 @@ def test_ssh_verifies_the_host(paths: LabPaths) -> None:
 def test_two_ups_at_once(lab: LabCommand, paths: LabPaths) -> None:
     """While one command works on the lab, the other is refused and told who works on it."""
     code = (
-        "import sys; from hoplab.host.lock import held; from hoplab.core.paths import LabPaths, cache_dir\n"
-        "with held(LabPaths('test').lock, 'lab up --lab test'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from hoplab.core.lock import locked; from hoplab.core.paths import LabPaths, cache_dir\n"
+        "with locked(LabPaths('test').lock, 'lab up --lab test'): print('held', flush=True); sys.stdin.read()"
     )
     command = [str(paths.project / ".venv/bin/python"), "-c", code]
     with subprocess.Popen(

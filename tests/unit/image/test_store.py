@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
+import os
 import shutil
 import threading
 from collections import namedtuple
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hoplab.core.errors import HostError, ImageError
+from hoplab.core.lock import locked
 from hoplab.image import commands
 from hoplab.image.store import GIB, Store, digest, tree_digest
 
@@ -100,17 +101,16 @@ def test_a_second_build_waits_and_says_for_whom(store: Store) -> None:
         with store.locked(progress):
             entered.set()
 
-    with (store.root / "lock").open("w") as holder:
-        holder.write("process 4711")
-        holder.flush()
-        fcntl.flock(holder, fcntl.LOCK_EX)
+    with locked(store.root / "lock", "image build"):
         waiting = threading.Thread(target=second)
         waiting.start()
         assert progress.noted.wait(5)
         assert not entered.is_set()
     waiting.join(5)
     assert entered.is_set()
-    assert progress.notes == ["the node image is being built by process 4711; waiting for it"]
+    [note] = progress.notes
+    assert note.startswith(f"the node image is being worked on by `image build` (pid {os.getpid()}) since ")
+    assert note.endswith("; waiting for it to end")
 
 
 def test_too_little_space_is_refused_before_anything_is_made(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

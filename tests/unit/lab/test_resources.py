@@ -15,9 +15,9 @@ from pulumi.dynamic.dynamic import serialize_provider
 
 from hoplab.core.console import PlainProgress
 from hoplab.core.errors import ConvergeError, Mistake, SpecError
+from hoplab.core.lock import LOCK_INHERITED, locked
 from hoplab.core.paths import LabPaths
 from hoplab.engine.monitor import run_program
-from hoplab.host.lock import LENT, held
 from hoplab.host.machines import connected
 from hoplab.infra.components import Lab, LabArgs
 from hoplab.lab import lifecycle, resources, state
@@ -248,9 +248,9 @@ def test_an_error_is_text_with_its_remedy(paths: LabPaths, done: list[str], monk
 
 
 def test_two_do_not_work_on_one_lab(paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with held(paths.lock, "lab up"):
+    with locked(paths.lock, "lab up"):
         with pytest.raises(Failed, match="dev is being worked on by `lab up`"):
             ClusterProvider().create(PROPS)
-        monkeypatch.setenv(LENT, "1")  # it is `lab up` that runs Pulumi
+        monkeypatch.setenv(LOCK_INHERITED, "1")  # it is `lab up` that runs Pulumi
         ClusterProvider().create(PROPS)
     assert done == ["see_off", "make_cluster"]

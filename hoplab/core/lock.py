@@ -1,4 +1,4 @@
-"""One command at a time on one thing: a lock file that says who holds it.
+"""The one lock: one command at a time works on a lab, or on the node image. The lock file names its holder.
 
 The kernel frees the lock when its holder ends, however it ends; there are no stale locks to remove.
 """
@@ -15,33 +15,33 @@ from pathlib import Path
 
 from hoplab.core.errors import BusyError
 
-LENT = "HOPLAB_LOCK_LENT"  # set for programs that work for a command which holds the lab's lock: they take none
+LOCK_INHERITED = "HOPLAB_LOCK_INHERITED"  # set for programs that a command runs while it holds the lab's lock
 
 
 @contextmanager
-def held(path: Path, what: str, *, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock ``<lab>.lock`` for the body; ``what`` is the command that does, as its user knows it ("lab up").
+def locked(path: Path, what: str, *, name: str = "", wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the lock file ``path`` for the body; ``what`` is the command that does, as its user knows it ("lab up").
 
-    While another command holds it: ``BusyError`` naming that command, or, given ``wait`` (``progress.note``), say so
-    once and wait for it to end.
+    While another command holds it: raise BusyError with that command or, given ``wait`` (``progress.note``), report it
+    once and wait for it to end. ``name`` is what is locked, by default the stem of the path (a lab's name).
     """
-    descriptor = _take(path, wait)
+    descriptor = _take(path, name or path.stem, wait)
     try:
         holder = {"pid": os.getpid(), "command": what, "since": datetime.now().strftime("%H:%M:%S")}
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is still ours: a destroyed lab leaves no file
+        path.unlink(missing_ok=True)  # while it is still locked: a destroyed lab leaves no file
         os.close(descriptor)
 
 
-def _take(path: Path, wait: Callable[[str], None] | None) -> int:
-    """An open, locked descriptor of the file that is at ``path`` now."""
+def _take(path: Path, name: str, wait: Callable[[str], None] | None) -> int:
+    """Return an open, locked descriptor of the file that is at ``path`` now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor, path.stem, wait)
+            _lock(descriptor, name, wait)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     os.ftruncate(descriptor, 0)
@@ -49,7 +49,7 @@ def _take(path: Path, wait: Callable[[str], None] | None) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last holder removed the file we waited for: take the one that is there now
+        os.close(descriptor)  # its last holder removed that file: lock the one that is there now
 
 
 def _lock(descriptor: int, name: str, wait: Callable[[str], None] | None) -> None:
@@ -64,9 +64,9 @@ def _lock(descriptor: int, name: str, wait: Callable[[str], None] | None) -> Non
 
 
 def _holder(descriptor: int) -> str:
-    """Who holds it: "`lab up` (pid 4711) since 12:00:01"."""
+    """Return who holds it: "`lab up` (pid 4711) since 12:00:01"."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"`{holder['command']}` (pid {holder['pid']}) since {holder['since']}"
     except (ValueError, KeyError, TypeError):
-        return "another command"  # which has the lock, and has not written its name yet
+        return "another command"  # it has not written its name yet

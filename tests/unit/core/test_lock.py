@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.errors import BusyError
-from hoplab.host.lock import held
+from hoplab.core.lock import locked
 
 
 def test_a_second_command_is_told_by_whom_the_lab_is_worked_on(tmp_path: Path) -> None:
     lock = tmp_path / ".lab" / "dev.lock"
-    with held(lock, "lab up"), pytest.raises(BusyError) as busy, held(lock, "lab destroy"):
+    with locked(lock, "lab up"), pytest.raises(BusyError) as busy, locked(lock, "lab destroy"):
         pass
     assert busy.value.remedy == "try again when it has ended"
     words = busy.value.message.split()
@@ -26,15 +26,15 @@ def test_a_second_command_is_told_by_whom_the_lab_is_worked_on(tmp_path: Path) -
 def test_the_lock_leaves_no_file_and_can_be_taken_again(tmp_path: Path) -> None:
     lock = tmp_path / "dev.lock"
     for _ in range(2):
-        with held(lock, "lab up"):
+        with locked(lock, "lab up"):
             assert lock.exists()
         assert not lock.exists()
 
 
 def test_the_lock_is_released_when_its_command_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), held(tmp_path / "dev.lock", "lab up"):
+    with pytest.raises(RuntimeError), locked(tmp_path / "dev.lock", "lab up"):
         raise RuntimeError
-    with held(tmp_path / "dev.lock", "lab up"):
+    with locked(tmp_path / "dev.lock", "lab up"):
         pass
 
 
@@ -48,11 +48,11 @@ def test_a_waiting_command_says_so_and_goes_on_when_the_first_ends(tmp_path: Pat
         waiting.set()
 
     def second() -> None:
-        with held(lock, "lab status", wait=wait):
+        with locked(lock, "lab status", wait=wait):
             second_in.set()
 
     thread = threading.Thread(target=second)
-    with held(lock, "lab up"):
+    with locked(lock, "lab up"):
         thread.start()
         assert waiting.wait(5)
         assert not second_in.is_set()
@@ -64,23 +64,23 @@ def test_a_waiting_command_says_so_and_goes_on_when_the_first_ends(tmp_path: Pat
 
 def test_a_dead_holders_lock_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "dev.lock"
-    program = "import sys, time; from pathlib import Path; from hoplab.host.lock import held\n"
-    program += "with held(Path(sys.argv[1]), 'lab up'): print('in', flush=True); time.sleep(60)"
+    program = "import sys, time; from pathlib import Path; from hoplab.core.lock import locked\n"
+    program += "with locked(Path(sys.argv[1]), 'lab up'): print('in', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", program, str(lock)], stdout=subprocess.PIPE)
     with holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"in\n"
-        with pytest.raises(BusyError, match=f"`lab up` \\(pid {holder.pid}\\)"), held(lock, "lab up"):
+        with pytest.raises(BusyError, match=f"`lab up` \\(pid {holder.pid}\\)"), locked(lock, "lab up"):
             pass
         holder.kill()
         holder.wait()
-    with held(lock, "lab up"):
+    with locked(lock, "lab up"):
         pass
 
 
 def test_a_holder_that_has_not_written_its_name_yet(tmp_path: Path) -> None:
     lock = tmp_path / "dev.lock"
-    with held(lock, "lab up"):
+    with locked(lock, "lab up"):
         lock.write_text("")
-        with pytest.raises(BusyError, match=r"by another command$"), held(lock, "lab up"):
+        with pytest.raises(BusyError, match=r"by another command$"), locked(lock, "lab up"):
             pass
