@@ -8,7 +8,7 @@ from __future__ import annotations
 import timeit
 from ipaddress import IPv4Network
 
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 
 spec = LabSpec("bench", workers=1000, network=IPv4Network("10.0.0.0/21"))

@@ -31,7 +31,8 @@ from hoplab.lab import doctor, fleet, lifecycle, port_forward, state
 from hoplab.observe import snapshot
 from hoplab.practice import runner
 from hoplab.spec.catalog import ArchivedImage
-from hoplab.spec.parse import load_spec, name_mistakes
+from hoplab.spec.parse import load_spec
+from hoplab.spec.validate import name_issues
 from hoplab.verify import comparison
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
@@ -39,9 +40,9 @@ PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # 
 
 def _paths(_context: click.Context, _option: click.Parameter, name: str) -> LabPaths:
     """The lab's paths; a name that is none never gets near anything that makes or removes files."""
-    mistakes = name_mistakes(name)
-    if mistakes:
-        raise click.BadParameter(f"{name!r} is not a lab's name: {mistakes[0].right}")
+    issues = name_issues(name)
+    if issues:
+        raise click.BadParameter(f"{name!r} is not a lab's name: {issues[0].hint}")
     return LabPaths(name)
 
 

@@ -43,27 +43,27 @@ class LabError(Exception):
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One mistake in a spec: where it is, what is wrong, and what would be right."""
+class SpecIssue:
+    """One issue in a spec: where it is, what is wrong, and what would be right."""
 
     path: str  # "nodes.workers"
-    wrong: str  # "is 0"
-    right: str  # "at least 1"
+    problem: str  # "is 0"
+    hint: str  # "at least 1"
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.wrong}; {self.right}"
+        return f"{self.path}: {self.problem}; {self.hint}"
 
 
 class SpecError(LabError):
-    """The spec is wrong; carries every mistake found, not only the first."""
+    """The spec is wrong; carries every issue found, not only the first."""
 
     exit_code = 2
 
-    def __init__(self, source: str, mistakes: list[Mistake]) -> None:
-        lines = "\n".join(f"  {mistake}" for mistake in mistakes)
-        plural = "s" if len(mistakes) != 1 else ""
-        super().__init__(f"{source}: {len(mistakes)} mistake{plural}\n{lines}", remedy="edit the file, then try again")
-        self.mistakes = tuple(mistakes)
+    def __init__(self, source: str, issues: list[SpecIssue]) -> None:
+        lines = "\n".join(f"  {issue}" for issue in issues)
+        plural = "s" if len(issues) != 1 else ""
+        super().__init__(f"{source}: {len(issues)} mistake{plural}\n{lines}", remedy="edit the file, then try again")
+        self.issues = tuple(issues)
 
 
 class HostError(LabError):

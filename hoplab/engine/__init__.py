@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from hoplab.core.errors import EngineError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 
 if TYPE_CHECKING:
     from hoplab.engine.pulumi_cli import PulumiCli

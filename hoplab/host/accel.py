@@ -16,7 +16,7 @@ from hoplab.core import fs
 from hoplab.core.errors import HostError
 from hoplab.core.paths import cache_dir
 from hoplab.core.wait import deadline
-from hoplab.spec.parse import Accel
+from hoplab.spec.model import Accel
 
 KVM = Path("/dev/kvm")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import pulumi
 
-from hoplab.core.errors import Mistake, SpecError
+from hoplab.core.errors import SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host import accel
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image, ingress_controllers
 from hoplab.pki.keys import LabKeys, ensure_keys
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, plan_lab
 
 
@@ -70,7 +70,7 @@ def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
         raise SpecError(
             str(paths.spec.name),
             [
-                Mistake(path, f"is {size} GiB", f"at least {image.size_gib} GiB, the size of the node image")
+                SpecIssue(path, f"is {size} GiB", f"at least {image.size_gib} GiB, the size of the node image")
                 for path, size in small.items()
             ],
         )

@@ -19,13 +19,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hoplab.core.errors import HostError, LabError, Mistake, SpecError
+from hoplab.core.errors import HostError, LabError, SpecError, SpecIssue
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.host.machines import connected
 from hoplab.image import list_images
-from hoplab.spec.parse import LabSpec, host_mistakes, load_spec
+from hoplab.spec.model import LabSpec
+from hoplab.spec.parse import load_spec
+from hoplab.spec.validate import host_issues
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TOOLS = {  # program -> Debian package
@@ -84,9 +86,9 @@ def preflight(spec: LabSpec, paths: LabPaths) -> None:
     for check in host_checks(spec, paths, host_facts()):
         if not check.ok:
             raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
-    mistakes = _host_mistakes(spec, paths, host_facts())
-    if mistakes:
-        raise SpecError(paths.spec.name, mistakes)
+    issues = _host_issues(spec, paths, host_facts())
+    if issues:
+        raise SpecError(paths.spec.name, issues)
 
 
 def checks(paths: LabPaths) -> list[Check]:
@@ -95,10 +97,10 @@ def checks(paths: LabPaths) -> list[Check]:
     spec = LabSpec(paths.lab)
     try:
         spec = load_spec(paths.lab, paths)
-        mistakes = _host_mistakes(spec, paths, facts)
+        issues = _host_issues(spec, paths, facts)
         on_spec = Check("spec", True, f"{paths.spec.name} is valid and fits this machine")
-        if mistakes:
-            on_spec = Check("spec", False, "\n".join(map(str, mistakes)), f"edit {paths.spec.name}")
+        if issues:
+            on_spec = Check("spec", False, "\n".join(map(str, issues)), f"edit {paths.spec.name}")
     except LabError as error:
         on_spec = Check("spec", False, error.message, error.remedy)
     return [*host_checks(spec, paths, facts), on_spec]
@@ -205,11 +207,11 @@ def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
     return _check(name, free >= gib, found, "free some space; `./lab image prune` removes images that no lab uses")
 
 
-def _host_mistakes(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Mistake]:
+def _host_issues(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[SpecIssue]:
     """Where the spec does not fit this machine. A bridge of the lab itself is no clash with the lab's network."""
     if paths.root.exists():
         facts = replace(facts, networks=tuple(each for each in facts.networks if each != spec.network))
-    return host_mistakes(spec, facts)
+    return host_issues(spec, facts)
 
 
 def _check(name: str, ok: bool, found: str, remedy: str) -> Check:

@@ -24,14 +24,15 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from hoplab.core import fs
-from hoplab.core.errors import LabError, Mistake, SpecError, StateError
+from hoplab.core.errors import LabError, SpecError, SpecIssue, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.infra.context import node_image
 from hoplab.lab import lifecycle
 from hoplab.lab.doctor import LAB_GIB
-from hoplab.spec.parse import NAME_LENGTH, LabSpec, load_spec, parse_spec
+from hoplab.spec.model import NAME_LENGTH, LabSpec
+from hoplab.spec.parse import load_spec, parse_spec
 from hoplab.spec.plan import LabPlan
 
 MOST = 99  # members: two digits in their names
@@ -102,7 +103,7 @@ def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
             right = f"a network with room for {count} after it, for instance 10.100.0.0/{spec.network.prefixlen}"
             raise SpecError(
                 f"Pulumi.{spec.lab}.yaml",
-                [Mistake("network", f"private networks of this size from {spec.network} on are {len(found)}", right)],
+                [SpecIssue("network", f"private networks of this size from {spec.network} on are {len(found)}", right)],
             )
         if not network.overlaps(spec.pod_cidr) and not network.overlaps(spec.service_cidr):
             found.append(network)

@@ -171,7 +171,7 @@ class ClusterProvider(ResourceProvider):
             state.refuse_another_family(spec, before)
             state.refuse_another_dataplane(spec, before)
         except SpecError as error:
-            failures = [CheckFailure(mistake.path, f"{mistake.wrong}; {mistake.right}") for mistake in error.mistakes]
+            failures = [CheckFailure(issue.path, f"{issue.problem}; {issue.hint}") for issue in error.issues]
         except LabError as error:
             failures = [CheckFailure("lab", error.whole())]
         return CheckResult(news, failures)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hoplab.core import fs
 from hoplab.core.errors import LabError, StateError
 from hoplab.core.paths import LabPaths
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, dataplane
 
 

@@ -26,7 +26,7 @@ from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.script import Output
-from hoplab.spec.parse import AddressRange, CniSpec, Ipv6Spec
+from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
 from hoplab.spec.plan import LabPlan
 
 G = TypeVar("G")

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
 from typing import Literal
 
-from hoplab.spec.parse import (
+from hoplab.spec.model import (
     FIRST_CONTROL_PLANE,
     FIRST_WORKER,
     AddressRange,

@@ -22,7 +22,7 @@ from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.routes import ROUTES, ROUTES6, lookup
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.snapshot import Pod, Snapshot
-from hoplab.spec.parse import CniSpec
+from hoplab.spec.model import CniSpec
 from hoplab.spec.plan import in_words
 from hoplab.verify import workload
 

@@ -15,7 +15,7 @@ from hoplab.observe.facts.neighbours import NEIGHBOURS6
 from hoplab.observe.facts.routes import ROUTES6
 from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.snapshot import Snapshot
-from hoplab.spec.parse import Ipv6Spec
+from hoplab.spec.model import Ipv6Spec
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession

@@ -14,7 +14,7 @@ import pytest
 from hoplab.cluster.converge import converge, leave, task_message
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-0", accel="tcg")

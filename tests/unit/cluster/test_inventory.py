@@ -11,7 +11,7 @@ import yaml
 from hoplab.cluster.inventory import inputs_digest, write_inventory
 from hoplab.core.paths import LabPaths
 from hoplab.pki.keys import LabKeys
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, plan_lab
 
 SSH_CONFIG = """\

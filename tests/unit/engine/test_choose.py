@@ -7,7 +7,7 @@ import pytest
 from hoplab.core.errors import EngineError
 from hoplab.core.paths import LabPaths
 from hoplab.engine import choose_engine
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from hoplab.infra.components import Lab, LabArgs
 from hoplab.pki.keys import ensure_keys
 from hoplab.core.paths import LabPaths
 from hoplab.spec.plan import plan_lab
-from hoplab.spec.parse import LabSpec, NodeSize
+from hoplab.spec.model import LabSpec, NodeSize
 
 here = Path(__file__).parent
 asked = json.loads((here / "asked.json").read_text())

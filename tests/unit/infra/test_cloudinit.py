@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from hoplab.infra.cloudinit import CloudInit, render
-from hoplab.spec.parse import Ipv6Spec, LabSpec
+from hoplab.spec.model import Ipv6Spec, LabSpec
 from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")

@@ -22,7 +22,7 @@ from hoplab.infra.components import Lab, LabArgs
 from hoplab.infra.context import LabContext, _check_disks
 from hoplab.infra.libvirt import kernel_arguments
 from hoplab.pki.keys import HostKey, LabKeys
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 
 IMAGE = NodeImage("c" * 64, Path("/i"), Path("/i/disk"), Path("/i/vmlinuz"), Path("/i/initrd"), Path("/i/bin"), 20, {})
@@ -165,7 +165,7 @@ def test_a_disk_smaller_than_the_image_is_a_mistake_of_the_spec(tmp_path: Path) 
     image = NodeImage("c", Path(), Path(), Path(), Path(), Path(), 30, {})
     with pytest.raises(SpecError) as caught:
         _check_disks(plan, image, LabPaths("dev", tmp_path))
-    assert [str(mistake) for mistake in caught.value.mistakes] == [
+    assert [str(issue) for issue in caught.value.issues] == [
         "nodes.worker.disk: is 20 GiB; at least 30 GiB, the size of the node image"
     ]
 

@@ -12,7 +12,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.host.info import HostFacts
 from hoplab.lab import doctor
 from hoplab.lab.doctor import Check
-from hoplab.spec.parse import CniSpec, Ipv6Spec, LabSpec
+from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 
 FACTS = HostFacts(
     memory_mib=16000,
@@ -164,7 +164,7 @@ def test_preflight_says_the_first_fault(paths: LabPaths, monkeypatch: pytest.Mon
 def test_preflight_refuses_what_does_not_fit(paths: LabPaths) -> None:
     with pytest.raises(SpecError) as caught:
         doctor.preflight(LabSpec("dev", workers=50, libvirt="system"), paths)
-    assert [mistake.path for mistake in caught.value.mistakes] == ["nodes", "network"]
+    assert [issue.path for issue in caught.value.issues] == ["nodes", "network"]
 
 
 def test_a_bridge_of_the_lab_itself_is_no_clash(paths: LabPaths) -> None:

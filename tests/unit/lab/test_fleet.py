@@ -23,7 +23,8 @@ from hoplab.core.paths import LabPaths
 from hoplab.host.info import HostFacts
 from hoplab.lab import fleet, lifecycle
 from hoplab.lab.fleet import Fleet, FleetError
-from hoplab.spec.parse import LabSpec, load_spec
+from hoplab.spec.model import LabSpec
+from hoplab.spec.parse import load_spec
 from hoplab.spec.plan import LabPlan, plan_lab
 
 HOST = HostFacts(24_000, 20_000, cpus=2, networks=(), is_root=True, qemu_version="")
@@ -90,7 +91,7 @@ def test_networks_keep_clear_of_pods_and_services() -> None:
 def test_networks_never_leave_the_private_ranges() -> None:
     with pytest.raises(SpecError) as refused:
         fleet.networks(LabSpec("course", network=IPv4Network("192.168.254.0/24")), 3)
-    assert str(refused.value.mistakes[0]) == (
+    assert str(refused.value.issues[0]) == (
         "network: private networks of this size from 192.168.254.0/24 on are 2; "
         "a network with room for 3 after it, for instance 10.100.0.0/24"
     )

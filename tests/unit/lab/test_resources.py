@@ -14,7 +14,7 @@ from pulumi import Input, ResourceOptions
 from pulumi.dynamic.dynamic import serialize_provider
 
 from hoplab.core.console import PlainProgress
-from hoplab.core.errors import ConvergeError, Mistake, SpecError
+from hoplab.core.errors import ConvergeError, SpecError, SpecIssue
 from hoplab.core.lock import LOCK_INHERITED, locked
 from hoplab.core.paths import LabPaths
 from hoplab.engine.monitor import run_program
@@ -31,7 +31,7 @@ from hoplab.lab.resources import (
     Member,
     MemberProvider,
 )
-from hoplab.spec.parse import Ipv6Spec, LabSpec
+from hoplab.spec.model import Ipv6Spec, LabSpec
 from tests.unit.infra.test_components import Recorder, lab_context
 from tests.unit.lab.test_switch import MADE
 
@@ -124,9 +124,11 @@ def test_what_is_no_reason_to_converge() -> None:
     assert ClusterProvider().diff("id", olds, {**PROPS, "__provider": "as it is"}).changes is False
 
 
-def test_check_shows_every_mistake_of_the_spec(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_shows_every_issue_of_the_spec(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object) -> None:
-        raise SpecError("x", [Mistake("nodes.workers", "is 0", "at least 1"), Mistake("accel", "is 7", "one of kvm")])
+        raise SpecError(
+            "x", [SpecIssue("nodes.workers", "is 0", "at least 1"), SpecIssue("accel", "is 7", "one of kvm")]
+        )
 
     failures = ClusterProvider().check({}, PROPS).failures
     assert [each.reason.splitlines()[0] for each in failures] == [

@@ -11,7 +11,7 @@ import pytest
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")

@@ -15,7 +15,7 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.spec.parse import CniSpec, Ipv6Spec, LabSpec
+from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import dataplane, plan_lab
 from tests.unit.project.test_roles import defaults, render
 

@@ -17,7 +17,7 @@ from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import RecordingError, Snapshot, load
-from hoplab.spec.parse import Ipv6Spec, LabSpec
+from hoplab.spec.model import Ipv6Spec, LabSpec
 from hoplab.spec.plan import plan_lab
 
 FILE = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"

@@ -21,7 +21,7 @@ from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.practice import Grade, PracticeError, Request, Seen, checks, discover, find, runner
 from hoplab.practice.runner import Desk
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
 from tests.support.machine import Machine, lacking

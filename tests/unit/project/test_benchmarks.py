@@ -30,7 +30,7 @@ from hoplab.observe.facts import discover
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import load as load_recording
 from hoplab.observe.ssh import Hosts
-from hoplab.spec.parse import LabSpec
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, plan_lab
 from hoplab.verify import session as live_lab
 from hoplab.verify.workload import APP1

@@ -19,7 +19,7 @@ from hoplab.expectations import cni
 from hoplab.expectations.ingress import Access, get_controller, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
 from hoplab.image.readable import controller
-from hoplab.spec.parse import INGRESS_CONTROLLERS
+from hoplab.spec.model import INGRESS_CONTROLLERS
 from hoplab.verify import workload
 
 ROLES = sorted(path.name for path in (PROJECT / "roles").iterdir() if path.is_dir())

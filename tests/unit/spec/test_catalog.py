@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.image import component_versions
-from hoplab.spec.catalog import GoComponent, components, parse
-from hoplab.spec.catalog import __file__ as components_py
+from hoplab.spec.catalog import HERE, GoComponent, components, parse
 
 TABLE = components()
 
@@ -53,7 +52,7 @@ def test_container_images_are_made_of_components() -> None:
         assert "{" not in image.name
         for source in image.files.values():
             if source.startswith("here/"):
-                assert (Path(components_py).parent / source.removeprefix("here/")).is_file()
+                assert (HERE / source.removeprefix("here/")).is_file()
                 continue
             kind, name = source.partition("/")[0].split(".", 1)
             if kind == "go":

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import hoplab.spec.parse
-from hoplab.core.errors import LabError, Mistake, SpecError
+from hoplab.core.errors import LabError, SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
-from hoplab.spec.parse import CniSpec, Ipv6Spec, LabSpec, NodeSize, load_spec, parse_spec, pool_of
+from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec, NodeSize, pool_of
+from hoplab.spec.parse import load_spec, parse_spec
 
 VERSIONS = ("1.37.2",)
 
@@ -34,10 +35,10 @@ def parse(host: FakeHost | None = None, **config: Any) -> LabSpec:
     return parse_spec("dev", {f"lab:{key}": value for key, value in config.items()}, "Pulumi.dev.yaml", host)
 
 
-def mistakes(host: FakeHost | None = None, **config: Any) -> list[str]:
+def issues(host: FakeHost | None = None, **config: Any) -> list[str]:
     with pytest.raises(SpecError) as caught:
         parse(host, **config)
-    return [str(mistake) for mistake in caught.value.mistakes]
+    return [str(issue) for issue in caught.value.issues]
 
 
 def test_empty_spec_is_the_default_lab() -> None:
@@ -105,7 +106,7 @@ def test_other_namespaces_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "mistake"),
+    ("config", "issue"),
     [
         ({"nodes": {"workers": 0}}, "nodes.workers: is 0; at least 1"),
         ({"nodes": {"workers": 1001}}, "nodes.workers: is 1001; at most 1000"),
@@ -217,11 +218,11 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"accel": {"secure": "AAAB"}}, "accel: is encrypted; a plain setting: a spec holds no secrets"),
     ],
 )
-def test_one_mistake(config: dict[str, Any], mistake: str | None) -> None:
+def test_one_issue(config: dict[str, Any], issue: str | None) -> None:
     """One wrong value gives exactly one line; those without a text here are in the golden file below."""
-    found = mistakes(**config)
+    found = issues(**config)
     assert len(found) == 1, found
-    assert mistake is None or found == [mistake]
+    assert issue is None or found == [issue]
 
 
 def test_messages(golden: Callable[[str, str], None]) -> None:
@@ -268,7 +269,7 @@ def test_messages_of_ranges(golden: Callable[[str, str], None]) -> None:
         {"libvirt": "Private"},
         {"nodes": "{"},
     ]
-    golden("spec_ranges.txt", "".join(f"{case}\n  " + "\n  ".join(mistakes(**case)) + "\n" for case in cases))
+    golden("spec_ranges.txt", "".join(f"{case}\n  " + "\n  ".join(issues(**case)) + "\n" for case in cases))
 
 
 def test_messages_of_pools(golden: Callable[[str, str], None]) -> None:
@@ -290,14 +291,14 @@ def test_messages_of_pools(golden: Callable[[str, str], None]) -> None:
         ),
         {"loadBalancer": {"name": "metallb"}, "network": "10.1.1.0/27", "nodes": {"workers": 11}},
     ]
-    golden("spec_pools.txt", "".join(f"{case}\n  " + "\n  ".join(mistakes(**case)) + "\n" for case in cases))
+    golden("spec_pools.txt", "".join(f"{case}\n  " + "\n  ".join(issues(**case)) + "\n" for case in cases))
 
 
 def test_a_pool_is_not_checked_against_what_is_wrong_itself() -> None:
     metallb = {"name": "metallb", "pool": "10.9.9.9"}
     for wrong in ({"network": "lan"}, {"nodes": {"workers": 0}}, {"network": "10.1.1.0/29"}):
-        assert not [each for each in mistakes(loadBalancer=metallb, **wrong) if each.startswith("loadBalancer")]
-    assert len(mistakes(loadBalancer={**metallb, "name": "x"})) == 1
+        assert not [each for each in issues(loadBalancer=metallb, **wrong) if each.startswith("loadBalancer")]
+    assert len(issues(loadBalancer={**metallb, "name": "x"})) == 1
 
 
 def test_a_network_just_large_enough_is_accepted() -> None:
@@ -309,11 +310,11 @@ def test_a_network_just_large_enough_is_accepted() -> None:
 
 
 def test_host_memory() -> None:
-    assert mistakes(FakeHost(memory_mib=4000)) == [
+    assert issues(FakeHost(memory_mib=4000)) == [
         "nodes: 2 workers with 2048 MiB each need 4096 MiB, and this host has 4000 MiB; "
         "fewer workers, or less memory for each"
     ]
-    assert mistakes(FakeHost(memory_mib=5000), nodes={"workers": 1, "worker": {"memory": "2GiB"}}, accel="kvm") == [
+    assert issues(FakeHost(memory_mib=5000), nodes={"workers": 1, "worker": {"memory": "2GiB"}}, accel="kvm") == [
         "nodes: a worker with 2048 MiB and a control plane with 3072 MiB need 5120 MiB, and this host has 5000 MiB; "
         "fewer workers, or less memory for each"
     ]
@@ -323,7 +324,7 @@ def test_host_memory() -> None:
 def test_host_ranges_matter_only_outside_a_private_libvirt() -> None:
     host = FakeHost(networks=(IPv4Network("192.168.0.0/16"), IPv4Network("10.96.0.0/24")))
     assert parse(host, libvirt="private").workers == 2
-    assert mistakes(host, libvirt="system") == [
+    assert issues(host, libvirt="system") == [
         "network: 192.168.77.0/24 overlaps 192.168.0.0/16, which this host uses; "
         "a range the host does not use, for instance 10.0.0.0/24",
         "serviceCIDR: 10.96.0.0/12 overlaps 10.96.0.0/24, which this host uses; "
@@ -331,10 +332,10 @@ def test_host_ranges_matter_only_outside_a_private_libvirt() -> None:
     ]
 
 
-def test_a_wrong_field_causes_no_further_mistake() -> None:
+def test_a_wrong_field_causes_no_further_issue() -> None:
     """A network that cannot be read is not also said to overlap or to be too small."""
     host = FakeHost(networks=(IPv4Network("192.168.77.0/24"),))
-    assert len(mistakes(host, network="x", libvirt="system", nodes={"workers": "x"}, podCIDR="y")) == 3
+    assert len(issues(host, network="x", libvirt="system", nodes={"workers": "x"}, podCIDR="y")) == 3
 
 
 def write(folder: Path, lab: str, text: str) -> LabPaths:
@@ -364,7 +365,7 @@ def test_load_shortest_files(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mistake"),
+    ("text", "issue"),
     [
         ("config: [1]\n", "config: is a list ([1]); settings as `lab:name: value` below `config:`"),
         ("- x\n", "the file: is a list (['x']); settings as `lab:name: value` below `config:`"),
@@ -379,10 +380,10 @@ def test_load_shortest_files(tmp_path: Path, text: str) -> None:
         ),
     ],
 )
-def test_load_what_is_not_a_stack_file(tmp_path: Path, text: str, mistake: str) -> None:
+def test_load_what_is_not_a_stack_file(tmp_path: Path, text: str, issue: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec("dev", write(tmp_path, "dev", text))
-    assert [str(each) for each in caught.value.mistakes] == [mistake]
+    assert [str(each) for each in caught.value.issues] == [issue]
 
 
 def test_load_missing_file_names_the_labs_there_are(tmp_path: Path) -> None:
@@ -409,13 +410,13 @@ def test_load_unreadable_file(tmp_path: Path) -> None:
 def test_load_invalid_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(name, LabPaths(name, tmp_path))
-    assert [mistake.path for mistake in caught.value.mistakes] == ["name"]
+    assert [issue.path for issue in caught.value.issues] == ["name"]
 
 
 def test_name_of_the_greatest_length() -> None:
     assert parse_spec("a" * 20, {}, "x").lab == "a" * 20
 
 
-def test_mistakes_read_as_a_sentence() -> None:
-    error = SpecError("x.yaml", [Mistake("a", "is 0", "at least 1")])
+def test_an_issue_reads_as_a_sentence() -> None:
+    error = SpecError("x.yaml", [SpecIssue("a", "is 0", "at least 1")])
     assert str(error) == "x.yaml: 1 mistake\n  a: is 0; at least 1"

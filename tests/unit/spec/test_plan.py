@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import hoplab.spec.plan
 from hoplab.image import ingress_controllers
-from hoplab.spec.parse import AddressRange, LabSpec, NodeSize, Placement
+from hoplab.spec.model import AddressRange, LabSpec, NodeSize, Placement
 from hoplab.spec.plan import LabPlan, mac_address, mac_addresses, plan_lab
 
 

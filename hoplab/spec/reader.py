@@ -1,0 +1,356 @@
+"""Reads settings out of a Pulumi configuration and collects an issue for each value that is wrong in itself."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network
+from typing import Any
+
+from hoplab.core.errors import SpecIssue
+from hoplab.spec.model import (
+    BLOCK_SIZES,
+    CNI_BACKENDS,
+    NFTABLES_CNIS,
+    NOT_YET,
+    PROXY_MODES,
+    AddressRange,
+    CniSpec,
+    Ipv6Spec,
+    NodeSize,
+)
+from hoplab.spec.validate import unusable
+
+SETTINGS = (
+    "nodes",
+    "controlPlane",
+    "network",
+    "podCIDR",
+    "serviceCIDR",
+    "ipv6",
+    "cni",
+    "proxy",
+    "ingress",
+    "loadBalancer",
+    "kubernetes",
+    "libvirt",
+    "accel",
+    "engine",
+    "protect",
+    "image",
+)
+UNIQUE_LOCAL = IPv6Network("fc00::/7")
+
+
+class Reader:
+    """Takes values out of a configuration and remembers every issue; a wrong value reads as the default."""
+
+    def __init__(self, issues: list[SpecIssue]) -> None:
+        self.issues = issues
+        self.wrong: set[str] = set()  # paths of fields that are wrong in themselves
+        self.given: set[str] = set()  # paths of fields the file has
+
+    def refuse(self, path: str, problem: str, hint: str) -> None:
+        self.wrong.add(path)
+        self.issues.append(SpecIssue(path, problem, hint))
+
+    def namespace(self, config: Mapping[str, Any]) -> Section:
+        """The settings of the namespace ``lab``; Pulumi's own and its providers' are left alone."""
+        values = {}
+        for key, value in config.items():
+            space, colon, name = str(key).partition(":")
+            if space == "lab" and colon:
+                values[name] = value
+            elif not colon:
+                near = nearest(space, SETTINGS) or "nodes"
+                self.refuse(space, "has no namespace", f"settings of a lab begin with `lab:`, for instance lab:{near}")
+            elif space not in ("pulumi", "libvirt"):
+                near = nearest(name, SETTINGS)
+                hint = f"did you mean lab:{near}?" if near else "settings of a lab begin with `lab:`"
+                self.refuse(str(key), "is not in the namespace `lab`", hint)
+        section = Section("", values)
+        self.only(section, SETTINGS)
+        return section
+
+    def section(self, parent: Section, key: str, *known: str) -> Section:
+        """A mapping below ``parent`` with these keys; an absent one is empty."""
+        path = parent.path_of(key)
+        value = parent.values.get(key)
+        if isinstance(value, str) and value.lstrip().startswith("{"):  # pulumi config set lab:nodes '{"workers": 3}'
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                self.refuse(path, f"is not JSON: {error}", f"a mapping with {listed(known)}")
+                return Section(path, {})
+        if value is None:
+            return Section(path, {})
+        if not isinstance(value, Mapping):
+            self.refuse(path, f"is {described(value)}", f"a mapping with {listed(known)}")
+            return Section(path, {})
+        if set(value) == {"secure"}:
+            self.refuse(path, "is encrypted", "plain settings: a spec holds no secrets")
+            return Section(path, {})
+        section = Section(path, {str(name): setting for name, setting in value.items()})
+        self.only(section, known)
+        return section
+
+    def only(self, section: Section, known: Collection[str]) -> None:
+        """Refuse keys that nothing reads."""
+        for key in section.values:
+            path = section.path_of(key)
+            self.given.add(path)
+            if key not in known:
+                near = nearest(key, known)
+                hint = f"did you mean {section.path_of(near)}?" if near else f"known here: {listed(known)}"
+                self.refuse(path, "is not a setting", hint)
+
+    def text(self, section: Section, key: str, hint: str) -> str | None:
+        """A scalar as text; None when absent, or when it is something else."""
+        value = section.values.get(key)
+        path = section.path_of(key)
+        if value is None:
+            return None
+        if isinstance(value, Mapping) and set(value) == {"secure"}:
+            self.refuse(path, "is encrypted", "a plain setting: a spec holds no secrets")
+            return None
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            self.refuse(path, f"is {described(value)}", hint)
+            return None
+        return str(value).strip()
+
+    def integer(self, section: Section, key: str, default: int, *, low: int, high: int) -> int:
+        """A number between low and high, also one that was written as text."""
+        hint = f"a whole number from {low} to {high}"
+        path = section.path_of(key)
+        text = self.text(section, key, hint)
+        if text is None:
+            return default
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            self.refuse(path, f"is {text!r}", hint)
+        elif int(text) < low:
+            self.refuse(path, f"is {text}", f"at least {low}")
+        elif int(text) > high:
+            self.refuse(path, f"is {text}", f"at most {high}")
+        else:
+            return int(text)
+        return default
+
+    def truth(self, section: Section, key: str) -> bool:
+        """True or false, also as `pulumi config set` writes it; false when absent."""
+        value = section.values.get(key)
+        if value is None or str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        self.refuse(section.path_of(key), f"is {value!r}", "true or false")
+        return False
+
+    def choice(
+        self, section: Section, key: str, default: str, allowed: Collection[str], not_yet: Collection[str] = ()
+    ) -> str:
+        """One of a list; ``not_yet`` are known words that would be right one day."""
+        hint = one_of(allowed)
+        text = self.text(section, key, hint)
+        if text is None or text in allowed:
+            return text or default
+        if text in not_yet:
+            self.refuse(section.path_of(key), f"{text} is not available yet", hint)
+        else:
+            near = nearest(text, allowed) if len(allowed) > 1 else ""
+            hint = f"did you mean {near}? {hint}" if near else hint
+            self.refuse(section.path_of(key), f"{text!r} is unknown", hint)
+        return default
+
+    def cni(self, section: Section) -> CniSpec:
+        name = self.choice(section, "name", "flannel", CNI_BACKENDS, NOT_YET["cni"])
+        if section.path_of("name") in self.wrong:
+            return CniSpec()  # which backend it may have, nobody knows
+        backends = CNI_BACKENDS[name]
+        backend = self.choice(section, "backend", backends[0], backends)
+        nftables = self.truth(section, "nftables")
+        if nftables and name not in NFTABLES_CNIS:
+            self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {NFTABLES_CNIS[0]}")
+        low, high = BLOCK_SIZES
+        block_size = self.integer(section, "blockSize", CniSpec.block_size, low=low, high=high)
+        if name != "calico" and "blockSize" in section.values:
+            self.refuse(section.path_of("blockSize"), f"{name} has no blocks", "leave it out, or name: calico")
+        return CniSpec(name, backend, nftables, block_size)
+
+    def proxy_mode(self, section: Section) -> str:
+        if section.values.get("mode") == "ipvs":
+            self.refuse(section.path_of("mode"), "ipvs is deprecated in Kubernetes", one_of(PROXY_MODES))
+            return PROXY_MODES[0]
+        return self.choice(section, "mode", PROXY_MODES[0], PROXY_MODES)
+
+    def version(self, section: Section, supported: Collection[str]) -> str:
+        newest = list(supported)[-1]
+        text = self.text(section, "version", one_of(supported)) or newest
+        if text not in supported:
+            self.refuse(section.path_of("version"), f"{text} is not supported", one_of(supported))
+        return text
+
+    def size(self, nodes: Section, key: str, *, min_vcpus: int, min_memory: int) -> NodeSize | None:
+        """A machine's size; None when the file says nothing about it."""
+        section = self.section(nodes, key, "vcpus", "memory", "disk")
+        if not section.values:
+            return None
+        vcpus = self.integer(section, "vcpus", 0, low=min_vcpus, high=64)
+        memory = self.mebibytes(section, "memory", low=min_memory, example="2GiB")
+        disk = self.mebibytes(section, "disk", low=8 * 1024, example="20GiB")
+        return NodeSize(vcpus or None, memory, -(-disk // 1024) if disk else None)
+
+    def mebibytes(self, section: Section, key: str, *, low: int, example: str) -> int | None:
+        """A size with its unit (2GiB, 2048MiB), in MiB; None when absent or wrong."""
+        path = section.path_of(key)
+        text = self.text(section, key, f"a size such as {example}")
+        if text is None:
+            return None
+        found = re.fullmatch(r"([0-9]{1,9})\s*([A-Za-z]*)", text)
+        number, unit = (int(found[1]), found[2]) if found else (0, "")
+        if found is None:
+            self.refuse(path, f"is {text!r}", f"a size such as {example}")
+        elif not unit:
+            self.refuse(path, f"{text} has no unit", f"{number}MiB or {number}GiB")
+        elif unit not in ("MiB", "GiB"):
+            near = "MiB" if unit[0] in "mM" else "GiB"
+            self.refuse(path, f"the unit of {text} is unknown", f"MiB or GiB, for instance {number}{near}")
+        elif number * (1024 if unit == "GiB" else 1) < low:
+            self.refuse(path, f"is {text}", f"at least {in_units(low)}")
+        else:
+            return number * (1024 if unit == "GiB" else 1)
+        return None
+
+    def network(self, section: Section, key: str, default: IPv4Network) -> IPv4Network:
+        hint = f"an IPv4 range such as {default}"
+        text = self.text(section, key, hint)
+        if text is None:
+            return default
+        try:
+            network = IPv4Network(text, strict=False)
+        except ValueError:
+            self.refuse(key, f"{text!r} is not an IPv4 range", hint)
+            return default
+        if "/" not in text:
+            self.refuse(key, f"{text} has no prefix length", hint)
+        elif str(network) != text:
+            self.refuse(key, f"{text} is an address in a range, not a range", f"{network}")
+        elif unusable(network):
+            self.refuse(key, f"{network} is {unusable(network)}", hint)
+        else:
+            return network
+        return default
+
+    def ipv6(self, top: Section) -> Ipv6Spec | None:
+        """The second family: ``true`` for the usual ranges, or a mapping with others; None without it."""
+        given = top.values.get("ipv6")
+        if not (isinstance(given, Mapping) or str(given).lstrip().startswith("{")):
+            return Ipv6Spec() if self.truth(top, "ipv6") else None
+        section = self.section(top, "ipv6", "network", "podCIDR", "serviceCIDR")
+        usual = Ipv6Spec()
+        return Ipv6Spec(
+            self.network6(section, "network", usual.network),
+            self.network6(section, "podCIDR", usual.pod_cidr),
+            self.network6(section, "serviceCIDR", usual.service_cidr),
+        )
+
+    def network6(self, section: Section, key: str, default: IPv6Network) -> IPv6Network:
+        """A range of unique local addresses (fc00::/7)."""
+        path, hint = section.path_of(key), f"an IPv6 range such as {default}"
+        text = self.text(section, key, hint)
+        if text is None:
+            return default
+        try:
+            network = IPv6Network(text, strict=False)
+        except ValueError:
+            self.refuse(path, f"{text!r} is not an IPv6 range", hint)
+            return default
+        if "/" not in text:
+            self.refuse(path, f"{text} has no prefix length", hint)
+        elif IPv6Network(text, strict=False)[0] != IPv6Interface(text).ip:
+            self.refuse(path, f"{text} is an address in a range, not a range", f"{network}")
+        elif not network.subnet_of(UNIQUE_LOCAL):
+            self.refuse(path, f"{network} is not of this lab alone", f"a range of {UNIQUE_LOCAL}, such as {default}")
+        else:
+            return network
+        return default
+
+    def addresses(self, section: Section, key: str) -> AddressRange | None:
+        """A range of addresses; None when absent or wrong."""
+        hint = "a range of addresses such as 192.168.77.245-192.168.77.254 or 192.168.77.240/29"
+        text = self.text(section, key, hint)
+        try:
+            return AddressRange.parse(text) if text is not None else None
+        except ValueError as error:
+            self.refuse(section.path_of(key), f"{text!r} is no range of addresses: {error}", hint)
+            return None
+
+    def libvirt(self, section: Section) -> str:
+        hint = "private, system, or a URI such as qemu:///system"
+        text = self.text(section, "libvirt", hint)
+        if text is None or text in ("private", "system"):
+            return text or "private"
+        if not re.fullmatch(r"(qemu|test)(\+[a-z0-9]+)?://\S*", text):
+            self.refuse("libvirt", f"{text!r} is neither a libvirt of ours nor a URI", hint)
+        elif text.split("?")[0].endswith("/session"):
+            self.refuse("libvirt", f"{text} cannot make a lab network", hint)
+        return text
+
+    def names(self, section: Section, key: str, known: Collection[str]) -> tuple[str, ...]:
+        """A list of known names."""
+        value = section.values.get(key)
+        path = section.path_of(key)
+        hint = f"a list of {listed(known)}"
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self.refuse(path, f"is {described(value)}", hint)
+            return ()
+        for name in value:
+            if name not in known:
+                near = nearest(str(name), known)
+                self.refuse(path, f"{name!r} is unknown", f"did you mean {near}? {hint}" if near else hint)
+        return tuple(dict.fromkeys(str(name) for name in value))
+
+    def mirror(self, section: Section) -> str:
+        text = self.text(section, "mirror", "the URL of a Debian mirror")
+        if text and not re.fullmatch(r"(https?|file)://\S+", text):
+            self.refuse(section.path_of("mirror"), f"{text!r} is not a URL", "the URL of a Debian mirror")
+        return text or ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping in the file, and where it is: path "nodes.worker"."""
+
+    path: str
+    values: Mapping[str, Any]
+
+    def path_of(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """The known word that was probably meant, "" when none is near."""
+    folded = {name.lower().replace("_", ""): name for name in known}
+    found = difflib.get_close_matches(word.lower().replace("_", "").replace("-", ""), folded, n=1)
+    return folded[found[0]] if found else ""
+
+
+def described(value: object) -> str:
+    """What a value is, in words: "the list [1, 2]"."""
+    names = {list: "a list", dict: "a mapping", bool: "a yes or no", str: "a text", int: "a number", float: "a number"}
+    text = str(value) if not isinstance(value, bool) else str(value).lower()
+    return f"{names.get(type(value), 'something else')} ({text if len(text) <= 30 else text[:27] + '...'})"
+
+
+def one_of(allowed: Collection[str]) -> str:
+    return f"one of {listed(allowed)}" if len(allowed) > 1 else f"only {listed(allowed)} is possible"
+
+
+def listed(words: Collection[str]) -> str:
+    return ", ".join(words)
+
+
+def in_units(mib: int) -> str:
+    return f"{mib // 1024}GiB" if mib % 1024 == 0 else f"{mib}MiB"
