@@ -26,7 +26,8 @@ import click
 
 from benchmarks.labs import BenchLab, Report, bench_lab, last_line, main, results_folder, settings, spec_options
 from benchmarks.sheets import Sheets, sheets
-from hoplab.cluster import api
+from hoplab.cluster import readiness
+from hoplab.cluster.api import connect
 from hoplab.cluster.control_plane import INSIDE, ORDER, read_manifest
 from hoplab.cluster.inventory import write_inventory
 from hoplab.core.console import PlainProgress
@@ -217,13 +218,13 @@ class ByHand:
         laps.lap("joined")
 
     def _wait_usable(self, laps: Laps) -> None:
-        """Until every node is Ready, then until the cluster is usable, as hoplab.cluster.api says."""
+        """Until every node is Ready, then until the cluster is usable, as hoplab.cluster.readiness says."""
         names = tuple(node.name for node in self.plan.nodes)
         deadline = time.monotonic() + STEP_S
-        with api.api(self.paths, self.paths.netns) as k8s:
+        with connect(self.paths, self.paths.netns) as api:
             while True:
                 try:
-                    reasons = api.missing(api.take(k8s), names)
+                    reasons = readiness.missing(readiness.list_objects(api), names)
                 except ClusterError as error:
                     reasons = [error.message]
                 if "Ready" not in laps.times and not any(reason.startswith("node ") for reason in reasons):
@@ -237,7 +238,7 @@ class ByHand:
                         remedy="see the log",
                         log=self.log.name,
                     )
-                time.sleep(api.POLL_S)
+                time.sleep(readiness.POLL_S)
 
     # The commands
 

@@ -30,7 +30,7 @@ from benchmarks.labs import (
     table,
 )
 from benchmarks.pair import boot_retries
-from hoplab.cluster import api
+from hoplab.cluster.api import connect
 from hoplab.core.errors import ClusterError
 from hoplab.host import machines, processes
 from hoplab.lab import state
@@ -167,19 +167,19 @@ def watch(lab: BenchLab, minutes: float) -> Steady:
     made = state.load(lab.paths)
     answers: list[float] = []
     troubles: dict[str, None] = {}  # in the order they were first seen
-    with api.api(lab.paths, made.netns) as k8s:
-        pods, pids = restart_counts(api.read(k8s, "/api/v1/pods")["items"]), running(lab)
+    with connect(lab.paths, made.netns) as api:
+        pods, pids = restart_counts(api.read("/api/v1/pods")["items"]), running(lab)
         restarts_before = sum(pods.values())
         began = looked = time.monotonic()
         while (asked := time.monotonic()) - began < minutes * 60:
             try:
-                api.read(k8s, "/api/v1/namespaces/kube-system/pods")  # through the API server to etcd, as people ask
+                api.read("/api/v1/namespaces/kube-system/pods")  # through the API server to etcd, as people ask
                 answers.append(time.monotonic() - asked)
                 if answers[-1] > ANSWER_S:
                     troubles[f"after {asked - began:.0f} s the API took {answers[-1]:.1f} s"] = None
                 if asked - looked >= LOOK_S:
                     looked = asked
-                    counts = restart_counts(api.read(k8s, "/api/v1/pods")["items"])
+                    counts = restart_counts(api.read("/api/v1/pods")["items"])
                     seen = differences("restarts of", pods, counts) + differences("process of", pids, running(lab))
                     troubles |= dict.fromkeys(seen)
             except ClusterError as error:

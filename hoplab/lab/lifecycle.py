@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab import engine
-from hoplab.cluster import api as cluster
+from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as take_away
@@ -130,13 +130,13 @@ def let_in(context: LabContext, paths: LabPaths, node: str, progress: Progress) 
     _write_inventory(context, paths)
     _wait_until_up(replace(lab, nodes=tuple(each for each in lab.nodes if each.name == node)), paths, progress)
     converge(context.plan, paths, lab.netns, progress, only=node)
-    cluster.wait_usable_nodes([node], paths, lab.netns, progress, cluster.PATIENCE_S[lab.accel])
+    readiness.wait_usable_nodes([node], paths, lab.netns, progress, readiness.PATIENCE_S[lab.accel])
 
 
 def members(paths: LabPaths) -> set[str] | None:
     """The nodes that are in the cluster; None where there is no cluster that answers."""
     try:
-        return {row.name for row in cluster.summary(paths, state.load(paths).netns)}
+        return {row.name for row in readiness.summary(paths, state.load(paths).netns)}
     except LabError:
         return None
 
@@ -149,7 +149,7 @@ def make_cluster(
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
     with progress.phase("usable"):
-        cluster.wait_usable(context.plan, paths, lab.netns, progress)
+        readiness.wait_usable(context.plan, paths, lab.netns, progress)
     lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
     state.save(lab, paths)
     return lab, converged
@@ -260,7 +260,7 @@ def status(paths: LabPaths) -> dict[str, Any]:
     api, nodes = "unreachable", {}
     if running:
         with contextlib.suppress(LabError):
-            nodes = {row.name: row for row in cluster.summary(paths, lab.netns)}
+            nodes = {row.name: row for row in readiness.summary(paths, lab.netns)}
             api = "ready"
     rows = []
     for node in lab.nodes:
@@ -333,7 +333,7 @@ def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
             _wait_until_up(lab, paths, progress)
         with progress.phase("usable"):
             names = [node.name for node in lab.nodes]
-            cluster.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
+            readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
     return lab
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from hoplab.cluster import api
+from hoplab.cluster.api import connect
 from hoplab.core.errors import ClusterError, HostError, LabError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns
@@ -107,10 +107,10 @@ class Seen:
 def look(paths: LabPaths) -> Seen:
     """Ask the lab's API."""
     lab = state.load(paths)
-    with api.api(paths, lab.netns) as k8s:
+    with connect(paths, lab.netns) as api:
 
         def ask(fact: Fact[T]) -> T:
-            return fact.parse(json.dumps(api.read(k8s, fact.command)))
+            return fact.parse(json.dumps(api.read(fact.command)))
 
         return Seen(
             network=load_spec(paths.lab, paths).network,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +20,7 @@ from benchmarks.labs import MARK, BenchLab, Report, bench_lab
 from benchmarks.pair import Bringup
 from benchmarks.sheets import Sheets, sheets
 from benchmarks.soak import Cold
-from hoplab.cluster import api as cluster
+from hoplab.cluster import readiness
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import schema
@@ -148,8 +149,8 @@ def test_a_machine_that_went_off_ends_the_wait_for_ssh(hand: ByHand, monkeypatch
 
 def test_a_cluster_that_never_gets_usable_says_why(hand: ByHand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byhand, "STEP_S", -1.0)
-    monkeypatch.setattr(cluster, "api", opened)
-    monkeypatch.setattr(cluster, "take", lambda _k8s: cluster.Snapshot([], [], [], []))
+    monkeypatch.setattr(byhand, "connect", opened)
+    monkeypatch.setattr(readiness, "list_objects", lambda _api: readiness.ClusterObjects([], [], [], []))
     with pytest.raises(ClusterError, match="not usable after -1 s: node worker1 has not joined") as failed:
         hand._wait_usable(Laps())
     assert failed.value.remedy == "see the log"
@@ -312,14 +313,13 @@ def watched(paths: LabPaths, monkeypatch: pytest.MonkeyPatch, answers: list[Any]
     """A watch of a lab whose API gives these answers, and the last one from then on."""
     lab_state(paths)
 
-    def read(_k8s: object, _path: str) -> dict[str, Any]:
+    def read(_path: str) -> dict[str, Any]:
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
         return {"items": [pod(answer)]}
 
-    monkeypatch.setattr(cluster, "api", opened)
-    monkeypatch.setattr(cluster, "read", read)
+    monkeypatch.setattr(soak, "connect", lambda _paths, _netns: nullcontext(SimpleNamespace(read=read)))
     monkeypatch.setattr(soak, "PROBE_S", 0.0)
     monkeypatch.setattr(soak, "LOOK_S", 0.0)
     monkeypatch.setattr(soak, "running", lambda _lab: {"etcd": 4711})

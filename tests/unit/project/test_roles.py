@@ -360,7 +360,7 @@ def test_images_that_are_brought_are_those_that_roles_name() -> None:
 
 
 def test_a_lab_waits_for_its_ingress_controllers() -> None:
-    """`lab up` and `start` wait for what is critical to every node (hoplab/cluster/api.py)."""
+    """`lab up` and `start` wait for what is critical to every node (hoplab/cluster/readiness.py)."""
     for role in ROLES:
         if role.startswith("ingress_"):
             text = "".join(file.read_text() for file in (PROJECT / "roles" / role / "templates").iterdir())
