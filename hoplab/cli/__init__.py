@@ -398,8 +398,8 @@ def practice_(context: click.Context) -> None:
         click.echo("\nbegin with: ./lab practice start NAME")
 
 
-def _desk(paths: LabPaths) -> runner.Desk:
-    return runner.Desk(runner.nodes(paths), "" if paths.lab == "dev" else f" --lab {paths.lab}")
+def _desk(paths: LabPaths) -> runner.ExerciseRunner:
+    return runner.ExerciseRunner(runner.nodes(paths), "" if paths.lab == "dev" else f" --lab {paths.lab}")
 
 
 @practice_.command(name="start")
@@ -428,12 +428,12 @@ def practice_check(paths: LabPaths, name: str) -> None:
     """Look at what was made for exercise NAME and grade it; exit code 1 while something is missing."""
     exercise, at = practice.find(name), _desk(paths)
     checked = at.check(exercise, runner.PATIENCE)
-    for grade in checked.grades:
-        tick = click.style("✓", fg="green") if grade.done else click.style("✗", fg="red")
-        click.echo("\n      ".join([f"  {tick} {grade.sentence}", *grade.seen]))
-    total = len(checked.grades)
-    click.echo(f"{checked.done} of {total} on {checked.node}", nl=False)
-    if checked.done < total:
+    for result in checked.results:
+        tick = click.style("✓", fg="green") if result.passed else click.style("✗", fg="red")
+        click.echo("\n      ".join([f"  {tick} {result.message}", *result.evidence]))
+    total = len(checked.results)
+    click.echo(f"{checked.passed} of {total} on {checked.node}", nl=False)
+    if checked.passed < total:
         click.echo(f"; a hint: {at.command('hint', exercise)}")
         sys.exit(1)
     click.echo(f": done; {at.command('reset', exercise)} removes it")

@@ -1,10 +1,11 @@
-"""Practice: a network made by hand, in network namespaces on a node, and graded by what is really there.
+"""Practice: exercises in network namespaces on a node, checked by the state of the kernel.
 
-One exercise is one file of this folder with one ``EXERCISE``; there is no list to edit. An exercise is data (a starting
-state, a task in words, hints) and one pure function that grades what was seen. ``desk.py`` starts, checks and removes
-them, ``grades.py`` has the sentences they share, ``talk.py`` is the server and client inside the namespaces.
+An exercise is a module of ``exercises/`` with one ``EXERCISE``; they are discovered, there is no list to edit. It
+consists of data (starting state, task, hints) and one pure function that checks an inspection. ``runner.py`` starts,
+checks and removes exercises, ``checks.py`` has the checks that exercises share, ``echo.py`` is the server and client
+inside the namespaces.
 
-All their addresses are of 172.31.0.0/16 and 10.200.0.0/16 and exist inside the namespaces only.
+All addresses are of 172.31.0.0/16 and 10.200.0.0/16 and exist inside the namespaces only.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ PORT = 8080  # where the exercises' servers listen
 
 
 class PracticeError(LabError):
-    """An exercise that does not exist, is not started, or can't be."""
+    """An exercise does not exist, is not started, or can't be started."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers with its namespace and the address it saw: `practice-right was asked by 172.31.3.1`."""
+    """A server that answers with its namespace and the client's address: `practice-right was asked by 172.31.3.1`."""
 
     namespace: str
     port: int = PORT
@@ -40,9 +41,9 @@ class Server:
 
 @dataclass(frozen=True)
 class Request:
-    """A real packet: one TCP connection, made by every check."""
+    """A TCP connection that every check makes."""
 
-    source: str  # the namespace it is made in
+    source: str  # the client's namespace
     address: IPv4Address
     port: int = PORT
 
@@ -51,17 +52,17 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Grade:
-    """One thing that was asked for: it is there, or what is missing and what is there instead."""
+class CheckResult:
+    """The result of one check: whether it passed, what holds or is missing, and what was found instead."""
 
-    done: bool
-    sentence: str
-    seen: tuple[str, ...] = ()
+    passed: bool
+    message: str
+    evidence: tuple[str, ...] = ()  # lines of `ip` or iptables
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one look at an exercise found."""
+class Inspection:
+    """What the runner found in the namespaces of one exercise."""
 
     places: Mapping[str, Facts]  # by namespace
     answers: Mapping[Request, Output]
@@ -73,26 +74,26 @@ class Seen:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One thing to do by hand."""
+    """One task to solve by hand."""
 
     name: str  # "veth"
     day: int  # of the course's learning path
     title: str  # one line
-    task: str  # what to do, in words
+    task: str  # what to do
     hints: tuple[str, ...]  # each says more than the one before; none is the solution
     namespaces: tuple[str, ...]  # "practice-left": no other exercise has one of these
     setup: str  # shell commands that make the starting state inside the namespaces, `lo` being up already
-    looks: Mapping[str, tuple[Fact[Any], ...]]  # what the grades need to know of each namespace
-    grade: Callable[[Seen], Iterator[Grade]]
+    facts: Mapping[str, tuple[Fact[Any], ...]]  # the facts that ``check`` reads, by namespace
+    check: Callable[[Inspection], Iterator[CheckResult]]
     servers: tuple[Server, ...] = ()
     requests: tuple[Request, ...] = ()
-    # Interfaces that the learner makes, and their kinds. One that was made on the node itself by mistake is told and,
-    # by a reset, removed; so an exercise does not start on a node that has an interface of that name.
+    # Interfaces that the learner makes, and their kinds. A check reports one that was made on the node itself by
+    # mistake, and a reset removes it; so an exercise does not start on a node with an interface of that name.
     makes: Mapping[str, str] = field(default_factory=dict)
 
 
 def discover() -> tuple[Exercise, ...]:
-    """Every exercise of this folder, in the course's order."""
+    """Return every exercise of ``exercises/``, by day and name."""
     modules = [
         importlib.import_module(f"{exercises_folder.__name__}.{found.name}")
         for found in pkgutil.iter_modules(exercises_folder.__path__)
@@ -102,7 +103,7 @@ def discover() -> tuple[Exercise, ...]:
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name; PracticeError with the nearest known one."""
+    """Return the exercise of that name; raise PracticeError with the nearest known name."""
     known = {exercise.name: exercise for exercise in discover()}
     if name in known:
         return known[name]

@@ -1,4 +1,4 @@
-"""The sentences that exercises share: each grades one thing, and knows the usual near misses; pure."""
+"""Checks that exercises share. Each is pure and reports the usual near misses by name."""
 
 from __future__ import annotations
 
@@ -11,65 +11,71 @@ from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.iptables import Iptables, Rule
 from hoplab.observe.facts.links import LINKS, Link
-from hoplab.practice import Grade, Request, Seen
+from hoplab.practice import CheckResult, Inspection, Request
 
 _ANSWER = re.compile(r"(\S+) was asked by (\S+)")
 
 
-def grade(holds: object, so: str, missing: str, *seen: object) -> Grade:
-    """What is so when it holds; otherwise what is missing, and what is there instead."""
-    return Grade(True, so) if holds else Grade(False, missing, tuple(str(each) for each in seen))
+def result(holds: object, message: str, missing: str, *evidence: object) -> CheckResult:
+    """Return a passed check with ``message``, or a failed one with ``missing`` and the evidence."""
+    return CheckResult(True, message) if holds else CheckResult(False, missing, tuple(map(str, evidence)))
 
 
-def link(seen: Seen, namespace: str, name: str) -> Link | None:
-    return next((each for each in seen[namespace][LINKS] if each.name == name), None)
+def link(inspection: Inspection, namespace: str, name: str) -> Link | None:
+    """Return the interface of that name in a namespace."""
+    return next((link for link in inspection[namespace][LINKS] if link.name == name), None)
 
 
-def link_there(seen: Seen, namespace: str, name: str, kind: str) -> Grade:
-    """A namespace has an interface of that name and kind."""
-    found = link(seen, namespace, name)
+def link_there(inspection: Inspection, namespace: str, name: str, kind: str) -> CheckResult:
+    """Check that a namespace has an interface of that name and kind."""
+    found = link(inspection, namespace, name)
     if found:
-        so = f"{namespace} has the {kind} {name}"
-        return grade(found.kind == kind, so, f"{name} of {namespace} is a {found.kind or 'device'}, not a {kind}")
-    if any(each.name == name for each in seen.node_links):
-        return Grade(False, f"{name} is on the node itself, not in {namespace}: it was made there, and never moved")
-    for other, facts in seen.places.items():
-        if any(each.name == name for each in facts[LINKS]):
-            return Grade(False, f"{name} is in {other}, not in {namespace}")
-    return Grade(False, f"{namespace} has no interface {name}", shown(seen[namespace][LINKS]))
+        message = f"{namespace} has the {kind} {name}"
+        return result(found.kind == kind, message, f"{name} of {namespace} is a {found.kind or 'device'}, not a {kind}")
+    if any(link.name == name for link in inspection.node_links):
+        return CheckResult(
+            False, f"{name} is on the node itself, not in {namespace}: it was made there, and never moved"
+        )
+    for other, facts in inspection.places.items():
+        if any(link.name == name for link in facts[LINKS]):
+            return CheckResult(False, f"{name} is in {other}, not in {namespace}")
+    return CheckResult(False, f"{namespace} has no interface {name}", shown(inspection[namespace][LINKS]))
 
 
-def link_up(seen: Seen, namespace: str, name: str) -> Grade:
-    found = link(seen, namespace, name)
+def link_up(inspection: Inspection, namespace: str, name: str) -> CheckResult:
+    """Check that an interface is up."""
+    found = link(inspection, namespace, name)
     if not found:
-        return Grade(False, f"{namespace} has no interface {name} that is up")
-    return grade(found.up, f"{name} of {namespace} is up", f"{name} of {namespace} is down", *shown([found]))
+        return CheckResult(False, f"{namespace} has no interface {name} that is up")
+    return result(found.up, f"{name} of {namespace} is up", f"{name} of {namespace} is down", *shown([found]))
 
 
-def has_address(seen: Seen, namespace: str, name: str, wanted: IPv4Interface) -> Grade:
-    """An interface has the address, with the right prefix length."""
-    found = seen[namespace][ADDRESSES]
-    same = [each for each in found if each.address == wanted.ip]
-    if any(each.dev == name and each.network == wanted.network for each in same):
-        return Grade(True, f"{name} of {namespace} has the address {wanted}")
-    for each in same:
-        if each.dev != name:
-            return Grade(False, f"{wanted.ip} is on {each.dev} of {namespace}, not on {name}")
+def has_address(inspection: Inspection, namespace: str, name: str, wanted: IPv4Interface) -> CheckResult:
+    """Check that an interface has the address with the right prefix length."""
+    found = inspection[namespace][ADDRESSES]
+    same = [address for address in found if address.address == wanted.ip]
+    if any(address.dev == name and address.network == wanted.network for address in same):
+        return CheckResult(True, f"{name} of {namespace} has the address {wanted}")
+    for address in same:
+        if address.dev != name:
+            return CheckResult(False, f"{wanted.ip} is on {address.dev} of {namespace}, not on {name}")
         prefix = wanted.network.prefixlen
-        return Grade(False, f"{name} of {namespace} has the right address, but not the prefix /{prefix}", (str(each),))
-    return Grade(False, f"{namespace} has no interface with the address {wanted}", tuple(str(each) for each in found))
+        return CheckResult(
+            False, f"{name} of {namespace} has the right address, but not the prefix /{prefix}", (str(address),)
+        )
+    return CheckResult(False, f"{namespace} has no interface with the address {wanted}", tuple(map(str, found)))
 
 
-def answered(seen: Seen, request: Request, *, by: str, sees: IPv4Address) -> Grade:
-    """A real packet found its way there and back, and the server saw the address that it should."""
-    output = seen.answers[request]
+def answered(inspection: Inspection, request: Request, *, by: str, sees: IPv4Address) -> CheckResult:
+    """Check that a request was answered by the right server, and that the server saw the right source address."""
+    output = inspection.answers[request]
     answer = _ANSWER.fullmatch(output.out.strip())
     if not answer:
         why = output.err.strip() or "what answers is no server of this exercise"
-        return Grade(False, f"{request.source} gets no answer from {request}: {why}")
+        return CheckResult(False, f"{request.source} gets no answer from {request}: {why}")
     if answer[1] != by:
-        return Grade(False, f"{answer[1]} answers {request.source} on {request}, not {by}")
-    return grade(
+        return CheckResult(False, f"{answer[1]} answers {request.source} on {request}, not {by}")
+    return result(
         answer[2] == str(sees),
         f"{request.source} asks {request} and gets an answer: {by} saw {sees}",
         f"{request.source} gets an answer from {request}, but {by} saw {answer[2]}, not {sees}",
@@ -77,25 +83,26 @@ def answered(seen: Seen, request: Request, *, by: str, sees: IPv4Address) -> Gra
 
 
 def shown(links: Iterable[Link]) -> tuple[str, ...]:
-    """Interfaces without what is different each time (index, MAC)."""
+    """Return interfaces as text, without index and MAC, which differ on every run."""
     return tuple(
         " ".join(
             word
-            for word in (each.name, each.kind, "up" if each.up else "down", each.master and f"master {each.master}")
+            for word in (link.name, link.kind, "up" if link.up else "down", link.master and f"master {link.master}")
             if word
         )
-        for each in links
+        for link in links
     )
 
 
 def deciding(found: Iptables, table: str, chain: str, packet: Packet, targets: Iterable[str]) -> Rule | None:
-    """The rule by which a packet that enters a chain meets one of the targets."""
+    """Return the rule that gives a packet which enters the chain one of the targets."""
     ends = walk(found.chains(table), chain, packet)
     return next((end.last for end in ends if end.verdict in targets), None)
 
 
 def counted(rule: Rule) -> str:
-    """
+    """Return a rule with its packet counter.
+
     >>> counted(Rule("FORWARD", target="DROP", packets=3))
     '[3 packets] -A FORWARD -j DROP'
     """

@@ -1,7 +1,7 @@
-"""A server that answers with the address it was asked from, and its client. Runs on nodes: `python3 -c` this file.
+"""A server that answers with the client's address, and its client. Nodes run it as `python3 -c TEXT`.
 
-serve NAME PORT LOG        in the background, listening already when the command ends
-ask ADDRESS PORT SECONDS   prints `practice-right was asked by 172.31.3.1`, or says why there was no answer
+serve NAME PORT LOG        in the background; it listens already when the command ends
+ask ADDRESS PORT SECONDS   prints `practice-right was asked by 172.31.3.1`, or why there was no answer
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 
 
 def serve(name: str, port: str, log: str) -> None:
+    """Listen on the port, then answer in a forked process until it is killed."""
     listening = socket.create_server(("", int(port)), backlog=16)
     if os.fork():
         os._exit(0)
     os.setsid()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # whoever waits for the end of the output must not wait for the server
-        os.dup2(nowhere, stream)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # the caller reads to the end of the output, which the server must not hold open
+        os.dup2(devnull, stream)
     with open(log, "a", buffering=1) as lines:
         while True:
             connection, (client, _) = listening.accept()
@@ -30,10 +31,11 @@ def serve(name: str, port: str, log: str) -> None:
                     connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n" + answer.encode())
                     lines.write(answer)
                 except OSError:
-                    pass  # that client has gone; the next one may stay
+                    pass  # the client closed the connection
 
 
 def ask(address: str, port: str, seconds: str) -> None:
+    """Print the answer of a server; exit with the reason when there is none."""
     try:
         with socket.create_connection((address, int(port)), float(seconds)) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -1,9 +1,9 @@
-"""Where one practises: starts an exercise on a node, looks at it in one round trip and grades it, removes it.
+"""The runner of exercises: starts one on a node, inspects it in one round trip, checks and removes it.
 
-A ``Run`` runs commands as root on one machine and gives their outputs: ``Hosts.batch`` for a node. What is on the node:
+A ``Run`` runs commands as root on one machine and returns their outputs, as ``Hosts.batch`` does. Files on the node:
 
-/run/netns/practice-*              the namespaces; nothing else of the node is touched
-/run/hoplab-practice/veth/         ready (it is started), hints (how many were given), practice-right.log (a server's)
+/run/netns/practice-*              the namespaces; nothing else of the node changes
+/run/hoplab-practice/veth/         ready (started), hints (their number so far), practice-right.log (of a server)
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from hoplab.lab import state
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.script import Output
-from hoplab.practice import Exercise, Grade, PracticeError, Request, Seen
+from hoplab.practice import CheckResult, Exercise, Inspection, PracticeError, Request
 
 Run = Callable[[Mapping[str, str]], Mapping[str, Output]]
 
-PATIENCE = 4.0  # seconds for the answer to a check's packet; what is dropped costs as long
-TALK = (Path(__file__).parent / "echo.py").read_text()
+PATIENCE = 4.0  # seconds to wait for an answer; a dropped packet costs all of them
+ECHO = (Path(__file__).parent / "echo.py").read_text()
 _DO = "it"  # key of the only command of a batch
 
 
 def nodes(paths: LabPaths) -> dict[str, Run]:
-    """The nodes of a lab that exists, workers first."""
-    from hoplab.observe.ssh import Hosts  # noqa: PLC0415 -- brings testinfra along, which a list of exercises can do without
+    """Return the nodes of a running lab, workers first."""
+    from hoplab.observe.ssh import Hosts  # noqa: PLC0415 -- imports testinfra, which a list of exercises does not need
 
     machines = sorted(state.load(paths).nodes, key=lambda node: node.role != "worker")
     hosts = Hosts([machine.name for machine in machines], paths.ssh_config)
@@ -40,29 +40,31 @@ def nodes(paths: LabPaths) -> dict[str, Run]:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """The grades of an exercise, on the node where it is started."""
+class CheckedExercise:
+    """The check results of an exercise, and the node where it is started."""
 
     node: str
-    grades: tuple[Grade, ...]
+    results: tuple[CheckResult, ...]
 
     @property
-    def done(self) -> int:
-        return sum(grade.done for grade in self.grades)
+    def passed(self) -> int:
+        """The number of checks that passed."""
+        return sum(result.passed for result in self.results)
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The nodes of one lab. An exercise is on one of them at a time, so nobody has to say on which."""
+class ExerciseRunner:
+    """Exercises on the nodes of one lab. An exercise is on one node at a time, and the runner finds it there."""
 
     nodes: Mapping[str, Run]
-    option: str = ""  # " --lab blue", for the commands that messages name
+    option: str = ""  # " --lab blue", for the commands in messages
 
     def command(self, verb: str, exercise: Exercise, flags: str = "") -> str:
+        """Return the command line of a verb, for messages."""
         return f"./lab practice {verb} {exercise.name}{flags}{self.option}"
 
     def start(self, exercise: Exercise, node: str = "", *, again: bool = False) -> tuple[str, bool]:
-        """Make the starting state; the node, and whether it was started now (False: it was already, and is kept)."""
+        """Make the starting state; return the node, and False where the exercise was started before and is kept."""
         if node and node not in self.nodes:
             raise PracticeError(f"there is no machine {node!r} in this lab", remedy=f"one of: {', '.join(self.nodes)}")
         where = self._where(exercise)
@@ -73,24 +75,24 @@ class Desk:
             )
         if where and not again:
             return where, False
-        chosen = where or node or next(iter(self.nodes))
-        output = self.nodes[chosen]({_DO: f"({start_script(exercise)})"})[_DO]
+        target = where or node or next(iter(self.nodes))
+        output = self.nodes[target]({_DO: f"({start_script(exercise)})"})[_DO]
         if output.code != 0:
             raise PracticeError(
-                f"{exercise.name} could not be started on {chosen}: {output.err.strip() or output.code}",
+                f"{exercise.name} could not be started on {target}: {output.err.strip() or output.code}",
                 remedy=f"`{self.command('reset', exercise)}` removes what is there of it",
             )
-        return chosen, True
+        return target, True
 
-    def check(self, exercise: Exercise, patience: float) -> Checked:
-        """Look at the exercise, send its packets (for each answer, so many seconds), and grade what was seen."""
-        for node, outputs in self._all(look_commands(exercise, patience)).items():
+    def check(self, exercise: Exercise, patience: float) -> CheckedExercise:
+        """Send the packets of the exercise, inspect it and check it; ``patience`` is seconds for each answer."""
+        for node, outputs in self._all(inspect_commands(exercise, patience)).items():
             if outputs["ready"].code == 0:
-                return Checked(node, self._graded(exercise, outputs))
+                return CheckedExercise(node, self._check_results(exercise, outputs))
         raise self._not_started(exercise)
 
     def hint(self, exercise: Exercise, *, more: bool = False) -> tuple[int, int]:
-        """Which hints are due, as a range of ``exercise.hints``: the next one, all with ``more`` or after the last."""
+        """Return the next hint as a range of ``exercise.hints``: all of them with ``more`` or after the last."""
         total = len(exercise.hints)
         now = total if more else f"$((given < {total} ? given + 1 : given))"
         folder = _folder(exercise)
@@ -102,7 +104,7 @@ class Desk:
         raise self._not_started(exercise)
 
     def reset(self, exercise: Exercise) -> list[str]:
-        """Remove the exercise and all that the learner made in its namespaces; what was removed."""
+        """Remove the exercise and all that the learner made in its namespaces; return what was removed."""
         removed = []
         for node, outputs in self._all({_DO: f"({reset_script(exercise)})"}).items():
             if left := outputs[_DO].err.strip():
@@ -117,28 +119,28 @@ class Desk:
         return next((node for node, outputs in found.items() if outputs[_DO].code == 0), "")
 
     def _all(self, commands: Mapping[str, str]) -> dict[str, Mapping[str, Output]]:
-        """The same on every node at once. A node that can't be reached has nothing started, as long as another can."""
+        """Run the same on every node at once; skip nodes that can't be reached, unless all of them are."""
         with ThreadPoolExecutor(max_workers=len(self.nodes)) as pool:
-            asked = {node: pool.submit(run, commands) for node, run in self.nodes.items()}
-        broken = [error for each in asked.values() if isinstance(error := each.exception(), LabError)]
-        if len(broken) == len(asked):
-            raise broken[0]
-        return {node: each.result() for node, each in asked.items() if not isinstance(each.exception(), LabError)}
+            futures = {node: pool.submit(run, commands) for node, run in self.nodes.items()}
+        errors = {node: error for node, future in futures.items() if isinstance(error := future.exception(), LabError)}
+        if len(errors) == len(futures):
+            raise next(iter(errors.values()))
+        return {node: future.result() for node, future in futures.items() if node not in errors}
 
-    def _graded(self, exercise: Exercise, outputs: Mapping[str, Output]) -> tuple[Grade, ...]:
+    def _check_results(self, exercise: Exercise, outputs: Mapping[str, Output]) -> tuple[CheckResult, ...]:
         gone = [name for name in exercise.namespaces if outputs[f"{name}/there"].code != 0]
         if gone:
             remedy = f"`{self.command('start', exercise, ' --again')}` begins anew"
-            return tuple(Grade(False, f"the namespace {name} is gone", (remedy,)) for name in gone)
-        seen = Seen(
+            return tuple(CheckResult(False, f"the namespace {name} is gone", (remedy,)) for name in gone)
+        inspection = Inspection(
             places={
                 name: Facts(name, {fact.name: outputs[f"{name}/{fact.name}"] for fact in facts})
-                for name, facts in exercise.looks.items()
+                for name, facts in exercise.facts.items()
             },
             answers={request: outputs[_key(request)] for request in exercise.requests},
             node_links=Facts("the node", {LINKS.name: outputs["node/links"]})[LINKS] if exercise.makes else (),
         )
-        return tuple(exercise.grade(seen))
+        return tuple(exercise.check(inspection))
 
     def _not_started(self, exercise: Exercise) -> PracticeError:
         return PracticeError(
@@ -146,16 +148,16 @@ class Desk:
         )
 
 
-def look_commands(exercise: Exercise, patience: float) -> dict[str, str]:
-    """Everything a check asks, in the order it is asked: packets first, so that rules have counted them."""
-    started = f"[ -e {_folder(exercise)}/ready ]"  # where it is not, nothing is run
+def inspect_commands(exercise: Exercise, patience: float) -> dict[str, str]:
+    """Return the commands of a check, by key, in their order: requests first, so that rules have counted them."""
+    started = f"[ -e {_folder(exercise)}/ready ]"  # nothing runs on the other nodes
     commands = {"ready": started}
     for name in exercise.namespaces:
         commands[f"{name}/there"] = f"[ -e /run/netns/{name} ]"
     for request in exercise.requests:
-        asking = talk("ask", str(request.address), str(request.port), f"{patience:g}")
-        commands[_key(request)] = f"{started} && {_inside(request.source, asking)}"
-    for name, facts in exercise.looks.items():
+        client = echo_command("ask", str(request.address), str(request.port), f"{patience:g}")
+        commands[_key(request)] = f"{started} && {_inside(request.source, client)}"
+    for name, facts in exercise.facts.items():
         for fact in facts:
             commands[f"{name}/{fact.name}"] = f"{started} && {_inside(name, fact.command)}"
     if exercise.makes:
@@ -164,7 +166,7 @@ def look_commands(exercise: Exercise, patience: float) -> dict[str, str]:
 
 
 def start_script(exercise: Exercise) -> str:
-    """Make the starting state, from nothing. It is ready when every line went well."""
+    """Return the script that makes the starting state from nothing; ``ready`` is its last file."""
     folder = _folder(exercise)
     lines = [reset_script(exercise), "set -e"]
     for name in exercise.makes:
@@ -175,19 +177,19 @@ def start_script(exercise: Exercise) -> str:
         lines += [f"ip netns add {name}", f"ip -n {name} link set lo up"]
     lines.append(exercise.setup)
     for server in exercise.servers:
-        serving = talk("serve", server.namespace, str(server.port), f"{folder}/{server.namespace}.log")
-        lines.append(_inside(server.namespace, serving))
+        serve = echo_command("serve", server.namespace, str(server.port), f"{folder}/{server.namespace}.log")
+        lines.append(_inside(server.namespace, serve))
     return "\n".join([*lines, f"touch {folder}/ready"])
 
 
 def reset_script(exercise: Exercise) -> str:
-    """Remove everything of the exercise, started or half started, and say what was removed.
+    """Return the script that removes the exercise, started or half started, and prints what it removed.
 
-    A namespace lives as long as a process is in it, so those are ended first, a learner's shell among them. A name
-    that somebody gave to the node's own namespace is only a name: nothing in there is ended.
+    A namespace lives as long as a process is in it, so the script kills these first, a learner's shell among them. It
+    kills nothing in the node's own namespace, which somebody may have given a name with `ip netns attach`.
     """
     folder = _folder(exercise)
-    strays = [  # before it was started, the node had no such interface: see start_script
+    strays = [  # start_script refuses a node that has such an interface
         f'[ -z "$(ip -o link show dev {name} type {kind} 2>/dev/null)" ] || '
         f'{{ ip link delete {name} && echo "{name} on the node itself"; }}'
         for name, kind in exercise.makes.items()
@@ -216,9 +218,9 @@ def reset_script(exercise: Exercise) -> str:
     )
 
 
-def talk(*words: str) -> str:
-    """A command line of talk.py: nothing is installed on the node."""
-    return shlex.join(["python3", "-I", "-S", "-c", TALK, *words])
+def echo_command(*words: str) -> str:
+    """Return a command line that runs echo.py; nothing is installed on the node."""
+    return shlex.join(["python3", "-I", "-S", "-c", ECHO, *words])
 
 
 def _inside(namespace: str, command: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from hoplab.core.paths import LabPaths
 from hoplab.practice import discover, find
-from hoplab.practice.runner import Desk, nodes
+from hoplab.practice.runner import ExerciseRunner, nodes
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
 from tests.system.conftest import LabCommand
 
@@ -18,27 +18,27 @@ def test_the_pages_show_what_this_lab_prints(lab: LabCommand) -> None:
 
 
 @pytest.fixture(scope="module")
-def desk(lab: LabCommand, paths: LabPaths) -> Desk:
-    return Desk(nodes(paths))
+def exercises(lab: LabCommand, paths: LabPaths) -> ExerciseRunner:
+    return ExerciseRunner(nodes(paths))
 
 
 @pytest.mark.parametrize("name", [exercise.name for exercise in discover()])
-def test_an_exercise_on_a_real_node(name: str, desk: Desk) -> None:
+def test_an_exercise_on_a_real_node(name: str, exercises: ExerciseRunner) -> None:
     """Started, done nearly right, begun anew, solved, and removed with nothing left."""
     exercise, (wrong, *_) = find(name), course(name)["nearly"]
-    node, started = desk.start(exercise)
+    node, started = exercises.start(exercise)
     assert started
 
     def run(commands: str) -> str:
-        output = desk.nodes[node]({"it": f"( set -e\n{commands}\n)"})["it"]
+        output = exercises.nodes[node]({"it": f"( set -e\n{commands}\n)"})["it"]
         assert output.code == 0, output
         return output.out
 
-    nothing_done(desk, exercise)
+    nothing_done(exercises, exercise)
     run(typed(name, wrong))
-    nearly_done(desk, exercise, wrong)
-    assert desk.start(exercise, again=True) == (node, True)
+    nearly_done(exercises, exercise, wrong)
+    assert exercises.start(exercise, again=True) == (node, True)
     run(course(name)["solution"])
-    assert missing(desk, exercise, LONG) == []
-    assert desk.reset(exercise) == [f"namespace {namespace} ({node})" for namespace in exercise.namespaces]
+    assert missing(exercises, exercise, LONG) == []
+    assert exercises.reset(exercise) == [f"namespace {namespace} ({node})" for namespace in exercise.namespaces]
     assert not run("ls /run/netns /run/hoplab-practice 2>/dev/null | grep practice || :")

@@ -1,4 +1,4 @@
-"""Day 1: which addresses a range has. The first and the last usable one go on two interfaces."""
+"""Day 1: the first and the last usable address of a range, on two interfaces."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ipaddress import IPv4Interface, IPv4Network
 
 from hoplab.observe.facts.addresses import ADDRESSES, Address
 from hoplab.observe.facts.links import LINKS
-from hoplab.practice import Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import CheckResult, Exercise, Inspection, Request, Server, checks
 
 FIRST, LAST = "practice-first", "practice-last"
 
 
 @dataclass(frozen=True)
 class Cable:
-    """A cable between the two namespaces, and one address of the range that is to be used on it."""
+    """A cable between the two namespaces, and one address of the range to use on it."""
 
     dev: str  # on both ends
     given: IPv4Interface
@@ -32,32 +32,36 @@ class Cable:
 CABLES = (Cable("eth0", IPv4Interface("172.31.21.77/20")), Cable("eth1", IPv4Interface("10.200.1.142/30")))
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    """The sentences do not say the addresses, which are what is to be found, before they are there."""
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    """Check both ends of each cable; no message names an address before it is set, because it is the solution."""
     for cable in CABLES:
-        ends = [_end(seen, FIRST, cable), _end(seen, LAST, cable)]
+        ends = [_end(inspection, FIRST, cable), _end(inspection, LAST, cable)]
         yield from ends
-        if all(end.done for end in ends):
-            yield checks.answered(seen, cable.request, by=LAST, sees=cable.network[1])
+        if all(end.passed for end in ends):
+            yield checks.answered(inspection, cable.request, by=LAST, sees=cable.network[1])
         else:
-            yield Grade(False, f"{FIRST} can't ask {LAST} over {cable.dev} before both have their addresses")
+            yield CheckResult(False, f"{FIRST} can't ask {LAST} over {cable.dev} before both have their addresses")
 
 
-def _end(seen: Seen, namespace: str, cable: Cable) -> Grade:
+def _end(inspection: Inspection, namespace: str, cable: Cable) -> CheckResult:
     network, end = cable.network, f"{cable.dev} of {namespace}"
     which, wanted = ("first", network[1]) if namespace == FIRST else ("last", network[-2])
-    up = checks.link_up(seen, namespace, cable.dev)
-    found = [each for each in seen[namespace][ADDRESSES] if each.dev == cable.dev]
-    if not up.done:
+    up = checks.link_up(inspection, namespace, cable.dev)
+    found = [address for address in inspection[namespace][ADDRESSES] if address.dev == cable.dev]
+    if not up.passed:
         return up
     if not found:
-        return Grade(False, f"{end} has no address; it is to have the {which} usable one of the range of {cable.given}")
-    right = next((each for each in found if each.address == wanted), None)
+        return CheckResult(
+            False, f"{end} has no address; it is to have the {which} usable one of the range of {cable.given}"
+        )
+    right = next((address for address in found if address.address == wanted), None)
     if not right:
-        return Grade(False, _why_not(end, found[0], which, network), (str(found[0]),))
+        return CheckResult(False, _why_not(end, found[0], which, network), (str(found[0]),))
     if right.network != network:
-        return Grade(False, f"{end} has the right address, but not the prefix /{network.prefixlen}", (str(right),))
-    return checks.grade(
+        return CheckResult(
+            False, f"{end} has the right address, but not the prefix /{network.prefixlen}", (str(right),)
+        )
+    return checks.result(
         right.broadcast == network.broadcast_address,
         f"{end} has {wanted}/{network.prefixlen}, the {which} usable address, and broadcast {right.broadcast}",
         f"{end} has the right address, but its broadcast address is {right.broadcast or 'not set'}",
@@ -101,8 +105,8 @@ last usable one, with the range's prefix length and its broadcast address.
         f"ip -n {LAST} link set {cable.dev} up"
         for cable in CABLES
     ),
-    looks={FIRST: (LINKS, ADDRESSES), LAST: (LINKS, ADDRESSES)},
-    grade=grade,
+    facts={FIRST: (LINKS, ADDRESSES), LAST: (LINKS, ADDRESSES)},
+    check=check,
     servers=(Server(LAST),),
     requests=tuple(cable.request for cable in CABLES),
 )

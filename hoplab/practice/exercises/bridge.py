@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from hoplab.observe.facts.links import LINKS
-from hoplab.practice import Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import CheckResult, Exercise, Inspection, Request, Server, checks
 
 RED, BLUE, SWITCH = "practice-red", "practice-blue", "practice-switch"
 RED_ADDRESS, BLUE_ADDRESS = IPv4Address("172.31.4.1"), IPv4Address("172.31.4.2")
@@ -14,19 +14,19 @@ PORTS = ("red0", "blue0")
 ASK = Request(RED, BLUE_ADDRESS)
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    yield checks.link_there(seen, SWITCH, "br0", "bridge")
-    yield checks.link_up(seen, SWITCH, "br0")
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    yield checks.link_there(inspection, SWITCH, "br0", "bridge")
+    yield checks.link_up(inspection, SWITCH, "br0")
     for name in PORTS:
-        port = checks.link(seen, SWITCH, name)
-        yield checks.grade(
+        port = checks.link(inspection, SWITCH, name)
+        yield checks.result(
             port and port.master == "br0",
             f"{name} is a port of br0",
             f"{name} of {SWITCH} is no port of br0",
             *checks.shown([port] if port else []),
         )
-        yield checks.link_up(seen, SWITCH, name)
-    yield checks.answered(seen, ASK, by=BLUE, sees=RED_ADDRESS)
+        yield checks.link_up(inspection, SWITCH, name)
+    yield checks.answered(inspection, ASK, by=BLUE, sees=RED_ADDRESS)
 
 
 EXERCISE = Exercise(
@@ -55,8 +55,8 @@ ip -n {RED} link set eth0 up
 ip -n {BLUE} address add {BLUE_ADDRESS}/24 dev eth0
 ip -n {BLUE} link set eth0 up
 """,
-    looks={SWITCH: (LINKS,)},
-    grade=grade,
+    facts={SWITCH: (LINKS,)},
+    check=check,
     servers=(Server(BLUE),),
     requests=(ASK,),
     makes={"br0": "bridge"},

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
-from hoplab.practice import PORT, Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import PORT, CheckResult, Exercise, Inspection, Request, Server, checks
 
 VISITOR, EDGE, INNER = "practice-visitor", "practice-edge", "practice-inner"
 OWN, EDGE_ADDRESS, SERVER = IPv4Address("172.31.6.80"), IPv4Address("172.31.6.1"), IPv4Address("10.200.6.2")
@@ -15,30 +15,32 @@ NODE_PORT = 30080
 ASK = Request(VISITOR, EDGE_ADDRESS, NODE_PORT)
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    yield _rule(seen[EDGE][IPTABLES])
-    yield checks.answered(seen, ASK, by=INNER, sees=OWN)
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    yield _rule(inspection[EDGE][IPTABLES])
+    yield checks.answered(inspection, ASK, by=INNER, sees=OWN)
 
 
-def _rule(found: Iptables) -> Grade:
+def _rule(found: Iptables) -> CheckResult:
     rules = [rule for chain in found.chains("nat").values() for rule in chain.rules]
     translating = [rule for rule in rules if rule.target == "DNAT"]
     arriving = Packet(OWN, EDGE_ADDRESS, dport=NODE_PORT, in_dev="outside0", dst_is_local=True)
     taken = checks.deciding(found, "nat", "PREROUTING", arriving, ("DNAT",))
     evidence = tuple(checks.counted(rule) for rule in rules)
     if not translating:
-        return Grade(False, f"{EDGE} has no rule in nat PREROUTING that changes the destination", evidence)
+        return CheckResult(False, f"{EDGE} has no rule in nat PREROUTING that changes the destination", evidence)
     if not taken and all(rule.chain == "OUTPUT" for rule in translating):
         why = f"the rule is in OUTPUT, which only packets that {EDGE} sends itself go through"
-        return Grade(False, why, evidence)
+        return CheckResult(False, why, evidence)
     if not taken:
         why = f"the rule is there, but does not match a TCP packet for {ASK} that arrives on outside0"
-        return Grade(False, why, evidence)
+        return CheckResult(False, why, evidence)
     to = taken.value("--to-destination")
     if to != f"{SERVER}:{PORT}":
         kept = "" if ":" in to else f", on the port it came for ({NODE_PORT})"
-        return Grade(False, f"the rule sends packets to {to}{kept}; the server listens on {SERVER}:{PORT}", evidence)
-    return checks.grade(
+        return CheckResult(
+            False, f"the rule sends packets to {to}{kept}; the server listens on {SERVER}:{PORT}", evidence
+        )
+    return checks.result(
         taken.packets,
         f"{EDGE} changes the destination of what arrives for {ASK}, and counted it: {checks.counted(taken)}",
         "the rule is there, but no packet has met it: its counter is 0",
@@ -79,8 +81,8 @@ ip -n {INNER} link set eth0 up
 ip -n {INNER} route add default via 10.200.6.1
 nsenter --net=/run/netns/{EDGE} sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 """,
-    looks={EDGE: (IPTABLES,)},
-    grade=grade,
+    facts={EDGE: (IPTABLES,)},
+    check=check,
     servers=(Server(INNER),),
     requests=(ASK,),
 )

@@ -1,4 +1,4 @@
-"""Day 2: a pod's way out. Its routing table is given the gateway that every pod has."""
+"""Day 2: a pod's routing table, to which the learner adds the gateway that every pod has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from hoplab.observe.facts.routes import DEFAULT, ROUTES, Route, lookup
-from hoplab.practice import Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import CheckResult, Exercise, Inspection, Request, Server, checks
 
 POD, NODE, FAR = "practice-pod", "practice-node", "practice-far"
 OWN, GATEWAY, NEIGHBOUR = IPv4Address("10.200.2.5"), IPv4Address("10.200.2.1"), IPv4Address("10.200.2.9")
@@ -14,25 +14,25 @@ SERVER = IPv4Address("172.31.2.80")
 ASK = Request(POD, SERVER)
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    routes = seen[POD][ROUTES]
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    routes = inspection[POD][ROUTES]
     main = [route for route in routes if route.table == "main"]
     default = next((route for route in main if route.dst == DEFAULT), None)
     to_far, to_neighbour = lookup(routes, SERVER), lookup(routes, NEIGHBOUR)
-    yield checks.grade(
+    yield checks.result(
         default and default.via == GATEWAY, f"{POD} has the route {default}", _default_missing(default, to_far), *main
     )
-    yield checks.grade(
+    yield checks.result(
         to_far and to_far.via == GATEWAY,
         f"a packet to {SERVER} takes {to_far}",
         f"a packet to {SERVER} takes {to_far}" if to_far else f"no route leads to {SERVER}: network is unreachable",
     )
-    yield checks.grade(
+    yield checks.result(
         to_neighbour and not to_neighbour.via and to_neighbour.kind == "unicast",
         f"a packet to {NEIGHBOUR}, of the pod's own range, takes {to_neighbour}: directly",
         f"a packet to {NEIGHBOUR}, of the pod's own range, should go directly, but takes {to_neighbour or 'no route'}",
     )
-    yield checks.answered(seen, ASK, by=FAR, sees=OWN)
+    yield checks.answered(inspection, ASK, by=FAR, sees=OWN)
 
 
 def _default_missing(default: Route | None, to_far: Route | None) -> str:
@@ -80,8 +80,8 @@ ip -n {FAR} link set eth0 up
 ip -n {FAR} route add 10.200.2.0/24 via 172.31.2.1
 nsenter --net=/run/netns/{NODE} sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 """,
-    looks={POD: (ROUTES,)},
-    grade=grade,
+    facts={POD: (ROUTES,)},
+    check=check,
     servers=(Server(FAR),),
     requests=(ASK,),
 )

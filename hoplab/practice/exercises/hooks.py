@@ -1,4 +1,4 @@
-"""Day 6: iptables hooks. What passes through a host and what it sends itself are seen by different chains."""
+"""Day 6: iptables hooks. Packets that a host forwards and packets that it sends itself traverse different chains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from hoplab.netfilter.iptables import matches, walk
 from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.iptables import IPTABLES, Iptables, Rule
-from hoplab.practice import PORT, Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import PORT, CheckResult, Exercise, Inspection, Request, Server, checks
 
 GUEST, FIREWALL, VAULT = "practice-guest", "practice-firewall", "practice-vault"
 GUEST_ADDRESS, SERVER = IPv4Address("172.31.7.80"), IPv4Address("10.200.7.2")
@@ -23,28 +23,28 @@ SENT = Packet(OWN, SERVER, dport=PORT, out_dev="vault0")
 SENT_ELSEWHERE = Packet(OWN, SERVER, dport=OTHER_PORT, out_dev="vault0")
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    found = seen[FIREWALL][IPTABLES]
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    found = inspection[FIREWALL][IPTABLES]
     yield _refusing(found)
-    answer = seen.answers[REFUSED]
-    yield checks.grade(
+    answer = inspection.answers[REFUSED]
+    yield checks.result(
         answer.code,
         f"{GUEST} gets no answer from {REFUSED}: {answer.err.strip()}",
         f"{GUEST} still gets an answer from {REFUSED}",
     )
-    yield checks.answered(seen, PASSES, by=VAULT, sees=GUEST_ADDRESS)
-    yield checks.answered(seen, ITS_OWN, by=VAULT, sees=OWN)
+    yield checks.answered(inspection, PASSES, by=VAULT, sees=GUEST_ADDRESS)
+    yield checks.answered(inspection, ITS_OWN, by=VAULT, sees=OWN)
     yield _counting(found)
 
 
-def _refusing(found: Iptables) -> Grade:
-    """The decision about the forwarded packet is a refusal, taken in filter FORWARD."""
+def _refusing(found: Iptables) -> CheckResult:
+    """Check that filter FORWARD refuses the forwarded packet."""
     ends = walk(found.chains("filter"), "FORWARD", FORWARDED)
     refused = [end for end in ends if end.verdict in REFUSALS]
     if not refused:
-        return Grade(False, *_not_refused(found))
+        return CheckResult(False, *_not_refused(found))
     rule = next((rule for rule in refused[0].path if rule.target in REFUSALS), None)
-    return checks.grade(
+    return checks.result(
         rule is None or rule.packets,  # no rule: the chain's policy
         f"{FIREWALL} refuses it in FORWARD: {checks.counted(rule) if rule else 'its policy is DROP'}",
         "the rule is in FORWARD, but no packet has met it: its counter is 0",
@@ -68,20 +68,20 @@ def _not_refused(found: Iptables) -> tuple[str, tuple[str, ...]]:
     return f"no rule in filter FORWARD of {FIREWALL} refuses a packet to {REFUSED}", evidence
 
 
-def _counting(found: Iptables) -> Grade:
-    """A rule of filter OUTPUT counts what the firewall itself sends to the server's port, and no more than that."""
+def _counting(found: Iptables) -> CheckResult:
+    """Check that a rule of filter OUTPUT counts what the firewall itself sends to the server's port, and only that."""
     rules = _met(walk(found.chains("filter"), "OUTPUT", SENT))
     counting = [rule for rule in rules if rule.target in ("", "ACCEPT") and matches(rule, SENT_ELSEWHERE) is False]
     if counting:
         rule = max(counting, key=lambda rule: rule.packets)
-        return checks.grade(
+        return checks.result(
             rule.packets,
             f"{FIREWALL} counts what it sends to {ITS_OWN} itself: {checks.counted(rule)}",
             "the rule in OUTPUT is there, but has counted nothing",
             checks.counted(rule),
         )
     if rules:
-        return Grade(
+        return CheckResult(
             False,
             f"the rule in OUTPUT counts more than what is sent to {ITS_OWN}",
             tuple(checks.counted(rule) for rule in rules),
@@ -92,7 +92,9 @@ def _counting(found: Iptables) -> Grade:
         for rule in chain.rules
         if name != "OUTPUT" and rule.target in ("", "ACCEPT")
     )
-    return Grade(False, f"no rule in filter OUTPUT of {FIREWALL} counts what it sends to {ITS_OWN} itself", elsewhere)
+    return CheckResult(
+        False, f"no rule in filter OUTPUT of {FIREWALL} counts what it sends to {ITS_OWN} itself", elsewhere
+    )
 
 
 def _met(ends: tuple[Outcome[Rule], ...]) -> list[Rule]:
@@ -137,8 +139,8 @@ ip -n {VAULT} link set eth0 up
 ip -n {VAULT} route add default via {OWN}
 nsenter --net=/run/netns/{FIREWALL} sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 """,
-    looks={FIREWALL: (IPTABLES,)},
-    grade=grade,
+    facts={FIREWALL: (IPTABLES,)},
+    check=check,
     servers=(Server(VAULT), Server(VAULT, OTHER_PORT)),
     requests=(REFUSED, PASSES, ITS_OWN),
 )

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 
 from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
-from hoplab.practice import PORT, Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import PORT, CheckResult, Exercise, Inspection, Request, Server, checks
 
 CLIENT, ROUTER, OUTSIDE = "practice-client", "practice-router", "practice-outside"
 OWN, ROUTER_ADDRESS, SERVER = IPv4Address("10.200.5.2"), IPv4Address("172.31.5.1"), IPv4Address("172.31.5.80")
@@ -15,26 +15,26 @@ TARGETS = ("MASQUERADE", "SNAT")
 ASK = Request(CLIENT, SERVER)
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
-    yield _rule(seen[ROUTER][IPTABLES])
-    yield checks.answered(seen, ASK, by=OUTSIDE, sees=ROUTER_ADDRESS)
+def check(inspection: Inspection) -> Iterator[CheckResult]:
+    yield _rule(inspection[ROUTER][IPTABLES])
+    yield checks.answered(inspection, ASK, by=OUTSIDE, sees=ROUTER_ADDRESS)
 
 
-def _rule(found: Iptables) -> Grade:
+def _rule(found: Iptables) -> CheckResult:
     rules = [rule for chain in found.chains("nat").values() for rule in chain.rules]
     translating = [rule for rule in rules if rule.target in TARGETS]
     leaving = Packet(OWN, SERVER, dport=PORT, out_dev="outside0")
     taken = checks.deciding(found, "nat", "POSTROUTING", leaving, TARGETS)
     evidence = tuple(checks.counted(rule) for rule in rules)
     if not translating:
-        return Grade(False, f"{ROUTER} has no rule in nat POSTROUTING that changes the source", evidence)
+        return CheckResult(False, f"{ROUTER} has no rule in nat POSTROUTING that changes the source", evidence)
     if not taken:
         why = f"the rule is there, but does not match a packet of {OWN} to {SERVER} that leaves {ROUTER} by outside0"
-        return Grade(False, why, evidence)
+        return CheckResult(False, why, evidence)
     if taken.target == "SNAT" and taken.value("--to-source") != str(ROUTER_ADDRESS):
         why = f"the rule gives packets the source {taken.value('--to-source')}, which outside0 does not have"
-        return Grade(False, why, evidence)
-    return checks.grade(
+        return CheckResult(False, why, evidence)
+    return checks.result(
         taken.packets,
         f"{ROUTER} changes the source of what leaves by outside0, and counted it: {checks.counted(taken)}",
         "the rule is there, but no packet has met it: its counter is 0",
@@ -77,8 +77,8 @@ ip -n {OUTSIDE} address add {SERVER}/24 dev eth0
 ip -n {OUTSIDE} link set eth0 up
 nsenter --net=/run/netns/{ROUTER} sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 """,
-    looks={ROUTER: (IPTABLES,)},
-    grade=grade,
+    facts={ROUTER: (IPTABLES,)},
+    check=check,
     servers=(Server(OUTSIDE),),
     requests=(ASK,),
 )

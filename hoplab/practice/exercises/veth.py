@@ -7,7 +7,7 @@ from ipaddress import IPv4Interface
 
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.links import LINKS
-from hoplab.practice import Exercise, Grade, Request, Seen, Server, checks
+from hoplab.practice import CheckResult, Exercise, Inspection, Request, Server, checks
 
 LEFT, RIGHT = "practice-left", "practice-right"
 LEFT_ADDRESS, RIGHT_ADDRESS = IPv4Interface("172.31.3.1/24"), IPv4Interface("172.31.3.2/24")
@@ -15,20 +15,20 @@ ENDS = ((LEFT, "left0", LEFT_ADDRESS), (RIGHT, "right0", RIGHT_ADDRESS))
 ASK = Request(LEFT, RIGHT_ADDRESS.ip)
 
 
-def grade(seen: Seen) -> Iterator[Grade]:
+def check(inspection: Inspection) -> Iterator[CheckResult]:
     for namespace, name, _ in ENDS:
-        yield checks.link_there(seen, namespace, name, "veth")
-    left, right = checks.link(seen, LEFT, "left0"), checks.link(seen, RIGHT, "right0")
-    yield checks.grade(
+        yield checks.link_there(inspection, namespace, name, "veth")
+    left, right = checks.link(inspection, LEFT, "left0"), checks.link(inspection, RIGHT, "right0")
+    yield checks.result(
         left and right and left.peer_index == right.index and right.peer_index == left.index,
         "left0 and right0 are the two ends of one pair",
         "left0 and right0 are ends of two different pairs" if left and right else "there is no pair left0 and right0",
     )
     for namespace, name, address in ENDS:
-        yield checks.has_address(seen, namespace, name, address)
+        yield checks.has_address(inspection, namespace, name, address)
     for namespace, name, _ in ENDS:
-        yield checks.link_up(seen, namespace, name)
-    yield checks.answered(seen, ASK, by=RIGHT, sees=LEFT_ADDRESS.ip)
+        yield checks.link_up(inspection, namespace, name)
+    yield checks.answered(inspection, ASK, by=RIGHT, sees=LEFT_ADDRESS.ip)
 
 
 EXERCISE = Exercise(
@@ -49,8 +49,8 @@ pair, whose ends are to be
     ),
     namespaces=(LEFT, RIGHT),
     setup="",
-    looks={LEFT: (LINKS, ADDRESSES), RIGHT: (LINKS, ADDRESSES)},
-    grade=grade,
+    facts={LEFT: (LINKS, ADDRESSES), RIGHT: (LINKS, ADDRESSES)},
+    check=check,
     servers=(Server(RIGHT),),
     requests=(ASK,),
     makes={"left0": "veth", "right0": "veth"},

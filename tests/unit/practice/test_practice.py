@@ -1,4 +1,4 @@
-"""The practice lessons for real: started, solved, done nearly right, and removed again."""
+"""The exercises on this machine: started, solved, solved with one wrong step, and removed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hoplab.observe.facts import Facts
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
-from hoplab.practice import Grade, PracticeError, Request, Seen, checks, discover, find, runner
-from hoplab.practice.runner import Desk
+from hoplab.practice import CheckResult, Inspection, PracticeError, Request, checks, discover, find, runner
+from hoplab.practice.runner import ExerciseRunner
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import plan_lab
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
@@ -39,22 +39,22 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def worker(machine: Machine) -> Desk:
-    return Desk({"worker1": machine})
+def worker(machine: Machine) -> ExerciseRunner:
+    return ExerciseRunner({"worker1": machine})
 
 
 # -- every exercise
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_started_solved_and_removed(name: str, worker: Desk, machine: Machine) -> None:
+def test_exercise_is_started_solved_and_removed(name: str, worker: ExerciseRunner, machine: Machine) -> None:
     exercise = find(name)
     before, node = machine.left(), machine.node()
     assert worker.start(exercise) == ("worker1", True)
     nothing_done(worker, exercise)
     machine.run(course(name)["solution"])
     checked = worker.check(exercise, LONG)
-    assert [grade for grade in checked.grades if not grade.done] == []
+    assert [result for result in checked.results if not result.passed] == []
     assert checked.node == "worker1"
     assert machine.node() == node
     removed = worker.reset(exercise)
@@ -64,7 +64,7 @@ def test_started_solved_and_removed(name: str, worker: Desk, machine: Machine) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_wrong_step_is_told(name: str, worker: Desk, machine: Machine) -> None:
+def test_check_reports_one_wrong_step(name: str, worker: ExerciseRunner, machine: Machine) -> None:
     exercise = find(name)
     for step in course(name)["nearly"]:
         worker.start(exercise, again=True)
@@ -73,7 +73,7 @@ def test_one_wrong_step_is_told(name: str, worker: Desk, machine: Machine) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_exercise_stays_in_its_own_namespaces(name: str) -> None:
+def test_exercise_stays_in_its_own_namespaces(name: str) -> None:
     exercise = find(name)
     others = {namespace for other in discover() if other != exercise for namespace in other.namespaces}
     assert not others & set(exercise.namespaces)
@@ -86,7 +86,7 @@ def test_an_exercise_stays_in_its_own_namespaces(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_neither_task_nor_hints_tell_the_solution(name: str) -> None:
+def test_task_and_hints_leave_out_the_solution(name: str) -> None:
     exercise = find(name)
     assert len(exercise.hints) >= 2
     assert max(map(len, exercise.task.splitlines())) <= 100
@@ -95,7 +95,7 @@ def test_neither_task_nor_hints_tell_the_solution(name: str) -> None:
         assert re.sub(r"ip (-n|netns exec) \S+ ", "", line) not in told
 
 
-def test_the_days_of_the_course_have_exercises() -> None:
+def test_discover_orders_exercises_by_day() -> None:
     assert [(exercise.day, exercise.name) for exercise in discover()] == [
         (1, "addresses"),
         (2, "gateway"),
@@ -107,7 +107,7 @@ def test_the_days_of_the_course_have_exercises() -> None:
     ]
 
 
-def test_an_unknown_name_gets_the_nearest() -> None:
+def test_find_of_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(PracticeError, match=r"there is no exercise 'brigde'; the nearest is 'bridge'") as error:
         find("brigde")
     assert error.value.remedy == f"there are: {', '.join(NAMES)}"
@@ -116,9 +116,9 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 def by_rules(name: str, rules: str, *answers: Output) -> list[str]:
     """What is missing where a router has these rules and packets are answered like this."""
     exercise = find(name)
-    places = {place: Facts(place, {IPTABLES.name: Output(0, rules)}) for place in exercise.looks}
-    seen = Seen(places, dict(zip(exercise.requests, answers, strict=True)))
-    return [grade.sentence for grade in exercise.grade(seen) if not grade.done]
+    places = {place: Facts(place, {IPTABLES.name: Output(0, rules)}) for place in exercise.facts}
+    inspection = Inspection(places, dict(zip(exercise.requests, answers, strict=True)))
+    return [result.message for result in exercise.check(inspection) if not result.passed]
 
 
 def asked_by(server: str, client: str) -> Output:
@@ -138,7 +138,7 @@ TOLD = Output(1, "", "no answer within 4 s\n"), asked_by("vault", "172.31.7.80")
         "[1:60] -A POSTROUTING -j MINE\n[1:60] -A MINE -o outside0 -j MASQUERADE",
     ],
 )
-def test_other_ways_to_change_the_source(rules: str) -> None:
+def test_snat_accepts_other_solutions(rules: str) -> None:
     assert by_rules("snat", NAT.format(rules), asked_by("outside", "172.31.5.1")) == []
 
 
@@ -150,7 +150,7 @@ def test_other_ways_to_change_the_source(rules: str) -> None:
         "[1:60] -A MINE -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.200.6.2:8080",
     ],
 )
-def test_other_ways_to_change_the_destination(rules: str) -> None:
+def test_dnat_accepts_other_solutions(rules: str) -> None:
     assert by_rules("dnat", NAT.format(rules), asked_by("inner", "172.31.6.80")) == []
 
 
@@ -161,11 +161,11 @@ def test_other_ways_to_change_the_destination(rules: str) -> None:
         ("DROP", "[9:540] -A FORWARD\n[6:400] -A FORWARD -p tcp -m tcp ! --dport 8080 -j ACCEPT"),
     ],
 )
-def test_other_ways_to_refuse(policy: str, rules: str) -> None:
+def test_hooks_accepts_other_solutions(policy: str, rules: str) -> None:
     assert by_rules("hooks", FILTER.format(policy, f"{rules}\n{COUNTING}"), *TOLD) == []
 
 
-def test_rules_that_have_counted_nothing() -> None:
+def test_hooks_reports_rules_that_counted_nothing() -> None:
     refusing = "[0:0] -A FORWARD -p tcp -m tcp --dport 8080 -j DROP"
     assert by_rules("hooks", FILTER.format("ACCEPT", f"{refusing}\n{COUNTING.replace('6:400', '0:0')}"), *TOLD) == [
         "the rule is in FORWARD, but no packet has met it: its counter is 0",
@@ -187,7 +187,7 @@ def unreachable(_: Mapping[str, str]) -> dict[str, Output]:
     raise LabError("worker1 can't be reached over SSH: no route to host")
 
 
-def test_starting_twice_keeps_what_was_made(worker: Desk, machine: Machine) -> None:
+def test_start_again_keeps_what_was_made(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     machine.run("ip -n practice-left link add left0 type veth peer name right0 netns practice-right")
     assert worker.start(VETH) == ("worker1", False)
@@ -196,7 +196,7 @@ def test_starting_twice_keeps_what_was_made(worker: Desk, machine: Machine) -> N
     assert "practice-left has no interface left0" in missing(worker, VETH)
 
 
-def test_two_exercises_do_not_meet(worker: Desk, machine: Machine) -> None:
+def test_reset_leaves_another_exercise_alone(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     worker.start(find("gateway"))
     machine.run(course("gateway")["solution"])
@@ -204,8 +204,8 @@ def test_two_exercises_do_not_meet(worker: Desk, machine: Machine) -> None:
     assert missing(worker, find("gateway")) == []
 
 
-def test_it_is_found_on_the_node_where_it_is(machine: Machine) -> None:
-    both = Desk({"worker1": nothing_there, "worker2": machine})
+def test_runner_finds_the_node_of_an_exercise(machine: Machine) -> None:
+    both = ExerciseRunner({"worker1": nothing_there, "worker2": machine})
     assert both.start(VETH, "worker2") == ("worker2", True)
     assert both.start(VETH) == ("worker2", False)
     assert both.start(VETH, again=True) == ("worker2", True)
@@ -215,29 +215,29 @@ def test_it_is_found_on_the_node_where_it_is(machine: Machine) -> None:
     assert error.value.remedy == "`./lab practice reset veth` removes it there"
 
 
-def test_a_node_that_is_down_does_not_stand_in_the_way(machine: Machine) -> None:
-    both = Desk({"worker1": unreachable, "worker2": machine})
+def test_runner_skips_an_unreachable_node(machine: Machine) -> None:
+    both = ExerciseRunner({"worker1": unreachable, "worker2": machine})
     both.start(VETH, "worker2")
     assert both.check(VETH, LONG).node == "worker2"
     with pytest.raises(LabError, match="worker1 can't be reached"):
-        Desk({"worker1": unreachable}).check(VETH, LONG)
+        ExerciseRunner({"worker1": unreachable}).check(VETH, LONG)
 
 
-def test_what_is_not_started_can_be_started() -> None:
-    blue = Desk({"worker1": nothing_there}, " --lab blue")
+def test_not_started_error_names_the_start_command() -> None:
+    blue = ExerciseRunner({"worker1": nothing_there}, " --lab blue")
     for verb in (partial(blue.check, patience=LONG), blue.hint):
         with pytest.raises(PracticeError, match="veth is not started") as error:
             verb(VETH)
         assert error.value.remedy == "`./lab practice start veth --lab blue` makes its starting state"
 
 
-def test_an_unknown_node() -> None:
+def test_start_on_an_unknown_node() -> None:
     with pytest.raises(PracticeError, match="there is no machine 'worker9' in this lab") as error:
-        Desk({"worker1": nothing_there}).start(VETH, "worker9")
+        ExerciseRunner({"worker1": nothing_there}).start(VETH, "worker9")
     assert error.value.remedy == "one of: worker1"
 
 
-def test_it_does_not_start_where_an_interface_is_in_the_way(worker: Desk, machine: Machine) -> None:
+def test_start_refuses_a_node_with_an_interface_of_that_name(worker: ExerciseRunner, machine: Machine) -> None:
     machine.run("ip link add left0 type bridge")
     with pytest.raises(PracticeError, match="veth could not be started on worker1: it has an interface left0") as error:
         worker.start(VETH)
@@ -249,7 +249,7 @@ def test_it_does_not_start_where_an_interface_is_in_the_way(worker: Desk, machin
 # -- what learners do besides
 
 
-def test_a_pair_that_was_made_on_the_node_itself(worker: Desk, machine: Machine) -> None:
+def test_check_reports_and_reset_removes_a_pair_on_the_node_itself(worker: ExerciseRunner, machine: Machine) -> None:
     before = machine.left()
     worker.start(VETH)
     machine.run("ip link add left0 type veth peer name right0")
@@ -259,22 +259,24 @@ def test_a_pair_that_was_made_on_the_node_itself(worker: Desk, machine: Machine)
     assert machine.left() == before
 
 
-def test_an_end_in_the_wrong_namespace(worker: Desk, machine: Machine) -> None:
+def test_check_reports_an_end_in_the_wrong_namespace(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     machine.run("ip -n practice-right link add right0 type veth peer name left0")
     assert missing(worker, VETH)[0] == "left0 is in practice-right, not in practice-left"
 
 
-def test_a_namespace_that_was_removed(worker: Desk, machine: Machine) -> None:
+def test_check_reports_a_removed_namespace(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     machine.run("ip netns delete practice-right")
-    assert worker.check(VETH, LONG).grades == (
-        Grade(False, "the namespace practice-right is gone", ("`./lab practice start veth --again` begins anew",)),
+    assert worker.check(VETH, LONG).results == (
+        CheckResult(
+            False, "the namespace practice-right is gone", ("`./lab practice start veth --again` begins anew",)
+        ),
     )
     assert worker.reset(VETH) == ["namespace practice-left (worker1)"]
 
 
-def test_reset_ends_what_runs_inside(worker: Desk, machine: Machine) -> None:
+def test_reset_ends_what_runs_inside(worker: ExerciseRunner, machine: Machine) -> None:
     before = machine.left()
     worker.start(VETH)
     endless = "trap '' TERM HUP; touch /run/inside; while :; do sleep 60; done"
@@ -284,22 +286,22 @@ def test_reset_ends_what_runs_inside(worker: Desk, machine: Machine) -> None:
     assert machine.left() == before
 
 
-def test_reset_ends_nothing_on_the_node(worker: Desk, machine: Machine) -> None:
+def test_reset_ends_nothing_on_the_node(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     machine.run("ip netns delete practice-left; ip netns attach practice-left 1")
     assert worker.reset(VETH) == ["namespace practice-left (worker1)", "namespace practice-right (worker1)"]
     assert machine.run("ip netns") == ""
 
 
-def test_a_reset_that_leaves_something() -> None:
+def test_reset_reports_what_it_could_not_remove() -> None:
     def stuck(commands: Mapping[str, str]) -> dict[str, Output]:
         return {key: Output(1, "", "Device or resource busy\n") for key in commands}
 
     with pytest.raises(PracticeError, match="veth could not be removed from worker1: Device or resource busy"):
-        Desk({"worker1": stuck}).reset(VETH)
+        ExerciseRunner({"worker1": stuck}).reset(VETH)
 
 
-def test_hints_come_one_after_the_other(worker: Desk) -> None:
+def test_hint_gives_one_after_the_other(worker: ExerciseRunner) -> None:
     worker.start(VETH)
     assert [worker.hint(VETH) for _ in range(5)] == [(0, 1), (1, 2), (2, 3), (0, 3), (0, 3)]
     worker.start(VETH, again=True)
@@ -314,7 +316,7 @@ ASK = Request("practice-left", IPv4Address("172.31.3.2"))
 
 
 @pytest.mark.parametrize(
-    ("output", "sentence"),
+    ("output", "message"),
     [
         (
             Output(0, "practice-right was asked by 172.31.3.1\n"),
@@ -338,12 +340,12 @@ ASK = Request("practice-left", IPv4Address("172.31.3.2"))
         ),
     ],
 )
-def test_the_answer_to_a_packet(output: Output, sentence: str) -> None:
-    found = checks.answered(Seen({}, {ASK: output}), ASK, by="practice-right", sees=IPv4Address("172.31.3.1"))
-    assert found == Grade(output.out.endswith("right was asked by 172.31.3.1\n"), sentence)
+def test_answered_checks_server_and_source(output: Output, message: str) -> None:
+    found = checks.answered(Inspection({}, {ASK: output}), ASK, by="practice-right", sees=IPv4Address("172.31.3.1"))
+    assert found == CheckResult(output.out.endswith("right was asked by 172.31.3.1\n"), message)
 
 
-def test_the_server_keeps_a_log(worker: Desk, machine: Machine) -> None:
+def test_server_keeps_a_log(worker: ExerciseRunner, machine: Machine) -> None:
     worker.start(VETH)
     machine.run(course("veth")["solution"])
     worker.check(VETH, LONG)
@@ -386,7 +388,7 @@ SESSION = [  # what was done on the node, in words and for real, and what was ty
 ]
 
 
-def test_the_page_shows_a_real_session(lab: None, machine: Machine, golden: Callable[[str, str], None]) -> None:
+def test_practice_page_shows_a_real_session(lab: None, machine: Machine, golden: Callable[[str, str], None]) -> None:
     """UPDATE_GOLDEN=1 writes the session into the page, where it is the last thing."""
     lines: list[str] = []
     for words, commands, words_typed in SESSION:
@@ -398,12 +400,12 @@ def test_the_page_shows_a_real_session(lab: None, machine: Machine, golden: Call
     golden(str(PAGE), f"{text}{heading}{session}\n")
 
 
-def test_the_page_lists_every_exercise() -> None:
+def test_practice_page_lists_every_exercise() -> None:
     for exercise in discover():
         assert f"| {exercise.day} | `{exercise.name}` | {exercise.title} |\n" in PAGE.read_text()
 
 
-def test_the_exit_code_says_whether_it_is_solved(lab: None, machine: Machine) -> None:
+def test_check_exit_code_tells_solved(lab: None, machine: Machine) -> None:
     practice("start", "gateway")
     assert practice("check", "gateway").exit_code == 1
     machine.run(course("gateway")["solution"])
@@ -412,7 +414,7 @@ def test_the_exit_code_says_whether_it_is_solved(lab: None, machine: Machine) ->
     assert "4 of 4 on worker1: done; ./lab practice reset gateway removes it\n" in result.output
 
 
-def test_another_lab_is_named_in_every_command(lab: None) -> None:
+def test_messages_name_another_lab_in_every_command(lab: None) -> None:
     for at in ("--lab", "blue"), ("--lab", "blue", "--node", "worker1"):
         started = practice("start", "veth", *at).output
         assert "./lab ssh --lab blue worker1\n" in started
@@ -422,7 +424,7 @@ def test_another_lab_is_named_in_every_command(lab: None) -> None:
     assert "./lab practice hint veth --lab blue" in practice("check", "veth", "--lab", "blue").output
 
 
-def test_all_hints_at_once(lab: None) -> None:
+def test_hint_more_gives_all(lab: None) -> None:
     practice("start", "veth")
     assert [line[:3] for line in practice("hint", "veth", "--more").output.splitlines() if line[0] != " "] == [
         "1/3",
@@ -431,11 +433,11 @@ def test_all_hints_at_once(lab: None) -> None:
     ]
 
 
-def test_nothing_to_remove(lab: None) -> None:
+def test_reset_with_nothing_to_remove(lab: None) -> None:
     assert practice("reset", "veth").output == "there was nothing to remove\n"
 
 
-def test_the_nodes_of_a_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_lists_workers_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = LabPaths("dev", tmp_path)
     plan = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="kvm")
     state.save(state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=tmp_path), paths)
