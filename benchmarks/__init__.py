@@ -4,4 +4,5 @@ python -m benchmarks.pair     `./lab up` beside the same lab made by hand
 python -m benchmarks.soak     cold bring-ups in a row, and a steady lab afterwards
 python -m benchmarks.byhand   the by-hand lab alone
 python -m benchmarks.plan     planning 1000 machines
+python -m benchmarks.imports  modules that `./lab --help`, version and status import
 """

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from benchmarks.labs import table
-from hoplab.cli import lab_option
+from hoplab.cli.options import lab_option
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns

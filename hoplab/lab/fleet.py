@@ -29,7 +29,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.infra.context import node_image
-from hoplab.lab import lifecycle
+from hoplab.lab import status as lab_status
 from hoplab.lab.doctor import LAB_GIB
 from hoplab.spec.model import NAME_LENGTH, LabSpec
 from hoplab.spec.parse import load_spec, parse_spec
@@ -198,7 +198,7 @@ def status(fleet: Fleet) -> list[Row]:
     for member in fleet.made():
         network = str(load_spec(member.lab, member).network)
         try:
-            seen = lifecycle.status(member)
+            seen = lab_status.status(member)
         except StateError as error:
             rows.append(Row(member.lab, network, error.message, "-", healthy=False))
             continue

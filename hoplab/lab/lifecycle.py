@@ -251,45 +251,6 @@ def adopt(paths: LabPaths) -> Path:
         return paths.engine_state.replace(paths.engine_state.with_suffix(".adopted"))
 
 
-def status(paths: LabPaths) -> dict[str, Any]:
-    """What is there now: machines as libvirt sees them, nodes as Kubernetes sees them. Shape: ``lab status --json``."""
-    lab = state.load(paths)
-    private = PrivateLibvirt(paths)
-    running = not lab.netns or private.running()
-    domains = machines.domain_states(lab.libvirt_uri) if running else {}
-    api, nodes = "unreachable", {}
-    if running:
-        with contextlib.suppress(LabError):
-            nodes = {row.name: row for row in readiness.summary(paths, lab.netns)}
-            api = "ready"
-    rows = []
-    for node in lab.nodes:
-        seen = nodes.get(node.name)
-        rows.append(
-            {
-                "name": node.name,
-                "role": node.role,
-                "address": node.address,
-                "machine": domains.get(machines.domain_name(lab.id, node.name), "absent" if running else "stopped"),
-                "ready": seen.ready if seen else None,
-                "kubelet": seen.version if seen else None,
-                "podCIDR": seen.pod_cidr if seen else None,
-            }
-        )
-    healthy = api == "ready" and all(row["machine"] == "running" and row["ready"] for row in rows)
-    return {
-        "lab": lab.lab,
-        "id": lab.id,
-        "healthy": healthy,
-        "accel": lab.accel,
-        "placement": lab.placement,
-        "api": api,
-        "libvirt": lab.libvirt_uri if running else "stopped",
-        "image": lab.image,
-        "nodes": rows,
-    }
-
-
 def stop(paths: LabPaths, progress: Progress) -> list[str]:
     """Shut the machines down and free the host; everything stays on disk. Returns what was stopped."""
     lab = state.load(paths)

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from hoplab import cli
+from hoplab.cli import maintain
 from hoplab.cluster.converge import ConvergeResult
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
@@ -44,7 +45,7 @@ def run(*words: str) -> tuple[int, str]:
 def test_every_verb_explains_itself(verb: str) -> None:
     code, out = run(verb, "--help")
     assert code == 0
-    assert f"Usage: cli {verb}" in out
+    assert f"Usage: ./lab {verb}" in out
     assert len(cli.cli.commands[verb].help or "") > 20
 
 
@@ -53,7 +54,7 @@ def test_the_verbs_there_are() -> None:
     daily |= {"reset"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     assert set(cli.cli.commands) == daily | rare
-    assert set(cli.pulumi_.commands) == {"install", "env", "export", "adopt"}
+    assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
 
 
 def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +133,7 @@ def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> No
     row: dict[str, Any] = {"name": "worker1", "role": "worker", "address": "192.168.77.20", "machine": "shut off"}
     row |= {"ready": False, "kubelet": None, "podCIDR": None}
     seen = {"healthy": healthy, "api": "ready", "placement": "hosted", "accel": "tcg", "nodes": [row]}
-    monkeypatch.setattr(lifecycle, "status", lambda _paths: seen)
+    monkeypatch.setattr("hoplab.lab.status.status", lambda _paths: seen)
     ended, out = run("status")
     assert ended == code
     assert "shut off" in out and "NotReady" in out

@@ -21,7 +21,7 @@ from hoplab import cli
 from hoplab.core.errors import HostError, LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.host.info import HostFacts
-from hoplab.lab import fleet, lifecycle
+from hoplab.lab import fleet
 from hoplab.lab.fleet import Fleet, FleetError
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parse import load_spec
@@ -247,7 +247,7 @@ def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.Monke
             raise StateError("there is no lab 'course-s2' here")
         return {"healthy": True, "nodes": [{"machine": "running", "ready": True}, {"machine": "absent", "ready": None}]}
 
-    monkeypatch.setattr(lifecycle, "status", seen)
+    monkeypatch.setattr("hoplab.lab.status.status", seen)
     assert fleet.status(course) == [
         fleet.Row("course-s1", "192.168.77.0/24", "1 of 2 running", "1 of 2 Ready", healthy=True),
         fleet.Row("course-s2", "192.168.78.0/24", "there is no lab 'course-s2' here", "-", healthy=False),
@@ -258,7 +258,7 @@ def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.Monke
 def test_every_verb_explains_itself(verb: str) -> None:
     result = CliRunner().invoke(cli.cli, ["fleet", verb, "--help"])
     assert result.exit_code == 0
-    assert f"Usage: cli fleet {verb} [OPTIONS] SPEC" in result.output
+    assert f"Usage: ./lab fleet {verb} [OPTIONS] SPEC" in result.output
 
 
 def test_status_of_no_fleet() -> None:

@@ -1,0 +1,135 @@
+"""Verbs that look at a running lab, or at a recording of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from hoplab.cli.options import PASS_ON, json_option, lab_option
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+
+
+@click.command()
+@lab_option
+@json_option
+def status(paths: LabPaths, as_json: bool) -> None:
+    """Show machines and nodes; exit code 1 when something is down."""
+    from hoplab.lab import status as lab_status
+
+    current = lab_status.status(paths)
+    if as_json:
+        click.echo(json.dumps(current, indent=2))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("node", "role", "address", "machine", "kubernetes", "podCIDR", box=None)
+        for row in current["nodes"]:
+            ready = {True: "Ready", False: "NotReady", None: "-"}[row["ready"]]
+            table.add_row(row["name"], row["role"], row["address"], row["machine"], ready, row["podCIDR"] or "-")
+        console = Console()
+        console.print(table)
+        console.print(f"api {current['api']}, control plane {current['placement']}, accel {current['accel']}")
+    if not current["healthy"]:
+        sys.exit(1)
+
+
+@click.command(context_settings=PASS_ON)
+@lab_option
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
+    """Log in to NODE, or run COMMAND there."""
+    from hoplab.lab import state
+
+    names = [machine.name for machine in state.load(paths).nodes]
+    if node not in names:
+        raise LabError(f"there is no machine {node!r} in lab {paths.lab}", remedy=f"one of: {', '.join(names)}")
+    os.execvp("ssh", ["ssh", "-F", str(paths.ssh_config), node, *command])
+
+
+@click.command(context_settings={**PASS_ON, "help_option_names": []})
+@lab_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
+    """Run kubectl on the lab: ./lab kubectl get pods -A."""
+    from hoplab.host import netns
+    from hoplab.lab import state
+
+    current = state.load(paths)
+    program = Path(current.image_bin) / "kubectl"
+    if not program.exists():
+        raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
+    with netns.entered(current.netns):
+        os.execve(program, ["kubectl", *arguments], {**os.environ, "KUBECONFIG": str(paths.kubeconfig)})
+
+
+@click.command()
+@lab_option
+@click.argument("targets", nargs=-1, metavar="[[LOCAL:]TARGET[:PORT]]...")
+def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
+    """Publish the ingress or services on this machine's loopback.
+
+    The ports are open until Ctrl-C.
+
+    \b
+    ./lab forward                              the ingress address: 8080 is its port 80, 8443 its port 443
+    ./lab forward hoplab-verify/single         a service, by namespace and name; each of its TCP ports
+    ./lab forward 9000:hoplab-verify/single:80 ... one port of it, as port 9000
+    """
+    from hoplab.lab import port_forward, state
+
+    wanted = [port_forward.Wanted.parse(target) for target in targets or (port_forward.INGRESS,)]
+    forwards = port_forward.plan(wanted, port_forward.look(paths))
+    forwarder = port_forward.Forwarder(
+        port_forward.listen(forwards),
+        state.load(paths).netns,
+        paths.ssh_config,
+        lambda text: click.echo(text, err=True),
+    )
+    click.echo("\n".join([*port_forward.described(forwards, paths.ca if paths.ca.exists() else None), "until Ctrl-C"]))
+    forwarder.run()
+    click.echo("ended")
+
+
+@click.command()
+@lab_option
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def record(paths: LabPaths, file: Path | None, force: bool) -> None:
+    """Write a recording of the lab to FILE, for `verify --recording`.
+
+    It holds what the lab's facts are read from, and no secrets.
+    """
+    from hoplab.core.console import progress
+    from hoplab.verify import recording
+
+    screen = progress()
+    with screen.phase("looking at the lab"):
+        made = recording.record(paths, file, force=force, say=screen.task)
+    click.echo(f"recorded {made}")
+    click.echo(f"verify    ./lab verify --recording {made.file}")
+
+
+@click.command()
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(recordings: tuple[Path, ...]) -> None:
+    """Compare recordings: packets from pod to pod and to a service.
+
+    The output is markdown.
+
+    \b
+    ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
+    """
+    from hoplab.observe import snapshot
+    from hoplab.verify import comparison
+
+    print(comparison.page(snapshot.load(file) for file in recordings), end="")
+
+
+VERBS = (status, ssh, kubectl, forward, record, compare)

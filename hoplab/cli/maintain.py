@@ -1,0 +1,216 @@
+"""Verbs for the host, the node images, the Pulumi CLI and the project itself."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hoplab import __version__
+from hoplab.cli.options import lab_option, print_list
+from hoplab.core.paths import PROJECT, LabPaths
+
+if TYPE_CHECKING:
+    from hoplab.image.archives import Kept
+    from hoplab.spec.catalog import ArchivedImage
+
+
+@click.command()
+@lab_option
+def doctor(paths: LabPaths) -> None:
+    """Check that this machine can run labs.
+
+    Every fault is printed with its remedy.
+    """
+    from hoplab.lab import doctor as lab_doctor
+
+    sys.exit(lab_doctor.report(paths))
+
+
+@click.group()
+def image() -> None:
+    """Build, list and remove node images; add container images."""
+
+
+@image.command(name="build")
+@lab_option
+def image_build(paths: LabPaths) -> None:
+    """Build the node image of a lab's spec, or report that it exists."""
+    from hoplab.core.console import progress
+    from hoplab.infra.context import node_image
+    from hoplab.spec.parse import load_spec
+
+    screen = progress()
+    with screen.phase("node image"):
+        _plan, built = node_image(load_spec(paths.lab, paths), paths, screen)
+    click.echo(f"{built.digest}  {built.directory}")
+
+
+@image.command(name="add")
+@click.argument("archives", metavar="ARCHIVE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+def image_add(archives: tuple[Path, ...]) -> None:
+    """Keep archives of container images for the labs that need them.
+
+    An archive is OCI or of `docker save`. These are images that hoplab can't build: Calico, F5's NGINX Ingress
+    Controller. Where their registry can be reached, nothing has to be added.
+    """
+    from hoplab import image as images
+
+    for archive in archives:
+        added, left_out = images.add_archive(archive)
+        for entry, kept in added:
+            click.echo(f"added     {kept.name}  {kept.digest[:19]}  {_origin(entry, kept)}")
+        for name in left_out:
+            click.echo(f"left out  {name}: no component needs it")
+    for component in images.archived_components():
+        missing = images.missing_images(component)
+        click.echo(f"{component}: " + (f"still missing {', '.join(missing)}" if missing else "complete"))
+
+
+def _origin(entry: ArchivedImage, kept: Kept) -> str:
+    """Return whether an image is upstream's release or was built elsewhere; labs use both."""
+    if kept.is_release(entry):
+        return "upstream's release"
+    return f"built elsewhere: upstream's release is {entry.digest[:19]}"
+
+
+@image.command(name="list")
+def image_list() -> None:
+    """List the node images in the cache and the added container images."""
+    from hoplab import image as images
+
+    for built in images.list_images():
+        versions = built.versions
+        click.echo(f"{built.digest}  kubernetes {versions.get('kubernetes', '?')}  {built.directory}")
+        for name in built.archives:
+            click.echo(f"{'':<{len(built.digest)}}  with {name}")
+    for entry, kept in images.list_archives():
+        found = (
+            f"{kept.digest[:19]}  {_origin(entry, kept)}  {kept.file}"
+            if kept
+            else "not here; pulled when a lab needs it"
+        )
+        click.echo(f"{entry.component}  {entry.name}  {found}")
+
+
+@image.command(name="prune")
+def image_prune() -> None:
+    """Remove the images that no lab of this project uses."""
+    from hoplab import image as images
+    from hoplab.lab import state
+
+    used = set()
+    for folder in (PROJECT / ".lab").glob("*/state.json"):
+        used.add(state.load(LabPaths(folder.parent.name)).image)
+    print_list(images.prune_images(used), "removed", "every image is in use")
+
+
+@click.group()
+def pulumi() -> None:
+    """Install the Pulumi CLI, use it on a lab, hand a lab over to it."""
+
+
+@pulumi.command(name="install")
+@click.option("--home", type=click.Path(path_type=Path), default=Path.home() / ".pulumi", help="Pulumi's own folder.")
+def pulumi_install(home: Path) -> None:
+    """Fetch the official CLI and libvirt plugin into ~/.pulumi.
+
+    Both are checked against their publishers' checksums.
+    """
+    from hoplab.core.console import progress
+    from hoplab.engine.install import install
+
+    print_list(install(home, progress()), "installed", "both are there already")
+    click.echo(f"export PATH={home}/bin:$PATH")
+
+
+@pulumi.command(name="env")
+@lab_option
+def pulumi_env(paths: LabPaths) -> None:
+    """Print the environment of `pulumi` by hand on the lab.
+
+    Use it as: eval "$(./lab pulumi env)"
+    """
+    from hoplab.engine import pulumi_cli
+
+    for name, value in pulumi_cli.environment(paths).items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@pulumi.command(name="export")
+@lab_option
+@click.argument("file", type=click.Path(path_type=Path))
+def pulumi_export(paths: LabPaths, file: Path) -> None:
+    """Write the engine's state to FILE for `pulumi stack import`.
+
+    It holds secrets.
+    """
+    from hoplab.core import fs
+    from hoplab.lab import lifecycle
+
+    deployment = lifecycle.exported(paths)
+    fs.write(file, json.dumps(deployment, indent=2) + "\n", mode=0o600)
+    click.echo(f"written {file}; pulumi stack import --file {file} --stack {paths.lab}")
+
+
+@pulumi.command(name="adopt")
+@lab_option
+def pulumi_adopt(paths: LabPaths) -> None:
+    """Hand a running lab of the embedded engine to the Pulumi CLI.
+
+    Nothing of the lab changes.
+    """
+    from hoplab.lab import lifecycle
+
+    kept = lifecycle.adopt(paths)
+    click.echo(f"the Pulumi CLI has lab {paths.lab} now; the embedded engine's state is kept in {kept}")
+
+
+@click.command()
+def version() -> None:
+    """Show the versions of hoplab and of what it installs on nodes."""
+    from hoplab import image as images
+
+    click.echo(f"hoplab {__version__}")
+    for name, number in sorted(images.component_versions().items()):
+        click.echo(f"{name} {number}")
+
+
+@click.command()
+@lab_option
+@click.option("--check", is_flag=True, help="Write nothing; print what differs, exit code 1.")
+def pages(paths: LabPaths, check: bool) -> None:
+    """Record the output of the commands in the learners' pages.
+
+    The pages are docs/lessons and docs/days; their commands run on the lab.
+    """
+    from hoplab.core.console import progress
+    from hoplab.devtools import pages as recorded_pages
+
+    screen = progress()
+    with screen.phase("the learners' pages"):
+        found = recorded_pages.run(paths, check=check, say=screen.task)
+    if not check:
+        print_list(found, "recorded", "there are no pages")
+    elif found:
+        click.echo("\n".join(found))
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no virtual machines.")
+@click.option("--matrix", is_flag=True, help="Every combination of CNI and proxy mode on real machines: hours.")
+def test(fast: bool, matrix: bool) -> None:
+    """Run linters, type checks, unit tests and the system test."""
+    from hoplab.devtools import testing
+
+    if fast and matrix:
+        raise click.UsageError("--fast and --matrix exclude each other: the matrix is nothing but machines")
+    sys.exit(testing.run(fast=fast, matrix=matrix))
+
+
+VERBS = (doctor, image, pulumi, version, pages, test)

@@ -1,0 +1,143 @@
+"""Verbs that make a lab, change it and remove it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hoplab.cli.options import lab_flag, lab_option, print_list
+from hoplab.core.paths import LabPaths
+
+if TYPE_CHECKING:
+    from hoplab.engine import Changes
+    from hoplab.lab.state import LabState
+
+
+@click.command()
+@lab_option
+@click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
+@click.option("--recreate", is_flag=True, help="Remove the old cluster first: for another CNI or proxy mode.")
+def up(paths: LabPaths, full: bool, recreate: bool) -> None:
+    """Make the lab what its spec says.
+
+    Run it again to continue after an interruption or to apply a change of the spec.
+    """
+    from hoplab.core.console import progress
+    from hoplab.lab import lifecycle
+
+    result = lifecycle.up(paths, progress(), full=full, recreate=recreate)
+    _print_lab(result.state, result.changes, result.converged.changed)
+
+
+@click.command()
+@lab_option
+def preview(paths: LabPaths) -> None:
+    """Show what `up` would change in machines, networks and volumes.
+
+    Nothing is touched.
+    """
+    from hoplab.core.console import progress
+    from hoplab.lab import lifecycle
+
+    _print_changes(lifecycle.preview(paths, progress()), "would be ")
+
+
+@click.command()
+@lab_option
+@click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
+def converge(paths: LabPaths, full: bool) -> None:
+    """Run the Ansible roles again on the machines that exist."""
+    from hoplab.core.console import clock, progress
+    from hoplab.lab import lifecycle
+
+    result = lifecycle.reconverge(paths, progress(), full=full)
+    click.echo(f"{result.changed} of {result.tasks} tasks changed something, in {clock(result.seconds)}")
+
+
+@click.command()
+@lab_option
+def reset(paths: LabPaths) -> None:
+    """Remove the cluster and keep the machines.
+
+    Every node is compared with what it was before it joined.
+    """
+    from hoplab.core.console import clock, progress
+    from hoplab.lab import lifecycle
+
+    done = lifecycle.reset(paths, progress())
+    click.echo(f"reset in {clock(done.seconds)}: the machines are as they were before they joined")
+    click.echo(f"a new cluster   ./lab up --lab {paths.lab}")
+
+
+@click.command()
+@lab_option
+def stop(paths: LabPaths) -> None:
+    """Shut the machines down; `start` brings the lab back."""
+    from hoplab.core.console import PlainProgress
+    from hoplab.lab import lifecycle
+
+    print_list(lifecycle.stop(paths, PlainProgress()), "stopped", "nothing was running")
+
+
+@click.command()
+@lab_option
+def start(paths: LabPaths) -> None:
+    """Start a stopped lab, also after a reboot of the host."""
+    from hoplab.core.console import progress
+    from hoplab.lab import lifecycle
+
+    lifecycle.start(paths, progress())
+    click.echo("the lab is usable")
+
+
+@click.command()
+@lab_option
+def destroy(paths: LabPaths) -> None:
+    """Remove everything of the lab, healthy or not.
+
+    The caches of node images stay. What was removed is listed.
+    """
+    from hoplab.core.console import PlainProgress
+    from hoplab.lab import lifecycle
+
+    print_list(lifecycle.destroy(paths, PlainProgress()), "removed", "there was nothing to remove")
+
+
+def _print_changes(changes: Changes, verb: str) -> None:
+    changed = [change for change in changes if change.op != "same"]
+    for change in changed:
+        click.echo(f"  {change.op:<8} {change.type} {change.name}{'  ' + change.detail if change.detail else ''}")
+    click.echo(f"{len(changed)} {verb}changed, {len(changes) - len(changed)} unchanged")
+
+
+def _print_lab(current: LabState, changes: Changes, changed: int) -> None:
+    """Print the table that ends `up`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hoplab import image
+    from hoplab.core.console import clock
+
+    console = Console()
+    table = Table("node", "role", "address", "ssh", box=None)
+    option = lab_flag(current.lab)
+    for node in current.nodes:
+        table.add_row(node.name, node.role, node.address, f"./lab ssh{option} {node.name}")
+    if current.hosted:
+        table.add_row("(this host)", "control-plane", current.gateway, "-")
+    console.print()
+    console.print(table)
+    versions = image.component_versions()
+    console.print(
+        f"\nkubernetes {versions['kubernetes']}, containerd {versions['containerd']}, accel {current.accel}, "
+        f"image {current.image[:12]}"
+    )
+    console.print(f"kubectl   ./lab kubectl{option} get pods -A")
+    console.print(f"verify    ./lab verify{option}")
+    resources = sum(change.op != "same" for change in changes)
+    console.print(f"changed   {resources} resources, {changed} tasks")
+    console.print("took      " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in current.phases))
+
+
+VERBS = (up, preview, converge, reset, stop, start, destroy)

@@ -1,0 +1,86 @@
+"""Options and output that several verbs share. Nothing heavy is imported here: `./lab --help` imports this."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT, LabPaths
+
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
+
+
+def lab_paths(_context: click.Context, _option: click.Parameter, name: str) -> LabPaths:
+    """Return the lab's paths; raise BadParameter before an invalid name reaches anything that removes files."""
+    from hoplab.spec.validate import name_issues
+
+    issues = name_issues(name)
+    if issues:
+        raise click.BadParameter(f"{name!r} is not a lab's name: {issues[0].hint}")
+    return LabPaths(name)
+
+
+def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--lab NAME``, which gives the verb the lab's paths."""
+    return click.option(
+        "--lab",
+        "paths",
+        metavar="NAME",
+        default="dev",
+        envvar="HOPLAB_LAB",
+        show_default=True,
+        callback=lab_paths,
+        help="The lab: its spec is Pulumi.NAME.yaml.",
+    )(function)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def file_option(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return an option that names a file."""
+    return click.option(name, metavar="FILE", type=click.Path(path_type=Path), help=text)
+
+
+def require_checkout(verb: str) -> None:
+    """Raise LabError where hoplab was installed from a wheel, which has no roles and no playbooks."""
+    if not (PROJECT / "playbooks").is_dir():
+        raise LabError(
+            f"hoplab {verb} needs the project's checkout (roles, playbooks)", remedy="git clone it, then ./lab up"
+        )
+
+
+def from_checkout(command: click.Command) -> click.Command:
+    """Let a verb check first that it runs from a checkout; its --help works without one."""
+    callback = command.callback
+    assert callback
+
+    @functools.wraps(callback)
+    def checked(*arguments: Any, **options: Any) -> Any:
+        require_checkout(command.name or "")
+        return callback(*arguments, **options)
+
+    command.callback = checked
+    return command
+
+
+def lab_flag(lab: str) -> str:
+    """Return the option that names a lab in a command line, "" for the default one.
+
+    >>> lab_flag("dev"), lab_flag("blue")
+    ('', ' --lab blue')
+    """
+    return "" if lab == "dev" else f" --lab {lab}"
+
+
+def print_list(lines: list[str], done: str, nothing: str) -> None:
+    """Print a line for each thing that was done, or that there was nothing to do."""
+    for line in lines:
+        click.echo(f"{done} {line}")
+    if not lines:
+        click.echo(nothing)

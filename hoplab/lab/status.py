@@ -1,0 +1,52 @@
+"""The state of a lab now. Apart from the other operations, because it needs neither Pulumi nor Ansible."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from hoplab.cluster import readiness
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.host import machines
+from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.lab import state
+
+
+def status(paths: LabPaths) -> dict[str, Any]:
+    """Return machines as libvirt and nodes as Kubernetes report them: the object that ``lab status --json`` prints."""
+    lab = state.load(paths)
+    private = PrivateLibvirt(paths)
+    running = not lab.netns or private.running()
+    domains = machines.domain_states(lab.libvirt_uri) if running else {}
+    api, nodes = "unreachable", {}
+    if running:
+        with contextlib.suppress(LabError):
+            nodes = {row.name: row for row in readiness.summary(paths, lab.netns)}
+            api = "ready"
+    rows = []
+    for node in lab.nodes:
+        seen = nodes.get(node.name)
+        rows.append(
+            {
+                "name": node.name,
+                "role": node.role,
+                "address": node.address,
+                "machine": domains.get(machines.domain_name(lab.id, node.name), "absent" if running else "stopped"),
+                "ready": seen.ready if seen else None,
+                "kubelet": seen.version if seen else None,
+                "podCIDR": seen.pod_cidr if seen else None,
+            }
+        )
+    healthy = api == "ready" and all(row["machine"] == "running" and row["ready"] for row in rows)
+    return {
+        "lab": lab.lab,
+        "id": lab.id,
+        "healthy": healthy,
+        "accel": lab.accel,
+        "placement": lab.placement,
+        "api": api,
+        "libvirt": lab.libvirt_uri if running else "stopped",
+        "image": lab.image,
+        "nodes": rows,
+    }
