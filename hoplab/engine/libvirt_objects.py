@@ -15,6 +15,7 @@ from uuid import uuid4
 import libvirt
 
 from hoplab.core.errors import EngineError
+from hoplab.core.packages import install_remedy
 from hoplab.core.progress import Progress
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine import schema
@@ -367,7 +368,7 @@ def make_iso(folder: Path, inputs: Inputs) -> Path:
             [*command, *(str(folder / file) for file in files)], capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
-        raise EngineError("there is no `mkisofs` on PATH", remedy="apt-get install genisoimage") from None
+        raise EngineError("there is no `mkisofs` on PATH", remedy=install_remedy(["mkisofs"])) from None
     if done.returncode != 0:
         raise EngineError(f"mkisofs could not make a seed: {done.stderr.strip()}", remedy="look at its message")
     return image

@@ -14,6 +14,7 @@ from typing import Literal
 
 from hoplab.core import fs
 from hoplab.core.errors import HostError
+from hoplab.core.packages import install_remedy
 from hoplab.core.paths import cache_dir
 from hoplab.core.wait import deadline
 from hoplab.spec.model import Accel
@@ -73,7 +74,7 @@ def probe(kernel: Path, initrd: Path) -> AccelChoice:
     try:
         process = subprocess.Popen([*QEMU, *machine, *boot], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     except FileNotFoundError as missing:
-        raise HostError("QEMU is not installed", remedy="apt-get install qemu-system-x86") from missing
+        raise HostError("QEMU is not installed", remedy=install_remedy(["qemu-system-x86_64"])) from missing
     with process:
         try:
             return _watch(process)

@@ -23,12 +23,12 @@ import libvirt
 
 from hoplab.core import fs
 from hoplab.core.errors import HostError
+from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.host import mounts, netns, processes
 from hoplab.host.machines import connected
 
-TOOLS = {"libvirtd": "libvirt-daemon-system", "qemu-system-x86_64": "qemu-system-x86", "dnsmasq": "dnsmasq-base"}
-TOOLS |= {"ip": "iproute2", "iptables": "iptables"}
+TOOLS = ("libvirtd", "qemu-system-x86_64", "dnsmasq", "ip", "iptables")
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_DEADLINE_S = 60  # measured: 0.5 s; a host busy with an image build takes several
 
@@ -136,8 +136,7 @@ class PrivateLibvirt:
             )
         missing = [tool for tool in TOOLS if shutil.which(tool, path=SEARCH) is None]
         if missing:
-            packages = " ".join(TOOLS[tool] for tool in missing)
-            raise HostError(f"missing on this host: {', '.join(missing)}", remedy=f"apt-get install {packages}")
+            raise HostError(f"missing on this host: {', '.join(missing)}", remedy=install_remedy(missing))
 
     def _write_configuration(self) -> None:
         for directory in self._directories.values():

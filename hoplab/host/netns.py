@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hoplab.core.errors import HostError
+from hoplab.core.packages import install_remedy
 from hoplab.host import processes as process
 
 NAMED = Path("/run/netns")
@@ -98,7 +99,7 @@ def _ip(*arguments: str) -> str:
     """Run `ip`; its output."""
     tool = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if tool is None:
-        raise HostError("the command `ip` is missing", remedy="apt-get install iproute2")
+        raise HostError("the command `ip` is missing", remedy=install_remedy(["ip"]))
     done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         remedy = "run as root: sudo ./lab ..." if os.geteuid() != 0 else "see ./lab doctor"

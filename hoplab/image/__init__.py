@@ -37,17 +37,8 @@ BUILDERS = 2  # at once; each compiles on all cores when it compiles
 INGRESS = "hoplab.local/ingress-"  # what the names of ingress controllers' images begin with
 INGRESS_ROLE = "ingress_"  # ... and of their roles
 
-# program -> Debian package; what a build runs on the host
-HOST_PROGRAMS = {
-    "go": "golang-go",
-    "gcc": "gcc",  # flannel's udp backend
-    "mmdebstrap": "mmdebstrap",
-    "mke2fs": "e2fsprogs",
-    "qemu-img": "qemu-utils",
-    "unshare": "util-linux",
-    "setpriv": "util-linux",
-    "tar": "tar",
-}
+# What a build runs on the host; gcc is for flannel's udp backend
+HOST_PROGRAMS = ("go", "gcc", "mmdebstrap", "mke2fs", "qemu-img", "unshare", "setpriv", "tar")
 
 
 @dataclass(frozen=True)

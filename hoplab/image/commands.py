@@ -6,24 +6,22 @@ import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hoplab.core.errors import HostError, ImageError
+from hoplab.core.packages import install_remedy
 
 TAIL = 15  # lines of output shown with an error; the log has the rest
 
 
-def require(programs: Mapping[str, str]) -> None:
-    """Every program is there and we are root, or an error that names all that is missing and how to get it."""
+def require(programs: Iterable[str]) -> None:
+    """Raise HostError unless we are root and every program is there; the error names all that are missing."""
     if os.geteuid() != 0:
         raise HostError("building the node image needs root (it makes a Debian root file system)", remedy="use sudo")
-    missing = {program: package for program, package in programs.items() if shutil.which(program) is None}
+    missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        raise HostError(
-            f"building the node image needs {', '.join(missing)}",
-            remedy=f"apt-get install {' '.join(sorted(set(missing.values())))}",
-        )
+        raise HostError(f"building the node image needs {', '.join(missing)}", remedy=install_remedy(missing))
 
 
 def isolated(argv: Sequence[str], proc: Path | None = None) -> list[str]:

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hoplab.core.errors import HostError, LabError, SpecError, SpecIssue
+from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
@@ -30,22 +31,10 @@ from hoplab.spec.parse import load_spec
 from hoplab.spec.validate import host_issues
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TOOLS = {  # program -> Debian package
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
-    "libvirtd": "libvirt-daemon-system",
-    "dnsmasq": "dnsmasq-base",
-    "mmdebstrap": "mmdebstrap",
-    "mke2fs": "e2fsprogs",
-    "genisoimage": "genisoimage",
-    "ip": "iproute2",
-    "iptables": "iptables",
-    "nft": "nftables",
-    "ssh": "openssh-client",
-    "socat": "socat",
-    "modprobe": "kmod",
-    "gcc": "gcc",
-}
+TOOLS = (
+    *("qemu-system-x86_64", "qemu-img", "libvirtd", "dnsmasq", "mmdebstrap", "mke2fs", "mkisofs"),
+    *("ip", "iptables", "nft", "ssh", "socat", "modprobe", "gcc"),
+)
 BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
 IPV6 = Path("/proc/sys/net/ipv6")  # not there where it is disabled
 UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
@@ -128,11 +117,10 @@ def python(version: tuple[int, ...]) -> Check:
 
 
 def tools(there: Callable[[str], bool]) -> Check:
-    missing = {program: package for program, package in TOOLS.items() if not there(program)}
+    missing = [program for program in TOOLS if not there(program)]
     if not missing:
         return Check("tools", True, f"all {len(TOOLS)}")
-    packages = " ".join(sorted(set(missing.values())))
-    return Check("tools", False, f"no {', '.join(missing)}", f"apt-get install --no-install-recommends {packages}")
+    return Check("tools", False, f"no {', '.join(missing)}", install_remedy(missing))
 
 
 def go(output: str) -> Check:

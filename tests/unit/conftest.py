@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 from collections.abc import Callable, Iterator
 
@@ -26,6 +27,14 @@ def golden() -> Callable[[str, str], None]:
         assert text == path.read_text(), f"{path} differs; if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
 
     return compare
+
+
+@pytest.fixture(autouse=True, scope="session")
+def debian() -> Iterator[None]:
+    """Remedies are those of Debian, on every distribution that the tests run on."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian"})
+        yield
 
 
 @pytest.fixture

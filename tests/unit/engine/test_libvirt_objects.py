@@ -135,7 +135,7 @@ def test_a_missing_mkisofs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         make_iso(tmp_path, SEED)
     assert (caught.value.message, caught.value.remedy) == (
         "there is no `mkisofs` on PATH",
-        "apt-get install genisoimage",
+        "apt-get install --no-install-recommends genisoimage",
     )
 
 

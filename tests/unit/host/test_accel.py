@@ -101,4 +101,4 @@ def test_without_qemu(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "QEMU", ("/nonexistent/qemu",))
     with pytest.raises(HostError, match="QEMU is not installed") as error:
         probe(kernel, kernel)
-    assert error.value.remedy == "apt-get install qemu-system-x86"
+    assert error.value.remedy == "apt-get install --no-install-recommends qemu-system-x86"

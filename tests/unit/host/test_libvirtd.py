@@ -161,7 +161,7 @@ def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     with pytest.raises(HostError, match="missing on this host: libvirtd, dnsmasq") as error:
         PrivateLibvirt(LabPaths("unit", tmp_path)).start()
-    assert error.value.remedy == "apt-get install libvirt-daemon-system dnsmasq-base"
+    assert error.value.remedy == "apt-get install --no-install-recommends dnsmasq-base libvirt-daemon-system"
 
 
 @pytest.mark.parametrize("content", ["", "not a number", "{pid}"])

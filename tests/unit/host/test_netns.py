@@ -145,7 +145,7 @@ def test_without_iproute2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.netns.shutil.which", lambda name, path: None)
     with pytest.raises(HostError, match="the command `ip` is missing") as error:
         netns.create("hoplab-none")
-    assert error.value.remedy == "apt-get install iproute2"
+    assert error.value.remedy == "apt-get install --no-install-recommends iproute2"
 
 
 def test_what_ip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

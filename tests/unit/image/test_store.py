@@ -164,9 +164,9 @@ def test_missing_programs_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda program: None if program in {"go", "mmdebstrap"} else f"/bin/{program}")
     with pytest.raises(HostError) as caught:
-        commands.require({"go": "golang-go", "mmdebstrap": "mmdebstrap", "tar": "tar"})
+        commands.require(["go", "mmdebstrap", "tar"])
     assert caught.value.message == "building the node image needs go, mmdebstrap"
-    assert caught.value.remedy == "apt-get install golang-go mmdebstrap"
+    assert caught.value.remedy == "apt-get install --no-install-recommends golang-go mmdebstrap"
 
 
 def test_it_must_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
