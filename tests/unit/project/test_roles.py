@@ -37,7 +37,10 @@ def defaults(role: str) -> dict[str, Any]:
 @pytest.mark.parametrize("role", ROLES)
 def test_argument_specs_equal_defaults(role: str) -> None:
     options = load(PROJECT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert {name: option.get("default") for name, option in options.items()} == defaults(role)
+    optional = {name: option for name, option in options.items() if not option.get("required")}
+    assert {name: option.get("default") for name, option in optional.items()} == defaults(role)
+    for option in options.values():
+        assert ("default" in option) != bool(option.get("required")), "an input has a default, or it is required"
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -54,11 +57,23 @@ def test_checks_its_inputs_first(role: str) -> None:
     assert "ansible.builtin.assert" in first or "preflight.yml" in str(first)
 
 
+def inputs_of(role: str) -> dict[str, Any]:
+    specs = load(PROJECT / "roles" / role / "meta/argument_specs.yml")
+    options: dict[str, Any] = specs["argument_specs"]["main"]["options"]
+    return options
+
+
 def test_the_map_of_inputs_names_inputs_that_exist() -> None:
-    known = {name for role in ROLES for name in defaults(role)}
+    known = {name for role in ROLES for name in inputs_of(role)}
     mapped = {name for name in load(PROJECT / "inventory/group_vars/all.yml") if name.startswith(tuple(ROLES))}
     assert mapped - known == set()
     assert mapped, "the map is empty"
+
+
+def test_the_map_of_inputs_has_those_that_are_required() -> None:
+    required = {name for role in ROLES for name, option in inputs_of(role).items() if option.get("required")}
+    assert required - set(load(PROJECT / "inventory/group_vars/all.yml")) == set()
+    assert "cni_flannel_kubeconfig" in required
 
 
 def render(path: str, **values: Any) -> str:
