@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from hoplab.cli.options import file_option, json_option, lab_flag, lab_option, print_list, require_checkout
+from hoplab.cli.options import (
+    file_option,
+    json_option,
+    lab_flag,
+    lab_option,
+    print_list,
+    print_spec_notice,
+    require_checkout,
+)
 from hoplab.core.paths import LabPaths
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ def verify(paths: LabPaths, recording: Path | None, cleanup: bool, **options: An
         raise click.UsageError("--recording and --cleanup exclude each other: a recording has no pods to remove")
     if not recording:
         require_checkout("verify without --recording")
+        print_spec_notice(paths)
     sys.exit(runner.run(paths, recording=recording, cleanup=cleanup, **options))
 
 
@@ -64,6 +73,7 @@ def practice(context: click.Context) -> None:
 def _runner(paths: LabPaths) -> ExerciseRunner:
     from hoplab.practice import runner
 
+    print_spec_notice(paths)
     return runner.ExerciseRunner(runner.nodes(paths), lab_flag(paths.lab))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli.options import PASS_ON, json_option, lab_option
+from hoplab.cli.options import PASS_ON, json_option, lab_option, print_spec_notice
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 
@@ -22,6 +22,7 @@ def status(paths: LabPaths, as_json: bool) -> None:
     from hoplab.lab import status as lab_status
 
     current = lab_status.status(paths)
+    print_spec_notice(paths)
     if as_json:
         click.echo(json.dumps(current, indent=2))
     else:
@@ -84,6 +85,7 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
     """
     from hoplab.lab import port_forward, state
 
+    print_spec_notice(paths)
     wanted = [port_forward.Wanted.parse(target) for target in targets or (port_forward.INGRESS,)]
     forwards = port_forward.plan(wanted, port_forward.look(paths))
     forwarder = port_forward.Forwarder(

@@ -89,6 +89,8 @@ def _print_fleet(of: Fleet) -> bool:
 
     from hoplab.lab import fleet as fleets
 
+    for notice in fleets.notices(of):
+        click.echo(f"note: {notice}", err=True)
     rows = fleets.status(of)
     table = Table("lab", "network", "machines", "kubernetes", box=None)
     for row in rows:

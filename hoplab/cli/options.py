@@ -78,6 +78,15 @@ def lab_flag(lab: str) -> str:
     return "" if lab == "dev" else f" --lab {lab}"
 
 
+def print_spec_notice(paths: LabPaths) -> None:
+    """Print a line to standard error where the spec is not what `up` made the lab from."""
+    from hoplab.lab import state
+
+    lab = state.made_before(paths)
+    if lab and (notice := state.spec_notice(lab, paths)):
+        click.echo(f"note: {notice}", err=True)
+
+
 def print_list(lines: list[str], done: str, nothing: str) -> None:
     """Print a line for each thing that was done, or that there was nothing to do."""
     for line in lines:

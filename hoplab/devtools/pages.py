@@ -30,7 +30,8 @@ from hoplab.core import fs
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Pod, Setting
+from hoplab.observe.setting import Setting
+from hoplab.observe.snapshot import Pod
 from hoplab.verify import session, workload
 from hoplab.verify.session import LabSession
 

@@ -29,6 +29,7 @@ class LabContext:
     netns: str  # "" unless libvirt is private
     keys: LabKeys
     cmdline: str
+    spec: LabSpec | None = None  # what the plan is made from
 
 
 _resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` asks, then the program in the same process
@@ -59,7 +60,7 @@ def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
     else:
         uri, netns = spec.libvirt_uri, ""
     keys = ensure_keys(paths, [node.name for node in plan.nodes])
-    return LabContext(plan, image, uri, netns, keys, KERNEL_CMDLINE)
+    return LabContext(plan, image, uri, netns, keys, KERNEL_CMDLINE, spec)
 
 
 def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:

@@ -8,14 +8,15 @@ spec is a generated file, so every verb works on it: ``./lab ssh --lab course-s2
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +30,10 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.infra.context import node_image
+from hoplab.lab import state
 from hoplab.lab import status as lab_status
 from hoplab.lab.doctor import LAB_GIB
+from hoplab.spec.changes import changed_settings
 from hoplab.spec.model import NAME_LENGTH, LabSpec
 from hoplab.spec.parse import load_spec, parse_spec
 from hoplab.spec.plan import LabPlan
@@ -196,10 +199,11 @@ def status(fleet: Fleet) -> list[Row]:
     """Each lab as libvirt and Kubernetes see it now; one that is not there yet is a row too."""
     rows = []
     for member in fleet.made():
-        network = str(load_spec(member.lab, member).network)
         try:
+            network = str(state.built_setting(state.load(member), member).network)
             seen = lab_status.status(member)
         except StateError as error:
+            network = str(load_spec(member.lab, member).network)
             rows.append(Row(member.lab, network, error.message, "-", healthy=False))
             continue
         nodes = seen["nodes"]
@@ -207,6 +211,30 @@ def status(fleet: Fleet) -> list[Row]:
         ready = f"{sum(bool(node['ready']) for node in nodes)} of {len(nodes)} Ready"
         rows.append(Row(member.lab, network, running, ready, healthy=seen["healthy"]))
     return rows
+
+
+def notices(fleet: Fleet) -> list[str]:
+    """Return a line for each spec that was edited after ``fleet up``: a member's own, and the fleet's."""
+    found = []
+    changed: dict[str, None] = {}
+    with contextlib.suppress(LabError):
+        base = load_spec(fleet.spec, LabPaths(fleet.spec, fleet.project))
+        for made in _made_from(fleet):
+            changed |= dict.fromkeys(changed_settings(made, replace(base, lab=made.lab, network=made.network)))
+    if changed:
+        found.append(f"Pulumi.{fleet.spec}.yaml has changed since `fleet up`: {', '.join(changed)}")
+    for member in fleet.made():
+        with contextlib.suppress(StateError):
+            found.append(state.spec_notice(state.load(member), member))
+    return list(filter(None, found))
+
+
+def _made_from(fleet: Fleet) -> Iterator[LabSpec]:
+    """Yield what each member was made from, where that is known."""
+    for member in fleet.made():
+        lab = state.made_before(member)
+        if lab and lab.spec:
+            yield lab.spec
 
 
 def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int, progress: Progress) -> None:

@@ -164,12 +164,13 @@ def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
 
 
 def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> ConvergeResult:
-    """Run the roles again on the machines that exist."""
-    spec = load_spec(paths.lab, paths)
+    """Run the roles again on the machines that exist, as the last ``up`` was asked for them."""
     with locked(paths.lock, f"lab converge --lab {paths.lab}"):
         lab = state.load(paths)
+        if notice := state.spec_notice(lab, paths):
+            progress.note(notice)
         with progress.phase("node image"):
-            context = resolve(spec, paths, progress)
+            context = resolve(lab.spec or load_spec(paths.lab, paths), paths, progress)
         with progress.phase("cluster"):
             return _converge_while_booting(context.plan, lab, paths, progress, full=full)
 
@@ -181,6 +182,7 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
         netns=context.netns,
         image=context.image.digest,
         image_bin=context.image.bin,
+        spec=context.spec,
     )
     state.save(lab, paths)
     _write_inventory(context, paths)

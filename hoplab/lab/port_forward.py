@@ -31,7 +31,6 @@ from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
 from hoplab.observe.facts.api_ingresses import API_INGRESSES, ApiIngress
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
-from hoplab.spec.parse import load_spec
 
 LOOPBACK = "127.0.0.1"
 INGRESS = "ingress"  # what is asked for in place of a service
@@ -113,7 +112,7 @@ def look(paths: LabPaths) -> Seen:
             return fact.parse(json.dumps(api.read(fact.command)))
 
         return Seen(
-            network=load_spec(paths.lab, paths).network,
+            network=state.built_setting(lab, paths).network,
             nodes=ask(API_NODES),
             services=ask(API_SERVICES),
             endpoints=ask(API_ENDPOINTS),

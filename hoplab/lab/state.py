@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from hoplab.core import fs
-from hoplab.core.errors import LabError, StateError
+from hoplab.core.errors import LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
+from hoplab.core.serialization import from_json, to_json
+from hoplab.observe import setting
+from hoplab.observe.setting import Setting
+from hoplab.spec.changes import changed_settings
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import LabPlan, dataplane
+from hoplab.spec.parse import load_spec
+from hoplab.spec.plan import LabPlan, dataplane, plan_lab
 
 
 @dataclass(frozen=True)
 class NodeState:
     """One machine that exists."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     name: str
     role: str  # "control-plane" | "worker"
@@ -28,6 +35,8 @@ class NodeState:
 @dataclass(frozen=True)
 class LabState:
     """What commands after ``up`` need to know; everything else is asked from libvirt or Kubernetes."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     lab: str
     id: str
@@ -44,14 +53,18 @@ class LabState:
     dataplane: str = ""  # what its network is made of, see plan.dataplane; "" of a lab of an older version
     network6: str = ""  # the lab network's IPv6 range, "" where it has none
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
+    setting: Setting | None = None  # what lessons depend on; None of a lab of an older version
+    spec: LabSpec | None = None  # what `up` made it from; None of a lab of an older version
 
     @property
     def hosted(self) -> bool:
         return self.placement == "hosted"
 
 
-def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path) -> LabState:
-    """The state of a lab whose machines were just applied."""
+def lab_state(
+    plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path, spec: LabSpec | None = None
+) -> LabState:
+    """Return the state of a lab whose machines were just applied."""
     return LabState(
         lab=plan.lab,
         id=plan.id,
@@ -67,27 +80,26 @@ def lab_state(plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_
         dataplane=dataplane(plan),
         network6=str(plan.network.cidr6 or ""),
         nodes=tuple(NodeState(node.name, node.role, str(node.address), node.mac) for node in plan.nodes),
+        setting=setting.of_plan(plan),
+        spec=spec,
     )
 
 
 def save(state: LabState, paths: LabPaths) -> None:
     """Write the state atomically: a reader sees the old one or the new one, never half of it."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    fs.write(paths.state, json.dumps(asdict(state), indent=2))
+    fs.write(paths.state, json.dumps(to_json(state), indent=2))
 
 
 def load(paths: LabPaths) -> LabState:
     """The state of an existing lab; StateError when there is none or it can't be read."""
     try:
-        raw: dict[str, Any] = json.loads(paths.state.read_text())
-        raw["nodes"] = tuple(NodeState(**node) for node in raw["nodes"])
-        raw["phases"] = tuple((str(title), float(seconds)) for title, seconds in raw["phases"])
-        return LabState(**raw)
+        return from_json(LabState, json.loads(paths.state.read_text()))
     except FileNotFoundError:
         raise StateError(
             f"there is no lab {paths.lab!r} here", remedy=f"make it with `./lab up --lab {paths.lab}`"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise StateError(
             f"{paths.state} can't be read as a lab's state: {error}",
             remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
@@ -99,6 +111,32 @@ def made_before(paths: LabPaths) -> LabState | None:
     with contextlib.suppress(StateError):
         return load(paths)
     return None
+
+
+def built_setting(lab: LabState, paths: LabPaths) -> Setting:
+    """Return the setting that ``up`` wrote down; for a lab of an older version, which has none, that of its spec."""
+    if lab.setting:
+        return lab.setting
+    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
+    return replace(setting.of_plan(plan), ingress=lab.ingress)
+
+
+def spec_notice(lab: LabState, paths: LabPaths) -> str:
+    """Return one line on how the spec differs from what ``up`` made of it; "" where it does not."""
+    name = paths.spec.name
+    if lab.spec is None:
+        return (
+            f"lab {lab.lab} was made by an older version, which did not write its settings down: "
+            f"they are read from {name} until the next `./lab up`"
+        )
+    try:
+        changed = changed_settings(lab.spec, load_spec(paths.lab, paths))
+    except SpecError as error:
+        wrong = dict.fromkeys(issue.path for issue in error.issues)
+        return f"{name} has changed since `up`, and is not valid now: {', '.join(wrong)}"
+    except LabError as error:
+        return f"{name} is not what `up` read: {error.message.splitlines()[0]}"
+    return f"{name} has changed since `up`: {', '.join(changed)}" if changed else ""
 
 
 def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
@@ -26,74 +26,13 @@ from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.script import Output
-from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
-from hoplab.spec.plan import LabPlan
+from hoplab.observe.setting import Setting, from_document, to_document
 
 G = TypeVar("G")
 
 
 class RecordingError(LabError):
     """A file is not a recording that this version can read."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What the lab was asked to be, as far as lessons depend on it."""
-
-    lab: str
-    network: IPv4Network
-    gateway: IPv4Address
-    pod_cidr: IPv4Network
-    service_cidr: IPv4Network
-    cni: str
-    backend: str
-    proxy_mode: str
-    nodes: Mapping[str, IPv4Address]  # every machine, by name
-    ingress: str = "none"  # the ingress controller
-    load_balancer: str = "none"
-    pool: AddressRange | None = None  # of the load balancer
-    block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
-    cni_nftables: bool = False  # whether the CNI's own rules are in nftables
-    ipv6: Ipv6Spec | None = None  # the ranges of the second family
-    nodes6: Mapping[str, IPv6Address] = field(default_factory=dict)  # every machine's address in it, by name
-
-    @property
-    def void(self) -> frozenset[str]:
-        """What means nothing in such a lab, so that a recording of it does not say it."""
-        without = {"block_size"} if self.cni != "calico" else set()
-        if not self.cni_nftables:
-            without.add("cni_nftables")
-        return frozenset(without if self.ipv6 else {*without, "ipv6", "nodes6"})
-
-    @property
-    def api_service_ip(self) -> IPv4Address:
-        return self.service_cidr[1]
-
-    @property
-    def dns_ip(self) -> IPv4Address:
-        return self.service_cidr[10]
-
-
-def setting(plan: LabPlan) -> Setting:
-    """The setting of a planned lab."""
-    return Setting(
-        lab=plan.lab,
-        network=plan.network.cidr,
-        gateway=plan.network.gateway,
-        pod_cidr=plan.pod_cidr,
-        service_cidr=plan.service_cidr,
-        cni=plan.cni.name,
-        backend=plan.cni.backend,
-        proxy_mode=plan.proxy_mode,
-        nodes={node.name: node.address for node in plan.nodes},
-        ingress=plan.ingress_controller,
-        load_balancer=plan.load_balancer,
-        pool=plan.pool,
-        block_size=plan.cni.block_size,
-        cni_nftables=plan.cni.nftables,
-        ipv6=plan.ipv6,
-        nodes6={node.name: node.address6 for node in plan.nodes if node.address6},
-    )
 
 
 @dataclass(frozen=True, eq=False)  # one object each in a snapshot
@@ -213,14 +152,7 @@ class Snapshot:
         """
         document = {
             "hoplab": FORMAT,
-            "setting": {
-                **{key: value for key, value in asdict(self.setting).items() if key not in self.setting.void},
-                "nodes": {name: str(at) for name, at in self.setting.nodes.items()},
-                "pool": str(self.setting.pool or ""),
-                **(
-                    {"nodes6": {name: str(at) for name, at in self.setting.nodes6.items()}} if self.setting.ipv6 else {}
-                ),
-            },
+            "setting": to_document(self.setting),
             "versions": dict(self.versions),
             "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
             "pods": {
@@ -252,7 +184,7 @@ def load(file: Path) -> Snapshot:
         if raw["hoplab"] != FORMAT:
             raise ValueError(f"its format is {raw['hoplab']!r}")
         return Snapshot(
-            setting=_setting(raw["setting"]),
+            setting=from_document(raw["setting"]),
             versions=raw["versions"],
             node_facts={name: _facts(name, outputs) for name, outputs in raw["nodes"].items()},
             netns_facts={
@@ -269,27 +201,6 @@ def _document(file: Path) -> Any:
     """What a recording holds; one that is like another says only what differs."""
     raw = json.loads(file.read_text())
     return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
-
-
-def _setting(raw: dict[str, Any]) -> Setting:
-    return Setting(
-        lab=raw["lab"],
-        network=IPv4Network(raw["network"]),
-        gateway=IPv4Address(raw["gateway"]),
-        pod_cidr=IPv4Network(raw["pod_cidr"]),
-        service_cidr=IPv4Network(raw["service_cidr"]),
-        cni=raw["cni"],
-        backend=raw["backend"],
-        proxy_mode=raw["proxy_mode"],
-        nodes={name: IPv4Address(at) for name, at in raw["nodes"].items()},
-        ingress=raw.get("ingress", "none"),  # older recordings have none
-        load_balancer=raw.get("load_balancer", "none"),  # older recordings know of none
-        pool=AddressRange.parse(raw["pool"]) if raw.get("pool") else None,
-        block_size=raw.get("block_size", CniSpec.block_size),
-        cni_nftables=raw.get("cni_nftables", False),
-        ipv6=Ipv6Spec(**{name: IPv6Network(given) for name, given in raw["ipv6"].items()}) if "ipv6" in raw else None,
-        nodes6={name: IPv6Address(at) for name, at in raw.get("nodes6", {}).items()},
-    )
 
 
 def _dump(facts: Facts) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Accel = Literal["auto", "kvm", "tcg"]
 Placement = Literal["auto", "vm", "hosted"]
@@ -83,6 +83,16 @@ class AddressRange:
         if found.last < found.first:
             raise ValueError(f"{last} is before {first}")
         return found
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:
+        """Return pydantic's schema of a range, which is its text in JSON."""
+        from pydantic_core import core_schema  # noqa: PLC0415 -- only what is serialized needs it
+
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls.parse(str(value)),
+            serialization=core_schema.to_string_ser_schema(),
+        )
 
     def __contains__(self, address: IPv4Address) -> bool:
         return self.first <= address <= self.last

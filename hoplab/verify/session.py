@@ -51,8 +51,6 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.pki.certificates import ensure_certificates
-from hoplab.spec.parse import load_spec
-from hoplab.spec.plan import plan_lab
 from hoplab.verify import external, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost, Reply
@@ -535,8 +533,7 @@ def curl_command(url: str) -> str:
 def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> Iterator[LabSession]:
     """Connect to a running lab, make sure that its probe pods are there, and look at it."""
     lab = state.load(paths)
-    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
-    setting = replace(snapshot.setting(plan), ingress=lab.ingress)
+    setting = state.built_setting(lab, paths)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
     front = workload.Front(
         get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
@@ -549,7 +546,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods that verification asks with")
-        workload.ensure(requester(k8s), front, announced=plan.load_balancer != "none", slowness=slowness)
+        workload.ensure(requester(k8s), front, announced=setting.load_balancer != "none", slowness=slowness)
         say("looking at the nodes")
 
         def look() -> Snapshot:

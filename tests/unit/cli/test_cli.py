@@ -66,6 +66,7 @@ def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
         return (port_forward.Forward(8080, "shop/web:80", way),)
 
     monkeypatch.setattr(state, "load", lambda _: STATE)
+    monkeypatch.setattr(state, "spec_notice", lambda *_: "")
     monkeypatch.setattr(port_forward, "look", lambda _: None)
     monkeypatch.setattr(port_forward, "plan", plan)
     monkeypatch.setattr(port_forward, "listen", lambda _: {})
@@ -77,6 +78,8 @@ def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     run("forward")
     assert asked == [port_forward.Wanted("shop/web"), port_forward.Wanted("ingress")]
+    monkeypatch.setattr(state, "spec_notice", lambda *_: "Pulumi.dev.yaml has changed since `up`: cni.backend")
+    assert run("forward")[1].startswith("note: Pulumi.dev.yaml has changed since `up`: cni.backend\n")
 
 
 def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from hoplab import cli
 from hoplab.core.errors import HostError, LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.host.info import HostFacts
-from hoplab.lab import fleet
+from hoplab.lab import fleet, state
 from hoplab.lab.fleet import Fleet, FleetError
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parse import load_spec
@@ -61,6 +61,13 @@ def plans(of: Fleet, count: int) -> dict[LabPaths, LabPlan]:
         member: plan_lab(load_spec(member.lab, member), lab_id=member.id, accel="tcg")
         for member in fleet.write_specs(of, count)
     }
+
+
+def save(member: LabPaths, plan: LabPlan) -> None:
+    """What `up` writes down."""
+    spec = load_spec(member.lab, member)
+    made = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"), spec=spec)
+    state.save(made, member)
 
 
 def stand_in(of: Fleet, text: str) -> None:
@@ -240,7 +247,12 @@ def test_a_lab_that_can_not_be_destroyed_keeps_its_spec(course: Fleet) -> None:
 
 
 def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet.write_specs(course, 2)
+    for member, plan in plans(course, 2).items():
+        save(member, plan)
+    (course.project / "Pulumi.course-s1.yaml").write_text(
+        "# written by `lab fleet up course`\nconfig:\n  lab:network: 10.9.0.0/24\n"
+    )
+    course.member(2).state.unlink()
 
     def seen(paths: LabPaths) -> dict[str, Any]:
         if paths.lab == "course-s2":
@@ -251,6 +263,19 @@ def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.Monke
     assert fleet.status(course) == [
         fleet.Row("course-s1", "192.168.77.0/24", "1 of 2 running", "1 of 2 Ready", healthy=True),
         fleet.Row("course-s2", "192.168.78.0/24", "there is no lab 'course-s2' here", "-", healthy=False),
+    ]
+
+
+def test_notices_name_the_specs_that_were_edited(course: Fleet) -> None:
+    for member, plan in plans(course, 2).items():
+        save(member, plan)
+    assert fleet.notices(course) == []
+    spec = course.member(2).spec
+    spec.write_text(spec.read_text() + "  lab:proxy: {mode: nftables}\n")
+    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 2}\n")
+    assert fleet.notices(course) == [
+        "Pulumi.course.yaml has changed since `fleet up`: nodes.workers",
+        "Pulumi.course-s2.yaml has changed since `up`: proxy.mode",
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,47 @@ import pytest
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.spec.model import LabSpec
+from hoplab.spec.changes import NAMES, changed_settings
+from hoplab.spec.model import AddressRange, Ipv6Spec, LabSpec, NodeSize
+from hoplab.spec.parse import load_spec
 from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")
 
 
 def made() -> state.LabState:
-    return state.lab_state(PLAN, libvirt_uri="test:///default", netns="", image="abc", image_bin=Path("/image/bin"))
+    return state.lab_state(
+        PLAN, libvirt_uri="test:///default", netns="", image="abc", image_bin=Path("/image/bin"), spec=LabSpec("dev")
+    )
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+# As the version before wrote it: without setting and spec
+OLDER = """{
+  "lab": "dev", "id": "dev-1a2b3c", "libvirt_uri": "qemu+unix:///system?socket=/run/hoplab/dev-1a2b3c/libvirt-sock",
+  "netns": "hoplab-dev-1a2b3c", "accel": "tcg", "placement": "hosted", "gateway": "192.168.77.1",
+  "network": "hoplab-dev-1a2b3c", "image": "abc", "image_bin": "/image/bin",
+  "nodes": [{"name": "worker1", "role": "worker", "address": "192.168.77.20", "mac": "52:54:00:00:00:01"}],
+  "ingress": "nginx", "dataplane": "flannel host-gw, kube-proxy iptables", "network6": "",
+  "phases": [["node image", 1.5], ["machines", 20]]
+}"""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> LabPaths:
+    """Of a lab whose spec is a file with the CNI's backend in it."""
+    found = LabPaths("dev", tmp_path)
+    found.spec.write_text("config:\n  lab:cni: {backend: host-gw}\n")
+    return found
+
+
+def built(paths: LabPaths) -> state.LabState:
+    """The state of a lab that was made from the spec as it is now."""
+    spec = load_spec("dev", paths)
+    plan = plan_lab(spec, lab_id=paths.id, accel="tcg")
+    return state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"), spec=spec)
+
+
+def test_saved_state_is_loaded(tmp_path: Path) -> None:
     paths = LabPaths("dev", tmp_path)
     lab = replace(made(), phases=(("machines", 1.5),))
     state.save(lab, paths)
@@ -29,24 +59,106 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert not list(paths.root.glob("*.part"))
 
 
-def test_the_state_is_the_twin_of_the_plan() -> None:
+def test_state_is_the_twin_of_the_plan() -> None:
     lab = made()
     assert [node.name for node in lab.nodes] == [node.name for node in PLAN.nodes]
     assert lab.gateway == str(PLAN.network.gateway)
     assert lab.hosted
 
 
-def test_no_lab(tmp_path: Path) -> None:
+def test_state_of_no_lab_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="there is no lab 'dev' here") as failed:
         state.load(LabPaths("dev", tmp_path))
     assert "./lab up --lab dev" in failed.value.remedy
 
 
+def test_whole_state_is_read_back(tmp_path: Path) -> None:
+    """Also what few labs have: sizes, a second family, a pool."""
+    spec = LabSpec(
+        "dev",
+        worker_size=NodeSize(memory_mib=4096),
+        ipv6=Ipv6Spec(),
+        load_balancer="metallb",
+        load_balancer_pool=AddressRange.parse("192.168.77.240/29"),
+        image_components=("cni_calico",),
+    )
+    plan = plan_lab(spec, lab_id="dev-1a2b3c", accel="kvm")
+    lab = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"), spec=spec)
+    state.save(lab, LabPaths("dev", tmp_path))
+    assert state.load(LabPaths("dev", tmp_path)) == lab
+
+
+def test_edited_spec_changes_nothing_of_what_was_built(paths: LabPaths) -> None:
+    state.save(built(paths), paths)
+    paths.spec.write_text("config:\n  lab:cni: {name: calico}\n  lab:network: 192.168.99.0/24\n")
+    lab = state.load(paths)
+    setting = state.built_setting(lab, paths)
+    assert (setting.cni, setting.backend, str(setting.network)) == ("flannel", "host-gw", "192.168.77.0/24")
+    assert list(setting.nodes) == ["worker1", "worker2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("config:\n  lab:cni: {backend: host-gw}\n", ""),
+        ("config:\n  lab:cni: {backend: host-gw, name: flannel}\n  lab:nodes: {workers: 2}\n", ""),
+        ("config:\n  lab:cni: {backend: vxlan}\n", "has changed since `up`: cni.backend"),
+        (
+            "config:\n  lab:nodes: {workers: 3, worker: {memory: 4GiB}}\n  lab:podCIDR: 10.200.0.0/16\n",
+            "has changed since `up`: nodes.workers, nodes.worker, podCIDR, cni.backend",
+        ),
+        ("config:\n  lab:cni: {backend: gre}\n", "has changed since `up`, and is not valid now: cni.backend"),
+        ("{", "has changed since `up`, and is not valid now: line 1, column 2"),
+        (None, "is not what `up` read: there is no lab 'dev': Pulumi.dev.yaml does not exist"),
+    ],
+)
+def test_notice_names_the_settings_that_differ(paths: LabPaths, text: str | None, notice: str) -> None:
+    lab = built(paths)
+    if text is None:
+        paths.spec.unlink()
+    else:
+        paths.spec.write_text(text)
+    assert state.spec_notice(lab, paths) == (f"Pulumi.dev.yaml {notice}" if notice else "")
+
+
+def test_settings_that_differ_have_the_names_of_the_file(paths: LabPaths) -> None:
+    """A part of a section that was there before is named, else the section."""
+    before = LabSpec("dev", ipv6=Ipv6Spec(), worker_size=NodeSize(vcpus=2))
+    now = replace(before, worker_size=NodeSize(vcpus=2, memory_mib=4096, disk_gib=30), ipv6=None, protect=True)
+    assert changed_settings(before, now) == ("nodes.worker.memory", "nodes.worker.disk", "ipv6", "protect")
+    known = {field.name for field in fields(LabSpec)}
+    assert NAMES.keys() - known <= {"memory_mib", "disk_gib", "block_size"}
+    assert known - NAMES.keys() == {"lab", "network", "ipv6", "cni", "libvirt", "accel", "engine", "protect"}
+
+
+def test_state_of_an_older_version_is_completed_from_the_spec(paths: LabPaths) -> None:
+    paths.root.mkdir(parents=True)
+    paths.state.write_text(OLDER)
+    lab = state.load(paths)
+    assert (lab.setting, lab.spec) == (None, None)
+    assert lab.phases == (("node image", 1.5), ("machines", 20.0))
+    setting = state.built_setting(lab, paths)
+    assert (setting.cni, setting.backend, setting.ingress) == ("flannel", "host-gw", "nginx")
+    assert state.spec_notice(lab, paths) == (
+        "lab dev was made by an older version, which did not write its settings down: "
+        "they are read from Pulumi.dev.yaml until the next `./lab up`"
+    )
+    state.save(lab, paths)
+    assert state.load(paths) == lab
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({"nodes": [{"surprise": 1}], "phases": []})])
-def test_an_unreadable_state(tmp_path: Path, text: str) -> None:
+def test_unreadable_state_is_refused(tmp_path: Path, text: str) -> None:
     paths = LabPaths("dev", tmp_path)
     paths.root.mkdir(parents=True)
     paths.state.write_text(text)
     with pytest.raises(StateError, match="can't be read as a lab's state") as failed:
         state.load(paths)
     assert "./lab up --lab dev" in failed.value.remedy
+
+
+def test_state_with_an_unknown_field_is_refused(paths: LabPaths) -> None:
+    paths.root.mkdir(parents=True)
+    paths.state.write_text(OLDER.replace('"network6"', '"network7"'))
+    with pytest.raises(StateError, match="as a lab's state: network7: "):
+        state.load(paths)

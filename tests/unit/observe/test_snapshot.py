@@ -17,8 +17,7 @@ from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import RecordingError, Snapshot, load
-from hoplab.spec.model import Ipv6Spec, LabSpec
-from hoplab.spec.plan import plan_lab
+from hoplab.spec.model import Ipv6Spec
 
 FILE = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 RECORDED = load(FILE)
@@ -105,17 +104,6 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="No such file"):
         load(tmp_path / "r.json")
-
-
-def test_the_setting_of_a_plan() -> None:
-    plan = plan_lab(LabSpec("dev"), lab_id="dev-123456", accel="tcg")
-    found = snapshot.setting(plan)
-    assert (found.gateway, found.dns_ip, found.api_service_ip) == (
-        plan.network.gateway,
-        plan.dns_ip,
-        plan.api_service_ip,
-    )
-    assert found.nodes == {node.name: node.address for node in plan.nodes}
 
 
 def test_what_kubernetes_was_never_told_is_named() -> None:

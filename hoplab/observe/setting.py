@@ -1,0 +1,83 @@
+"""The setting of a lab: what lessons depend on of what was asked for. ``up`` writes it down, recordings hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any
+
+from hoplab.core.serialization import from_json, to_json
+from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
+from hoplab.spec.plan import LabPlan
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the lab was asked to be, as far as lessons depend on it."""
+
+    lab: str
+    network: IPv4Network
+    gateway: IPv4Address
+    pod_cidr: IPv4Network
+    service_cidr: IPv4Network
+    cni: str
+    backend: str
+    proxy_mode: str
+    nodes: Mapping[str, IPv4Address]  # every machine, by name
+    ingress: str = "none"  # the ingress controller
+    load_balancer: str = "none"
+    pool: AddressRange | None = None  # of the load balancer
+    block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
+    cni_nftables: bool = False  # whether the CNI's own rules are in nftables
+    ipv6: Ipv6Spec | None = None  # the ranges of the second family
+    nodes6: Mapping[str, IPv6Address] = field(default_factory=dict)  # every machine's address in it, by name
+
+    @property
+    def void(self) -> frozenset[str]:
+        """What means nothing in such a lab, so that a recording of it does not say it."""
+        without = {"block_size"} if self.cni != "calico" else set()
+        if not self.cni_nftables:
+            without.add("cni_nftables")
+        return frozenset(without if self.ipv6 else {*without, "ipv6", "nodes6"})
+
+    @property
+    def api_service_ip(self) -> IPv4Address:
+        return self.service_cidr[1]
+
+    @property
+    def dns_ip(self) -> IPv4Address:
+        return self.service_cidr[10]
+
+
+def of_plan(plan: LabPlan) -> Setting:
+    """Return the setting of a planned lab."""
+    return Setting(
+        lab=plan.lab,
+        network=plan.network.cidr,
+        gateway=plan.network.gateway,
+        pod_cidr=plan.pod_cidr,
+        service_cidr=plan.service_cidr,
+        cni=plan.cni.name,
+        backend=plan.cni.backend,
+        proxy_mode=plan.proxy_mode,
+        nodes={node.name: node.address for node in plan.nodes},
+        ingress=plan.ingress_controller,
+        load_balancer=plan.load_balancer,
+        pool=plan.pool,
+        block_size=plan.cni.block_size,
+        cni_nftables=plan.cni.nftables,
+        ipv6=plan.ipv6,
+        nodes6={node.name: node.address6 for node in plan.nodes if node.address6},
+    )
+
+
+def to_document(setting: Setting) -> dict[str, Any]:
+    """Return the setting as recordings and the lab's state have it; without a pool that is the empty text."""
+    found: dict[str, Any] = to_json(setting, exclude=setting.void)
+    return {**found, "pool": found["pool"] or ""}
+
+
+def from_document(document: Mapping[str, Any]) -> Setting:
+    """Return the setting in a document; what older ones lack has its default. ValueError names what does not fit."""
+    return from_json(Setting, {**document, "pool": document.get("pool") or None})
