@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
+LESSONS = PROJECT / "tests" / "lessons"
+if not LESSONS.is_dir():  # installed from a wheel
+    LESSONS = Path(sysconfig.get_path("data")) / "share" / "hoplab" / "lessons"
 
 
 def cache_dir() -> Path:

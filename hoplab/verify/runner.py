@@ -25,7 +25,7 @@ import pytest
 
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, LabError
-from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import snapshot
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
@@ -34,7 +34,6 @@ from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.report import Outcome, Report, Result, Say, html_text, junit_text
 from hoplab.verify.session import LabSession
 
-LESSONS = PROJECT / "tests" / "lessons"
 OPENED = "hoplab-opened"  # name of the plugin that hands the open lab to the lessons' fixtures
 CHAPTER = re.compile(r"Chapter (\d+), ([^:.]+)")
 PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginning of a title

@@ -95,7 +95,9 @@ def machine(tmp_path: Path) -> Machine:
     (tmp_path / "bin").mkdir()
     made.project.mkdir()
     shutil.copy(SCRIPT, made.project / "lab")
-    (made.project / "requirements.lock").write_text("click==1 \\\n    --hash=x\n    # via y\nuv==1 \\\n    --hash=z\n")
+    (made.project / "requirements-dev.lock").write_text(
+        "click==1 \\\n    --hash=x\n    # via y\nuv==1 \\\n    --hash=z\n"
+    )
     for name, body in STAND_INS.items():
         program = tmp_path / "bin" / name
         program.write_text(f'#!/bin/bash\necho "$(basename "$0") $*" >>"$CALLS"\n{body}')
@@ -127,7 +129,7 @@ def test_second_use_makes_nothing(machine: Machine) -> None:
 def test_a_changed_lock_installs_into_the_same_environment(machine: Machine) -> None:
     machine.lab("a")
     (machine.folder / "calls").unlink()
-    with (machine.project / "requirements.lock").open("a") as lock:
+    with (machine.project / "requirements-dev.lock").open("a") as lock:
         lock.write("# changed\n")
     assert machine.lab("b").stdout == "hoplab: b\n"
     assert len(machine.calls("uv")) == 1
