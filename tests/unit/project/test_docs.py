@@ -78,3 +78,15 @@ def test_a_decision_is_listed_and_has_its_parts(record: Path) -> None:
 def test_numbers_of_decisions_are_unique() -> None:
     numbers = [record.name[:4] for record in ADRS]
     assert len(numbers) == len(set(numbers))
+
+
+def test_paths_that_pages_name_exist() -> None:
+    """Pages quote paths as `hoplab/lab/state.py`; upper-case parts, <...> and wildcards stand for others."""
+    gone = {
+        f"{page.relative_to(PROJECT)}: {path}"
+        for page in _pages()
+        if page.name not in ("CHANGELOG.md", "CONTRIBUTING.md") and page.is_relative_to(PROJECT / "docs")
+        for path in re.findall(r"`((?:hoplab|tests|roles|playbooks|benchmarks)/[\w./-]+)`", page.read_text())
+        if not re.search(r"[A-Z]{3}", path) and not (PROJECT / path).exists()
+    }
+    assert gone == set()
