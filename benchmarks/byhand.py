@@ -34,6 +34,7 @@ from hoplab.core.console import PlainProgress
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LabPaths
 from hoplab.engine import libvirt_xml, schema
+from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
@@ -304,7 +305,15 @@ def make(lab: BenchLab, plan: LabPlan, image: NodeImage, title: str) -> tuple[La
     """Make the lab by hand once."""
     written = sheets(plan, image, lab.paths)
     keys = ensure_keys(lab.paths, [node.name for node in plan.nodes])
-    write_inventory(plan, lab.paths, netns=lab.paths.netns, image_bin=image.bin, image_digest=image.digest, keys=keys)
+    write_inventory(
+        plan,
+        lab.paths,
+        netns=lab.paths.netns,
+        image_bin=image.bin,
+        image_digest=image.digest,
+        keys=keys,
+        parts=known_parts(),
+    )
     shutil.rmtree(lab.paths.run)  # made for ssh's sockets: nothing of the lab runs yet
     with (lab.logs / f"{title}.log").open("w") as log:
         hand = ByHand(lab.paths, plan, image, written, log)

@@ -20,6 +20,7 @@ import click
 
 from benchmarks.labs import Report, load, main, results_folder
 from hoplab.core.paths import LabPaths
+from hoplab.expectations.parts import known_parts
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
@@ -45,7 +46,8 @@ class Asker:
         if not node:
             return self.api(fact.command)
         enter = f"nsenter --net=/run/netns/{netns} " if netns else ""
-        command = f"{enter}sh -c {shlex.quote(fact.command)}" if netns else fact.command
+        command = fact.command_for(known_parts())
+        command = f"{enter}sh -c {shlex.quote(command)}" if netns else command
         return self.hosts.batch(node, {"it": command})["it"]
 
 

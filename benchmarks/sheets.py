@@ -22,6 +22,7 @@ from jinja2.utils import missing
 from hoplab.cluster.inventory import HOSTED, lab_facts
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import schema
+from hoplab.expectations.parts import known_parts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import KERNEL_CMDLINE, NodeImage
 from hoplab.infra.components import Lab, LabArgs
@@ -78,7 +79,9 @@ def sheets(plan: LabPlan, image: NodeImage, paths: LabPaths) -> Sheets:
 def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, Any]:
     """What Ansible knows of the lab when it asks inventory/group_vars/all.yml for a role's inputs."""
     return {
-        "lab": lab_facts(plan, paths, netns=paths.netns, image_bin=image.bin, image_digest=image.digest),
+        "lab": lab_facts(
+            plan, paths, netns=paths.netns, image_bin=image.bin, image_digest=image.digest, parts=known_parts()
+        ),
         "inventory_hostname": HOSTED if plan.placement == "hosted" else plan.nodes[0].name,
         "machine": {"traces": False},
         "machine_slowness": SLOWNESS,

@@ -128,10 +128,10 @@ def compare(recordings: tuple[Path, ...]) -> None:
     \b
     ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
     """
-    from hoplab.observe import snapshot
+    from hoplab.observe import recording_format
     from hoplab.verify import comparison
 
-    print(comparison.page(snapshot.load(file) for file in recordings), end="")
+    print(comparison.page(recording_format.load(file) for file in recordings), end="")
 
 
 VERBS = (status, ssh, kubectl, forward, record, compare)

@@ -19,6 +19,7 @@ import yaml
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
 from hoplab.pki.keys import LabKeys
+from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
 HOSTED = "control-plane"  # name of the host end of the lab network in the inventory, and of its etcd member
@@ -26,17 +27,19 @@ SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the inv
 
 
 def write_inventory(
-    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, keys: LabKeys
+    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, keys: LabKeys, parts: Parts
 ) -> None:
     """Write both files (and make the folder that SSH's control sockets live in)."""
-    facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest)
+    facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest, parts=parts)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths.inventory.parent.mkdir(parents=True, exist_ok=True)
     fs.write(paths.inventory, inventory_text(plan, facts))
     fs.write(paths.ssh_config, ssh_config_text(plan, paths, netns=netns, keys=keys))
 
 
-def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str) -> dict[str, Any]:
+def lab_facts(
+    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, parts: Parts
+) -> dict[str, Any]:
     """What group_vars/all.yml makes role inputs of."""
     return {
         "name": plan.lab,
@@ -62,12 +65,31 @@ def lab_facts(plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, im
         "ingress_controller": plan.ingress_controller,
         "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},
         "kubernetes_version": plan.kubernetes_version,
+        "reset": reset_facts(parts),
         "project": str(paths.project),
         "python": sys.executable,
         "control_plane": str(paths.control_plane),
         "kubeconfig": str(paths.kubeconfig),
         "ssh_config": str(paths.ssh_config),
     }
+
+
+def reset_facts(parts: Parts) -> dict[str, list[str]]:
+    """Return what a reset removes and unloads on a node: what any known CNI leaves, whichever was there."""
+    scopes = [part.reset for part in parts.cni.values()]
+    return {
+        "directories": sorted({folder for scope in scopes for folder in scope.directories}),
+        "files": sorted({file for scope in scopes for file in scope.files}),
+        "kernel_modules": sorted({module for scope in scopes for module in scope.kernel_modules}),
+        "route_protocols": sorted({protocol for scope in scopes for protocol in scope.route_protocols}),
+    }
+
+
+def refresh_reset_facts(paths: LabPaths, parts: Parts) -> None:
+    """Write the reset facts into the inventory of a lab, which an earlier state of the project may have written."""
+    inventory = yaml.safe_load(paths.inventory.read_text())
+    inventory["all"]["vars"]["lab"]["reset"] = reset_facts(parts)
+    fs.write(paths.inventory, _yaml(inventory))
 
 
 def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
@@ -122,6 +144,10 @@ def inventory_text(plan: LabPlan, facts: dict[str, Any]) -> str:
             },
         }
     }
+    return _yaml(inventory)
+
+
+def _yaml(inventory: dict[str, Any]) -> str:
     return f"# written by `lab up`\n{yaml.safe_dump(inventory, sort_keys=False, width=120)}"
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 from hoplab.core.errors import HostError, LabError, SpecError, SpecIssue
 from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
+from hoplab.expectations.parts import known_parts
 from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.host.machines import connected
@@ -37,7 +38,6 @@ TOOLS = (
 )
 BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
 IPV6 = Path("/proc/sys/net/ipv6")  # not there where it is disabled
-UNWRAPPED = ("host-gw", "bgp")  # backends whose nodes send to the others' pods as they are
 PYTHON = (3, 11)
 GO = (1, 26)
 CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again while they are made
@@ -160,7 +160,7 @@ def bridged(setting: Path, spec: LabSpec) -> Check:
     """With br_netfilter libvirt's masquerade also meets frames between machines; in a private libvirt they never do."""
     on = setting.exists() and setting.read_text().strip() == "1"
     found = "meet iptables" if on else "pass beside iptables"
-    if not on or spec.cni.backend not in UNWRAPPED:
+    if not on or spec.cni.backend not in known_parts().cni[spec.cni.name].unwrapped_backends:
         return Check("frames on bridges", True, found)
     found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
     return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")

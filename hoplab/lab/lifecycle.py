@@ -17,7 +17,7 @@ from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as take_away
-from hoplab.cluster.inventory import write_inventory
+from hoplab.cluster.inventory import refresh_reset_facts, write_inventory
 from hoplab.core import fs
 from hoplab.core.console import ScreenProgress
 from hoplab.core.errors import LabError, ProtectedError, SpecError
@@ -26,6 +26,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.core.wait import Timing, slowness
 from hoplab.engine import Changes, choose_engine
+from hoplab.expectations.parts import known_parts
 from hoplab.host import boot, machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
@@ -90,6 +91,7 @@ def remove_cluster(lab: LabState, paths: LabPaths, progress: ScreenProgress) -> 
     """What ``reset`` does, for who holds the lab's lock; the next cluster may have another dataplane."""
     with progress.phase("reset"):
         _wait_until_up(lab, paths, progress)
+        refresh_reset_facts(paths, known_parts())
         removed = take_away(paths, lab.netns, progress)
     state.save(replace(lab, dataplane=""), paths)
     return removed
@@ -197,6 +199,7 @@ def _write_inventory(context: LabContext, paths: LabPaths) -> None:
         image_bin=context.image.bin,
         image_digest=context.image.digest,
         keys=context.keys,
+        parts=known_parts(),
     )
 
 

@@ -36,9 +36,10 @@ from hoplab.core.errors import LabError, SpecError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import SHOWN
 from hoplab.engine import MARK
+from hoplab.expectations.parts import known_parts
 from hoplab.infra.context import LabContext
 
-OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes")
+OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes", "reset")
 TURN = threading.Lock()  # Pulumi asks for several resources at once, and there is one inventory and one Ansible
 DECIDES = ("settings", "roles", "image", "nodes")  # a change in one of these is a reason to converge
 
@@ -56,7 +57,8 @@ class ClusterArgs:
     @staticmethod
     def of(context: LabContext, paths: LabPaths, nodes: Mapping[str, Input[str]]) -> ClusterArgs:
         digest = context.image.digest
-        facts = lab_facts(context.plan, paths, netns=context.netns, image_bin=context.image.bin, image_digest=digest)
+        bin, parts = context.image.bin, known_parts()
+        facts = lab_facts(context.plan, paths, netns=context.netns, image_bin=bin, image_digest=digest, parts=parts)
         settings = {name: value for name, value in facts.items() if name not in OF_THIS_HOST}
         return ClusterArgs(paths.lab, settings, roles_digest(paths.project), digest, nodes)
 

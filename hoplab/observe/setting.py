@@ -9,6 +9,7 @@ from typing import Any
 
 from hoplab.core.serialization import from_json, to_json
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
+from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
 
@@ -32,14 +33,6 @@ class Setting:
     cni_nftables: bool = False  # whether the CNI's own rules are in nftables
     ipv6: Ipv6Spec | None = None  # the ranges of the second family
     nodes6: Mapping[str, IPv6Address] = field(default_factory=dict)  # every machine's address in it, by name
-
-    @property
-    def void(self) -> frozenset[str]:
-        """What means nothing in such a lab, so that a recording of it does not say it."""
-        without = {"block_size"} if self.cni != "calico" else set()
-        if not self.cni_nftables:
-            without.add("cni_nftables")
-        return frozenset(without if self.ipv6 else {*without, "ipv6", "nodes6"})
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -72,9 +65,18 @@ def of_plan(plan: LabPlan) -> Setting:
     )
 
 
-def to_document(setting: Setting) -> dict[str, Any]:
+def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
+    """Return the fields that mean nothing in such a lab: its document does not have them."""
+    cni = parts.cni.get(setting.cni)
+    without = set() if cni and cni.block_sizes else {"block_size"}
+    if not setting.cni_nftables:
+        without.add("cni_nftables")
+    return frozenset(without if setting.ipv6 else {*without, "ipv6", "nodes6"})
+
+
+def to_document(setting: Setting, parts: Parts) -> dict[str, Any]:
     """Return the setting as recordings and the lab's state have it; without a pool that is the empty text."""
-    found: dict[str, Any] = to_json(setting, exclude=setting.void)
+    found: dict[str, Any] = to_json(setting, exclude=omitted(setting, parts))
     return {**found, "pool": found["pool"] or ""}
 
 

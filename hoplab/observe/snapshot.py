@@ -1,38 +1,29 @@
 """A lab looked at once: the facts of every node, of every pod's network namespace and of the Kubernetes API.
 
-Read-only lessons check a snapshot. It can be saved and loaded again (a recording): the same lessons then run with no
-machine at all. What is kept is the text the commands printed, so a recording also tests the parsers.
+Read-only lessons check a snapshot. ``recording_format`` writes it to a file and reads it back, so the same lessons run
+without a machine. A snapshot keeps the text that the commands printed: a recording also tests the parsers.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from hoplab.core import fs
-from hoplab.core.diff import applied, delta
 from hoplab.core.errors import LabError
 from hoplab.observe.facts import Fact, Facts, T, Where, discover
-from hoplab.observe.facts._json import as_read
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.script import Output
-from hoplab.observe.setting import Setting, from_document, to_document
+from hoplab.observe.setting import Setting
+from hoplab.spec.parts import Parts
 
 G = TypeVar("G")
-
-
-class RecordingError(LabError):
-    """A file is not a recording that this version can read."""
 
 
 @dataclass(frozen=True, eq=False)  # one object each in a snapshot
@@ -143,87 +134,8 @@ class Snapshot:
             pod for pod in self.api[API_PODS] if pod.running and not pod.going and not pod.host_network and pod.address
         )
 
-    def save(self, file: Path, *, like: Path | None = None) -> None:
-        """Write a recording: what commands printed as it was, of the API's answers what facts read.
 
-        The rest of an answer, the environment of a container for one, may hold secrets. Of annotations, which are read
-        by name, those that CNIs write are kept: others hold whole manifests. With ``like``, another recording, only
-        what differs from it is written.
-        """
-        document = {
-            "hoplab": FORMAT,
-            "setting": to_document(self.setting),
-            "versions": dict(self.versions),
-            "nodes": {name: _dump(facts) for name, facts in self.node_facts.items()},
-            "pods": {
-                node: {netns: _dump(facts) for netns, facts in found.items()}
-                for node, found in self.netns_facts.items()
-            },
-            "api": {
-                fact.name: {**asdict(output), "out": _slim(as_read(fact.parse, output.out))}
-                for fact in discover("api")
-                if (output := self.api.outputs.get(fact.name))
-            },
-        }
-        text = json.dumps(document, indent=1, default=str)
-        if like:
-            changes = delta(_document(like), json.loads(text))
-            text = json.dumps({"like": os.path.relpath(like, file.parent), "but": changes}, indent=1)
-        fs.write(file, text + "\n")
-
-
-FORMAT = 1  # of recordings
 PLACES: tuple[Where, ...] = ("node", "pod", "api")
-CNI_ANNOTATIONS = ("flannel.alpha.coreos.com/", "projectcalico.org/")  # on nodes, for the CNI's other nodes
-
-
-def load(file: Path) -> Snapshot:
-    """Read a recording."""
-    try:
-        raw = _document(file)
-        if raw["hoplab"] != FORMAT:
-            raise ValueError(f"its format is {raw['hoplab']!r}")
-        return Snapshot(
-            setting=from_document(raw["setting"]),
-            versions=raw["versions"],
-            node_facts={name: _facts(name, outputs) for name, outputs in raw["nodes"].items()},
-            netns_facts={
-                node: {netns: _facts(f"{node} {netns}", outputs) for netns, outputs in found.items()}
-                for node, found in raw["pods"].items()
-            },
-            api=_facts("api", raw["api"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RecordingError(f"{file} is not a recording of a lab: {error}", remedy="make one: ./lab record") from None
-
-
-def _document(file: Path) -> Any:
-    """What a recording holds; one that is like another says only what differs."""
-    raw = json.loads(file.read_text())
-    return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
-
-
-def _dump(facts: Facts) -> dict[str, dict[str, Any]]:
-    return {name: asdict(output) for name, output in facts.outputs.items()}
-
-
-def _slim(text: str) -> str:
-    """A JSON document without the annotations that no CNI wrote; what is no JSON (an error's few words) as it is."""
-    try:
-        document = json.loads(text, object_hook=_announced)
-    except ValueError:
-        return text
-    return json.dumps(document, separators=(",", ":"))
-
-
-def _announced(item: dict[str, Any]) -> dict[str, Any]:
-    if isinstance(found := item.get("annotations"), dict):
-        item["annotations"] = {name: text for name, text in found.items() if name.startswith(CNI_ANNOTATIONS)}
-    return item
-
-
-def _facts(place: str, raw: dict[str, Any]) -> Facts:
-    return Facts(place, {name: Output(**output) for name, output in raw.items()})
 
 
 class NodeReader(Protocol):
@@ -238,10 +150,11 @@ class ApiReader(Protocol):
     def __call__(self, path: str) -> Output: ...
 
 
-def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: ApiReader) -> Snapshot:
-    """Look at a running lab: one round trip per node, all nodes and the API at once."""
+def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: ApiReader, parts: Parts) -> Snapshot:
+    """Collect the facts of a running lab: one round trip per node, all nodes and the API at once."""
     node_commands, pod_commands, api_paths = (
-        {fact.name: fact.command for fact in discover(where) if setting.ipv6 or not fact.ipv6} for where in PLACES
+        {fact.name: fact.command_for(parts) for fact in discover(where) if setting.ipv6 or not fact.ipv6}
+        for where in PLACES
     )
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)

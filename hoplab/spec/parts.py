@@ -56,6 +56,7 @@ class CniPart(Part):
 
     backends: tuple[str, ...] = ()  # how packets get to other nodes; the first is the default
     backend_notes: Mapping[str, str] = field(default_factory=dict, hash=False)  # "wireguard" -> "encrypted"
+    unwrapped_backends: tuple[str, ...] = ()  # those that send packets between nodes as they are
     writes_nftables: bool = False  # cni.nftables is possible: its own rules in nftables instead of iptables
     block_sizes: tuple[int, int] | None = None  # bounds of cni.blockSize, prefix lengths; None: a fixed range per node
     node_annotations: tuple[str, ...] = ()  # prefixes of its annotations on nodes: "projectcalico.org/"

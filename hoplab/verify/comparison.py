@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hoplab.core.errors import LabError
 from hoplab.expectations import cni, proxy
 from hoplab.expectations.cni import NodeExpectations, Tunnel
+from hoplab.expectations.parts import known_parts
 from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.netfilter.ruleset import Rule, postrouting, prerouting
 from hoplab.observe.facts.fdb import FDB
@@ -97,7 +98,7 @@ def _table(ways: Sequence[Way]) -> str:
                 _wrapped(way),
                 str(way.pod.eth0.mtu) if way.pod.eth0 else NOTHING,
                 f"one range on `{way.expected.bridge}`" if way.expected.bridge else "a route for each",
-                "maps of nftables" if way.lab.setting.proxy_mode == "nftables" else "chains of iptables",
+                proxy.of(way.lab).SERVICES_ARE_IN,
             ]
             for way in ways
         ),
@@ -173,13 +174,18 @@ def _to_service(way: Way) -> Iterator[tuple[str, object]]:
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
         for end in prerouting(node, proxy.connection(pod.address, service)):
-            chains = [chain for chain in end.chains if not chain.startswith("cali-")]
+            chains = [chain for chain in end.chains if not chain.startswith(_chain_prefixes())]
             yield "which goes by", " -> ".join([*chains, end.to or end.verdict])
             yield "", _written(end.last) if end.last else NOTHING
     outside = way.lab.setting.gateway
     for end in postrouting(node, Packet(pod.address, outside, out_dev="eth0")):
         yield "to the outside", f"{end.verdict} in {end.last.chain}" if end.last else end.verdict
         yield "", _written(end.last) if end.last else NOTHING
+
+
+def _chain_prefixes() -> tuple[str, ...]:
+    """Return how the chains of CNIs begin: on the way to a service only those of kube-proxy are shown."""
+    return tuple(prefix for part in known_parts().cni.values() for prefix in part.chain_prefixes)
 
 
 def _written(rule: Rule) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
+from hoplab.expectations.parts import known_parts
+from hoplab.observe import recording_format
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import session
 from hoplab.verify.claims import counted
@@ -36,5 +38,5 @@ def record(
     fs.check(file, force=force)
     with session.opened(paths, say) as lab:
         say("writing")
-        lab.snapshot.save(file)
+        recording_format.save(lab.snapshot, file, known_parts())
         return Recording(file, lab.snapshot, file.stat().st_size)

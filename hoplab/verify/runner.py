@@ -26,7 +26,7 @@ import pytest
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LESSONS, PROJECT, LabPaths
-from hoplab.observe import snapshot
+from hoplab.observe import recording_format
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import session, workload
@@ -66,7 +66,7 @@ def run(
     started = time.monotonic()
     with ExitStack() as stack:
         stack.callback(say.doing, "")
-        lab = snapshot.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
+        lab = recording_format.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
         if cleanup and isinstance(lab, LabSession):
             stack.callback(remove_probes, lab, say)
         say.doing("")

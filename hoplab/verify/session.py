@@ -32,6 +32,7 @@ from hoplab.core.ip import with_port
 from hoplab.core.paths import LabPaths
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import Access, Controller, Served, get_controller
+from hoplab.expectations.parts import known_parts
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.host import boot
 from hoplab.lab import state
@@ -126,12 +127,13 @@ def packets(found: Facts, rule: IptablesRule) -> int:
     return sum(each.packets for each in found[IPTABLES].rules("nat", rule.chain) if each == rule)
 
 
-# The rules that translate, in one look
-RULES = {
-    IPTABLES.name: f"{IPTABLES.command} -t nat",
-    IPSET.name: IPSET.command,
-    NFTABLES.name: NFTABLES.command,
-}
+def rule_commands() -> dict[str, str]:
+    """Return the commands that list the rules that translate addresses, by the name of the fact."""
+    return {
+        IPTABLES.name: f"{IPTABLES.command} -t nat",
+        IPSET.name: IPSET.command,
+        NFTABLES.name: NFTABLES.command_for(known_parts()),
+    }
 
 
 def parse_answer(text: str) -> Answer:
@@ -249,16 +251,17 @@ class LabSession:
         """
         place = capture.new_place()
         commands = {
-            **{f"before-{name}": command for name, command in RULES.items()},
+            **{f"before-{name}": command for name, command in rule_commands().items()},
             **capture.start(captures or {}, place),
             "answer": in_pod(pod, curl_command(url)),
             **capture.stop(captures or {}, place),
             "flows": _conntrack(pod.address),
-            **{f"after-{name}": command for name, command in RULES.items()},
+            **{f"after-{name}": command for name, command in rule_commands().items()},
         }
         found = self.hosts.batch(pod.node.name, commands)
         before, after = (
-            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in RULES}) for when in ("before", "after")
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in rule_commands()})
+            for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
         return Asked(url, found["answer"], before, after, flows, capture.read(found))
@@ -419,7 +422,7 @@ class LabSession:
 
     def rules(self) -> dict[str, Facts]:
         """The rules of translation of every node, as they are at this moment."""
-        return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(RULES, in_pods={}).items()}
+        return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(rule_commands(), in_pods={}).items()}
 
     def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
         """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
@@ -550,7 +553,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         say("looking at the nodes")
 
         def look() -> Snapshot:
-            return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path))
+            return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path), known_parts())
 
         seen = _looked(look, k8s, SETTLE_DEADLINE * slowness)
         yield LabSession(seen, hosts, served, requester(k8s), look, served6, paths.ca, slowness)

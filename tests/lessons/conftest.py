@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import LabPaths
-from hoplab.observe import snapshot
+from hoplab.observe import recording_format
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import runner
 from hoplab.verify import session as live_lab
@@ -37,7 +37,7 @@ def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
         if isinstance(given, runner.Opened):
             yield given.lab
         elif recording := pytestconfig.getoption("--recording"):
-            yield snapshot.load(Path(recording))
+            yield recording_format.load(Path(recording))
         elif name := pytestconfig.getoption("--lab"):
             yield stack.enter_context(live_lab.opened(LabPaths(name)))
         else:

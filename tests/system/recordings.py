@@ -17,10 +17,12 @@ from typing import Any
 
 from hoplab.core.errors import FactError
 from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.expectations.parts import known_parts
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.recording_format import load, save
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Snapshot, load, take
+from hoplab.observe.snapshot import Snapshot, take
 from hoplab.verify import runner
 from tests.support.lesson_functions import failures, read_only
 from tests.system.faults import FAULTS, Fault, Site, opened, wait
@@ -54,12 +56,12 @@ def main(lab: str, *again: str) -> None:
         wrong = failures(read_only(), site.session.snapshot)
         assert wrong == {}, wrong
         if not again:
-            healthy.save(original)
+            save(healthy, original, known_parts())
             print(f"{original}: {original.stat().st_size // 1024} KiB", flush=True)
         for fault in recorded(healthy):
             if fault.file in (again or {fault.file}):
                 file = folder / fault.file
-                without_noise(broken(fault, site, healthy), healthy).save(file, like=original)
+                save(without_noise(broken(fault, site, healthy), healthy), file, known_parts(), like=original)
                 print(f"{file}: {file.stat().st_size} bytes", flush=True)
     for file in folder.glob("*.json"):
         if file.name not in {fault.file for fault in recorded(load(original))}:
@@ -100,7 +102,7 @@ def look(site: Site, healthy: Snapshot) -> Snapshot:
         status, answer = site.session.api("GET", path)
         return Output(0 if status == 200 else status, json.dumps(answer))
 
-    return take(healthy.setting, healthy.versions, site.session.hosts, ask)
+    return take(healthy.setting, healthy.versions, site.session.hosts, ask, known_parts())
 
 
 def without_noise(seen: Snapshot, healthy: Snapshot) -> Snapshot:

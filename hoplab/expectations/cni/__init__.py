@@ -1,23 +1,23 @@
 """What a CNI has to leave on the hosts, as data: computed from the setting and facts, compared by lessons.
 
-One CNI is one module of this folder, found by its name in the spec; there is no list to edit.
+One CNI is one module of this folder, which its ``PART`` describes, and the role cni_<name>; there is no list to edit.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol, cast
 
-from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress, IPNetwork
+from hoplab.expectations.registry import get_module
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour, Neighbour6
 from hoplab.observe.facts.routes import Route, Route6, printed
 from hoplab.observe.facts.wireguard import Peer
 from hoplab.observe.snapshot import Snapshot
+from hoplab.spec.parts import CniPart
 
 
 @dataclass(frozen=True)
@@ -130,23 +130,17 @@ class NodeExpectations:
 class Cni(Protocol):
     """The shape of a CNI's module."""
 
+    PART: CniPart
     CONFIG_FILE: str  # in /etc/cni/net.d
     PLUGINS: tuple[str, ...]  # called by the container runtime, in this order
-    BACKENDS: tuple[str, ...]
 
     def expectations(self, lab: Snapshot) -> Mapping[str, NodeExpectations]: ...
     def expectations6(self, lab: Snapshot) -> Mapping[str, NodeExpectations]: ...
 
 
 def get_cni(name: str) -> Cni:
-    """The CNI of that name."""
-    try:
-        module = importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError:
-        raise LabError(
-            f"nothing is known of the CNI {name!r}", remedy="write hoplab/expectations/cni/<name>.py"
-        ) from None
-    return cast("Cni", module)
+    """Return the module of the CNI of that name; LabError when there is none."""
+    return cast("Cni", get_module(__name__, name, "CNI"))
 
 
 def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:

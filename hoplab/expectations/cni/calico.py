@@ -13,14 +13,32 @@ from hoplab.expectations.cni import FdbExpectation, NeighbourExpectation, NodeEx
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
 from hoplab.observe.facts.api_pods import ApiPod
 from hoplab.observe.snapshot import Node, Snapshot
+from hoplab.spec.parts import CniPart, ResetScope
 
+PART = CniPart(
+    name="calico",
+    order=20,
+    backends=("bgp", "ipip", "vxlan"),
+    backend_notes={"bgp": "no encapsulation"},
+    unwrapped_backends=("bgp",),
+    block_sizes=(20, 30),  # Calico accepts /32 too, but then no pod would be beside another one
+    node_annotations=("projectcalico.org/",),
+    chain_prefixes=("cali-",),
+    daemons=("calico-node", "calico-kube-controllers"),
+    reset=ResetScope(
+        directories=("/run/calico", "/var/lib/calico"),
+        files=("/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam"),
+        kernel_modules=("ipip",),
+        route_protocols=("bird",),
+    ),
+)
 CONFIG_FILE = "10-calico.conflist"
 PLUGINS = ("calico", "portmap")
-BACKENDS = ("bgp", "ipip", "vxlan")
+BACKENDS = PART.backends
 
 GATEWAY = IPv4Address("169.254.1.1")  # nobody owns it
 HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gateway by proxy ARP
-FELIX = "cali-"  # how its chains begin, which come before all others at each hook
+FELIX = PART.chain_prefixes[0]  # how its chains begin, which come before all others at each hook
 DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix writes beside the rule that denies
 
 GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
@@ -33,7 +51,7 @@ PORT = 4789  # the one IANA gave VXLAN
 OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
 
 # calico-node writes here, on its Kubernetes node, what the other nodes need to know.
-ANNOTATION = "projectcalico.org/"
+ANNOTATION = PART.node_annotations[0]
 
 
 def host_end(pod: ApiPod) -> str:

@@ -18,10 +18,25 @@ from hoplab.expectations.cni import (
     Tunnel,
 )
 from hoplab.observe.snapshot import Node, Snapshot
+from hoplab.spec.parts import CniPart, ResetScope
 
+PART = CniPart(
+    name="flannel",
+    order=10,
+    backends=("vxlan", "host-gw", "wireguard"),
+    backend_notes={"wireguard": "encrypted"},
+    unwrapped_backends=("host-gw",),
+    writes_nftables=True,
+    node_annotations=("flannel.alpha.coreos.com/",),
+    nft_tables=("ip flannel-ipv4",),
+    nft_tables6=("ip6 flannel-ipv6",),
+    chain_prefixes=("FLANNEL-",),
+    daemons=("kube-flannel-ds",),
+    reset=ResetScope(directories=("/run/flannel",)),
+)
 CONFIG_FILE = "10-flannel.conflist"
 PLUGINS = ("flannel", "portmap")
-BACKENDS = ("vxlan", "host-gw", "wireguard")
+BACKENDS = PART.backends
 
 BRIDGE = "cni0"
 VTEP = "flannel.1"  # named after the VNI

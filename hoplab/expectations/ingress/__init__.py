@@ -1,17 +1,17 @@
-"""What an ingress controller promises, so that lessons need not know which one runs: where it is, and how to read it.
+"""What an ingress controller has to be, so that lessons are the same for all: where it runs, and how to read it.
 
-One controller is one module of this folder, found by its name in the spec, and the role ingress_<name>; there is no
-list to edit. What all of them do with an Ingress, they do not promise here: the lessons demand it.
+One controller is one module of this folder, which its ``PART`` describes, and the role ingress_<name>; there is no list
+to edit. What all of them do with an Ingress is not described here: the lessons require it.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from hoplab.core.errors import LabError
+from hoplab.expectations.registry import get_module
+from hoplab.spec.parts import IngressPart
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Access:
 class Controller(Protocol):
     """The shape of a controller's module."""
 
+    PART: IngressPart
     NAMESPACE: str
     LABELS: Mapping[str, str]  # of its pods, of which one runs on every node
     CONTAINER: str  # the one of them that logs
@@ -58,11 +59,5 @@ class Controller(Protocol):
 
 
 def get_controller(name: str) -> Controller:
-    """The controller of that name."""
-    try:
-        module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    except ModuleNotFoundError:
-        raise LabError(
-            f"nothing is known of the ingress controller {name!r}", remedy="write hoplab/expectations/ingress/<name>.py"
-        ) from None
-    return cast("Controller", module)
+    """Return the module of the ingress controller of that name; LabError when there is none."""
+    return cast("Controller", get_module(__name__, name, "ingress controller"))

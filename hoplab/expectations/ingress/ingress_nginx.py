@@ -6,7 +6,14 @@ import json
 from collections.abc import Mapping
 
 from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.spec.parts import IngressPart
 
+PART = IngressPart(
+    name="ingress-nginx",
+    order=30,
+    note="the community's, retired in March 2026",
+    warning="ingress-nginx was retired in March 2026, there are no fixes any more: ingress.controller",
+)
 NAMESPACE = "ingress-nginx"
 LABELS = {"app": "ingress-nginx"}
 CONTAINER = "controller"

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.spec.parts import IngressPart
 
+PART = IngressPart(name="nginx", order=20, auto_rank=1, note="F5's")
 NAMESPACE = "nginx-ingress"
 LABELS = {"app": "nginx-ingress"}
 CONTAINER = "nginx-ingress"

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 
 from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.spec.parts import IngressPart
 
+PART = IngressPart(name="readable", order=10, auto_rank=2)
 NAMESPACE = "ingress-readable"
 LABELS = {"app": "ingress"}
 CONTAINER = "ingress"

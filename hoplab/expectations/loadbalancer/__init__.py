@@ -1,4 +1,28 @@
-"""What a load balancer promises about the addresses it gives to services.
+"""What a load balancer has to do with the addresses it assigns to Services.
 
-One load balancer is one module of this folder, found by its name in the spec.
+One load balancer is one module of this folder, which its ``PART`` describes, and the role loadbalancer_<name>.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from typing import Protocol, cast
+
+from hoplab.expectations.registry import get_module
+from hoplab.spec.parts import LoadBalancerPart
+
+
+class LoadBalancer(Protocol):
+    """The shape of a load balancer's module."""
+
+    PART: LoadBalancerPart
+    EXCLUDED: str  # label of nodes that announce no address
+
+    def announcer(self, address: IPv4Address, nodes: Iterable[str]) -> str:
+        """Return which of the nodes answers ARP for an address."""
+
+
+def get_load_balancer(name: str) -> LoadBalancer:
+    """Return the module of the load balancer of that name; LabError when there is none."""
+    return cast("LoadBalancer", get_module(__name__, name, "load balancer"))

@@ -11,6 +11,9 @@ import hashlib
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
+from hoplab.spec.parts import LoadBalancerPart
+
+PART = LoadBalancerPart(name="metallb", daemons=("metallb-controller", "metallb-speaker"))
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label of nodes that announce nothing
 
 

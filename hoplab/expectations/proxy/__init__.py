@@ -1,24 +1,24 @@
-"""What kube-proxy promises about services, as data: computed from the Kubernetes API, compared with the rules.
+"""What kube-proxy has to write for services, as data: computed from the Kubernetes API, compared with the rules.
 
-The promises are the same in every mode. What differs is where a mode's rules have them: one mode is one module of this
-folder, found by its name in the spec.
+The expectations are the same in every mode; the modes differ in the chains that meet them. One mode is one module of
+this folder, which its ``PART`` describes.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Protocol, cast
 
-from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress, with_port
+from hoplab.expectations.registry import get_module
 from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts, Rule, prerouting
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.observe.snapshot import Snapshot
+from hoplab.spec.parts import ProxyPart
 
 Endpoints = Iterable[Endpoint] | Iterable[Endpoint6]
 MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
@@ -58,8 +58,10 @@ class ServiceExpectation:
 
 
 class Mode(Protocol):
-    """The shape of a mode's module: where its rules keep what services promise."""
+    """The shape of a mode's module: which rules meet the expectations."""
 
+    PART: ProxyPart
+    SERVICES_ARE_IN: str  # "chains of iptables"
     LOOKUP: str  # the chain in which a new connection's service is looked up
     MASKING: str  # the chain that masks what is marked
 
@@ -91,14 +93,8 @@ class Mode(Protocol):
 
 
 def get_mode(mode: str) -> Mode:
-    """The mode of that name."""
-    try:
-        module = importlib.import_module(f"{__name__}.{mode}")
-    except ModuleNotFoundError:
-        raise LabError(
-            f"nothing is known of kube-proxy's mode {mode!r}", remedy="write hoplab/expectations/proxy/<mode>.py"
-        ) from None
-    return cast("Mode", module)
+    """Return the module of the mode of that name; LabError when there is none."""
+    return cast("Mode", get_module(__name__, mode, "mode of kube-proxy"))
 
 
 def of(lab: Snapshot) -> Mode:

@@ -14,7 +14,10 @@ from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
 from hoplab.netfilter.ruleset import HasFacts, Rule
 from hoplab.observe.facts import iptables
 from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.spec.parts import ProxyPart
 
+PART = ProxyPart(name="iptables", order=10, chain_prefixes=("KUBE-",))
+SERVICES_ARE_IN = "chains of iptables"
 LOOKUP = "KUBE-SERVICES"
 MASKING = "KUBE-POSTROUTING"
 

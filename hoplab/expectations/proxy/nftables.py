@@ -17,7 +17,10 @@ from hoplab.netfilter.ruleset import HasFacts, Rule
 from hoplab.observe.facts import nftables
 from hoplab.observe.facts.nft_expressions import Match, Vmap
 from hoplab.observe.facts.nftables import NFTABLES, Table
+from hoplab.spec.parts import ProxyPart
 
+PART = ProxyPart(name="nftables", order=20, nft_tables=("ip kube-proxy",), nft_tables6=("ip6 kube-proxy",))
+SERVICES_ARE_IN = "maps of nftables"
 TABLE = "kube-proxy"
 LOOKUP = "services"
 MASKING = "masquerading"

@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from hoplab.core.errors import FactError
 from hoplab.observe.script import Output
+from hoplab.spec.parts import Parts
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -31,7 +32,12 @@ class Fact(Generic[T_co]):
     command: str  # a shell command; for "api" the path of a GET request
     parse: Callable[[str], T_co]  # text in, records out; FactError is all it may raise
     where: frozenset[Where] = frozenset({"node"})
-    ipv6: bool = False  # only asked for in labs that have IPv6
+    ipv6: bool = False  # only collected in labs that have IPv6
+    of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the parts that there are
+
+    def command_for(self, parts: Parts) -> str:
+        """Return the command that collects it, given all known parts."""
+        return self.of_parts(parts) if self.of_parts else self.command
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """nftables as ``nft -j list table ip kube-proxy`` prints it: chains with their hooks, rules, sets and maps.
 
-Only the tables of kube-proxy and of flannel are asked for. Where they work with iptables there are none, and the rules
+Only the tables that a part names are listed. Where they work with iptables there are none, and the rules
 of iptables-nft, which `nft list ruleset` would show too, are told better by the fact iptables: nft knows their matches
 by name only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hoplab.core.errors import FactError
@@ -15,6 +15,7 @@ from hoplab.core.ip import REMEDY
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._json import Item, document
 from hoplab.observe.facts.nft_expressions import Element, Expression, elements, expression, text
+from hoplab.spec.parts import CniPart, Parts, ProxyPart
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,21 @@ def _set(item: Item) -> Set:
     )
 
 
-TABLES = ("ip kube-proxy", "ip flannel-ipv4")
-TABLES6 = ("ip6 kube-proxy", "ip6 flannel-ipv6")
+def _listing(tables: Iterable[str]) -> str:
+    return "".join(f"nft -j list table {table} 2>&1; " for table in tables) + "true"
 
 
-def _listing(tables: tuple[str, ...]) -> str:
-    return "; ".join(f"nft -j list table {table} 2>&1" for table in tables) + "; true"
+def _list_ipv4(parts: Parts) -> str:
+    return _listing(table for part in _writers(parts) for table in part.nft_tables)
 
 
-NFTABLES = Fact("nftables", _listing(TABLES), parse)
-NFTABLES6 = Fact("nftables6", _listing(TABLES6), parse, ipv6=True)
+def _list_ipv6(parts: Parts) -> str:
+    return _listing(table for part in _writers(parts) for table in part.nft_tables6)
+
+
+def _writers(parts: Parts) -> tuple[ProxyPart | CniPart, ...]:
+    return (*parts.proxy.values(), *parts.cni.values())
+
+
+NFTABLES = Fact("nftables", "nft -j list ruleset ip", parse, of_parts=_list_ipv4)
+NFTABLES6 = Fact("nftables6", "nft -j list ruleset ip6", parse, ipv6=True, of_parts=_list_ipv6)

@@ -10,6 +10,7 @@ import yaml
 
 from hoplab.cluster.inventory import inputs_digest, write_inventory
 from hoplab.core.paths import LabPaths
+from hoplab.expectations.parts import known_parts
 from hoplab.pki.keys import LabKeys
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, plan_lab
@@ -61,6 +62,7 @@ VM_GROUPS: dict[str, Any] = {
     "nodes": {"hosts": {"cp1": {}, "worker1": {}, "worker2": {}}},
 }
 
+BIN, PARTS = Path("/image/bin"), known_parts()
 KEYS = LabKeys(
     user_private=Path("/keys/id_ed25519"), user_public="ssh-ed25519 A", host={}, known_hosts=Path("/keys/known_hosts")
 )
@@ -84,7 +86,15 @@ def plan(placement: str = "hosted") -> LabPlan:
 
 
 def written(paths: LabPaths, netns: str = "lab-ns", placement: str = "hosted") -> None:
-    write_inventory(plan(placement), paths, netns=netns, image_bin=Path("/image/bin"), image_digest="abc", keys=KEYS)
+    write_inventory(
+        plan(placement),
+        paths,
+        netns=netns,
+        image_bin=BIN,
+        image_digest="abc",
+        keys=KEYS,
+        parts=PARTS,
+    )
 
 
 def test_ssh_config(paths: LabPaths) -> None:
@@ -138,8 +148,8 @@ def test_a_workers_stamp_does_not_depend_on_the_other_workers(paths: LabPaths) -
     written(paths)
     all_of_it, of_a_worker = inputs_digest(paths), inputs_digest(paths, nodes=False)
     more = plan_lab(LabSpec("dev", workers=3), lab_id="dev-0", accel="tcg")
-    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="abc", keys=KEYS)
+    write_inventory(more, paths, netns="lab-ns", image_bin=BIN, image_digest="abc", keys=KEYS, parts=PARTS)
     assert inputs_digest(paths) != all_of_it
     assert inputs_digest(paths, nodes=False) == of_a_worker
-    write_inventory(more, paths, netns="lab-ns", image_bin=Path("/image/bin"), image_digest="def", keys=KEYS)
+    write_inventory(more, paths, netns="lab-ns", image_bin=BIN, image_digest="def", keys=KEYS, parts=PARTS)
     assert inputs_digest(paths, nodes=False) != of_a_worker

@@ -31,8 +31,8 @@ from hoplab.devtools.pages import (
     swapped,
     written,
 )
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output, Script
-from hoplab.observe.snapshot import load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session, workload
 from hoplab.verify.claims import listed

@@ -16,7 +16,8 @@ from hoplab.observe.facts import Facts
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour
 from hoplab.observe.facts.routes import Route
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 FIRST, SECOND = RECORDED.nodes[:2]
@@ -185,5 +186,5 @@ def test_a_route_names_its_maker_where_that_is_expected() -> None:
 
 
 def test_an_unknown_cni_is_named() -> None:
-    with pytest.raises(LabError, match="nothing is known of the CNI 'weave'"):
+    with pytest.raises(LabError, match=r"there is no CNI 'weave'; known: calico, flannel$"):
         cni.get_cni("weave")

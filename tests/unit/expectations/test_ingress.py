@@ -17,9 +17,11 @@ CONF = (GOLDEN / "readable.nginx.conf").read_text()
 
 def test_by_name() -> None:
     assert ingress.get_controller("readable").NAMESPACE == readable.NAMESPACE
-    with pytest.raises(LabError, match="nothing is known of the ingress controller 'other'") as failed:
+    with pytest.raises(
+        LabError, match=r"there is no ingress controller 'other'; known: ingress-nginx, nginx, readable$"
+    ) as failed:
         ingress.get_controller("other")
-    assert "hoplab/expectations/ingress/" in failed.value.remedy
+    assert failed.value.remedy == "write hoplab/expectations/ingress/other.py"
 
 
 def test_the_module_names_the_controller_that_is_there() -> None:

@@ -10,7 +10,8 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
 from hoplab.expectations.proxy import iptables, nftables
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 
 RECORDINGS = PROJECT / "tests" / "recordings"
 LABS = {name: load(RECORDINGS / f"{name}.json") for name in ("flannel-vxlan", "flannel-vxlan-nftables")}
@@ -66,5 +67,5 @@ def test_both_modes_have_the_same_expectations() -> None:
 
 
 def test_a_mode_that_nobody_wrote_is_named() -> None:
-    with pytest.raises(LabError, match="nothing is known of kube-proxy's mode 'ipvs'"):
+    with pytest.raises(LabError, match=r"there is no mode of kube-proxy 'ipvs'; known: iptables, nftables$"):
         proxy.get_mode("ipvs")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hoplab.observe.snapshot import RecordingError, load
+from hoplab.observe.recording_format import RecordingError, load
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.system.faults import FAULTS, Fault, Site

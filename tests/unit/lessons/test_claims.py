@@ -15,8 +15,9 @@ from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Pod, Snapshot, load
+from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import runner
 from hoplab.verify.claims import Claim, ClaimFailed
 from tests.support.lesson_functions import applies, failures, read_only

@@ -12,7 +12,8 @@ import pytest
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
 from hoplab.expectations.cni import calico
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.unit.lessons import test_claims as flannel
 from tests.unit.lessons.test_claims import Edit, Fault, added, address_of, changed, lines_without, without

@@ -12,7 +12,8 @@ import pytest
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 from tests.support.lesson_functions import applies, lessons
 from tests.unit.lessons import test_claims as flannel
 from tests.unit.lessons.test_claims import Edit, Fault, api_item, changed, in_api, lines_without, without

@@ -11,7 +11,8 @@ import pytest
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
 from hoplab.expectations.proxy import nftables
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.unit.lessons.test_claims import HEALTHY as IPTABLES
 from tests.unit.lessons.test_claims import Fault, _dropped, in_api, on_node

@@ -13,8 +13,9 @@ import pytest
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.cni import calico
 from hoplab.observe.pcap import CapturedPacket
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Pod, load
+from hoplab.observe.snapshot import Pod
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload

@@ -20,8 +20,9 @@ from hoplab.expectations.proxy import ServiceExpectation, iptables
 from hoplab.observe import capture
 from hoplab.observe.facts import Facts
 from hoplab.observe.pcap import CapturedPacket
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Node, Pod, Snapshot, load
+from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session as live_lab
 from hoplab.verify import workload

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from hoplab.core.paths import PROJECT
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 from tests.unit.lessons import test_claims as flannel
 from tests.unit.lessons.test_claims import Edit, Fault, without
 

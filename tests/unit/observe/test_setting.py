@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import PROJECT
+from hoplab.expectations.parts import known_parts
 from hoplab.observe import setting
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import plan_lab
 
+PARTS = known_parts()
 RECORDINGS = sorted((PROJECT / "tests" / "recordings").glob("*.json"))
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-123456", accel="tcg")
 SETTING = setting.of_plan(PLAN)
@@ -40,19 +42,19 @@ def test_setting_of_a_plan() -> None:
     ],
 )
 def test_document_of_a_setting_is_read_back(made: setting.Setting) -> None:
-    assert setting.from_document(json.loads(json.dumps(setting.to_document(made)))) == made
+    assert setting.from_document(json.loads(json.dumps(setting.to_document(made, PARTS)))) == made
 
 
 @pytest.mark.parametrize("file", RECORDINGS, ids=lambda file: file.stem)
 def test_document_of_a_recording_is_written_as_it_was(file: Path) -> None:
     recorded = json.loads(file.read_text()).get("setting")  # one that is like another may have none
     if recorded and "like" not in json.loads(file.read_text()):
-        assert json.dumps(setting.to_document(setting.from_document(recorded))) == json.dumps(recorded)
+        assert json.dumps(setting.to_document(setting.from_document(recorded), PARTS)) == json.dumps(recorded)
 
 
 def test_document_of_an_older_version_has_defaults() -> None:
     names = ("lab", "network", "gateway", "pod_cidr", "service_cidr", "cni", "backend", "proxy_mode", "nodes")
-    document = setting.to_document(SETTING)
+    document = setting.to_document(SETTING, PARTS)
     found = setting.from_document({name: document[name] for name in names})
     assert found.nodes["worker1"] == IPv4Address("192.168.77.20")
     assert (found.ingress, found.load_balancer, found.pool, found.ipv6) == ("none", "none", None, None)
@@ -60,7 +62,7 @@ def test_document_of_an_older_version_has_defaults() -> None:
 
 
 def test_document_that_does_not_fit_names_what_is_wrong() -> None:
-    document = {**setting.to_document(SETTING), "pool": "192.168.77.9-192.168.77.1", "gateway": "nowhere"}
+    document = {**setting.to_document(SETTING, PARTS), "pool": "192.168.77.9-192.168.77.1", "gateway": "nowhere"}
     del document["cni"]
     with pytest.raises(ValueError, match=r"^gateway: .* valid IPv4 address; cni: Field required; pool: [^;]*$"):
         setting.from_document(document)

@@ -12,11 +12,13 @@ import pytest
 
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
+from hoplab.expectations.parts import known_parts
 from hoplab.observe import snapshot
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts.links import LINKS
+from hoplab.observe.recording_format import RecordingError, load, save
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import RecordingError, Snapshot, load
+from hoplab.observe.snapshot import Snapshot
 from hoplab.spec.model import Ipv6Spec
 
 FILE = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
@@ -38,7 +40,9 @@ class Reader:
 
 def test_everything_is_asked_in_one_round_trip() -> None:
     reader = Reader()
-    taken = snapshot.take(RECORDED.setting, {"kubernetes": "1.37.2"}, reader, lambda path: Output(0, path))
+    taken = snapshot.take(
+        RECORDED.setting, {"kubernetes": "1.37.2"}, reader, lambda path: Output(0, path), known_parts()
+    )
     assert reader.calls == 1
     assert list(taken.node_facts) == ["worker1", "worker2"]
     assert taken.node_facts["worker1"].outputs["fdb"].out == "bridge -j fdb show"
@@ -52,7 +56,7 @@ def test_everything_is_asked_in_one_round_trip() -> None:
 
 def test_a_lab_with_ipv6_is_asked_for_it_too() -> None:
     setting = replace(RECORDED.setting, ipv6=Ipv6Spec())
-    taken = snapshot.take(setting, {}, Reader(), lambda path: Output(0, path))
+    taken = snapshot.take(setting, {}, Reader(), lambda path: Output(0, path), known_parts())
     assert set(taken.node_facts["worker1"].outputs) == {fact.name for fact in discover("node")}
     assert set(taken.netns_facts["worker2"]["cni-1"].outputs) == {fact.name for fact in discover("pod")}
     assert taken.api.outputs["endpoints6"].out == taken.api.outputs["endpoints"].out
@@ -61,12 +65,12 @@ def test_a_lab_with_ipv6_is_asked_for_it_too() -> None:
 def test_the_ranges_of_ipv6_are_recorded(tmp_path: Path) -> None:
     with_ipv6 = replace(RECORDED.setting, ipv6=Ipv6Spec(), nodes6={"worker1": IPv6Address("fd00:77::20")})
     for setting in (with_ipv6, RECORDED.setting):
-        replace(RECORDED, setting=setting).save(tmp_path / "lab.json")
+        save(replace(RECORDED, setting=setting), tmp_path / "lab.json", known_parts())
         assert load(tmp_path / "lab.json").setting == setting
 
 
 def test_a_recording_is_the_lab_again(tmp_path: Path) -> None:
-    RECORDED.save(tmp_path / "again.json")
+    save(RECORDED, tmp_path / "again.json", known_parts())
     again = load(tmp_path / "again.json")
     assert again == RECORDED
     assert [str(pod) for pod in again.pods] == [str(pod) for pod in RECORDED.pods]
@@ -75,7 +79,7 @@ def test_a_recording_is_the_lab_again(tmp_path: Path) -> None:
 def test_the_history_of_api_objects_is_not_recorded(tmp_path: Path) -> None:
     item = {"metadata": {"name": "n", "managedFields": ["long"]}}
     api = {"nodes": Output(0, json.dumps({"items": [item]})), "pods": Output(503, "busy")}
-    Snapshot(RECORDED.setting, {}, {}, {}, Facts("api", api)).save(tmp_path / "r.json")
+    save(Snapshot(RECORDED.setting, {}, {}, {}, Facts("api", api)), tmp_path / "r.json", known_parts())
     again = load(tmp_path / "r.json").api
     assert again.outputs["nodes"].out == '{"items":[{"metadata":{"name":"n"}}]}'
     assert again.outputs["pods"] == api["pods"]

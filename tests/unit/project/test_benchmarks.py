@@ -24,12 +24,13 @@ from hoplab.cluster import readiness
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import schema
+from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
 from hoplab.image import NodeImage
 from hoplab.lab import state
 from hoplab.observe.facts import discover
+from hoplab.observe.recording_format import load as load_recording
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import load as load_recording
 from hoplab.observe.ssh import Hosts
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, plan_lab
@@ -368,7 +369,8 @@ def test_asking_one_by_one_sees_the_same_lab_with_many_more_commands() -> None:
             words = shlex.split(command) if command.startswith("nsenter") else []
             facts = recorded.netns_facts[node][words[1].rpartition("/")[2]] if words else recorded.node_facts[node]
             wanted = words[4] if words else command
-            name = next(each.name for where in ("node", "pod") for each in discover(where) if each.command == wanted)
+            facts_there = (fact for where in ("node", "pod") for fact in discover(where))
+            name = next(fact.name for fact in facts_there if fact.command_for(known_parts()) == wanted)
             return {"it": facts.outputs[name]}
 
     def api(path: str) -> Output:

@@ -18,8 +18,9 @@ from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
 from hoplab.expectations.ingress import Access, get_controller, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
+from hoplab.expectations.parts import known_parts
 from hoplab.image.readable import controller
-from hoplab.spec.model import INGRESS_CONTROLLERS
+from hoplab.spec.parts import usable
 from hoplab.verify import workload
 
 ROLES = sorted(path.name for path in (PROJECT / "roles").iterdir() if path.is_dir())
@@ -390,8 +391,9 @@ def test_readable_is_the_one_that_is_in_the_image() -> None:
 
 def test_every_ingress_controller_has_a_role_and_a_module() -> None:
     roles = {role.removeprefix("ingress_") for role in ROLES if role.startswith("ingress_")}
-    assert roles == {name.replace("-", "_") for name in INGRESS_CONTROLLERS} - {"auto", "none"}
-    assert all(get_controller(name).NAMESPACE for name in roles)
+    controllers = usable(known_parts().ingress)
+    assert roles == {name.replace("-", "_") for name in controllers}
+    assert all(get_controller(name).NAMESPACE for name in controllers)
 
 
 def metallb(**values: Any) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from hoplab.cli import cli
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import comparison
 from tests.unit.lessons.test_claims import HEALTHY, on_node, without
 

@@ -15,13 +15,15 @@ import pytest
 
 from hoplab.core.errors import FactError, FileError
 from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.expectations.parts import known_parts
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts._json import as_read
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6
 from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.facts.api_pods import API_PODS
+from hoplab.observe.recording_format import load, save
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import recording, session
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
@@ -125,7 +127,7 @@ def test_a_recording_is_not_overwritten(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_a_recording_holds_only_what_facts_read(tmp_path: Path) -> None:
     full = with_api(pods=[POD], nodes=[NODE], services=[{**POD, "spec": {"clusterIP": "None"}}])
-    full.save(tmp_path / "lab.json")
+    save(full, tmp_path / "lab.json", known_parts())
     assert SECRET not in (tmp_path / "lab.json").read_text()
     again = load(tmp_path / "lab.json")
     assert again.api[API_PODS] == full.api[API_PODS]
@@ -143,7 +145,7 @@ def test_an_answer_no_fact_can_read_gives_nothing_away(tmp_path: Path) -> None:
     full = with_api(pods=[POD, broken, POD])
     text = Output(0, f"<html>{'.' * 100}{SECRET}</html>")
     full = replace(full, api=Facts("api", {**full.api.outputs, "nodes": text}))
-    full.save(tmp_path / "lab.json")
+    save(full, tmp_path / "lab.json", known_parts())
     assert SECRET not in (tmp_path / "lab.json").read_text()
     again = load(tmp_path / "lab.json")
     for fact in (API_PODS, API_NODES):
@@ -168,14 +170,14 @@ def test_an_answer_says_the_same_when_recorded(fact: Any) -> None:
 
 
 def test_the_recording_in_the_tests_is_as_slim_as_one_made_now(tmp_path: Path) -> None:
-    RECORDED.save(tmp_path / "again.json")
+    save(RECORDED, tmp_path / "again.json", known_parts())
     recorded = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
     assert (tmp_path / "again.json").read_text() == recorded.read_text()
 
 
 def test_the_size_of_calicos_blocks_is_recorded(tmp_path: Path) -> None:
     for lab, kept in ((WITH_CALICO, 28), (RECORDED, 26)):  # flannel has no blocks
-        replace(lab, setting=replace(lab.setting, block_size=28)).save(tmp_path / "lab.json")
+        save(replace(lab, setting=replace(lab.setting, block_size=28)), tmp_path / "lab.json", known_parts())
         assert load(tmp_path / "lab.json").setting.block_size == kept
 
 

@@ -17,7 +17,7 @@ import pytest
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, FileError, LabError
 from hoplab.core.paths import PROJECT, LabPaths
-from hoplab.observe.snapshot import RecordingError, load
+from hoplab.observe.recording_format import RecordingError, load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import runner, session, workload
 from hoplab.verify.external import ExternalHost

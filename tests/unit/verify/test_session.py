@@ -21,8 +21,8 @@ from hoplab.observe.facts import Facts, nftables
 from hoplab.observe.facts.conntrack import CONNTRACK
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.nft_expressions import Nat
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import external, session, workload
 from hoplab.verify.claims import ClaimFailed

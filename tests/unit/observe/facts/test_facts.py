@@ -31,8 +31,9 @@ from hoplab.observe.facts.rules import RULES
 from hoplab.observe.facts.sockets import SOCKETS, Socket
 from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Snapshot, load
+from hoplab.observe.snapshot import Snapshot
 from tests.support.files import CAPTURED
 
 

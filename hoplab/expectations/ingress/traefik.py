@@ -1,0 +1,5 @@
+"""Traefik: planned, no role yet."""
+
+from hoplab.spec.parts import IngressPart
+
+PART = IngressPart(name="traefik", planned=True)

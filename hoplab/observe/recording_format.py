@@ -1,0 +1,122 @@
+"""The file format of recordings: a snapshot as JSON, with nothing in it but what facts read.
+
+Recordings hold the text that commands printed. Answers of the API are reduced to what facts read, as the rest may hold
+secrets. A recording may say ``like``: then it holds only its difference from that other recording.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hoplab.core import fs
+from hoplab.core.diff import applied, delta
+from hoplab.core.errors import LabError
+from hoplab.observe.facts import Facts, discover
+from hoplab.observe.facts._json import as_read
+from hoplab.observe.script import Output
+from hoplab.observe.setting import from_document, to_document
+from hoplab.observe.snapshot import Snapshot
+from hoplab.spec.parts import Parts
+
+FORMAT = 1
+
+
+class RecordingError(LabError):
+    """A file is not a recording that this version can read."""
+
+
+def save(lab: Snapshot, file: Path, parts: Parts, *, like: Path | None = None) -> None:
+    """Write a recording: the output of commands as it was, of the API's answers what facts read.
+
+    The rest of an answer, the environment of a container for one, may hold secrets. Of annotations, which are read
+    by name, those of CNIs are kept: others hold whole manifests. With ``like``, another recording, only the difference
+    from it is written.
+    """
+    text = json.dumps(_dump(lab, parts), indent=1, default=str)
+    if like:
+        changes = delta(_document(like), json.loads(text))
+        text = json.dumps({"like": os.path.relpath(like, file.parent), "but": changes}, indent=1)
+    fs.write(file, text + "\n")
+
+
+def load(file: Path) -> Snapshot:
+    """Read a recording; the same object for the same file, as long as that does not change."""
+    try:
+        return _load(file, *_stamps(file))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RecordingError(f"{file} is not a recording of a lab: {error}", remedy="make one: ./lab record") from None
+
+
+def _stamps(file: Path) -> tuple[int, int]:
+    """Return what changes with the file: time of its last change in nanoseconds, and size in bytes."""
+    found = file.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=64)
+def _load(file: Path, _changed: int, _size: int) -> Snapshot:
+    raw = _document(file)
+    if raw["hoplab"] != FORMAT:
+        raise ValueError(f"its format is {raw['hoplab']!r}")
+    return Snapshot(
+        setting=from_document(raw["setting"]),
+        versions=raw["versions"],
+        node_facts={name: _facts(name, outputs) for name, outputs in raw["nodes"].items()},
+        netns_facts={
+            node: {netns: _facts(f"{node} {netns}", outputs) for netns, outputs in found.items()}
+            for node, found in raw["pods"].items()
+        },
+        api=_facts("api", raw["api"]),
+    )
+
+
+def _dump(lab: Snapshot, parts: Parts) -> dict[str, Any]:
+    annotations = tuple(prefix for part in parts.cni.values() for prefix in part.node_annotations)
+    return {
+        "hoplab": FORMAT,
+        "setting": to_document(lab.setting, parts),
+        "versions": dict(lab.versions),
+        "nodes": {name: _outputs(facts) for name, facts in lab.node_facts.items()},
+        "pods": {
+            node: {netns: _outputs(facts) for netns, facts in found.items()} for node, found in lab.netns_facts.items()
+        },
+        "api": {
+            fact.name: {**asdict(output), "out": _redacted(as_read(fact.parse, output.out), annotations)}
+            for fact in discover("api")
+            if (output := lab.api.outputs.get(fact.name))
+        },
+    }
+
+
+def _outputs(facts: Facts) -> dict[str, dict[str, Any]]:
+    return {name: asdict(output) for name, output in facts.outputs.items()}
+
+
+def _redacted(text: str, annotations: tuple[str, ...]) -> str:
+    """Return a JSON document with only the annotations of CNIs; what is no JSON (an error's few words) as it is."""
+
+    def reduced(item: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(found := item.get("annotations"), dict):
+            item["annotations"] = {name: value for name, value in found.items() if name.startswith(annotations)}
+        return item
+
+    try:
+        document = json.loads(text, object_hook=reduced)
+    except ValueError:
+        return text
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _document(file: Path) -> Any:
+    """What a recording holds; one that is like another says only what differs."""
+    raw = json.loads(file.read_text())
+    return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
+
+
+def _facts(place: str, raw: dict[str, Any]) -> Facts:
+    return Facts(place, {name: Output(**output) for name, output in raw.items()})
