@@ -5,13 +5,14 @@ import pulumi
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.infra.components import Lab, LabArgs
-from hoplab.infra.context import PulumiProgress, resolve
+from hoplab.infra.context import PulumiProgress
+from hoplab.lab.context import resolve
 from hoplab.lab.resources import Cluster, ClusterArgs, Host, Member
-from hoplab.spec.parse import load_spec
+from hoplab.lab.spec_file import load_spec
 
 paths = LabPaths(pulumi.get_stack())
 try:
-    spec = load_spec(paths.lab, paths)
+    spec = load_spec(paths)
     context = resolve(spec, paths, PulumiProgress())
 except LabError as error:
     raise pulumi.RunError(error.whole()) from error

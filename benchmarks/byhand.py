@@ -38,10 +38,10 @@ from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
-from hoplab.infra.context import node_image
 from hoplab.lab import state
+from hoplab.lab.context import node_image
+from hoplab.lab.spec_file import load_spec
 from hoplab.pki.keys import ensure_keys
-from hoplab.spec.parse import load_spec
 from hoplab.spec.plan import LabPlan
 
 STEP_S = 1200.0  # deadline of one step, far beyond what a healthy lab takes
@@ -296,7 +296,7 @@ class ByHand:
 
 def prepare(paths: LabPaths) -> tuple[LabPlan, NodeImage]:
     """What is there before anybody starts the clock: the plan, and the node image in the cache (and in memory)."""
-    plan, image = node_image(load_spec(paths.lab, paths), paths, PlainProgress())
+    plan, image = node_image(load_spec(paths), paths, PlainProgress())
     subprocess.run(["cat", image.disk, image.kernel, image.initrd], stdout=subprocess.DEVNULL, check=True)
     return plan, image
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import timeit
 from ipaddress import IPv4Network
 
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
 
 spec = LabSpec("bench", workers=1000, network=IPv4Network("10.0.0.0/21"))
 best = min(timeit.repeat(lambda: plan_lab(spec, lab_id="bench-0", accel="kvm"), number=1, repeat=5))

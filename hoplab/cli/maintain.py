@@ -41,12 +41,12 @@ def image() -> None:
 def image_build(paths: LabPaths) -> None:
     """Build the node image of a lab's spec, or report that it exists."""
     from hoplab.core.console import progress
-    from hoplab.infra.context import node_image
-    from hoplab.spec.parse import load_spec
+    from hoplab.lab.context import node_image
+    from hoplab.lab.spec_file import load_spec
 
     screen = progress()
     with screen.phase("node image"):
-        _plan, built = node_image(load_spec(paths.lab, paths), paths, screen)
+        _plan, built = node_image(load_spec(paths), paths, screen)
     click.echo(f"{built.digest}  {built.directory}")
 
 

@@ -16,6 +16,7 @@ from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image, ingress_controllers
 from hoplab.pki.keys import LabKeys, ensure_keys
 from hoplab.spec.model import LabSpec
+from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan, plan_lab
 
 
@@ -35,25 +36,25 @@ class LabContext:
 _resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` asks, then the program in the same process
 
 
-def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
+def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> LabContext:
     """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process."""
     known = _resolved.get((spec, paths))
     if known is None:
-        known = _resolved[spec, paths] = _resolve(spec, paths, progress)
+        known = _resolved[spec, paths] = _resolve(spec, parts, paths, progress)
     return known
 
 
-def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
+def node_image(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
     """The plan of a spec on this host, and its node image, built or found."""
     kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
     choice = accel.resolve(spec.accel, kernel, initrd)
-    plan = plan_lab(spec, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
+    plan = plan_lab(spec, parts, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
     needs = {*plan.components, *spec.image_components}
     return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs)
 
 
-def _resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> LabContext:
-    plan, image = node_image(spec, paths, progress)
+def _resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> LabContext:
+    plan, image = node_image(spec, parts, paths, progress)
     _check_disks(plan, image, paths)
     if spec.libvirt == "private":
         uri, netns = PrivateLibvirt(paths).start(), paths.netns

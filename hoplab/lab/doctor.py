@@ -27,8 +27,8 @@ from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.host.machines import connected
 from hoplab.image import list_images
+from hoplab.lab.spec_file import load_spec
 from hoplab.spec.model import LabSpec
-from hoplab.spec.parse import load_spec
 from hoplab.spec.validate import host_issues
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -85,7 +85,7 @@ def checks(paths: LabPaths) -> list[Check]:
     facts = host_facts()
     spec = LabSpec(paths.lab)
     try:
-        spec = load_spec(paths.lab, paths)
+        spec = load_spec(paths)
         issues = _host_issues(spec, paths, facts)
         on_spec = Check("spec", True, f"{paths.spec.name} is valid and fits this machine")
         if issues:

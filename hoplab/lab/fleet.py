@@ -28,14 +28,16 @@ from hoplab.core import fs
 from hoplab.core.errors import LabError, SpecError, SpecIssue, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
+from hoplab.expectations.parts import known_parts
 from hoplab.host.info import HostFacts, host_facts
-from hoplab.infra.context import node_image
 from hoplab.lab import state
 from hoplab.lab import status as lab_status
+from hoplab.lab.context import node_image
 from hoplab.lab.doctor import LAB_GIB
+from hoplab.lab.spec_file import load_spec
 from hoplab.spec.changes import changed_settings
 from hoplab.spec.model import NAME_LENGTH, LabSpec
-from hoplab.spec.parse import load_spec, parse_spec
+from hoplab.spec.parse import parse_spec
 from hoplab.spec.plan import LabPlan
 
 MOST = 99  # members: two digits in their names
@@ -122,7 +124,7 @@ def member_text(spec: str, config: Mapping[str, Any], network: IPv4Network) -> s
 
 def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
     """Write the spec of every member, in place of what an earlier run wrote; nothing is written where one is wrong."""
-    base = load_spec(fleet.spec, LabPaths(fleet.spec, fleet.project))
+    base = load_spec(LabPaths(fleet.spec, fleet.project))
     longest = fleet.member(count).lab
     if len(longest) > NAME_LENGTH:
         raise LabError(
@@ -141,7 +143,7 @@ def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
                 remedy="rename that lab, or give the fleet's spec another name",
             )
         text = member_text(fleet.spec, config, network)
-        parse_spec(member.lab, yaml.safe_load(text)["config"], member.spec.name)
+        parse_spec(member.lab, yaml.safe_load(text)["config"], member.spec.name, known_parts())
         texts[member.spec] = text
     for path, text in texts.items():
         fs.write(path, text)
@@ -169,7 +171,7 @@ def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[Lab
     with progress.phase("specs"):
         members = write_specs(fleet, count)
     with progress.phase("node image"):  # once, before many ask for it
-        plans = {member: node_image(load_spec(member.lab, member), member, progress)[0] for member in members}
+        plans = {member: node_image(load_spec(member), member, progress)[0] for member in members}
     for warning in check_host(fleet, plans, host_facts()):
         progress.note(f"warning: {warning}")
     for extra in (each for each in fleet.made() if each not in members):
@@ -203,7 +205,7 @@ def status(fleet: Fleet) -> list[Row]:
             network = str(state.built_setting(state.load(member), member).network)
             seen = lab_status.status(member)
         except StateError as error:
-            network = str(load_spec(member.lab, member).network)
+            network = str(load_spec(member).network)
             rows.append(Row(member.lab, network, error.message, "-", healthy=False))
             continue
         nodes = seen["nodes"]
@@ -218,7 +220,7 @@ def notices(fleet: Fleet) -> list[str]:
     found = []
     changed: dict[str, None] = {}
     with contextlib.suppress(LabError):
-        base = load_spec(fleet.spec, LabPaths(fleet.spec, fleet.project))
+        base = load_spec(LabPaths(fleet.spec, fleet.project))
         for made in _made_from(fleet):
             changed |= dict.fromkeys(changed_settings(made, replace(base, lab=made.lab, network=made.network)))
     if changed:

@@ -30,10 +30,11 @@ from hoplab.expectations.parts import known_parts
 from hoplab.host import boot, machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.infra.context import LabContext, resolve
+from hoplab.infra.context import LabContext
 from hoplab.lab import doctor, state
+from hoplab.lab.context import resolve
+from hoplab.lab.spec_file import load_spec
 from hoplab.lab.state import LabState, NodeState
-from hoplab.spec.parse import load_spec
 from hoplab.spec.plan import LabPlan
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
@@ -54,7 +55,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
 
     With ``recreate`` machines that are there lose their cluster first.
     """
-    spec = load_spec(paths.lab, paths, host_facts())
+    spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
         before = state.made_before(paths)
         state.refuse_another_family(spec, before)
@@ -159,7 +160,7 @@ def make_cluster(
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
     """What ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
-    spec = load_spec(paths.lab, paths, host_facts())
+    spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
         return choose_engine(spec, paths).preview(progress)
@@ -172,7 +173,7 @@ def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False)
         if notice := state.spec_notice(lab, paths):
             progress.note(notice)
         with progress.phase("node image"):
-            context = resolve(lab.spec or load_spec(paths.lab, paths), paths, progress)
+            context = resolve(lab.spec or load_spec(paths), paths, progress)
         with progress.phase("cluster"):
             return _converge_while_booting(context.plan, lab, paths, progress, full=full)
 
@@ -320,7 +321,7 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
 def _refuse_protected(paths: LabPaths) -> None:
     """A lab whose spec says so is not destroyed; a spec that can't be read protects nothing."""
     with contextlib.suppress(SpecError, FileNotFoundError):
-        if paths.spec.exists() and load_spec(paths.lab, paths).protect:
+        if paths.spec.exists() and load_spec(paths).protect:
             raise ProtectedError(
                 f"lab {paths.lab} is protected: {paths.spec.name} says lab:protect",
                 remedy="if it is to go: set lab:protect to false, then `lab up` and `lab destroy`",
@@ -350,7 +351,7 @@ def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
     with contextlib.suppress(LabError):
         return state.load(paths).libvirt_uri
     with contextlib.suppress(LabError):
-        return load_spec(paths.lab, paths).libvirt_uri
+        return load_spec(paths).libvirt_uri
     return ""
 
 
@@ -359,7 +360,7 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
     removed: list[str] = []
     private = paths.libvirt.exists()
     try:
-        spec = load_spec(paths.lab, paths)
+        spec = load_spec(paths)
         for change in choose_engine(spec, paths).destroy(progress):
             if change.op == "delete":
                 removed.append(f"{change.type} {change.name}")

@@ -136,14 +136,14 @@ class MemberProvider(ResourceProvider):
         return DiffResult(changes=changed, replaces=["machine"] if changed else [], delete_before_replace=True)
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        from hoplab.infra.context import resolve  # noqa: PLC0415
         from hoplab.lab import lifecycle  # noqa: PLC0415
-        from hoplab.spec.parse import load_spec  # noqa: PLC0415
+        from hoplab.lab.context import resolve  # noqa: PLC0415
+        from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
         with _working(paths, "pulumi up") as progress:
             if lifecycle.is_member(paths, props["node"]):
-                lifecycle.let_in(resolve(load_spec(paths.lab, paths), paths, progress), paths, props["node"], progress)
+                lifecycle.let_in(resolve(load_spec(paths), paths, progress), paths, props["node"], progress)
         return CreateResult(f"{paths.id}-{props['node']}", dict(props))
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
@@ -165,11 +165,11 @@ class ClusterProvider(ResourceProvider):
         """The spec, against this host: `pulumi preview` shows its mistakes."""
         from hoplab.host.info import host_facts  # noqa: PLC0415
         from hoplab.lab import state  # noqa: PLC0415
-        from hoplab.spec.parse import load_spec  # noqa: PLC0415
+        from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
         paths, failures = LabPaths(news["lab"]), []
         try:
-            spec, before = load_spec(paths.lab, paths, host_facts()), state.made_before(paths)
+            spec, before = load_spec(paths, host_facts()), state.made_before(paths)
             state.refuse_another_family(spec, before)
             state.refuse_another_dataplane(spec, before)
         except SpecError as error:
@@ -211,13 +211,13 @@ class ClusterProvider(ResourceProvider):
 
 def _converged(props: dict[str, Any]) -> dict[str, Any]:
     """Make the cluster; what it has then."""
-    from hoplab.infra.context import resolve  # noqa: PLC0415
     from hoplab.lab import lifecycle  # noqa: PLC0415
-    from hoplab.spec.parse import load_spec  # noqa: PLC0415
+    from hoplab.lab.context import resolve  # noqa: PLC0415
+    from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
     paths = LabPaths(props["lab"])
     with _working(paths, "pulumi up") as progress:
-        context = resolve(load_spec(paths.lab, paths), paths, progress)
+        context = resolve(load_spec(paths), paths, progress)
         lifecycle.see_off(context, paths, progress)
         lifecycle.make_cluster(context, paths, progress)
     return {**props, "kubeconfig": paths.kubeconfig.read_text()}

@@ -12,12 +12,12 @@ from hoplab.core import fs
 from hoplab.core.errors import LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.core.serialization import from_json, to_json
+from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.observe import setting
 from hoplab.observe.setting import Setting
 from hoplab.spec.changes import changed_settings
 from hoplab.spec.model import LabSpec
-from hoplab.spec.parse import load_spec
-from hoplab.spec.plan import LabPlan, dataplane, plan_lab
+from hoplab.spec.plan import LabPlan, dataplane
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def built_setting(lab: LabState, paths: LabPaths) -> Setting:
     """Return the setting that ``up`` wrote down; for a lab of an older version, which has none, that of its spec."""
     if lab.setting:
         return lab.setting
-    plan = plan_lab(load_spec(paths.lab, paths), lab_id=lab.id, accel=lab.accel)
+    plan = plan_lab(load_spec(paths), lab_id=lab.id, accel=lab.accel)
     return replace(setting.of_plan(plan), ingress=lab.ingress)
 
 
@@ -130,7 +130,7 @@ def spec_notice(lab: LabState, paths: LabPaths) -> str:
             f"they are read from {name} until the next `./lab up`"
         )
     try:
-        changed = changed_settings(lab.spec, load_spec(paths.lab, paths))
+        changed = changed_settings(lab.spec, load_spec(paths))
     except SpecError as error:
         wrong = dict.fromkeys(issue.path for issue in error.issues)
         return f"{name} has changed since `up`, and is not valid now: {', '.join(wrong)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Literal, Protocol
@@ -20,20 +19,6 @@ SERVICE_PREFIXES6 = (108, 123)  # the API server's limit is 20 bits; and kube-dn
 LONGEST_POOL = 10  # addresses of a load balancer's pool that nobody asked for
 NAME_LENGTH = 20  # of a lab: its name is part of network, namespace, domain and socket names
 
-CNI_BACKENDS: Mapping[str, tuple[str, ...]] = {
-    "flannel": ("vxlan", "host-gw", "wireguard"),
-    "calico": ("bgp", "ipip", "vxlan"),
-}
-NFTABLES_CNIS = ("flannel",)  # can be told to write rules of nftables in place of iptables
-BLOCK_SIZES = (20, 30)  # prefix lengths; Calico allows /32 too, but no pod would be beside another one
-PROXY_MODES = ("iptables", "nftables")
-INGRESS_CONTROLLERS = ("auto", "none", "readable", "nginx", "ingress-nginx")
-LOAD_BALANCERS = ("none", "metallb")
-NOT_YET = {
-    "cni": ("cilium",),
-    "ingress": ("traefik", "contour"),
-}  # known, but no role here yet
-
 
 @dataclass(frozen=True)
 class NodeSize:
@@ -49,7 +34,7 @@ class CniSpec:
     name: str = "flannel"
     backend: str = "vxlan"
     nftables: bool = False  # its own rules, MASQUERADE for one: in nftables, not iptables
-    block_size: int = 26  # prefix length of the blocks that nodes take of the pod range; Calico's alone
+    block_size: int = 26  # prefix length of the blocks that nodes take of the pod range, where the CNI has blocks
 
 
 @dataclass(frozen=True)

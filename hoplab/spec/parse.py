@@ -15,24 +15,22 @@ from hoplab.core.errors import LabError, SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
 from hoplab.spec.catalog import components
 from hoplab.spec.model import (
-    INGRESS_CONTROLLERS,
-    LOAD_BALANCERS,
-    NOT_YET,
     Accel,
     Engine,
     Host,
     LabSpec,
     Placement,
 )
-from hoplab.spec.reader import Reader, described, nearest
+from hoplab.spec.parts import Parts
+from hoplab.spec.reader import MOST_DIGITS, Reader, described, nearest
 from hoplab.spec.validate import field_issues, host_issues, name_issues
 
 _DEFAULT = LabSpec("default")
 
 
-def load_spec(lab: str, paths: LabPaths, host: Host | None = None) -> LabSpec:
-    """The spec in ``Pulumi.<lab>.yaml``; with a host, also checked against what that host has."""
-    source = paths.spec.name
+def load_spec(paths: LabPaths, parts: Parts, host: Host | None = None) -> LabSpec:
+    """Return the spec in ``Pulumi.<lab>.yaml``; with a host, also checked against what that host has."""
+    lab, source = paths.lab, paths.spec.name
     name = name_issues(lab)
     if name:
         raise SpecError(f"lab {lab!r}", name)
@@ -44,10 +42,11 @@ def load_spec(lab: str, paths: LabPaths, host: Host | None = None) -> LabSpec:
         raise LabError(f"{source} can't be read: {error}", remedy="make it a readable UTF-8 text file") from None
     try:
         stack = yaml.load(text, Loader=_StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        issue = SpecIssue(place, error.problem or "is not YAML", "valid YAML is needed (docs/spec.md has examples)")
+        problem = getattr(error, "problem", None) or "is not YAML"
+        issue = SpecIssue(place, problem, "valid YAML is needed (docs/spec.md has examples)")
         raise SpecError(source, [issue]) from None
     if stack is None:
         stack = {}
@@ -58,18 +57,19 @@ def load_spec(lab: str, paths: LabPaths, host: Host | None = None) -> LabSpec:
         place = "config" if isinstance(stack, dict) else "the file"
         hint = "settings as `lab:name: value` below `config:`"
         raise SpecError(source, [SpecIssue(place, f"is {described(config)}", hint)])
-    return parse_spec(lab, config, source, host)
+    return parse_spec(lab, config, source, parts, host)
 
 
 def parse_spec(
     lab: str,
     config: Mapping[str, Any],
     source: str,
+    parts: Parts,
     host: Host | None = None,
     versions: Collection[str] | None = None,
     known: Collection[str] | None = None,
 ) -> LabSpec:
-    """The spec in a Pulumi configuration ({"lab:nodes": {"workers": 3}, ...}), or a SpecError with every issue.
+    """Return the spec in a Pulumi configuration, {"lab:nodes": {"workers": 3}, ...}; SpecError has every issue.
 
     Values may be what ``pulumi config set`` writes: numbers as text, and a whole section as JSON text.
     """
@@ -97,10 +97,10 @@ def parse_spec(
         pod_cidr=read.network(top, "podCIDR", _DEFAULT.pod_cidr),
         service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
         ipv6=read.ipv6(top),
-        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables", "blockSize")),
-        proxy_mode=read.proxy_mode(read.section(top, "proxy", "mode")),
-        ingress_controller=read.choice(ingress, "controller", "auto", INGRESS_CONTROLLERS, NOT_YET["ingress"]),
-        load_balancer=read.choice(load_balancer, "name", "none", LOAD_BALANCERS),
+        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables", "blockSize"), parts.cni),
+        proxy_mode=read.part(read.section(top, "proxy", "mode"), "mode", _DEFAULT.proxy_mode, parts.proxy),
+        ingress_controller=read.part(ingress, "controller", "auto", parts.ingress, "auto", "none"),
+        load_balancer=read.part(load_balancer, "name", "none", parts.load_balancer, "none"),
         load_balancer_pool=read.addresses(load_balancer, "pool"),
         kubernetes_version=read.version(
             read.section(top, "kubernetes", "version"), supported_versions() if versions is None else versions
@@ -112,7 +112,7 @@ def parse_spec(
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
-    issues = read.issues + field_issues(spec, read.wrong, read.given)
+    issues = read.issues + field_issues(spec, parts, read.wrong, read.given)
     if host is not None:
         issues += [issue for issue in host_issues(spec, host) if issue.path not in read.wrong]
     if issues:
@@ -131,11 +131,22 @@ def archived_components() -> tuple[str, ...]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML with the duplicate keys refused that would otherwise silently win or lose."""
+    """YAML without duplicate keys, of which the last one would win, and without values that Python cannot make."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
+            text = f"a number of {len(node.value)} characters is too long"
+            raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, KeyError, OverflowError):  # `!!int x`, the 30th of February
+            raise yaml.constructor.ConstructorError(None, None, "a value that can't be read", node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name is a list or a mapping", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is there twice", key.start_mark)
             seen.add(key.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import count
@@ -19,6 +19,7 @@ from hoplab.spec.model import (
     machine_size,
     pool_of,
 )
+from hoplab.spec.parts import Parts
 
 Role = Literal["control-plane", "worker"]
 
@@ -90,6 +91,7 @@ class LabPlan:
     kubernetes_version: str  # "1.37.2"
     ipv6: Ipv6Spec | None = None
     protect: bool = False  # the control plane and the lab's disks as a whole are neither deleted nor replaced
+    part_warnings: tuple[str, ...] = ()  # of the chosen parts, one sentence each
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -119,8 +121,7 @@ class LabPlan:
             found.append(
                 "an emulated control plane takes minutes to settle and a core for good: controlPlane.placement"
             )
-        if self.ingress_controller == "ingress-nginx":
-            found.append("ingress-nginx was retired in March 2026, there are no fixes any more: ingress.controller")
+        found += self.part_warnings
         racing = [node.name for node in self.workers if self.accel == "tcg" and node.vcpus > 1]
         if racing:
             found.append(f"{racing[0]} has more than one emulated vCPU and may crash at boot: nodes.worker.vcpus")
@@ -145,29 +146,32 @@ def mac_addresses(lab: str, nodes: Iterable[str]) -> dict[str, str]:
     return {node: mac for mac, node in taken.items()}
 
 
-INGRESS = ("nginx", "readable")  # what `auto` takes: the first whose container image is at hand
+def choose_ingress(asked: str, ranked: Sequence[str], at_hand: Collection[str]) -> tuple[str, str]:
+    """Return the ingress controller that is meant, and why it is this one: ``auto`` takes the first one at hand.
 
-
-def choose_ingress(asked: str, at_hand: Collection[str]) -> tuple[str, str]:
-    """The ingress controller that is meant, and why it is this one.
-
-    >>> choose_ingress("auto", ["readable"])
+    >>> choose_ingress("auto", ["nginx", "readable"], ["readable"])
     ('readable', 'the image of nginx is not at hand')
-    >>> choose_ingress("none", ["readable"])
+    >>> choose_ingress("none", ["nginx", "readable"], ["readable"])
     ('none', '')
     """
     if asked != "auto":
         return asked, ""
-    chosen = next((name for name in INGRESS if name in at_hand), "none")
-    missing = INGRESS[: INGRESS.index(chosen)] if chosen in INGRESS else INGRESS
+    chosen = next((name for name in ranked if name in at_hand), "none")
+    missing = ranked[: ranked.index(chosen)] if chosen in ranked else ranked
     return chosen, f"the image of {' and '.join(missing)} is not at hand" if missing else "its image is at hand"
 
 
 def plan_lab(
-    spec: LabSpec, *, lab_id: str, accel: Literal["kvm", "tcg"], ingress_at_hand: Collection[str] = INGRESS[-1:]
+    spec: LabSpec, parts: Parts, *, lab_id: str, accel: Literal["kvm", "tcg"], ingress_at_hand: Collection[str]
 ) -> LabPlan:
-    """The plan of a spec on a host with the given acceleration, and images of these ingress controllers."""
-    ingress_controller, ingress_why = choose_ingress(spec.ingress_controller, ingress_at_hand)
+    """Return the plan of a spec on a host with the given acceleration, and images of these ingress controllers."""
+    ingress_controller, ingress_why = choose_ingress(spec.ingress_controller, parts.auto_ingress, ingress_at_hand)
+    chosen = (
+        parts.cni.get(spec.cni.name),
+        parts.proxy.get(spec.proxy_mode),
+        parts.ingress.get(ingress_controller),
+        parts.load_balancer.get(spec.load_balancer),
+    )
     placement: Literal["vm", "hosted"]
     if spec.control_plane_placement == "auto":
         placement = "vm" if accel == "kvm" else "hosted"
@@ -224,4 +228,5 @@ def plan_lab(
         kubernetes_version=spec.kubernetes_version,
         ipv6=spec.ipv6,
         protect=spec.protect,
+        part_warnings=tuple(part.warning for part in chosen if part and part.warning),
     )

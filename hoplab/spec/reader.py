@@ -11,19 +11,11 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from typing import Any
 
 from hoplab.core.errors import SpecIssue
-from hoplab.spec.model import (
-    BLOCK_SIZES,
-    CNI_BACKENDS,
-    NFTABLES_CNIS,
-    NOT_YET,
-    PROXY_MODES,
-    AddressRange,
-    CniSpec,
-    Ipv6Spec,
-    NodeSize,
-)
+from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
+from hoplab.spec.parts import AnyPart, CniPart, usable
 from hoplab.spec.validate import unusable
 
+MOST_DIGITS = 100  # of a number; Python converts at most 4300
 SETTINGS = (
     "nodes",
     "controlPlane",
@@ -61,7 +53,7 @@ class Reader:
         """The settings of the namespace ``lab``; Pulumi's own and its providers' are left alone."""
         values = {}
         for key, value in config.items():
-            space, colon, name = str(key).partition(":")
+            space, colon, name = printed(key).partition(":")
             if space == "lab" and colon:
                 values[name] = value
             elif not colon:
@@ -70,7 +62,7 @@ class Reader:
             elif space not in ("pulumi", "libvirt"):
                 near = nearest(name, SETTINGS)
                 hint = f"did you mean lab:{near}?" if near else "settings of a lab begin with `lab:`"
-                self.refuse(str(key), "is not in the namespace `lab`", hint)
+                self.refuse(printed(key), "is not in the namespace `lab`", hint)
         section = Section("", values)
         self.only(section, SETTINGS)
         return section
@@ -82,7 +74,7 @@ class Reader:
         if isinstance(value, str) and value.lstrip().startswith("{"):  # pulumi config set lab:nodes '{"workers": 3}'
             try:
                 value = json.loads(value)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also numbers beyond Python's limit of digits
                 self.refuse(path, f"is not JSON: {error}", f"a mapping with {listed(known)}")
                 return Section(path, {})
         if value is None:
@@ -93,7 +85,7 @@ class Reader:
         if set(value) == {"secure"}:
             self.refuse(path, "is encrypted", "plain settings: a spec holds no secrets")
             return Section(path, {})
-        section = Section(path, {str(name): setting for name, setting in value.items()})
+        section = Section(path, {printed(name): setting for name, setting in value.items()})
         self.only(section, known)
         return section
 
@@ -119,6 +111,9 @@ class Reader:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             self.refuse(path, f"is {described(value)}", hint)
             return None
+        if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+            self.refuse(path, f"is a number of more than {MOST_DIGITS} digits", hint)
+            return None
         return str(value).strip()
 
     def integer(self, section: Section, key: str, default: int, *, low: int, high: int) -> int:
@@ -141,47 +136,57 @@ class Reader:
     def truth(self, section: Section, key: str) -> bool:
         """True or false, also as `pulumi config set` writes it; false when absent."""
         value = section.values.get(key)
-        if value is None or str(value).lower() in ("true", "false"):
-            return str(value).lower() == "true"
-        self.refuse(section.path_of(key), f"is {value!r}", "true or false")
+        if value is None or printed(value).lower() in ("true", "false"):
+            return printed(value).lower() == "true"
+        problem = f"is {value!r}" if isinstance(value, str) else f"is {printed(value)}"
+        self.refuse(section.path_of(key), problem, "true or false")
         return False
 
     def choice(
-        self, section: Section, key: str, default: str, allowed: Collection[str], not_yet: Collection[str] = ()
+        self,
+        section: Section,
+        key: str,
+        default: str,
+        allowed: Collection[str],
+        parts: Mapping[str, AnyPart] | None = None,
     ) -> str:
-        """One of a list; ``not_yet`` are known words that would be right one day."""
+        """Return one of the allowed words, or the default. ``parts`` explain why a known word is not allowed."""
         hint = one_of(allowed)
         text = self.text(section, key, hint)
         if text is None or text in allowed:
             return text or default
-        if text in not_yet:
-            self.refuse(section.path_of(key), f"{text} is not available yet", hint)
+        part = (parts or {}).get(text)
+        if part is not None:
+            self.refuse(section.path_of(key), f"{text} {part.refusal or 'is not available yet'}", hint)
         else:
             near = nearest(text, allowed) if len(allowed) > 1 else ""
             hint = f"did you mean {near}? {hint}" if near else hint
             self.refuse(section.path_of(key), f"{text!r} is unknown", hint)
         return default
 
-    def cni(self, section: Section) -> CniSpec:
-        name = self.choice(section, "name", "flannel", CNI_BACKENDS, NOT_YET["cni"])
-        if section.path_of("name") in self.wrong:
-            return CniSpec()  # which backend it may have, nobody knows
-        backends = CNI_BACKENDS[name]
-        backend = self.choice(section, "backend", backends[0], backends)
-        nftables = self.truth(section, "nftables")
-        if nftables and name not in NFTABLES_CNIS:
-            self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {NFTABLES_CNIS[0]}")
-        low, high = BLOCK_SIZES
-        block_size = self.integer(section, "blockSize", CniSpec.block_size, low=low, high=high)
-        if name != "calico" and "blockSize" in section.values:
-            self.refuse(section.path_of("blockSize"), f"{name} has no blocks", "leave it out, or name: calico")
-        return CniSpec(name, backend, nftables, block_size)
+    def part(self, section: Section, key: str, default: str, parts: Mapping[str, AnyPart], *others: str) -> str:
+        """Return the name of a part that a lab can have, or one of the other words."""
+        return self.choice(section, key, default, (*others, *usable(parts)), parts)
 
-    def proxy_mode(self, section: Section) -> str:
-        if section.values.get("mode") == "ipvs":
-            self.refuse(section.path_of("mode"), "ipvs is deprecated in Kubernetes", one_of(PROXY_MODES))
-            return PROXY_MODES[0]
-        return self.choice(section, "mode", PROXY_MODES[0], PROXY_MODES)
+    def cni(self, section: Section, parts: Mapping[str, CniPart]) -> CniSpec:
+        name = self.part(section, "name", CniSpec.name, parts)
+        if section.path_of("name") in self.wrong or name not in parts:
+            return CniSpec()  # the other settings depend on the name
+        part = parts[name]
+        backend = self.choice(section, "backend", part.backends[0], part.backends)
+        nftables = self.truth(section, "nftables")
+        if nftables and not part.writes_nftables:
+            writers = " or ".join(other.name for other in parts.values() if other.writes_nftables)
+            self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {writers}")
+        block_size = CniSpec.block_size
+        if part.block_sizes:
+            low, high = part.block_sizes
+            block_size = self.integer(section, "blockSize", CniSpec.block_size, low=low, high=high)
+        elif "blockSize" in section.values:
+            others = " or ".join(f"name: {other.name}" for other in parts.values() if other.block_sizes)
+            hint = f"leave it out, or {others}" if others else "leave it out"
+            self.refuse(section.path_of("blockSize"), f"{name} has no blocks", hint)
+        return CniSpec(name, backend, nftables, block_size)
 
     def version(self, section: Section, supported: Collection[str]) -> str:
         newest = list(supported)[-1]
@@ -244,7 +249,7 @@ class Reader:
     def ipv6(self, top: Section) -> Ipv6Spec | None:
         """The second family: ``true`` for the usual ranges, or a mapping with others; None without it."""
         given = top.values.get("ipv6")
-        if not (isinstance(given, Mapping) or str(given).lstrip().startswith("{")):
+        if not (isinstance(given, Mapping) or printed(given).lstrip().startswith("{")):
             return Ipv6Spec() if self.truth(top, "ipv6") else None
         section = self.section(top, "ipv6", "network", "podCIDR", "serviceCIDR")
         usual = Ipv6Spec()
@@ -308,9 +313,10 @@ class Reader:
             return ()
         for name in value:
             if name not in known:
-                near = nearest(str(name), known)
-                self.refuse(path, f"{name!r} is unknown", f"did you mean {near}? {hint}" if near else hint)
-        return tuple(dict.fromkeys(str(name) for name in value))
+                near = nearest(printed(name), known)
+                text = repr(name) if isinstance(name, str) else printed(name)
+                self.refuse(path, f"{text} is unknown", f"did you mean {near}? {hint}" if near else hint)
+        return tuple(dict.fromkeys(printed(name) for name in value))
 
     def mirror(self, section: Section) -> str:
         text = self.text(section, "mirror", "the URL of a Debian mirror")
@@ -337,10 +343,18 @@ def nearest(word: str, known: Collection[str]) -> str:
     return folded[found[0]] if found else ""
 
 
+def printed(value: object) -> str:
+    """Return a value as text, also one that Python refuses to print."""
+    try:
+        return str(value)
+    except (ValueError, RecursionError):  # a number beyond Python's limit of digits, a list in itself
+        return "a value too long to print"
+
+
 def described(value: object) -> str:
     """What a value is, in words: "the list [1, 2]"."""
     names = {list: "a list", dict: "a mapping", bool: "a yes or no", str: "a text", int: "a number", float: "a number"}
-    text = str(value) if not isinstance(value, bool) else str(value).lower()
+    text = printed(value) if not isinstance(value, bool) else str(value).lower()
     return f"{names.get(type(value), 'something else')} ({text if len(text) <= 30 else text[:27] + '...'})"
 
 

@@ -22,6 +22,7 @@ from hoplab.spec.model import (
     pool_of,
     taken_addresses,
 )
+from hoplab.spec.parts import Parts, usable
 
 _PRIVATE_RANGES = tuple(IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
@@ -35,12 +36,12 @@ def name_issues(lab: str) -> list[SpecIssue]:
     return []
 
 
-def field_issues(spec: LabSpec, wrong: Collection[str], given: Collection[str]) -> list[SpecIssue]:
+def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Collection[str]) -> list[SpecIssue]:
     """Return the issues between fields.
 
     ``wrong`` has the paths of fields that are wrong in themselves and are left out, ``given`` those that the file has.
     """
-    return _range_issues(spec, wrong, given) + _range6_issues(spec, wrong) + _pool_issues(spec, wrong)
+    return _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong) + _pool_issues(spec, parts, wrong)
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
@@ -78,7 +79,7 @@ def _ranges(spec: LabSpec) -> dict[str, IPv4Network]:
     return {"network": spec.network, "podCIDR": spec.pod_cidr, "serviceCIDR": spec.service_cidr}
 
 
-def _range_issues(spec: LabSpec, wrong: Collection[str], given: Collection[str]) -> list[SpecIssue]:
+def _range_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Collection[str]) -> list[SpecIssue]:
     """Return issues between fields: overlapping ranges, and ranges too small for what has to fit."""
     issues = []
     ranges = {path: network for path, network in _ranges(spec).items() if path not in wrong}
@@ -90,7 +91,7 @@ def _range_issues(spec: LabSpec, wrong: Collection[str], given: Collection[str])
             problem = f"{ranges[path]} overlaps {against} {ranges[against]}"
             issues.append(SpecIssue(path, problem, f"ranges that are apart, for instance {free}"))
     if "nodes.workers" not in wrong:
-        issues += _small_ranges(spec, ranges)
+        issues += _small_ranges(spec, parts, ranges)
     if "serviceCIDR" in ranges and not 12 <= spec.service_cidr.prefixlen <= 27:  # the API server's limits
         problem = f"{spec.service_cidr} has a prefix length of {spec.service_cidr.prefixlen}"
         issues.append(SpecIssue("serviceCIDR", problem, "a prefix length from 12 to 27"))
@@ -128,15 +129,16 @@ def _range6_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
     return issues
 
 
-def _pool_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
+def _pool_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
     """A pool that nobody uses, that is elsewhere, or that has somebody's address."""
     path, pool = "loadBalancer.pool", spec.load_balancer_pool
     needed = {"network", "nodes.workers", "loadBalancer", "loadBalancer.name", path}
-    if needed.intersection(wrong) or _small_ranges(spec, {"network"}):
+    if needed.intersection(wrong) or _small_ranges(spec, parts, {"network"}):
         return []
     if spec.load_balancer == "none":
         problem = f"{pool} is given, and there is no load balancer"
-        return [SpecIssue(path, problem, "loadBalancer.name: metallb, or no pool")] if pool else []
+        names = " or ".join(usable(parts.load_balancer))
+        return [SpecIssue(path, problem, f"loadBalancer.name: {names}, or no pool")] if pool else []
     free = pool_of(replace(spec, load_balancer_pool=None))
     if pool is None and free is None:
         problem = f"{spec.network} has no address left for a load balancer"
@@ -148,7 +150,7 @@ def _pool_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
     return [SpecIssue(path, f"{pool} has {clash[0]}, the address of {clash[1]}", hint)] if clash else []
 
 
-def _small_ranges(spec: LabSpec, ranges: Collection[str]) -> list[SpecIssue]:
+def _small_ranges(spec: LabSpec, parts: Parts, ranges: Collection[str]) -> list[SpecIssue]:
     issues = []
     highest = FIRST_WORKER + spec.workers - 1
     if "network" in ranges and highest >= spec.network.num_addresses - 1:  # the last address is for broadcast
@@ -163,11 +165,17 @@ def _small_ranges(spec: LabSpec, ranges: Collection[str]) -> list[SpecIssue]:
         elif spec.pod_cidr.prefixlen < NODE_POD_PREFIX - 16:
             problem = f"{spec.pod_cidr} is too large for Kubernetes"
             issues.append(SpecIssue("podCIDR", problem, f"a /{NODE_POD_PREFIX - 16} or smaller"))
-        elif spec.cni.name == "calico" and nodes > 2 ** (spec.cni.block_size - spec.pod_cidr.prefixlen):
+        elif _has_blocks(spec, parts) and nodes > 2 ** (spec.cni.block_size - spec.pod_cidr.prefixlen):
             problem = f"{spec.pod_cidr} has no /{spec.cni.block_size} for each of {nodes} nodes"
             hint = f"smaller blocks, a /{spec.pod_cidr.prefixlen + (nodes - 1).bit_length()} for instance"
             issues.append(SpecIssue("cni.blockSize", problem, hint))
     return issues
+
+
+def _has_blocks(spec: LabSpec, parts: Parts) -> bool:
+    """Return whether nodes take blocks of the pod range, in place of one range for each node."""
+    part = parts.cni.get(spec.cni.name)
+    return part is not None and part.block_sizes is not None
 
 
 def unusable(network: IPv4Network) -> str:

@@ -23,9 +23,10 @@ from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.pulumi_cli import PulumiCli
 from hoplab.host import netns
 from hoplab.host.machines import connected
-from hoplab.infra.context import LabContext, _resolved, resolve
+from hoplab.infra.context import LabContext, _resolved
 from hoplab.lab import lifecycle, state
-from hoplab.spec.parse import load_spec
+from hoplab.lab.context import resolve
+from hoplab.lab.spec_file import load_spec
 
 SPEC = "config:\n  lab:nodes: {workers: 2, worker: {memory: 1GiB}}\n  lab:network: 192.168.79.0/24\n"
 CLUSTER = "**Cluster**"
@@ -60,7 +61,7 @@ def made(paths: LabPaths) -> dict[str, dict[str, Any]]:
 
 def seen(paths: LabPaths, engine: str) -> dict[str, Any]:
     """The lab made by an engine, looked at, and destroyed."""
-    context = resolve(load_spec(paths.lab, paths), paths, PlainProgress())
+    context = resolve(load_spec(paths), paths, PlainProgress())
     if engine == "embedded":
         outputs = EmbeddedEngine(paths).up(PlainProgress()).outputs
     else:
@@ -155,7 +156,7 @@ def test_both_export_the_same(made: dict[str, dict[str, Any]]) -> None:
 
 def test_the_embedded_engine_hands_a_running_lab_over(paths: LabPaths) -> None:
     progress = PlainProgress()
-    resolve(load_spec(paths.lab, paths), paths, progress)
+    resolve(load_spec(paths), paths, progress)
     EmbeddedEngine(paths).up(progress)
     EmbeddedEngine(paths).converged()
     lifecycle.adopt(paths)

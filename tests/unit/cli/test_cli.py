@@ -20,9 +20,9 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import Change
 from hoplab.lab import lifecycle, port_forward, state
+from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.recording_format import load
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
 from hoplab.verify import recording, runner
 
 VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet"}]

@@ -14,8 +14,8 @@ import pytest
 from hoplab.cluster.converge import converge, leave, task_message
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-0", accel="tcg")
 

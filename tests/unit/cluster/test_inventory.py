@@ -11,9 +11,10 @@ import yaml
 from hoplab.cluster.inventory import inputs_digest, write_inventory
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
+from hoplab.lab.spec_file import plan_lab
 from hoplab.pki.keys import LabKeys
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import LabPlan, plan_lab
+from hoplab.spec.plan import LabPlan
 
 SSH_CONFIG = """\
 # written by `lab up`

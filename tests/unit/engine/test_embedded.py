@@ -32,7 +32,7 @@ from hoplab.infra.context import LabContext
 from hoplab.infra.components import Lab, LabArgs
 from hoplab.pki.keys import ensure_keys
 from hoplab.core.paths import LabPaths
-from hoplab.spec.plan import plan_lab
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import LabSpec, NodeSize
 
 here = Path(__file__).parent
@@ -188,8 +188,8 @@ def test_a_node_is_drained_before_its_machine_is_replaced_and_let_in_after_it(
     monkeypatch.setattr("hoplab.lab.lifecycle.is_member", lambda _paths, node: node == "worker2")
     monkeypatch.setattr("hoplab.lab.lifecycle.clear", clear)
     monkeypatch.setattr("hoplab.lab.lifecycle.let_in", let_in)
-    monkeypatch.setattr("hoplab.spec.parse.load_spec", lambda *_: None)
-    monkeypatch.setattr("hoplab.infra.context.resolve", lambda *_: None)
+    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: None)
+    monkeypatch.setattr("hoplab.lab.context.resolve", lambda *_: None)
     world.up(more=MEMBERS)
     world.up(memory=400)
     assert told == [], "they join when the cluster is made, and an update in place is none of its business"

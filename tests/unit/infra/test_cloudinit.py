@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from hoplab.infra.cloudinit import CloudInit, render
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import Ipv6Spec, LabSpec
-from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")
 NODE = PLAN.nodes[0]

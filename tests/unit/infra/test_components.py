@@ -21,9 +21,10 @@ from hoplab.infra import context as context_module
 from hoplab.infra.components import Lab, LabArgs
 from hoplab.infra.context import LabContext, _check_disks
 from hoplab.infra.libvirt import kernel_arguments
+from hoplab.lab.spec_file import plan_lab
 from hoplab.pki.keys import HostKey, LabKeys
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
+from hoplab.spec.parts import Parts
 
 IMAGE = NodeImage("c" * 64, Path("/i"), Path("/i/disk"), Path("/i/vmlinuz"), Path("/i/initrd"), Path("/i/bin"), 20, {})
 HOST_KEY = HostKey("PRIVATE\n", "ssh-ed25519 AAAA node")
@@ -173,7 +174,7 @@ def test_a_disk_smaller_than_the_image_is_a_mistake_of_the_spec(tmp_path: Path) 
 def test_the_context_is_made_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def resolve(spec: LabSpec, paths: LabPaths, progress: object) -> LabContext:
+    def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: object) -> LabContext:
         made.append(spec)
         return lab_context("tcg", paths)
 
@@ -181,8 +182,9 @@ def test_the_context_is_made_once_in_a_process(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(context_module, "_resolved", {})
     spec, paths = LabSpec("dev"), LabPaths("dev", tmp_path)
     progress = context_module.PulumiProgress()
-    assert context_module.resolve(spec, paths, progress) is context_module.resolve(spec, paths, progress)
-    context_module.resolve(LabSpec("dev", workers=3), paths, progress)
+    first = context_module.resolve(spec, Parts(), paths, progress)
+    assert context_module.resolve(spec, Parts(), paths, progress) is first
+    context_module.resolve(LabSpec("dev", workers=3), Parts(), paths, progress)
     assert len(made) == 2
 
 

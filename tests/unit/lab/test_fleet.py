@@ -23,9 +23,9 @@ from hoplab.core.paths import LabPaths
 from hoplab.host.info import HostFacts
 from hoplab.lab import fleet, state
 from hoplab.lab.fleet import Fleet, FleetError
+from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.spec.model import LabSpec
-from hoplab.spec.parse import load_spec
-from hoplab.spec.plan import LabPlan, plan_lab
+from hoplab.spec.plan import LabPlan
 
 HOST = HostFacts(24_000, 20_000, cpus=2, networks=(), is_root=True, qemu_version="")
 
@@ -58,14 +58,13 @@ def course(tmp_path: Path) -> Fleet:
 
 def plans(of: Fleet, count: int) -> dict[LabPaths, LabPlan]:
     return {
-        member: plan_lab(load_spec(member.lab, member), lab_id=member.id, accel="tcg")
-        for member in fleet.write_specs(of, count)
+        member: plan_lab(load_spec(member), lab_id=member.id, accel="tcg") for member in fleet.write_specs(of, count)
     }
 
 
 def save(member: LabPaths, plan: LabPlan) -> None:
     """What `up` writes down."""
-    spec = load_spec(member.lab, member)
+    spec = load_spec(member)
     made = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"), spec=spec)
     state.save(made, member)
 
@@ -80,7 +79,7 @@ def stand_in(of: Fleet, text: str) -> None:
 def test_members_differ_in_name_and_network_only(course: Fleet) -> None:
     first, second = fleet.write_specs(course, 2)
     assert (first.lab, second.lab) == ("course-s1", "course-s2")
-    one, two = load_spec(first.lab, first), load_spec(second.lab, second)
+    one, two = load_spec(first), load_spec(second)
     assert (str(one.network), str(two.network)) == ("192.168.77.0/24", "192.168.78.0/24")
     assert one.workers == two.workers == 1
     assert plans(course, 2)[first].id != plans(course, 2)[second].id

@@ -63,8 +63,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in ("see_off", "make_cluster", "remove_cluster", "leave_host", "clear", "let_in"):
         monkeypatch.setattr(f"hoplab.lab.lifecycle.{name}", noted(name))
-    monkeypatch.setattr("hoplab.spec.parse.load_spec", lambda *_: None)
-    monkeypatch.setattr("hoplab.infra.context.resolve", lambda *_: None)
+    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: None)
+    monkeypatch.setattr("hoplab.lab.context.resolve", lambda *_: None)
     return asked
 
 
@@ -136,7 +136,7 @@ def test_check_shows_every_issue_of_the_spec(paths: LabPaths, monkeypatch: pytes
     ]
     paths.spec.write_text("config: {}")
     assert ClusterProvider().check({}, PROPS).failures == []
-    monkeypatch.setattr("hoplab.spec.parse.load_spec", wrong)
+    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", wrong)
     failures = ClusterProvider().check({}, PROPS).failures
     assert [(each.property, each.reason) for each in failures] == [
         ("nodes.workers", "is 0; at least 1"),
@@ -145,7 +145,7 @@ def test_check_shows_every_issue_of_the_spec(paths: LabPaths, monkeypatch: pytes
 
 
 def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hoplab.spec.parse.load_spec", lambda *_: LabSpec("dev", proxy_mode="nftables"))
+    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", proxy_mode="nftables"))
     assert ClusterProvider().check({}, PROPS).failures == []
     state.save(MADE, paths)
     assert [each.reason.splitlines() for each in ClusterProvider().check({}, PROPS).failures] == [
@@ -158,7 +158,7 @@ def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch
 
 
 def test_another_family_is_one_too(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hoplab.spec.parse.load_spec", lambda *_: LabSpec("dev", ipv6=Ipv6Spec()))
+    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", ipv6=Ipv6Spec()))
     state.save(MADE, paths)
     (failure,) = ClusterProvider().check({}, PROPS).failures
     assert failure.reason.startswith("lab 'dev' was made with no IPv6, and its spec now asks for the IPv6 network")

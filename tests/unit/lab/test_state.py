@@ -11,10 +11,9 @@ import pytest
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
+from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.spec.changes import NAMES, changed_settings
 from hoplab.spec.model import AddressRange, Ipv6Spec, LabSpec, NodeSize
-from hoplab.spec.parse import load_spec
-from hoplab.spec.plan import plan_lab
 
 PLAN = plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg")
 
@@ -46,7 +45,7 @@ def paths(tmp_path: Path) -> LabPaths:
 
 def built(paths: LabPaths) -> state.LabState:
     """The state of a lab that was made from the spec as it is now."""
-    spec = load_spec("dev", paths)
+    spec = load_spec(paths)
     plan = plan_lab(spec, lab_id=paths.id, accel="tcg")
     return state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"), spec=spec)
 

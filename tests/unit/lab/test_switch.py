@@ -15,8 +15,9 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
-from hoplab.spec.plan import dataplane, plan_lab
+from hoplab.spec.plan import dataplane
 from tests.unit.project.test_roles import defaults, render
 
 SPEC = LabSpec("dev")

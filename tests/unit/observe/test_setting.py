@@ -11,9 +11,9 @@ import pytest
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.parts import known_parts
+from hoplab.lab.spec_file import plan_lab
 from hoplab.observe import setting
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, LabSpec
-from hoplab.spec.plan import plan_lab
 
 PARTS = known_parts()
 RECORDINGS = sorted((PROJECT / "tests" / "recordings").glob("*.json"))

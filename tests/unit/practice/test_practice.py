@@ -15,6 +15,7 @@ from hoplab import cli
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.lab import state
+from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.script import Output
@@ -22,7 +23,6 @@ from hoplab.observe.ssh import Hosts
 from hoplab.practice import CheckResult, Inspection, PracticeError, Request, checks, discover, find, runner
 from hoplab.practice.runner import ExerciseRunner
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
 from tests.support.machine import Machine, lacking
 

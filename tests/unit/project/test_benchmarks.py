@@ -28,12 +28,13 @@ from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
 from hoplab.image import NodeImage
 from hoplab.lab import state
+from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.facts import discover
 from hoplab.observe.recording_format import load as load_recording
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import LabPlan, plan_lab
+from hoplab.spec.plan import LabPlan
 from hoplab.verify import session as live_lab
 from hoplab.verify.workload import APP1
 from tests.support.lesson_functions import failures, read_only

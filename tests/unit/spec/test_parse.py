@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hoplab.spec.parse
 from hoplab.core.errors import LabError, SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
+from hoplab.expectations.parts import known_parts
+from hoplab.lab.spec_file import load_spec
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec, NodeSize, pool_of
-from hoplab.spec.parse import load_spec, parse_spec
+from hoplab.spec.parse import parse_spec
+from hoplab.spec.reader import SETTINGS
 
+PARTS = known_parts()
 VERSIONS = ("1.37.2",)
 
 
@@ -32,7 +38,7 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parse(host: FakeHost | None = None, **config: Any) -> LabSpec:
-    return parse_spec("dev", {f"lab:{key}": value for key, value in config.items()}, "Pulumi.dev.yaml", host)
+    return parse_spec("dev", {f"lab:{key}": value for key, value in config.items()}, "Pulumi.dev.yaml", PARTS, host)
 
 
 def issues(host: FakeHost | None = None, **config: Any) -> list[str]:
@@ -102,7 +108,7 @@ def test_values_as_pulumi_config_writes_them() -> None:
 
 
 def test_other_namespaces_are_left_alone() -> None:
-    assert parse_spec("dev", {"pulumi:tags": {}, "libvirt:uri": "x"}, "x") == LabSpec("dev")
+    assert parse_spec("dev", {"pulumi:tags": {}, "libvirt:uri": "x"}, "x", PARTS) == LabSpec("dev")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +252,7 @@ def test_messages(golden: Callable[[str, str], None]) -> None:
         "hoplab:accel": "kvm",
     }
     with pytest.raises(SpecError) as caught:
-        parse_spec("Dev_1", config, "Pulumi.Dev_1.yaml", FakeHost())
+        parse_spec("Dev_1", config, "Pulumi.Dev_1.yaml", PARTS, FakeHost())
     golden("spec_mistakes.txt", f"{caught.value.message}\n-> {caught.value.remedy}\n")
     assert caught.value.exit_code == 2
 
@@ -355,13 +361,13 @@ def test_load(tmp_path: Path) -> None:
           lab:accel: tcg
         """,
     )
-    spec = load_spec("dev", paths)
+    spec = load_spec(paths)
     assert (spec.workers, spec.accel) == (3, "tcg")
 
 
 @pytest.mark.parametrize("text", ["", "config: {}\n", "config:\n", "encryptionsalt: x\n"])
 def test_load_shortest_files(tmp_path: Path, text: str) -> None:
-    assert load_spec("dev", write(tmp_path, "dev", text)) == LabSpec("dev")
+    assert load_spec(write(tmp_path, "dev", text)) == LabSpec("dev")
 
 
 @pytest.mark.parametrize(
@@ -382,13 +388,13 @@ def test_load_shortest_files(tmp_path: Path, text: str) -> None:
 )
 def test_load_what_is_not_a_stack_file(tmp_path: Path, text: str, issue: str) -> None:
     with pytest.raises(SpecError) as caught:
-        load_spec("dev", write(tmp_path, "dev", text))
+        load_spec(write(tmp_path, "dev", text))
     assert [str(each) for each in caught.value.issues] == [issue]
 
 
 def test_load_missing_file_names_the_labs_there_are(tmp_path: Path) -> None:
     with pytest.raises(LabError) as caught:
-        load_spec("dev", LabPaths("dev", tmp_path))
+        load_spec(LabPaths("dev", tmp_path))
     assert caught.value.message == "there is no lab 'dev': Pulumi.dev.yaml does not exist"
     assert caught.value.remedy == (
         "there is no lab here yet; the shortest spec of a new one is the line `config: {}` in Pulumi.dev.yaml"
@@ -396,27 +402,107 @@ def test_load_missing_file_names_the_labs_there_are(tmp_path: Path) -> None:
     write(tmp_path, "demo", "")
     write(tmp_path, "dev", "")
     with pytest.raises(LabError) as caught:
-        load_spec("deb", LabPaths("deb", tmp_path))
+        load_spec(LabPaths("deb", tmp_path))
     assert caught.value.remedy.startswith("did you mean dev? labs here: demo, dev; ")
 
 
 def test_load_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.dev.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml can't be read: .*utf-8"):
-        load_spec("dev", LabPaths("dev", tmp_path))
+        load_spec(LabPaths("dev", tmp_path))
 
 
 @pytest.mark.parametrize("name", ["", "Dev", "1dev", "dev-", "a.b", "../x", "a" * 21, "dev\n"])
 def test_load_invalid_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError) as caught:
-        load_spec(name, LabPaths(name, tmp_path))
+        load_spec(LabPaths(name, tmp_path))
     assert [issue.path for issue in caught.value.issues] == ["name"]
 
 
 def test_name_of_the_greatest_length() -> None:
-    assert parse_spec("a" * 20, {}, "x").lab == "a" * 20
+    assert parse_spec("a" * 20, {}, "x", PARTS).lab == "a" * 20
 
 
 def test_an_issue_reads_as_a_sentence() -> None:
     error = SpecError("x.yaml", [SpecIssue("a", "is 0", "at least 1")])
     assert str(error) == "x.yaml: 1 mistake\n  a: is 0; at least 1"
+
+
+DIGITS = "9" * 5000  # more than Python converts
+
+
+@pytest.mark.parametrize(
+    ("config", "issue"),
+    [
+        (
+            {"nodes": {"workers": 10**5000}},
+            "nodes.workers: is a number of more than 100 digits; a whole number from 1 to 1000",
+        ),
+        ({"nodes": [10**5000]}, None),
+        ({"nodes": f'{{"workers": {DIGITS}}}'}, None),
+        ({"nodes": '{"workers":' + "[" * 100_000}, None),
+        ({"protect": 10**5000}, "protect: is a value too long to print; true or false"),
+        ({"ipv6": 10**5000}, "ipv6: is a value too long to print; true or false"),
+        ({"image": {"components": [10**5000]}}, None),
+    ],
+)
+def test_a_value_that_python_cannot_print_is_an_issue(config: dict[str, Any], issue: str | None) -> None:
+    found = issues(**config)
+    assert len(found) == 1, found
+    assert issue is None or found == [issue]
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (DIGITS, "line 2, column 24: a number of 5000 characters is too long"),
+        ("!!int two", "line 2, column 24: a value that can't be read"),
+        ("2026-02-30", "line 2, column 24: a value that can't be read"),
+        ("{[1]: 2}", "line 2, column 25: a name is a list or a mapping"),
+        ("\x01", "the file: is not YAML"),
+        ("[" * 5000, "the file: is not YAML"),
+    ],
+)
+def test_load_a_value_that_yaml_cannot_make(tmp_path: Path, value: str, problem: str) -> None:
+    paths = write(tmp_path, "dev", f"config:\n  lab:nodes: {{workers: {value}}}\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(paths)
+    assert [str(issue) for issue in caught.value.issues] == [
+        f"{problem}; valid YAML is needed (docs/spec.md has examples)"
+    ]
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.dates()
+    | st.binary(max_size=4)
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["auto", "calico", "metallb", "true", "2GiB", "10.0.0.0/8", "10.9.0.0/30", "fd00:1::/64", "{", 10**4000]
+    )
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["workers", "worker", "memory", "name", "blockSize", "network", "pool", "podCIDR"])
+            | SCALARS,
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([f"lab:{name}" for name in SETTINGS]) | st.text(max_size=8), VALUES, max_size=5))
+def test_every_configuration_is_a_spec_or_a_spec_error(config: dict[str, Any]) -> None:
+    try:
+        assert isinstance(parse_spec("dev", config, "x", PARTS, FakeHost()), LabSpec)
+    except SpecError as error:
+        assert error.issues
+        assert error.message

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import hoplab.spec.plan
 from hoplab.image import ingress_controllers
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import AddressRange, LabSpec, NodeSize, Placement
-from hoplab.spec.plan import LabPlan, mac_address, mac_addresses, plan_lab
+from hoplab.spec.plan import LabPlan, mac_address, mac_addresses
 
 
 def plan(spec: LabSpec, accel: Literal["kvm", "tcg"] = "kvm") -> LabPlan:

@@ -1,0 +1,21 @@
+"""What the Pulumi program needs beyond the spec, with all parts that this installation has."""
+
+from __future__ import annotations
+
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
+from hoplab.expectations.parts import known_parts
+from hoplab.image import NodeImage
+from hoplab.infra import context
+from hoplab.spec.model import LabSpec
+from hoplab.spec.plan import LabPlan
+
+
+def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> context.LabContext:
+    """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process."""
+    return context.resolve(spec, known_parts(), paths, progress)
+
+
+def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
+    """Return the plan of a spec on this host, and its node image, built or found."""
+    return context.node_image(spec, known_parts(), paths, progress)
