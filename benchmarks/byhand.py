@@ -33,6 +33,7 @@ from hoplab.cluster.inventory import write_inventory
 from hoplab.core.console import PlainProgress
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import Expired, NotYet, until
 from hoplab.engine import libvirt_xml, schema
 from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
@@ -221,25 +222,26 @@ class ByHand:
     def _wait_usable(self, laps: Laps) -> None:
         """Until every node is Ready, then until the cluster is usable, as hoplab.cluster.readiness says."""
         names = tuple(node.name for node in self.plan.nodes)
-        deadline = time.monotonic() + STEP_S
         with connect(self.paths, self.paths.netns) as api:
-            while True:
+
+            def usable() -> NotYet | None:
                 try:
                     reasons = readiness.missing(readiness.list_objects(api), names)
                 except ClusterError as error:
                     reasons = [error.message]
                 if "Ready" not in laps.times and not any(reason.startswith("node ") for reason in reasons):
                     laps.lap("Ready")
-                if not reasons:
-                    laps.lap("usable")
-                    return
-                if time.monotonic() > deadline:
-                    raise ClusterError(
-                        f"the by-hand cluster is not usable after {STEP_S:.0f} s: {reasons[0]}",
-                        remedy="see the log",
-                        log=self.log.name,
-                    )
-                time.sleep(readiness.POLL_S)
+                return NotYet(reasons[0]) if reasons else None
+
+            try:
+                until(usable, STEP_S, poll_s=readiness.POLL_S)
+            except Expired as expired:
+                raise ClusterError(
+                    f"the by-hand cluster is not usable after {expired.seconds:.0f} s: {expired.reason}",
+                    remedy="see the log",
+                    log=self.log.name,
+                ) from None
+            laps.lap("usable")
 
     # The commands
 
@@ -262,11 +264,14 @@ class ByHand:
             raise self._failed(command)
 
     def _until(self, command: Sequence[str], *, every: float) -> None:
-        deadline = time.monotonic() + STEP_S
-        while subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode != 0:
-            if time.monotonic() > deadline:
-                raise self._failed(command)
-            time.sleep(every)
+        def done() -> NotYet | None:
+            run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            return NotYet(f"it ends with {run.returncode}") if run.returncode else None
+
+        try:
+            until(done, STEP_S, poll_s=every)
+        except Expired:
+            raise self._failed(command) from None
 
     def _ssh(self, node: str, command: str, *, stdin: str = "", out: IO[str] | None = None) -> None:
         self._run(["ssh", "-F", str(self.paths.ssh_config), node, command], stdin=stdin, out=out)
@@ -274,15 +279,23 @@ class ByHand:
     def _until_ssh(self, node: str, invitation: Future[tuple[str, str]] | None = None) -> None:
         """Until a machine lets one in; a machine that went off, or a control plane that failed, ends the wait."""
         command = ["ssh", "-F", str(self.paths.ssh_config), "-o", "ConnectTimeout=5", node, "true"]
-        deadline = time.monotonic() + STEP_S
         quiet = subprocess.DEVNULL
-        while subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode != 0:
+        refusal = LabError(f"{node} does not boot", remedy=f"see its console, {self.paths.console}/{node}.log")
+
+        def lets_in() -> NotYet | None:
+            if subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode == 0:
+                return None
             if invitation and invitation.done():
                 invitation.result()  # raises what the control plane failed of
             now = machines.domain_states(PrivateLibvirt(self.paths).uri)
-            if now[machines.domain_name(self.plan.id, node)] != "running" or time.monotonic() > deadline:
-                raise LabError(f"{node} does not boot", remedy=f"see its console, {self.paths.console}/{node}.log")
-            time.sleep(AGAIN_S)
+            if now[machines.domain_name(self.plan.id, node)] != "running":
+                raise refusal
+            return NotYet("ssh fails")
+
+        try:
+            until(lets_in, STEP_S, poll_s=AGAIN_S)
+        except Expired:
+            raise refusal from None
 
     def _failed(self, command: Sequence[str]) -> LabError:
         self.log.flush()

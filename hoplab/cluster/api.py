@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from kubernetes import client
 
 TIMEOUT_S = 10.0  # for one answer
+
+
+class Api(Protocol):
+    """One request to the Kubernetes API: the status and the object of its answer."""
+
+    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
 
 
 class KubernetesApi:
@@ -60,13 +66,6 @@ class KubernetesApi:
 @contextmanager
 def connect(paths: LabPaths, netns: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[KubernetesApi]:
     """Connect to the lab's API server, in the lab's namespace: use the client within the body only."""
-    with api(paths, netns) as connection:
-        yield KubernetesApi(connection, timeout_s)
-
-
-@contextmanager
-def api(paths: LabPaths, netns: str) -> Iterator[client.ApiClient]:
-    """Open the connection of the client library, for requests that the client above does not make."""
     from kubernetes import client, config  # noqa: PLC0415 -- takes a second to load, and not every verb needs it
 
     if not paths.kubeconfig.exists():
@@ -78,9 +77,4 @@ def api(paths: LabPaths, netns: str) -> Iterator[client.ApiClient]:
         config.load_kube_config(config_file=str(paths.kubeconfig), client_configuration=settings)
         settings.retries = False  # whoever waits does so with a deadline and a reason
         with client.ApiClient(settings) as connection:
-            yield connection
-
-
-def read(connection: client.ApiClient, path: str) -> dict[str, Any]:
-    """Return the object of a GET."""
-    return KubernetesApi(connection).read(path)
+            yield KubernetesApi(connection, timeout_s)

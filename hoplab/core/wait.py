@@ -56,7 +56,7 @@ class Expired(Exception):
 
 
 class Deadline:
-    """The end of a wait that blocks in the kernel (select, poll) rather than looks again and again."""
+    """The end of a wait, or of several; also for those that block in the kernel (select, poll)."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], slowness: Callable[[], float]) -> None:
         self.seconds = seconds
@@ -67,7 +67,7 @@ class Deadline:
     def left(self) -> float:
         """Return the seconds that are left, 0 when the deadline has passed."""
         left = self._start + self.seconds - self._clock()
-        if left <= 0 and not self._scaled:
+        if left <= 0 and not self._scaled and self.seconds > 0:
             self._scaled = True
             self.seconds *= self._slowness()
             left = self._start + self.seconds - self._clock()
@@ -89,7 +89,7 @@ class Timing:
     def until(
         self,
         look: Callable[[], T | NotYet],
-        seconds: float,
+        seconds: float | Deadline,
         *,
         poll_s: float = 1.0,
         tell: Callable[[str], None] = lambda _reason: None,
@@ -97,9 +97,9 @@ class Timing:
         """Return the first value of ``look`` that is not ``NotYet``; raise Expired with the last reason.
 
         ``look`` is called at least once, and ``poll_s`` seconds after each call that found nothing; ``tell`` gets the
-        reason of each of those.
+        reason of each of those. Several waits can have one deadline.
         """
-        deadline = self.deadline(seconds)
+        deadline = seconds if isinstance(seconds, Deadline) else self.deadline(seconds)
         while True:
             found = look()
             if not isinstance(found, NotYet):

@@ -19,7 +19,7 @@ import libvirt
 
 from hoplab.core.errors import BootError
 from hoplab.core.progress import Progress
-from hoplab.core.wait import slowness as slowness  # noqa: PLC0414 -- session.py asks here
+from hoplab.core.wait import slowness
 from hoplab.host import netns
 from hoplab.host.console import LAST_WORDS
 from hoplab.host.machines import STATES, connected, console_of, lookup, power_off, power_on

@@ -23,18 +23,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from kubernetes import client
-
 from hoplab import image
-from hoplab.cluster import api as cluster
+from hoplab.cluster.api import Api, KubernetesApi, connect
 from hoplab.core.errors import ClusterError
 from hoplab.core.ip import with_port
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import HOST, Expired, NotYet, Timing, slowness
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import Access, Controller, Served, get_controller
 from hoplab.expectations.parts import known_parts
 from hoplab.expectations.proxy import ServiceExpectation
-from hoplab.host import boot
 from hoplab.lab import state
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture, snapshot
@@ -197,11 +195,11 @@ class LabSession:
     snapshot: Snapshot
     hosts: Hosts
     external: ExternalHost
-    api: workload.Api
+    api: Api
     look: Callable[[], Snapshot]
     external6: ExternalHost | None = None  # the same by IPv6, in a lab that has it
     ca: Path | None = None  # whom a client of the apps' https sites trusts
-    slowness: float = 1.0  # what deadlines are multiplied with
+    timing: Timing = HOST  # of waits
 
     def refreshed(self) -> LabSession:
         """The same lab as it is at this moment."""
@@ -361,13 +359,8 @@ class LabSession:
             thread.join()
 
     def until(self, look: Callable[[], T], good: Callable[[T], bool]) -> T:
-        """What is seen once it is good, or when patience is at its end."""
-        deadline = time.monotonic() + SETTLE_DEADLINE * self.slowness
-        while True:
-            seen = look()
-            if good(seen) or time.monotonic() > deadline:
-                return seen
-            time.sleep(0.2)
+        """Return what is seen once it is good, or at the deadline."""
+        return self.timing.settled(look, good, SETTLE_DEADLINE)
 
     def status_from_outside(self, url: str) -> int:
         """The status of the answer to such a request; 0 when nobody answers."""
@@ -425,16 +418,13 @@ class LabSession:
         return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(rule_commands(), in_pods={}).items()}
 
     def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
-        """The rules of every node, once all of them are as wanted, or as they are when patience is at its end."""
+        """Return the rules of every node, once all of them are as wanted, or as they are at the deadline."""
         return self.until(self.rules, lambda found: all(wanted(rules) for rules in found.values()))
 
     def facts_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
-        """Some facts of a node, once they are as wanted, or as they are when patience is at its end."""
-        deadline = time.monotonic() + SETTLE_DEADLINE
-        while True:
-            found = Facts(node.name, self.hosts.batch(node.name, {fact.name: fact.command for fact in facts}))
-            if wanted(found) or time.monotonic() > deadline:
-                return found
+        """Return some facts of a node, once they are as wanted, or as they are at the deadline."""
+        commands = {fact.name: fact.command for fact in facts}
+        return self.until(lambda: Facts(node.name, self.hosts.batch(node.name, commands)), wanted)
 
     def endpoints(self, service: str, *, ending: bool = False) -> set[str]:
         """The ready endpoints of a service of the workload as the API knows them, ``10.244.1.2:8080``, or all."""
@@ -461,16 +451,18 @@ class LabSession:
             raise ClusterError(
                 f"deployment {deployment} can't be scaled: {answer.get('message', status)}", remedy="see `./lab status`"
             )
-        patience = workload.DEADLINE * self.slowness
-        deadline = time.monotonic() + patience
-        while len(found := self.endpoints(deployment)) != replicas:
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"{len(found)} of {replicas} pods of {deployment} are ready after {patience:.0f} s",
-                    remedy=f"./lab kubectl -n {workload.NAMESPACE} describe pods",
-                )
-            time.sleep(0.2)
-        return found
+
+        def ready() -> set[str] | NotYet:
+            found = self.endpoints(deployment)
+            return found if len(found) == replicas else NotYet(f"{len(found)} of {replicas} pods")
+
+        try:
+            return self.timing.until(ready, workload.DEADLINE, poll_s=0.2)
+        except Expired as expired:
+            raise ClusterError(
+                f"{expired.reason} of {deployment} are ready after {expired.seconds:.0f} s",
+                remedy=f"./lab kubectl -n {workload.NAMESPACE} describe pods",
+            ) from None
 
     @contextmanager
     def created(self, path: str, body: dict[str, Any]) -> Iterator[None]:
@@ -542,31 +534,30 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, workload.SITES),
     )
-    slowness = boot.slowness()
     with ExitStack() as stack:
-        k8s = stack.enter_context(cluster.api(paths, lab.netns))
+        api = stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods that verification asks with")
-        workload.ensure(requester(k8s), front, announced=setting.load_balancer != "none", slowness=slowness)
+        workload.ensure(api, front, announced=setting.load_balancer != "none")
         say("looking at the nodes")
 
         def look() -> Snapshot:
-            return snapshot.take(setting, versions, hosts, lambda path: _read(k8s, path), known_parts())
+            return snapshot.take(setting, versions, hosts, lambda path: _output(api, path), known_parts())
 
-        seen = _looked(look, k8s, SETTLE_DEADLINE * slowness)
-        yield LabSession(seen, hosts, served, requester(k8s), look, served6, paths.ca, slowness)
+        seen = _looked(look, api, SETTLE_DEADLINE * slowness())
+        yield LabSession(seen, hosts, served, api, look, served6, paths.ca)
 
 
-def _looked(look: Callable[[], Snapshot], k8s: client.ApiClient, patience: float) -> Snapshot:
+def _looked(look: Callable[[], Snapshot], api: KubernetesApi, patience: float) -> Snapshot:
     """Take the snapshot; again while kube-proxy has not yet followed the pods that became ready a moment ago.
 
     Where no pod has changed for a while, what is missing is missing, and is for the lessons to tell.
     """
     while True:
         seen = look()
-        if settled(seen) or quiet_for(cluster.read(k8s, "/api/v1/pods")["items"], datetime.now(UTC)) > patience:
+        if settled(seen) or quiet_for(api.read("/api/v1/pods")["items"], datetime.now(UTC)) > patience:
             return seen
         time.sleep(1)
 
@@ -597,29 +588,7 @@ def settled(seen: Snapshot) -> bool:
     )
 
 
-def requester(k8s: client.ApiClient) -> workload.Api:
-    """Requests with plain JSON bodies, through the client library's connection."""
-
-    def request(method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        status, text = _request(k8s, method, path, body)
-        found = json.loads(text) if text.startswith("{") else {"message": text}
-        return status, found
-
-    return request
-
-
-def _read(k8s: client.ApiClient, path: str) -> Output:
-    status, text = _request(k8s, "GET", path)
+def _output(api: KubernetesApi, path: str) -> Output:
+    """Return the answer as a fact's command would print it."""
+    status, text = api.request("GET", path)
     return Output(0, text) if status == 200 else Output(status, "", text)
-
-
-def _request(k8s: client.ApiClient, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
-    headers = {"Accept": "application/json", "Content-Type": "application/json"}
-    url = f"{k8s.configuration.host}{path}"
-    try:
-        answer = k8s.call_api(method, url, headers, body, _request_timeout=API_TIMEOUT)
-        return answer.status, (answer.read() or b"").decode()
-    except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
-        raise ClusterError(
-            f"the Kubernetes API does not answer {method} {path}: {error}", remedy="see `./lab status`"
-        ) from error

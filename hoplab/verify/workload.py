@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
+from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.pki.certificates import Pair
 
 NAMESPACE = "hoplab-verify"
@@ -52,12 +53,6 @@ BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
 BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
 DIGEST = "hoplab.local/digest"
 DEADLINE = 300.0  # seconds until every pod answers, on a machine with little to do
-
-
-class Api(Protocol):
-    """One request to the Kubernetes API: its status and its body."""
-
-    def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -219,27 +214,27 @@ def ensure(
     front: Front = PLAIN,
     *,
     announced: bool = False,
-    slowness: float = 1.0,
-    clock: Callable[[], float] = time.monotonic,
-    pause: Callable[[float], None] = time.sleep,
+    timing: Timing = HOST,
 ) -> bool:
     """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now.
 
-    ``announced`` says that the lab has a load balancer, which has to give its addresses too. The deadline is multiplied
-    by ``slowness``.
+    ``announced`` says that the lab has a load balancer, which has to give its addresses too.
     """
-    patience = DEADLINE * slowness
-    deadline = clock() + patience
+    deadline = timing.deadline(DEADLINE)
 
-    def wait(ready: Callable[[], str]) -> None:
-        """Until ``ready`` has no complaint any more."""
-        while complaint := ready():
-            if clock() > deadline:
-                raise ClusterError(
-                    f"what verification asks with is not ready after {patience:.0f} s: {complaint}",
-                    remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
-                )
-            pause(1.0)
+    def wait(complaint: Callable[[], str]) -> None:
+        """Wait until there is no complaint any more; both waits have one deadline."""
+
+        def look() -> NotYet | None:
+            return NotYet(reason) if (reason := complaint()) else None
+
+        try:
+            timing.until(look, deadline)
+        except Expired as expired:
+            raise ClusterError(
+                f"what verification asks with is not ready after {expired.seconds:.0f} s: {expired.reason}",
+                remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
+            ) from None
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
     going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from itertools import count
 from typing import Any
 
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import NotYet, until
 from hoplab.expectations.cni import calico
 from hoplab.expectations.cni.flannel import BACKEND_DATA6, vtep_mac
 from hoplab.expectations.loadbalancer import metallb
@@ -360,10 +360,7 @@ def _filled(value: Any, words: Mapping[str, object]) -> Any:
 
 def wait(reached: Callable[[], bool]) -> None:
     """Until it is so; a test fails where that takes beyond all reason."""
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, f"it is not so after {PATIENCE:.0f} s"
-        time.sleep(0.5)
+    until(lambda: True if reached() else NotYet("it is not so"), PATIENCE, poll_s=0.5)
 
 
 def moved_service(namespace: str, name: str, address: str) -> Broken:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from hoplab.core.wait import Timing
 from hoplab.expectations.ingress import readable
 from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
@@ -29,6 +30,7 @@ from tests.support.lesson_functions import failures, lessons
 from tests.unit.lessons.test_claims_traffic import RECORDED as LAB
 
 PATIENCE = 2.0  # seconds: what is so comes at once here, also on a busy machine
+TIMING = Timing(slowness=lambda: 1.0)
 WITHOUT = replace(LAB, setting=replace(LAB.setting, ingress="none"))
 GATEWAY = WITHOUT.setting.gateway
 CLUSTER_IPS = {APP1: "10.96.7.1", APP2: "10.96.7.2"}
@@ -129,7 +131,7 @@ class World:
         if (scheme == "https" and not self.https) or (node is SECOND and not self.second_answers):
             return Reply(why="timed out")
         self.turn += 1
-        if self.loses and self.turn % 5 == 0 and threading.current_thread().name == "asking":
+        if self.loses and self.turn % 5 == 0 and threading.current_thread().name == "requests":
             return Reply(502)
         endpoint = self._endpoint(self._service(host, path))
         self._note(node.name, host, path, 200, f"{self.logs_upstream or endpoint}:8080")
@@ -257,7 +259,7 @@ class World:
         if not self.fronts:
             lab = replace(RECORDED)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
-        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab)
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=TIMING)
 
 
 def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:

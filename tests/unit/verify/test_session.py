@@ -8,14 +8,13 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from kubernetes.client import ApiClient
 
 from hoplab.core.errors import ClusterError, HostError
 from hoplab.core.paths import PROJECT
+from hoplab.core.wait import Timing
 from hoplab.host import netns
 from hoplab.observe.facts import Facts, nftables
 from hoplab.observe.facts.conntrack import CONNTRACK
@@ -232,33 +231,24 @@ def test_looking_again_gives_the_lab_as_it_is_now() -> None:
     assert replace(first, look=lambda: later).refreshed().snapshot is later
 
 
-class Client:
-    """The part of the kubernetes client that requests go through."""
+def test_a_lab_on_a_slow_host_has_more_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules of all nodes and the facts of one wait by the same clock, and as much longer as the host is slower."""
+    now = [0.0]
 
-    def __init__(self, *, status: int = 200, body: bytes = b"{}", broken: bool = False) -> None:
-        self.configuration = SimpleNamespace(host="https://192.0.2.1:6443")
-        self.status, self.body, self.broken = status, body, broken
-        self.asked: list[tuple[str, str]] = []
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
 
-    def call_api(self, method: str, url: str, *_rest: object, **_options: object) -> SimpleNamespace:
-        self.asked.append((method, url))
-        if self.broken:
-            raise ConnectionRefusedError("connection refused")
-        return SimpleNamespace(status=self.status, read=lambda: self.body)
+    class Nodes:
+        def batch(self, _node: str, _commands: object) -> dict[str, Output]:
+            return {}
 
-
-def test_requests_go_through_the_client_library() -> None:
-    kube = Client(status=201, body=b'{"kind": "Pod"}')
-    assert session.requester(cast("ApiClient", kube))("POST", "/api/v1/pods", {}) == (201, {"kind": "Pod"})
-    assert kube.asked == [("POST", "https://192.0.2.1:6443/api/v1/pods")]
-    plain = Client(status=503, body=b"busy")
-    assert session.requester(cast("ApiClient", plain))("GET", "/x") == (503, {"message": "busy"})
-
-
-def test_an_api_that_does_not_answer_is_named() -> None:
-    with pytest.raises(ClusterError, match="does not answer GET /api/v1/nodes: connection refused") as caught:
-        session.requester(cast("ApiClient", Client(broken=True)))("GET", "/api/v1/nodes")
-    assert "lab status" in caught.value.remedy
+    monkeypatch.setattr(session, "SETTLE_DEADLINE", 10.0)
+    timing = Timing(lambda: now[0], sleep, lambda: 3.0)
+    slow = replace(lab(Kubernetes()), hosts=cast("Hosts", Nodes()), timing=timing)
+    slow.facts_when(RECORDED.nodes[0], lambda _facts: False, IPTABLES)
+    assert now[0] == pytest.approx(30)
+    slow.until(lambda: 0, bool)
+    assert now[0] == pytest.approx(60)
 
 
 def test_quiet_is_counted_from_the_pod_that_changed_last() -> None:
