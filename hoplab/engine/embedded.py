@@ -50,7 +50,7 @@ class EmbeddedEngine:
 
     def converged(self) -> None:
         journal = self._journal()
-        for resource in [each for each in journal.resources.values() if each.type == schema.CLUSTER and each.pending]:
+        for resource in [made for made in journal.resources.values() if made.type == schema.CLUSTER and made.pending]:
             journal.put(replace(resource, pending=False))
 
     def destroy(self, progress: Progress) -> Changes:
@@ -166,18 +166,18 @@ class Deployment:
             why = self._cleared.get(wanted.urn)
             return self._create(wanted, "create" if why is None else "replace", why or "")
         changed = changed_properties(old.inputs, wanted.inputs)
-        trouble = self._trouble(wanted, old)
-        if trouble == "gone":
+        drift = self._drift(wanted, old)
+        if drift == "gone":
             self._renewed.add(wanted.urn)
             if not self.dry_run:
                 self.journal.remove(old)
             return self._create(wanted, "create", "was gone")
         if self._changes_kind(wanted, old, changed):
             return self._replace(wanted, old, changed)
-        if not trouble and wanted.type == schema.DOMAIN and self._rests_on_renewed(wanted):
-            trouble = "what it is built on is new"
-        if changed or trouble:
-            return self._update(wanted, old, changed, trouble)
+        if not drift and wanted.type == schema.DOMAIN and self._rests_on_renewed(wanted):
+            drift = "what it is built on is new"
+        if changed or drift:
+            return self._update(wanted, old, changed, drift)
         self._remember(wanted, id=old.id, outputs=old.outputs)
         self._change("same", wanted)
         return Registered(old.id, old.outputs)
@@ -216,9 +216,9 @@ class Deployment:
             self._delete(old)
         return self._create(wanted, "create", "was half made")
 
-    def _update(self, wanted: Registration, old: Resource, changed: set[str], trouble: str) -> Registered:
+    def _update(self, wanted: Registration, old: Resource, changed: set[str], drift: str) -> Registered:
         detail = describe(old, wanted, changed)
-        self._change("update", wanted, ", ".join(filter(None, (trouble, detail))))
+        self._change("update", wanted, ", ".join(filter(None, (drift, detail))))
         if self.dry_run:
             return Registered(old.id, old.outputs)
         with self._step("update", wanted.type, wanted.name):
@@ -233,7 +233,7 @@ class Deployment:
         same_name = wanted.inputs.get("name") == old.inputs.get("name")
         if not wanted.delete_before_replace and not same_name:
             if not self.dry_run:
-                self.journal.condemn(old)
+                self.journal.mark_for_delete(old)
             return self._create(wanted, "replace", detail)
         if not self.dry_run:
             for member in self._members_on(old):
@@ -250,7 +250,7 @@ class Deployment:
     def _members_on(self, resource: Resource) -> list[Resource]:
         """The nodes whose machines are built on it: one for a node's own disk, none for the image below."""
         urns = {resource.urn, *(dependent.urn for dependent in self._built_on(resource))}
-        return [each for each in self.journal.ordered() if each.type == schema.MEMBER and each.built_on(urns)]
+        return [member for member in self.journal.ordered() if member.type == schema.MEMBER and member.built_on(urns)]
 
     def _built_on(self, resource: Resource) -> list[Resource]:
         """What uses a resource, directly or not: the last made first."""
@@ -266,16 +266,16 @@ class Deployment:
         """Delete what the program no longer registers, and what was replaced: the last made first."""
         if protected := [old for old in self.journal.ordered() if old.urn not in self._seen and old.protect]:
             raise _protected(protected[0], "would be deleted")
-        gone = [*self.journal.condemned, *(old for old in self.journal.ordered() if old.urn not in self._seen)]
+        gone = [*self.journal.pending_delete, *(old for old in self.journal.ordered() if old.urn not in self._seen)]
         for resource in reversed(gone):
-            if _is_object(resource) and resource not in self.journal.condemned:
+            if _is_object(resource) and resource not in self.journal.pending_delete:
                 self._change("delete", resource)
             if not self.dry_run:
                 self._delete(resource)
 
     def delete_all(self) -> None:
         """Delete everything the journal knows, the last made first. Whoever asks for it has looked at the spec."""
-        for resource in reversed([*self.journal.condemned, *self.journal.ordered()]):
+        for resource in reversed([*self.journal.pending_delete, *self.journal.ordered()]):
             if _is_object(resource):
                 self._change("delete", resource)
             self._delete(resource)
@@ -291,10 +291,10 @@ class Deployment:
 
     # Helpers
 
-    def _trouble(self, wanted: Registration, old: Resource) -> str:
+    def _drift(self, wanted: Registration, old: Resource) -> str:
         """What is wrong with an object that was made. In a dry run a libvirt that does not answer is no news."""
         try:
-            return self._driver(wanted.type, wanted.provider).trouble(old.id, old.inputs)
+            return self._driver(wanted.type, wanted.provider).drift(old.id, old.inputs)
         except EngineError:
             if self.dry_run:
                 return ""

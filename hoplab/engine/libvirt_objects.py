@@ -52,7 +52,7 @@ class Driver(Protocol):
         """The id of the object with this name, "" when there is none."""
         ...
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
+    def drift(self, id: str, inputs: Inputs) -> str:
         """What is wrong with an object: "" nothing, "gone", or a word for what ``update`` would put right."""
         ...
 
@@ -90,7 +90,7 @@ class Pools:
         pool = _lookup(self.connection.storagePoolLookupByName, inputs["name"])
         return str(pool.UUIDString()) if pool else ""
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
+    def drift(self, id: str, inputs: Inputs) -> str:
         pool = _lookup(self.connection.storagePoolLookupByUUIDString, id)
         if pool is None or not Path(inputs["target"]["path"]).is_dir():
             return "gone"
@@ -139,7 +139,7 @@ class Volumes(_Fixed):
         volume = _lookup(pool.storageVolLookupByName, inputs["name"]) if pool else None
         return str(volume.key()) if volume else ""
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
+    def drift(self, id: str, inputs: Inputs) -> str:
         return "" if _lookup(self.connection.storageVolLookupByKey, id) else "gone"
 
     def create(self, inputs: Inputs, progress: Progress) -> Made:
@@ -212,8 +212,8 @@ class Seeds(Volumes):
         key = super().find(inputs)
         return f"{key};" if key else ""
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
-        return super().trouble(id.partition(";")[0], inputs)
+    def drift(self, id: str, inputs: Inputs) -> str:
+        return super().drift(id.partition(";")[0], inputs)
 
     def create(self, inputs: Inputs, progress: Progress) -> Made:
         pool = self.connection.storagePoolLookupByName(inputs["pool"])
@@ -242,7 +242,7 @@ class Networks:
         network = _lookup(self.connection.networkLookupByName, inputs["name"])
         return str(network.UUIDString()) if network else ""
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
+    def drift(self, id: str, inputs: Inputs) -> str:
         network = _lookup(self.connection.networkLookupByUUIDString, id)
         if network is None:
             return "gone"
@@ -302,7 +302,7 @@ class Domains:
         domain = _lookup(self.connection.lookupByName, inputs["name"])
         return str(domain.UUIDString()) if domain else ""
 
-    def trouble(self, id: str, inputs: Inputs) -> str:
+    def drift(self, id: str, inputs: Inputs) -> str:
         domain = _lookup(self.connection.lookupByUUIDString, id)
         if domain is None:
             return "gone"

@@ -1,15 +1,16 @@
-"""The embedded engine's memory: every resource it made, on disk after every step."""
+"""The embedded engine's state: every resource it made, on disk after every step."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hoplab.core import fs
 from hoplab.core.errors import StateError
+from hoplab.core.serialization import from_json, to_json
 
 FORMAT = 1
 
@@ -17,6 +18,8 @@ FORMAT = 1
 @dataclass(frozen=True)
 class Resource:
     """One resource as it was last applied."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     urn: str
     type: str
@@ -43,6 +46,17 @@ class Resource:
         return any(not urns.isdisjoint(sources) for sources in self.property_dependencies.values())
 
 
+@dataclass(frozen=True)
+class _Document:
+    """What the file holds."""
+
+    format: int
+    lab: str  # its id
+    resources: tuple[Resource, ...]
+    condemned: tuple[Resource, ...]  # those to be deleted
+    outputs: dict[str, Any] | None
+
+
 class Journal:
     """All resources of a lab. Each change is on disk before the method that makes it returns."""
 
@@ -50,7 +64,7 @@ class Journal:
         self.path = path
         self.lab_id = lab_id
         self.resources: dict[str, Resource] = {}  # by URN
-        self.condemned: list[Resource] = []  # replaced, to be deleted once nothing uses them any more
+        self.pending_delete: list[Resource] = []  # replaced, to be deleted once nothing uses them any more
         self.outputs: dict[str, Any] | None = None
         self._written = ""
 
@@ -61,7 +75,7 @@ class Journal:
 
     @staticmethod
     def load(path: Path, lab_id: str) -> Journal:
-        """Read a lab's journal; an empty one where there is none."""
+        """Return a lab's journal, an empty one where there is no file; StateError where it can't be trusted."""
         journal = Journal(path, lab_id)
         try:
             text = path.read_text()
@@ -75,19 +89,18 @@ class Journal:
                 raise journal._refused(f"has format {document['format']!r}, this version reads format {FORMAT}")
             if document["lab"] != lab_id:
                 raise journal._refused(f"belongs to the lab {document['lab']!r}, not to {lab_id!r}")
-            for fields in document["resources"]:
-                resource = _resource(fields)
-                journal.resources[resource.urn] = resource
-            journal.condemned = [_resource(fields) for fields in document["condemned"]]
-            journal.outputs = document["outputs"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            found = from_json(_Document, document)
+        except (ValueError, KeyError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
             raise journal._refused(f"is not an intact state file ({what})") from error
+        journal.resources = {resource.urn: resource for resource in found.resources}
+        journal.pending_delete = list(found.condemned)
+        journal.outputs = found.outputs
         journal._written = text
         return journal
 
     def ordered(self) -> list[Resource]:
-        """All resources, each after what it depends on."""
+        """Return all resources, dependencies first."""
         graph = {resource.urn: resource.needs for resource in self.resources.values()}
         return [self.resources[urn] for urn in TopologicalSorter(graph).static_order() if urn in self.resources]
 
@@ -97,29 +110,24 @@ class Journal:
         self.write()
 
     def remove(self, resource: Resource) -> None:
-        """Forget a resource that is gone."""
-        if resource in self.condemned:
-            self.condemned.remove(resource)
+        """Drop a resource that was deleted."""
+        if resource in self.pending_delete:
+            self.pending_delete.remove(resource)
         elif self.resources.get(resource.urn) == resource:
             del self.resources[resource.urn]
         self.write()
 
-    def condemn(self, resource: Resource) -> None:
-        """Keep a resource only until it can be deleted: its successor takes its place."""
+    def mark_for_delete(self, resource: Resource) -> None:
+        """Keep a resource until it can be deleted: its successor takes its place."""
         self.resources.pop(resource.urn, None)
-        self.condemned.append(resource)
+        self.pending_delete.append(resource)
         self.write()
 
     def write(self) -> None:
-        """To disk, unless it is there already. A reader sees one version or the next, and the one before is kept."""
-        document = {
-            "format": FORMAT,
-            "lab": self.lab_id,
-            "resources": [asdict(resource) for resource in self.resources.values()],
-            "condemned": [asdict(resource) for resource in self.condemned],
-            "outputs": self.outputs,
-        }
-        text = json.dumps(document, indent=1) + "\n"
+        """Write the file if its content changed. A reader sees one version or the next; the one before is kept."""
+        resources, pending_delete = tuple(self.resources.values()), tuple(self.pending_delete)
+        document = _Document(FORMAT, self.lab_id, resources, pending_delete, self.outputs)
+        text = json.dumps(to_json(document), indent=1) + "\n"
         if text == self._written:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +135,7 @@ class Journal:
         self._written = text
 
     def delete(self) -> None:
-        """Remove the files: there is nothing left to remember."""
+        """Remove the files: the lab has no resources any more."""
         for suffix in ("", ".previous", ".part", ".link"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)  # the last two: of older versions
 
@@ -139,15 +147,3 @@ class Journal:
                 f"put the previous version in its place (mv {self.previous} {self.path}) and run `lab up`, or {remedy}"
             )
         return StateError(f"{self.path} {why}{kept}", remedy=remedy)
-
-
-def _resource(fields: dict[str, Any]) -> Resource:
-    links = {key: tuple(urns) for key, urns in fields["property_dependencies"].items()}
-    return Resource(
-        **{
-            **fields,
-            "secrets": tuple(fields["secrets"]),
-            "dependencies": tuple(fields["dependencies"]),
-            "property_dependencies": links,
-        }
-    )

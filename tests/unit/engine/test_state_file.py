@@ -20,25 +20,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "lab" / "engine.json"
 
 
-def test_what_was_put_is_read_back(path: Path) -> None:
+def test_journal_reads_back_what_was_put(path: Path) -> None:
     journal = Journal.load(path, "dev-1a2b3c")
     made = resource("a", id="1", inputs={"x": [1]}, secrets=("x",), property_dependencies={"x": ("b",)})
     journal.put(made)
-    journal.condemn(resource("old"))
+    journal.mark_for_delete(resource("old"))
     journal.outputs = {"network": "n"}
     journal.write()
     again = Journal.load(path, "dev-1a2b3c")
     assert again.resources == {"a": made}
-    assert [old.name for old in again.condemned] == ["old"]
+    assert [old.name for old in again.pending_delete] == ["old"]
     assert again.outputs == {"network": "n"}
 
 
-def test_it_holds_host_keys_so_it_is_its_owners_only(path: Path) -> None:
+def test_file_holds_host_keys_and_is_its_owners_only(path: Path) -> None:
     Journal.load(path, "dev-1a2b3c").put(resource("a"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_the_version_before_is_kept(path: Path) -> None:
+def test_previous_version_is_kept(path: Path) -> None:
     journal = Journal.load(path, "dev-1a2b3c")
     journal.put(resource("a"))
     first = path.read_text()
@@ -47,14 +47,14 @@ def test_the_version_before_is_kept(path: Path) -> None:
     assert journal.previous.name == "engine.json.previous"
 
 
-def test_nothing_is_written_when_nothing_changed(path: Path) -> None:
+def test_file_is_not_written_when_nothing_changed(path: Path) -> None:
     Journal.load(path, "dev-1a2b3c").put(resource("a"))
     before = path.stat().st_ino
     Journal.load(path, "dev-1a2b3c").put(resource("a"))
     assert path.stat().st_ino == before
 
 
-def test_there_is_a_state_file_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_whole_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill between any two file operations leaves a whole state file behind."""
     journal = Journal.load(path, "dev-1a2b3c")
     journal.put(resource("a"))
@@ -77,7 +77,7 @@ def test_there_is_a_state_file_at_every_moment(path: Path, monkeypatch: pytest.M
     assert moments >= 5
 
 
-def test_order_is_by_dependency(path: Path) -> None:
+def test_ordered_puts_dependencies_first(path: Path) -> None:
     journal = Journal.load(path, "dev-1a2b3c")
     journal.put(resource("domain", "volume", "network", provider="provider::id"))
     journal.put(resource("volume", "pool", provider="provider::id"))
@@ -104,12 +104,12 @@ def test_delete_leaves_no_file(path: Path) -> None:
         ("", "is not an intact state file (JSONDecodeError: "),
         ('{"format": 1, "la', "is not an intact state file (JSONDecodeError: "),
         ("[]", "is not an intact state file (TypeError: "),
-        ('{"format": 1, "lab": "dev-1a2b3c", "resources": [{"urn": 1}]}', "is not an intact state file (KeyError: "),
+        ('{"format": 1, "lab": "dev-1a2b3c", "resources": [{"urn": 1}]}', "is not an intact state file (ValueError: "),
         ('{"format": 99}', "has format 99, this version reads format 1"),
         ('{"format": 1, "lab": "other-1a2b3c"}', "belongs to the lab 'other-1a2b3c', not to 'dev-1a2b3c'"),
     ],
 )
-def test_a_corrupt_or_foreign_file_is_refused_with_the_remedy(path: Path, text: str, why: str) -> None:
+def test_corrupt_or_foreign_file_is_refused_with_the_remedy(path: Path, text: str, why: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(StateError) as caught:
@@ -125,8 +125,93 @@ def test_a_corrupt_or_foreign_file_is_refused_with_the_remedy(path: Path, text: 
     assert path.read_text() == text
 
 
-def test_a_file_that_is_no_text_is_refused(path: Path) -> None:
+def test_file_that_is_no_text_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(StateError, match="can't be read"):
+        Journal.load(path, "dev-1a2b3c")
+
+
+# As the version before wrote it: a resource with everything, a component, one that waits to be deleted
+OLDER = """{
+ "format": 1,
+ "lab": "dev-1a2b3c",
+ "resources": [
+  {
+   "urn": "a",
+   "type": "libvirt:index/domain:Domain",
+   "name": "worker1",
+   "custom": true,
+   "parent": "lab",
+   "provider": "provider::id",
+   "id": "7",
+   "pending": false,
+   "inputs": {
+    "memory": 2048,
+    "ratio": 1.5,
+    "disks": [
+     {
+      "volumeId": null
+     }
+    ]
+   },
+   "outputs": {
+    "xml": "<domain/>"
+   },
+   "secrets": [
+    "userData"
+   ],
+   "dependencies": [
+    "lab"
+   ],
+   "property_dependencies": {
+    "disks": [
+     "volume"
+    ]
+   },
+   "protect": false
+  }
+ ],
+ "condemned": [
+  {
+   "urn": "old",
+   "type": "t",
+   "name": "old",
+   "custom": true,
+   "parent": "",
+   "provider": "",
+   "id": "",
+   "pending": true,
+   "inputs": {},
+   "outputs": {},
+   "secrets": [],
+   "dependencies": [],
+   "property_dependencies": {},
+   "protect": true
+  }
+ ],
+ "outputs": {
+  "nodes": [
+   "worker1"
+  ]
+ }
+}
+"""
+
+
+def test_file_of_an_older_version_is_read_and_written_as_it_was(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(OLDER)
+    journal = Journal.load(path, "dev-1a2b3c")
+    assert journal.resources["a"].property_dependencies == {"disks": ("volume",)}
+    assert journal.pending_delete[0].protect
+    journal.put(resource("b"))
+    journal.remove(journal.resources["b"])
+    assert path.read_text() == OLDER
+
+
+def test_file_with_an_unknown_field_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(OLDER.replace('"pending": true', '"waiting": true'))
+    with pytest.raises(StateError, match=r"\(ValueError: condemned\.0\.waiting: "):
         Journal.load(path, "dev-1a2b3c")
