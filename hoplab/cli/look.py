@@ -83,19 +83,19 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
     ./lab forward hoplab-verify/single         a service, by namespace and name; each of its TCP ports
     ./lab forward 9000:hoplab-verify/single:80 ... one port of it, as port 9000
     """
-    from hoplab.lab import port_forward, state
+    from hoplab.lab import forwarder, port_forward, state
 
     print_spec_notice(paths)
     wanted = [port_forward.Wanted.parse(target) for target in targets or (port_forward.INGRESS,)]
     forwards = port_forward.plan(wanted, port_forward.look(paths))
-    forwarder = port_forward.Forwarder(
-        port_forward.listen(forwards),
+    carrier = forwarder.Forwarder(
+        forwarder.listen(forwards),
         state.load(paths).netns,
         paths.ssh_config,
         lambda text: click.echo(text, err=True),
     )
     click.echo("\n".join([*port_forward.described(forwards, paths.ca if paths.ca.exists() else None), "until Ctrl-C"]))
-    forwarder.run()
+    carrier.run()
     click.echo("ended")
 
 

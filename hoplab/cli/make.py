@@ -75,9 +75,9 @@ def reset(paths: LabPaths) -> None:
 def stop(paths: LabPaths) -> None:
     """Shut the machines down; `start` brings the lab back."""
     from hoplab.core.console import PlainProgress
-    from hoplab.lab import lifecycle
+    from hoplab.lab import power
 
-    print_list(lifecycle.stop(paths, PlainProgress()), "stopped", "nothing was running")
+    print_list(power.stop(paths, PlainProgress()), "stopped", "nothing was running")
 
 
 @click.command()
@@ -85,9 +85,9 @@ def stop(paths: LabPaths) -> None:
 def start(paths: LabPaths) -> None:
     """Start a stopped lab, also after a reboot of the host."""
     from hoplab.core.console import progress
-    from hoplab.lab import lifecycle
+    from hoplab.lab import power
 
-    lifecycle.start(paths, progress())
+    power.start(paths, progress())
     click.echo("the lab is usable")
 
 

@@ -23,7 +23,7 @@ class LabCount(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from hoplab.lab import fleet
 
-        return click.IntRange(1, fleet.MOST).convert(value, param, ctx)
+        return click.IntRange(1, fleet.MAX_LABS).convert(value, param, ctx)
 
 
 def _fleet(context: click.Context, argument: click.Parameter, name: str) -> Fleet:

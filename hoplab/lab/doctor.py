@@ -198,7 +198,7 @@ def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
 def _host_issues(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[SpecIssue]:
     """Where the spec does not fit this machine. A bridge of the lab itself is no clash with the lab's network."""
     if paths.root.exists():
-        facts = replace(facts, networks=tuple(each for each in facts.networks if each != spec.network))
+        facts = replace(facts, networks=tuple(network for network in facts.networks if network != spec.network))
     return host_issues(spec, facts)
 
 

@@ -40,7 +40,7 @@ from hoplab.spec.model import NAME_LENGTH, LabSpec
 from hoplab.spec.parse import parse_spec
 from hoplab.spec.plan import LabPlan
 
-MOST = 99  # members: two digits in their names
+MAX_LABS = 99  # members: two digits in their names
 HOSTED_MIB = 1024  # what a hosted control plane takes when it is busy
 WRITTEN = "# written by `lab fleet up {}`"
 CLOCK = re.compile(r"^\[ *\w+\] ")  # the time at the front of a line of plain progress
@@ -98,7 +98,7 @@ class Fleet:
 def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
     """The lab network of each member: the spec's own, then those that follow it, past the ranges of pods and services.
 
-    >>> [str(each) for each in networks(LabSpec("course"), 2)]
+    >>> [str(network) for network in networks(LabSpec("course"), 2)]
     ['192.168.77.0/24', '192.168.78.0/24']
     """
     found: list[IPv4Network] = []
@@ -174,7 +174,7 @@ def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[Lab
         plans = {member: node_image(load_spec(member), member, progress)[0] for member in members}
     for warning in check_host(fleet, plans, host_facts()):
         progress.note(f"warning: {warning}")
-    for extra in (each for each in fleet.made() if each not in members):
+    for extra in (member for member in fleet.made() if member not in members):
         progress.note(f"{extra.lab} is beyond --count {count} and stays")
     with progress.phase("labs"):
         run_all(fleet, members, "up", parallel, progress)

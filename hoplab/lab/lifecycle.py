@@ -1,14 +1,11 @@
-"""What can be done with a lab. Each function is the table of contents of one verb; the modules it names do the work."""
+"""The verbs that make, change and remove a lab; power.py has those that stop and start one."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from hoplab import engine
 from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
-from hoplab.cluster.converge import reset as take_away
+from hoplab.cluster.converge import reset as reset_cluster
 from hoplab.cluster.inventory import refresh_reset_facts, write_inventory
 from hoplab.core import fs
 from hoplab.core.console import ScreenProgress
@@ -24,26 +21,23 @@ from hoplab.core.errors import LabError, ProtectedError, SpecError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.core.wait import Timing, slowness
 from hoplab.engine import Changes, choose_engine
 from hoplab.expectations.parts import known_parts
-from hoplab.host import boot, machines
+from hoplab.host import machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
 from hoplab.lab import doctor, state
 from hoplab.lab.context import resolve
+from hoplab.lab.power import wait_until_booted
 from hoplab.lab.spec_file import load_spec
-from hoplab.lab.state import LabState, NodeState
+from hoplab.lab.state import LabState
 from hoplab.spec.plan import LabPlan
-
-SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
-SHUTDOWN_S = 15.0  # an idle machine with KVM needs a third of it; scaled by the measured speed
 
 
 @dataclass(frozen=True)
 class UpResult:
-    """What ``lab up`` did."""
+    """What ``lab up`` changed."""
 
     state: LabState
     changes: Changes
@@ -51,9 +45,9 @@ class UpResult:
 
 
 def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
-    """Make the lab what its spec says, and wait until the cluster is really usable. Running it again continues.
+    """Make the lab what its spec says and wait until the cluster is usable; after an interruption, continue.
 
-    With ``recreate`` machines that are there lose their cluster first.
+    With ``recreate`` existing machines lose their cluster first.
     """
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
@@ -68,7 +62,7 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
             progress.note(f"warning: {warning}")
         if context.plan.ingress_why:
             progress.note(f"ingress controller: {context.plan.ingress_controller} ({context.plan.ingress_why})")
-        see_off(context, paths, progress)
+        drain_removed(context, paths, progress)
         chosen = choose_engine(spec, paths)
         if before and recreate and chosen.makes_clusters:
             remove_cluster(before, paths, progress)
@@ -82,24 +76,24 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
 
 
 def reset(paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
-    """Take the cluster away and leave the machines as they were before they joined; ``up`` makes a new one."""
+    """Remove the cluster and leave the machines as they were before they joined; ``up`` makes a new one."""
     lab = state.load(paths)
     with locked(paths.lock, f"lab reset --lab {paths.lab}"):
         return remove_cluster(lab, paths, progress)
 
 
 def remove_cluster(lab: LabState, paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
-    """What ``reset`` does, for who holds the lab's lock; the next cluster may have another dataplane."""
+    """Remove the cluster under the lab's lock, which the caller holds; the next one may have another dataplane."""
     with progress.phase("reset"):
-        _wait_until_up(lab, paths, progress)
+        wait_until_booted(lab, paths, progress)
         refresh_reset_facts(paths, known_parts())
-        removed = take_away(paths, lab.netns, progress)
+        removed = reset_cluster(paths, lab.netns, progress)
     state.save(replace(lab, dataplane=""), paths)
     return removed
 
 
-def see_off(context: LabContext, paths: LabPaths, progress: Progress) -> None:
-    """Drain, delete and reset the nodes that are no longer asked for, while their machines are still there."""
+def drain_removed(context: LabContext, paths: LabPaths, progress: Progress) -> None:
+    """Drain, delete and reset the nodes that the plan no longer has, while their machines still run."""
     planned = {node.name for node in context.plan.nodes}
     before = state.made_before(paths)
     present = {node.name for node in before.nodes} if before else set()
@@ -107,17 +101,17 @@ def see_off(context: LabContext, paths: LabPaths, progress: Progress) -> None:
         with progress.phase("leaving"):
             try:
                 leave(leaving, paths, context.netns, progress)
-            except LabError as error:  # the cluster forgets them anyway when it is made
+            except LabError as error:  # converge deletes their Node objects later
                 progress.note(f"{', '.join(leaving)} could not be drained: {error.message.splitlines()[0]}")
 
 
 def is_member(paths: LabPaths, node: str) -> bool:
-    """Whether a node is in the cluster, which has to answer."""
+    """Return whether a node is in the cluster; False where the API does not answer."""
     return paths.kubeconfig.exists() and node in (members(paths) or ())
 
 
-def clear(paths: LabPaths, node: str, machine: str, progress: Progress) -> None:
-    """Move the pods of a node away: its machine is about to be replaced. Where it is gone already they are as well."""
+def drain_node(paths: LabPaths, node: str, machine: str, progress: Progress) -> None:
+    """Drain a node whose machine is about to be replaced; nothing is done where that machine no longer exists."""
     lab = state.load(paths)
     try:
         if machines.has_domain(lab.libvirt_uri, machine):
@@ -127,17 +121,17 @@ def clear(paths: LabPaths, node: str, machine: str, progress: Progress) -> None:
         progress.note(f"{node} could not be drained: {error.message.splitlines()[0]}")
 
 
-def let_in(context: LabContext, paths: LabPaths, node: str, progress: Progress) -> None:
-    """A node whose machine is new joins, and is Ready, before another's turn comes."""
+def admit_node(context: LabContext, paths: LabPaths, node: str, progress: Progress) -> None:
+    """Let a node with a new machine join, and wait until it is Ready."""
     lab = state.load(paths)
     _write_inventory(context, paths)
-    _wait_until_up(replace(lab, nodes=tuple(each for each in lab.nodes if each.name == node)), paths, progress)
+    wait_until_booted(replace(lab, nodes=tuple(found for found in lab.nodes if found.name == node)), paths, progress)
     converge(context.plan, paths, lab.netns, progress, only=node)
     readiness.wait_usable_nodes([node], paths, lab.netns, progress, readiness.PATIENCE_S[lab.accel])
 
 
 def members(paths: LabPaths) -> set[str] | None:
-    """The nodes that are in the cluster; None where there is no cluster that answers."""
+    """Return the names of the cluster's nodes; None where no API answers."""
     try:
         return {row.name for row in readiness.summary(paths, state.load(paths).netns)}
     except LabError:
@@ -147,7 +141,7 @@ def members(paths: LabPaths) -> set[str] | None:
 def make_cluster(
     context: LabContext, paths: LabPaths, progress: ScreenProgress, *, full: bool = False
 ) -> tuple[LabState, ConvergeResult]:
-    """From machines that boot to a cluster that is really usable. Both engines end here: see resources.py."""
+    """Converge machines that boot and wait until the cluster is usable. Both engines end here: see resources.py."""
     lab = _record(context, paths)
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
@@ -159,7 +153,7 @@ def make_cluster(
 
 
 def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
-    """What ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
+    """Return what ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
@@ -207,15 +201,15 @@ def _write_inventory(context: LabContext, paths: LabPaths) -> None:
 def _converge_while_booting(
     plan: LabPlan, lab: LabState, paths: LabPaths, progress: Progress, *, full: bool
 ) -> ConvergeResult:
-    """Converge starts at once (a hosted control plane needs no machine) while another thread watches the boots.
+    """Converge at once (a hosted control plane needs no machine) while another thread watches the boots.
 
-    A machine that can't be booted ends the converge early, and its BootError is what the user sees.
+    A machine that can't be booted ends the converge early with its BootError.
     """
     failed: list[LabError] = []
 
     def watch() -> None:
         try:
-            _wait_until_up(lab, paths, progress)
+            wait_until_booted(lab, paths, progress)
         except LabError as error:
             failed.append(error)
 
@@ -233,79 +227,20 @@ def _converge_while_booting(
     return result
 
 
-def _wait_until_up(lab: LabState, paths: LabPaths, progress: Progress) -> None:
-    """Wait until every machine's SSH server answers; BootError when one can't be brought that far."""
-    boot.wait_until_up(
-        lab.libvirt_uri,
-        {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes},
-        progress,
-        namespace=lab.netns,
-        accel=lab.accel,
-        qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else SYSTEM_QEMU_LOGS,
-    )
-
-
 def exported(paths: LabPaths) -> dict[str, Any]:
-    """A lab of the embedded engine as `pulumi stack import` takes it; secrets in it are plain."""
+    """Return a lab of the embedded engine as `pulumi stack import` takes it; secrets in it are plain."""
     return engine.exported(paths, paths.kubeconfig.read_text() if paths.kubeconfig.exists() else "")
 
 
 def adopt(paths: LabPaths) -> Path:
-    """Hand a running lab of the embedded engine to the Pulumi CLI; where the engine's own state is kept now."""
+    """Hand a running lab of the embedded engine to the Pulumi CLI; return where the engine's own state is kept."""
     with locked(paths.lock, f"lab pulumi adopt --lab {paths.lab}"):
         engine.cli_engine(paths).adopt(exported(paths))
         return paths.engine_state.replace(paths.engine_state.with_suffix(".adopted"))
 
 
-def stop(paths: LabPaths, progress: Progress) -> list[str]:
-    """Shut the machines down and free the host; everything stays on disk. Returns what was stopped."""
-    lab = state.load(paths)
-    stopped: list[str] = []
-    with locked(paths.lock, f"lab stop --lab {paths.lab}"):
-        private = PrivateLibvirt(paths)
-        if not lab.netns or private.running():
-            timing = Timing(slowness=partial(slowness, lab.accel))
-
-            def shut_down(node: NodeState) -> str:
-                name = machines.domain_name(lab.id, node.name)
-                why = machines.shutdown_domain(lab.libvirt_uri, name, deadline_s=SHUTDOWN_S, timing=timing)
-                progress.task(f"{node.name} is off")
-                return f"machine {node.name}" + (f" (switched off: {why})" if why else "")
-
-            progress.task("shutting the machines down")
-            with ThreadPoolExecutor() as pool:
-                stopped += pool.map(shut_down, lab.nodes)
-        if lab.hosted:
-            stopped += HostedControlPlane(paths, lab.netns).stop()
-        if lab.netns:
-            stopped += private.stop()
-    return stopped
-
-
-def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
-    """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
-    lab = state.load(paths)
-    with locked(paths.lock, f"lab start --lab {paths.lab}"):
-        with progress.phase("machines"):
-            if lab.netns:
-                PrivateLibvirt(paths).start()
-            machines.start_network(lab.libvirt_uri, lab.network)
-            if lab.hosted:
-                HostedControlPlane(paths, lab.netns).start()
-            started = {
-                node.name: datetime.now(UTC)
-                for node in lab.nodes
-                if machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
-            }
-            _wait_until_up(lab, paths, progress)
-        with progress.phase("usable"):
-            names = [node.name for node in lab.nodes]
-            readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
-    return lab
-
-
 def destroy(paths: LabPaths, progress: Progress) -> list[str]:
-    """Remove the lab whatever its state: healthy, half made or corrupted. Returns what was removed."""
+    """Remove the lab whatever its state: healthy, half made or corrupted. Return what was removed."""
     removed: list[str] = []
     _refuse_protected(paths)
     with locked(paths.lock, f"lab destroy --lab {paths.lab}"):
@@ -319,7 +254,7 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
 
 
 def _refuse_protected(paths: LabPaths) -> None:
-    """A lab whose spec says so is not destroyed; a spec that can't be read protects nothing."""
+    """Raise ProtectedError where the spec protects the lab; a spec that can't be read protects nothing."""
     with contextlib.suppress(SpecError, FileNotFoundError):
         if paths.spec.exists() and load_spec(paths).protect:
             raise ProtectedError(
@@ -345,9 +280,9 @@ def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
 
 
 def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
-    """The URI of the libvirt that holds what is left of this lab; "" when there is none to ask."""
+    """Return the URI of the libvirt that holds what is left of this lab; "" where none is known."""
     if paths.libvirt.exists():
-        return private.start()  # it knows its own network and machines also after a reboot
+        return private.start()  # after a reboot too it has its network and machines
     with contextlib.suppress(LabError):
         return state.load(paths).libvirt_uri
     with contextlib.suppress(LabError):
@@ -356,7 +291,7 @@ def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
 
 
 def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[str]:
-    """Through the engine, which knows what it made; by name where the engine can't (corrupt state, broken spec)."""
+    """Destroy through the engine, and by name where its state is corrupt or the spec is broken."""
     removed: list[str] = []
     private = paths.libvirt.exists()
     try:

@@ -40,8 +40,8 @@ from hoplab.expectations.parts import known_parts
 from hoplab.infra.context import LabContext
 
 OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes", "reset")
-TURN = threading.Lock()  # Pulumi asks for several resources at once, and there is one inventory and one Ansible
-DECIDES = ("settings", "roles", "image", "nodes")  # a change in one of these is a reason to converge
+CONVERGE_LOCK = threading.Lock()  # Pulumi makes several resources at once; a lab has one inventory
+CONVERGE_INPUTS = ("settings", "roles", "image", "nodes")  # a change in one of these is a reason to converge
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class MemberProvider(ResourceProvider):
         paths = LabPaths(props["lab"])
         with _working(paths, "pulumi up") as progress:
             if lifecycle.is_member(paths, props["node"]):
-                lifecycle.let_in(resolve(load_spec(paths), paths, progress), paths, props["node"], progress)
+                context = resolve(load_spec(paths), paths, progress)
+                lifecycle.admit_node(context, paths, props["node"], progress)
         return CreateResult(f"{paths.id}-{props['node']}", dict(props))
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
@@ -153,7 +154,7 @@ class MemberProvider(ResourceProvider):
         paths = LabPaths(props["lab"])
         with _working(paths, "pulumi up") as progress:
             if lifecycle.is_member(paths, props["node"]):
-                lifecycle.clear(paths, props["node"], props["machine"], progress)
+                lifecycle.drain_node(paths, props["node"], props["machine"], progress)
 
 
 class ClusterProvider(ResourceProvider):
@@ -179,7 +180,7 @@ class ClusterProvider(ResourceProvider):
         return CheckResult(news, failures)
 
     def diff(self, id_: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        return DiffResult(changes=any(olds.get(name) != news.get(name) for name in DECIDES), replaces=[])
+        return DiffResult(changes=any(olds.get(name) != news.get(name) for name in CONVERGE_INPUTS), replaces=[])
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         return CreateResult(LabPaths(props["lab"]).id, _converged(props))
@@ -218,7 +219,7 @@ def _converged(props: dict[str, Any]) -> dict[str, Any]:
     paths = LabPaths(props["lab"])
     with _working(paths, "pulumi up") as progress:
         context = resolve(load_spec(paths), paths, progress)
-        lifecycle.see_off(context, paths, progress)
+        lifecycle.drain_removed(context, paths, progress)
         lifecycle.make_cluster(context, paths, progress)
     return {**props, "kubeconfig": paths.kubeconfig.read_text()}
 
@@ -233,7 +234,7 @@ def _working(paths: LabPaths, what: str) -> Iterator[Any]:
     lock = contextlib.nullcontext() if inherited else locked(paths.lock, f"{what} --stack {paths.lab}")
     SHOWN.forks = SHOWN.progress is not None
     try:
-        with TURN, lock:
+        with CONVERGE_LOCK, lock:
             yield SHOWN.progress or PlainProgress(sys.stdout)
     except LabError as error:
         if SHOWN.progress:

@@ -19,7 +19,7 @@ from hoplab.cluster.converge import ConvergeResult
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import Change
-from hoplab.lab import lifecycle, port_forward, state
+from hoplab.lab import forwarder, lifecycle, port_forward, state
 from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.recording_format import load
 from hoplab.spec.model import LabSpec
@@ -69,8 +69,8 @@ def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "spec_notice", lambda *_: "")
     monkeypatch.setattr(port_forward, "look", lambda _: None)
     monkeypatch.setattr(port_forward, "plan", plan)
-    monkeypatch.setattr(port_forward, "listen", lambda _: {})
-    monkeypatch.setattr(port_forward.Forwarder, "run", lambda _: None)
+    monkeypatch.setattr(forwarder, "listen", lambda _: {})
+    monkeypatch.setattr(forwarder.Forwarder, "run", lambda _: None)
     code, out = run("forward", "shop/web")
     assert (code, out) == (
         0,

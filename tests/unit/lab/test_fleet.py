@@ -91,7 +91,7 @@ def test_members_differ_in_name_and_network_only(course: Fleet) -> None:
 
 def test_networks_keep_clear_of_pods_and_services() -> None:
     spec = LabSpec("course", network=IPv4Network("10.243.255.0/24"))
-    assert [str(each) for each in fleet.networks(spec, 2)] == ["10.243.255.0/24", "10.245.0.0/24"]
+    assert [str(network) for network in fleet.networks(spec, 2)] == ["10.243.255.0/24", "10.245.0.0/24"]
 
 
 def test_networks_never_leave_the_private_ranges() -> None:

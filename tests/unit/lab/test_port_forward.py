@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.errors import HostError, LabError
-from hoplab.lab import port_forward
-from hoplab.lab.port_forward import Forward, Forwarder, Seen, Wanted, Way
+from hoplab.lab import forwarder, port_forward
+from hoplab.lab.forwarder import Forwarder
+from hoplab.lab.port_forward import Forward, Seen, Wanted, Way
 from hoplab.observe.facts.api_endpointslices import Endpoint
 from hoplab.observe.facts.api_ingresses import API_INGRESSES, ApiIngress
 from hoplab.observe.facts.api_nodes import ApiNode
@@ -45,13 +46,13 @@ def endpoint(name: str, port_name: str = "", *, on: str = "worker2", ready: bool
 
 def seen(*services: ApiService, endpoints: tuple[Endpoint, ...] | None = None, **more: tuple[ApiIngress, ...]) -> Seen:
     if endpoints is None:
-        endpoints = tuple(endpoint(each.name, port.name) for each in services for port in each.ports)
+        endpoints = tuple(endpoint(service.name, port.name) for service in services for port in service.ports)
     nodes = (node("worker1", FIRST), node("worker2", SECOND))
     return Seen(IPv4Network("192.168.77.0/24"), nodes, services, endpoints, **more)
 
 
 def ways(text: str, known: Seen) -> list[str]:
-    return [f"{each.local} {each.way}" for each in port_forward.plan([Wanted.parse(text)], known)]
+    return [f"{forward.local} {forward.way}" for forward in port_forward.plan([Wanted.parse(text)], known)]
 
 
 def refused(text: str, known: Seen) -> str:
@@ -106,7 +107,7 @@ def test_each_port_gets_one_of_its_own() -> None:
     assert ways("7000:shop/web:admin", known) == ["7000 10.96.7.7:9090 from worker1"]
     assert ways("shop/dns:53", known) == ["8053 10.96.7.7:53 from worker1"]
     twice = port_forward.plan([Wanted.parse("shop/web:80"), Wanted.parse("shop/web:http")], known)
-    assert [each.local for each in twice] == [8080, 8081]
+    assert [forward.local for forward in twice] == [8080, 8081]
 
 
 def test_mistakes_are_told_with_what_is_there() -> None:
@@ -174,10 +175,10 @@ def test_a_taken_port_is_named_with_another() -> None:
         taken = Forward(other.getsockname()[1], "shop/web:80", Way(FIRST, 80))
         free = a_forward(Way(FIRST, 80))
         with pytest.raises(HostError) as caught:
-            port_forward.listen([free, taken])
+            forwarder.listen([free, taken])
     assert caught.value.message == f"port {taken.local} of 127.0.0.1 is taken"
     assert f"./lab forward {taken.local + 1000 if taken.local < 64536 else 9000}:shop/web:80" in caught.value.remedy
-    port_forward.listen([free])[free].close()  # the first one was given back
+    forwarder.listen([free])[free].close()  # the first one was given back
 
 
 def test_a_port_that_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +191,7 @@ def test_a_port_that_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refused, "bind", bind)
     monkeypatch.setattr(socket, "socket", Refused)
     with pytest.raises(HostError, match=r"port 80 of 127\.0\.0\.1 is for root") as caught:
-        port_forward.listen([Forward(80, "ingress", Way(FIRST, 80))])
+        forwarder.listen([Forward(80, "ingress", Way(FIRST, 80))])
     assert "./lab forward 1080:ingress:80" in caught.value.remedy
 
 
@@ -237,7 +238,7 @@ def while_it_runs(way: Way, body: Callable[[int], object]) -> tuple[object, list
     """What the body finds at the forwarded port, and what was said until its connections had ended."""
     said: list[str] = []
     one = a_forward(way)
-    carrier = Forwarder(port_forward.listen([one]), "", Path("none"), said.append)
+    carrier = Forwarder(forwarder.listen([one]), "", Path("none"), said.append)
 
     async def run() -> object:
         stop = asyncio.Event()
@@ -273,7 +274,7 @@ def test_who_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(*_: object) -> None:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(port_forward, "CONNECT_S", 0.05)
+    monkeypatch.setattr(forwarder, "CONNECT_S", 0.05)
     monkeypatch.setattr(Forwarder, "_outside", silent)
     found, said = while_it_runs(Way(FIRST, 80), lambda port: asked(port, b""))
     assert (found, said) == (b"", ["shop/web:80: 192.168.77.20:80 does not answer: not within 0.05 s"])
@@ -335,7 +336,7 @@ def test_ctrl_c_ends_it_also_with_connections_open() -> None:
 
     with far_end(hold) as way:
         one = a_forward(way)
-        carrier = Forwarder(port_forward.listen([one]), "", Path("none"), lambda _text: None)
+        carrier = Forwarder(forwarder.listen([one]), "", Path("none"), lambda _text: None)
 
         def interrupt() -> None:
             with socket.create_connection(("127.0.0.1", one.local), timeout=10) as client:
@@ -350,5 +351,5 @@ def test_ctrl_c_ends_it_also_with_connections_open() -> None:
         carrier.run()
         thread.join()
         ended.set()
-    assert time.monotonic() - began < port_forward.END_S + 20
-    port_forward.listen([one])[one].close()  # the port is free again
+    assert time.monotonic() - began < forwarder.END_S + 20
+    forwarder.listen([one])[one].close()  # the port is free again

@@ -17,6 +17,7 @@ from hoplab.core.console import PlainProgress
 from hoplab.core.errors import ConvergeError, SpecError, SpecIssue
 from hoplab.core.lock import LOCK_INHERITED, locked
 from hoplab.core.paths import LabPaths
+from hoplab.engine import embedded
 from hoplab.engine.monitor import run_program
 from hoplab.host.machines import connected
 from hoplab.infra.components import Lab, LabArgs
@@ -61,7 +62,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def noted(name: str) -> Callable[..., None]:
         return lambda *_args, **_options: asked.append(name)
 
-    for name in ("see_off", "make_cluster", "remove_cluster", "leave_host", "clear", "let_in"):
+    for name in ("drain_removed", "make_cluster", "remove_cluster", "leave_host", "drain_node", "admit_node"):
         monkeypatch.setattr(f"hoplab.lab.lifecycle.{name}", noted(name))
     monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: None)
     monkeypatch.setattr("hoplab.lab.context.resolve", lambda *_: None)
@@ -131,14 +132,14 @@ def test_check_shows_every_issue_of_the_spec(paths: LabPaths, monkeypatch: pytes
         )
 
     failures = ClusterProvider().check({}, PROPS).failures
-    assert [each.reason.splitlines()[0] for each in failures] == [
+    assert [failure.reason.splitlines()[0] for failure in failures] == [
         "there is no lab 'dev': Pulumi.dev.yaml does not exist"
     ]
     paths.spec.write_text("config: {}")
     assert ClusterProvider().check({}, PROPS).failures == []
     monkeypatch.setattr("hoplab.lab.spec_file.load_spec", wrong)
     failures = ClusterProvider().check({}, PROPS).failures
-    assert [(each.property, each.reason) for each in failures] == [
+    assert [(failure.property, failure.reason) for failure in failures] == [
         ("nodes.workers", "is 0; at least 1"),
         ("accel", "is 7; one of kvm"),
     ]
@@ -148,7 +149,7 @@ def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch
     monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", proxy_mode="nftables"))
     assert ClusterProvider().check({}, PROPS).failures == []
     state.save(MADE, paths)
-    assert [each.reason.splitlines() for each in ClusterProvider().check({}, PROPS).failures] == [
+    assert [failure.reason.splitlines() for failure in ClusterProvider().check({}, PROPS).failures] == [
         [
             "lab 'dev' was made with flannel vxlan, kube-proxy iptables, and its spec now asks for "
             "flannel vxlan, kube-proxy nftables",
@@ -168,7 +169,7 @@ def test_another_family_is_one_too(paths: LabPaths, monkeypatch: pytest.MonkeyPa
 def test_the_cluster_is_made(paths: LabPaths, done: list[str], verb: str) -> None:
     provider = ClusterProvider()
     outs = provider.create(PROPS).outs if verb == "create" else provider.update("id", PROPS, PROPS).outs
-    assert done == ["see_off", "make_cluster"]
+    assert done == ["drain_removed", "make_cluster"]
     assert outs == {**PROPS, "kubeconfig": "the administrator's"}
 
 
@@ -185,7 +186,7 @@ def test_the_hosts_part_goes(paths: LabPaths, done: list[str]) -> None:
     assert done == ["leave_host"]
 
 
-@pytest.mark.parametrize(("member", "expected"), [(True, ["clear", "let_in"]), (False, [])])
+@pytest.mark.parametrize(("member", "expected"), [(True, ["drain_node", "admit_node"]), (False, [])])
 def test_only_a_member_is_drained_and_let_in_again(
     paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch, member: bool, expected: list[str]
 ) -> None:
@@ -202,9 +203,9 @@ def test_a_machine_that_is_gone_is_not_drained(paths: LabPaths, monkeypatch: pyt
     state.save(replace(MADE, libvirt_uri="test:///default"), paths)
     with connected("test:///default") as connection:
         there = connection.lookupByName("test").UUIDString()
-    lifecycle.clear(paths, "worker1", "id-of-one-that-is-gone", PlainProgress())
+    lifecycle.drain_node(paths, "worker1", "id-of-one-that-is-gone", PlainProgress())
     assert left == []
-    lifecycle.clear(paths, "worker1", there, PlainProgress())
+    lifecycle.drain_node(paths, "worker1", there, PlainProgress())
     assert left == [["worker1"]]
 
 
@@ -255,4 +256,12 @@ def test_two_do_not_work_on_one_lab(paths: LabPaths, done: list[str], monkeypatc
             ClusterProvider().create(PROPS)
         monkeypatch.setenv(LOCK_INHERITED, "1")  # it is `lab up` that runs Pulumi
         ClusterProvider().create(PROPS)
-    assert done == ["see_off", "make_cluster"]
+    assert done == ["drain_removed", "make_cluster"]
+
+
+@pytest.mark.parametrize("name", ["HostProvider", "MemberProvider", "ClusterProvider"])
+def test_provider_pickled_under_the_old_module_name_is_loaded(name: str) -> None:
+    """The state of older stacks names ``hoplab.resources``; a delete loads the provider from there."""
+    pickled = b"\x80\x04" + f"choplab.resources\n{name}\n".encode() + b")\x81}b."
+    provider = embedded._provider_of({"__provider": base64.b64encode(pickled).decode()})
+    assert (type(provider).__module__, type(provider).__name__) == ("hoplab.lab.resources", name)

@@ -136,8 +136,8 @@ def node(root: Path, script: str) -> dict[str, list[str]]:
         text = re.sub(r"/(etc/hoplab|etc/kubernetes|var/lib/kubelet)", rf"{root}/\1", text)
         (programs / name).write_text(f"#!/bin/sh\n{text}" if name == "reset" else f"#!/bin/sh\nexec >{root}/$1\n{text}")
     (programs / "systemctl").write_text("#!/bin/sh\n")
-    for each in programs.iterdir():
-        each.chmod(0o755)
+    for program in programs.iterdir():
+        program.chmod(0o755)
     ran = subprocess.run(
         ["unshare", "--net", "sh", "-euc", script.replace("ROOT", str(root))],
         env={"PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"},

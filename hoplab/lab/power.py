@@ -1,0 +1,82 @@
+"""The verbs that stop and start a lab, from its files alone: neither an engine nor Ansible runs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from hoplab.cluster import readiness
+from hoplab.cluster.control_plane import HostedControlPlane
+from hoplab.core.console import ScreenProgress
+from hoplab.core.lock import locked
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
+from hoplab.core.wait import Timing, slowness
+from hoplab.host import boot, machines
+from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.lab import state
+from hoplab.lab.state import LabState, NodeState
+
+SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
+SHUTDOWN_S = 15.0  # an idle machine with KVM needs a third of it; scaled by the measured speed
+
+
+def stop(paths: LabPaths, progress: Progress) -> list[str]:
+    """Shut the machines down and free the host; everything stays on disk. Return what was stopped."""
+    lab = state.load(paths)
+    stopped: list[str] = []
+    with locked(paths.lock, f"lab stop --lab {paths.lab}"):
+        private = PrivateLibvirt(paths)
+        if not lab.netns or private.running():
+            timing = Timing(slowness=partial(slowness, lab.accel))
+
+            def shut_down(node: NodeState) -> str:
+                name = machines.domain_name(lab.id, node.name)
+                why = machines.shutdown_domain(lab.libvirt_uri, name, deadline_s=SHUTDOWN_S, timing=timing)
+                progress.task(f"{node.name} is off")
+                return f"machine {node.name}" + (f" (switched off: {why})" if why else "")
+
+            progress.task("shutting the machines down")
+            with ThreadPoolExecutor() as pool:
+                stopped += pool.map(shut_down, lab.nodes)
+        if lab.hosted:
+            stopped += HostedControlPlane(paths, lab.netns).stop()
+        if lab.netns:
+            stopped += private.stop()
+    return stopped
+
+
+def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
+    """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
+    lab = state.load(paths)
+    with locked(paths.lock, f"lab start --lab {paths.lab}"):
+        with progress.phase("machines"):
+            if lab.netns:
+                PrivateLibvirt(paths).start()
+            machines.start_network(lab.libvirt_uri, lab.network)
+            if lab.hosted:
+                HostedControlPlane(paths, lab.netns).start()
+            started = {
+                node.name: datetime.now(UTC)
+                for node in lab.nodes
+                if machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
+            }
+            wait_until_booted(lab, paths, progress)
+        with progress.phase("usable"):
+            names = [node.name for node in lab.nodes]
+            readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
+    return lab
+
+
+def wait_until_booted(lab: LabState, paths: LabPaths, progress: Progress) -> None:
+    """Wait until every machine's SSH server answers; BootError when one does not boot."""
+    boot.wait_until_up(
+        lab.libvirt_uri,
+        {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes},
+        progress,
+        namespace=lab.netns,
+        accel=lab.accel,
+        qemu_logs=PrivateLibvirt(paths).qemu_logs if lab.netns else SYSTEM_QEMU_LOGS,
+    )
