@@ -12,11 +12,11 @@ from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
+from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
 POLL_S = 1.0
 ESSENTIAL = ("kube-proxy", "coredns")
-ADDONS = {"metallb": ("metallb-controller", "metallb-speaker")}  # what a cluster also needs, by setting
 CRITICAL = {"system-node-critical", "system-cluster-critical"}  # priorities of what is not people's own
 PATIENCE_S = {"kvm": 300.0, "tcg": 1200.0}  # from joined to usable, on an unloaded host a fifth of it
 
@@ -44,7 +44,7 @@ class ClusterObjects:
 
 
 def wait_usable(
-    plan: LabPlan, paths: LabPaths, netns: str, progress: Progress, deadline_s: float | None = None
+    plan: LabPlan, paths: LabPaths, netns: str, progress: Progress, parts: Parts, deadline_s: float | None = None
 ) -> None:
     """Wait until pods can be used: nodes Ready with a pod range, kube-proxy and pod network on each, DNS ready.
 
@@ -52,8 +52,13 @@ def wait_usable(
     """
     names = [node.name for node in plan.nodes]
     patience = PATIENCE_S[plan.accel] if deadline_s is None else deadline_s
-    wanted = ESSENTIAL + ADDONS.get(plan.load_balancer, ())
-    wait_usable_nodes(names, paths, netns, progress, patience, essential=wanted)
+    wait_usable_nodes(names, paths, netns, progress, patience, essential=essential(plan, parts))
+
+
+def essential(plan: LabPlan, parts: Parts) -> tuple[str, ...]:
+    """Return the names of the workloads that pods need in such a lab."""
+    balancer = parts.load_balancer.get(plan.load_balancer)
+    return ESSENTIAL + (balancer.daemons if balancer else ())
 
 
 def wait_usable_nodes(

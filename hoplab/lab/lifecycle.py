@@ -146,7 +146,7 @@ def make_cluster(
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
     with progress.phase("usable"):
-        readiness.wait_usable(context.plan, paths, lab.netns, progress)
+        readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
     lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
     state.save(lab, paths)
     return lab, converged

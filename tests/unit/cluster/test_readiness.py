@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hoplab.cluster import readiness
 from hoplab.cluster.readiness import ClusterObjects, NodeRow, missing, node_row
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
+from hoplab.expectations.parts import known_parts
 from tests.unit.cluster.test_converge import PLAN, Told
 
 NAMES = ("worker1", "worker2")
@@ -110,7 +112,7 @@ def test_peoples_own_daemon_sets_are_not_waited_for() -> None:
 
 def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
     seen = usable()
-    assert missing(seen, NAMES, (*readiness.ESSENTIAL, *readiness.ADDONS["metallb"])) == [
+    assert missing(seen, NAMES, readiness.essential(replace(PLAN, load_balancer="metallb"), known_parts())) == [
         "metallb-controller is not installed",
         "metallb-speaker is not installed",
     ]
@@ -176,7 +178,7 @@ def test_waiting_ends_with_the_last_reason(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(readiness, "connect", no_api)
     monkeypatch.setattr(readiness, "list_objects", lambda _api: seen)
     with pytest.raises(ClusterError, match="not usable after 0 s: node worker2 has not joined"):
-        readiness.wait_usable(PLAN, LabPaths("dev", tmp_path), "", Told(), deadline_s=0)
+        readiness.wait_usable(PLAN, LabPaths("dev", tmp_path), "", Told(), known_parts(), deadline_s=0)
 
 
 def test_waiting_outlasts_a_silent_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
