@@ -74,12 +74,8 @@ def main() -> None:
 
 
 def _print_error(error: LabError) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"[red]error:[/red] {escape(error.message)}")
+    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
     if error.remedy:
-        console.print(f"  -> {escape(error.remedy)}")
+        click.echo(f"  -> {error.remedy}", err=True)
     if error.log:
-        console.print(f"  log: {escape(error.log)}")
+        click.echo(f"  log: {error.log}", err=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli.options import PASS_ON, json_option, lab_option, print_spec_notice
+from hoplab.cli.options import PASS_ON, json_option, lab_option, print_spec_notice, text_table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 
@@ -26,16 +26,12 @@ def status(paths: LabPaths, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(current, indent=2))
     else:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("node", "role", "address", "machine", "kubernetes", "podCIDR", box=None)
+        rows = [("node", "role", "address", "machine", "kubernetes", "podCIDR")]
         for row in current["nodes"]:
             ready = {True: "Ready", False: "NotReady", None: "-"}[row["ready"]]
-            table.add_row(row["name"], row["role"], row["address"], row["machine"], ready, row["podCIDR"] or "-")
-        console = Console()
-        console.print(table)
-        console.print(f"api {current['api']}, control plane {current['placement']}, accel {current['accel']}")
+            rows.append((row["name"], row["role"], row["address"], row["machine"], ready, row["podCIDR"] or "-"))
+        click.echo(text_table(rows))
+        click.echo(f"api {current['api']}, control plane {current['placement']}, accel {current['accel']}")
     if not current["healthy"]:
         sys.exit(1)
 

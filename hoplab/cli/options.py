@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,18 @@ def print_spec_notice(paths: LabPaths) -> None:
     lab = state.made_before(paths)
     if lab and (notice := state.spec_notice(lab, paths)):
         click.echo(f"note: {notice}", err=True)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length with aligned columns.
+
+    >>> print(text_table([("node", "role"), ("worker1", "worker")]))
+     node     role
+     worker1  worker
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(f" {line}".rstrip() for line in lines)
 
 
 def print_list(lines: list[str], done: str, nothing: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from hoplab.cluster import readiness
+from hoplab.cluster.direct import connect_directly
+from hoplab.cluster.readiness import node_row
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.host import machines
@@ -21,8 +22,9 @@ def status(paths: LabPaths) -> dict[str, Any]:
     domains = machines.domain_states(lab.libvirt_uri) if running else {}
     api, nodes = "unreachable", {}
     if running:
-        with contextlib.suppress(LabError):
-            nodes = {row.name: row for row in readiness.summary(paths, lab.netns)}
+        with contextlib.suppress(LabError), connect_directly(paths, lab.netns) as kubernetes:
+            objects = kubernetes.read("/api/v1/nodes")["items"]
+            nodes = {row.name: row for row in map(node_row, objects)}
             api = "ready"
     rows = []
     for node in lab.nodes:
