@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hoplab.core import fs
 from hoplab.core.paths import PROJECT
 
 PACKAGE = PROJECT / "hoplab"
@@ -154,7 +155,7 @@ def current(page: str) -> str:
 
 def main() -> None:
     """Write the generated parts of docs/architecture.md anew."""
-    PAGE.write_text(current(PAGE.read_text()))
+    fs.write(PAGE, current(PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hoplab.core import fs
 from hoplab.core.paths import PROJECT
 from hoplab.image.disk import ROLES as IMAGE_ROLES
 
@@ -73,7 +74,7 @@ def current(readme: Path) -> str:
 def main() -> None:
     """Write the tables of inputs of all roles anew."""
     for readme in readmes():
-        readme.write_text(current(readme))
+        fs.write(readme, current(readme))
 
 
 if __name__ == "__main__":

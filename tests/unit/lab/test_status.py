@@ -14,8 +14,8 @@ from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.host import machines
 from hoplab.lab import state, status
+from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import LabSpec
-from hoplab.spec.plan import plan_lab
 
 NODES = ("worker1", "worker2", "cp1")
 
