@@ -24,9 +24,9 @@ from hoplab.cli.options import lab_option
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns
-from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, LabSession
+from hoplab.verify.objects import INGRESSES
+from hoplab.verify.session import LabSession, opened
 from hoplab.verify.workload import APP1, APP2, HOST1, NAMESPACE
 
 PLAIN = "plain-nginx"
@@ -169,7 +169,7 @@ def run(paths: LabPaths, rounds: int, seconds: int) -> None:
     """Load on the ingress of a lab that is up."""
     if shutil.which("wrk") is None:
         raise LabError("this measurement needs wrk", remedy="apt-get install wrk")
-    with live_lab.opened(paths, click.echo) as session:
+    with opened(paths, click.echo) as session:
         lost = changing(session, rounds)
         click.echo(f"{lost.sent} requests in {lost.seconds:.0f} s while things changed, {len(lost.lost)} lost")
         for why in sorted(set(lost.lost)):

@@ -32,7 +32,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Pod
-from hoplab.verify import session, workload
+from hoplab.verify import session, traffic, workload
 from hoplab.verify.session import LabSession
 
 FOLDERS = (PROJECT / "docs" / "lessons", PROJECT / "docs" / "days")
@@ -319,7 +319,7 @@ class OnLab:
     def _there(self, step: Step) -> str:
         command = shlex.join(["timeout", str(LIMIT), "bash", "-c", step.command])
         pod = self.places[step.place][1]
-        return f"{session.in_pod(pod, command) if pod else command} </dev/null 2>&1"
+        return f"{traffic.in_pod(pod, command) if pod else command} </dev/null 2>&1"
 
     def _here(self, command: str) -> Output:
         environment = {**os.environ, "HOPLAB_LAB": self.name}

@@ -142,20 +142,20 @@ TICKED = re.compile(r"`([^`]+)`")
 def html_text(report: Report) -> str:
     """One page that needs nothing else: no network, no script."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters["ticked"] = ticked
+    page.filters["render_code"] = render_code
     return page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report)
 
 
-def ticked(text: str) -> Markup:
+def render_code(text: str) -> Markup:
     """Text for HTML, with what is between `ticks` as code.
 
-    >>> ticked("see `ip <x>`")
+    >>> render_code("see `ip <x>`")
     Markup('see <code>ip &lt;x&gt;</code>')
     """
     return Markup(TICKED.sub(r"<code>\1</code>", str(escape(text))))
 
 
-class Say:
+class ConsoleReporter:
     """Prints a run as it goes, one sentence a claim."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False) -> None:

@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Generator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,23 +26,25 @@ from hoplab.core import fs
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import recording_format
-from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import session, workload
+from hoplab.verify import plugin, session, workload
 from hoplab.verify.claims import ClaimFailed
-from hoplab.verify.report import Outcome, Report, Result, Say, html_text, junit_text
+from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
 from hoplab.verify.session import LabSession
 
-OPENED = "hoplab-opened"  # name of the plugin that hands the open lab to the lessons' fixtures
 CHAPTER = re.compile(r"Chapter (\d+), ([^:.]+)")
 PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginning of a title
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A plugin that carries the lab the lessons are for."""
+class _Given:
+    """Hands the open lab to the fixtures of the plugin, so that they do not open it again."""
 
-    lab: LabSession | Snapshot
+    def __init__(self, lab: LabSession | Snapshot) -> None:
+        self._lab = lab
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        config.stash[plugin.GIVEN] = self._lab
 
 
 def run(
@@ -59,7 +60,7 @@ def run(
 ) -> int:
     """Check the claims and print the report; the exit code: 0 when every claim holds that applies, otherwise 1."""
     stream = out or sys.stdout
-    say = Say(stream, quiet=as_json)
+    say = ConsoleReporter(stream, quiet=as_json)
     pages = [(file, text) for file, text in ((junit, junit_text), (html, html_text)) if file]
     for file, _ in pages:
         fs.check(file)
@@ -68,9 +69,9 @@ def run(
         stack.callback(say.doing, "")
         lab = recording_format.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
         if cleanup and isinstance(lab, LabSession):
-            stack.callback(remove_probes, lab, say)
+            stack.callback(remove_workload, lab, say)
         say.doing("")
-        report = begun(lab.snapshot if isinstance(lab, LabSession) else lab, recording)
+        report = new_report(lab.snapshot if isinstance(lab, LabSession) else lab, recording)
         report.looked_seconds = time.monotonic() - started
         check(lab, report, say, only=only)
         report.seconds = time.monotonic() - started
@@ -84,7 +85,7 @@ def run(
     return 1 if report.number("failed") else 0
 
 
-def begun(lab: Snapshot, recording: Path | None = None) -> Report:
+def new_report(lab: Snapshot, recording: Path | None = None) -> Report:
     """A report on a lab, without results yet."""
     has = lab.setting
     setting = {
@@ -97,7 +98,7 @@ def begun(lab: Snapshot, recording: Path | None = None) -> Report:
     return Report(has.lab, setting, lab.versions, str(recording or ""))
 
 
-def remove_probes(lab: LabSession, say: Say) -> None:
+def remove_workload(lab: LabSession, say: ConsoleReporter) -> None:
     """Remove what verification asks with; Kubernetes takes a while to end its pods, which nobody waits for."""
     if not workload.remove(lab.api):
         raise ClusterError(
@@ -107,16 +108,18 @@ def remove_probes(lab: LabSession, say: Say) -> None:
     say.note(f"removed the namespace {workload.NAMESPACE}")
 
 
-def check(lab: LabSession | Snapshot, report: Report, say: Say, *, only: str = "", lessons: Path = LESSONS) -> None:
+def check(
+    lab: LabSession | Snapshot, report: Report, say: ConsoleReporter, *, only: str = "", lessons: Path = LESSONS
+) -> None:
     """Run the lessons through pytest, in this process: connections that are open stay in use."""
     arguments = [
         *(str(lessons), "--rootdir", str(PROJECT), "-c", "/dev/null", "--import-mode", "importlib"),
-        *("--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:terminal"),
+        *("--disable-plugin-autoload", "-p", plugin.__name__, "-p", "no:cacheprovider", "-p", "no:terminal"),
     ]
     if only:
         arguments += ["-k", only]
     collector = _Collector(report, say)
-    code = pytest.main(arguments, plugins=[collector, _Named(Opened(lab))])
+    code = pytest.main(arguments, plugins=[collector, _Given(lab)])
     if collector.broken:
         raise LabError(collector.broken, remedy="the lessons themselves are broken: see tests/lessons")
     if code == pytest.ExitCode.INTERRUPTED:  # by Ctrl-C, which pytest keeps to itself
@@ -125,57 +128,10 @@ def check(lab: LabSession | Snapshot, report: Report, say: Say, *, only: str = "
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
 
 
-def lacking(
-    lab: Snapshot,
-    *,
-    cni: str = "",
-    backend: str = "",
-    proxy: str = "",
-    nodes: int = 1,
-    ingress: bool = False,
-    load_balancer: str = "",
-    service: str = "",
-    ipv6: bool = False,
-    cni_nftables: bool | None = None,
-) -> str:
-    """Why a lesson with these needs can't apply to the lab; "" when it can."""
-    has = lab.setting
-    if cni and has.cni != cni:
-        return f"needs the CNI {cni}; this lab has {has.cni}"
-    if backend and has.backend != backend:
-        return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
-    if proxy and has.proxy_mode != proxy:
-        return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
-    if ingress and has.ingress == "none":
-        return "needs an ingress controller; this lab has none"
-    if load_balancer and has.load_balancer != load_balancer:
-        return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
-    if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
-        return f"needs the service {service} of the verification workload, which is younger than this recording"
-    if cni_nftables is not None and has.cni_nftables != cni_nftables:
-        return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
-    if ipv6 and not has.ipv6:
-        return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
-    if len(lab.nodes) < nodes:
-        return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
-    return ""
-
-
-class _Named:
-    """Registers a plugin under a name that the lessons' conftest can ask for."""
-
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_configure(self, config: pytest.Config) -> None:
-        config.pluginmanager.register(self._opened, OPENED)
-
-
 class _Collector:
     """A pytest plugin that makes one result of the reports on a test's setup, call and teardown."""
 
-    def __init__(self, report: Report, say: Say) -> None:
+    def __init__(self, report: Report, say: ConsoleReporter) -> None:
         self._report = report
         self._say = say
         self._phases: list[pytest.TestReport] = []
@@ -195,7 +151,7 @@ class _Collector:
         report = yield
         properties = dict(item.user_properties)
         if call.excinfo is not None and not report.skipped:
-            properties["why"], properties["evidence"] = explained(call.excinfo.value)
+            properties["why"], properties["evidence"] = describe_failure(call.excinfo.value)
         properties["chapter"], properties["claim"] = chapter(item), sentence(item)
         report.user_properties = list(properties.items())
         self._phases.append(report)
@@ -244,7 +200,7 @@ def sentence(item: pytest.Item) -> str:
     return " ".join(text.split("\n\n")[0].split())
 
 
-def explained(error: BaseException) -> tuple[str, tuple[str, ...]]:
+def describe_failure(error: BaseException) -> tuple[str, tuple[str, ...]]:
     """Why a claim failed, and the evidence."""
     if isinstance(error, ClaimFailed):
         return error.why, error.evidence

@@ -8,7 +8,8 @@ import pytest
 
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import INGRESSES, LabSession
+from hoplab.verify.objects import INGRESSES
+from hoplab.verify.session import LabSession
 
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 

@@ -22,9 +22,8 @@ from hoplab.core.console import clock
 from hoplab.core.paths import LabPaths
 from hoplab.image import missing_images
 from hoplab.lab import state
-from hoplab.verify import runner
-from hoplab.verify import session as live_lab
-from hoplab.verify.session import LabSession
+from hoplab.verify import requirements
+from hoplab.verify.session import LabSession, opened
 from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
@@ -108,12 +107,13 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
 
 def faults_of(paths: LabPaths) -> int:
     """Try the faults that the usual lab can't have, and this one can; their number. tests/system tries the others."""
-    with live_lab.opened(paths) as session:
+    with opened(paths) as session:
         usual = replace(session.snapshot, setting=replace(session.snapshot.setting, **USUAL))
         own = [
             fault
             for fault in FAULTS
-            if runner.lacking(usual, **fault.needs) and not runner.lacking(session.snapshot, **fault.needs)
+            if requirements.skip_reason(usual, **fault.needs)
+            and not requirements.skip_reason(session.snapshot, **fault.needs)
         ]
         if own:
             try_all(own, session)

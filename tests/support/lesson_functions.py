@@ -12,7 +12,7 @@ from typing import Any
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import runner
+from hoplab.verify import requirements
 from hoplab.verify.claims import Claim, ClaimFailed
 from hoplab.verify.session import LabSession
 
@@ -57,7 +57,7 @@ def with_traffic() -> tuple[str, ...]:
 
 
 def applies(name: str, lab: Snapshot) -> bool:
-    return not any(runner.lacking(lab, **needs) for needs in lessons()[name].needs)
+    return not any(requirements.skip_reason(lab, **needs) for needs in lessons()[name].needs)
 
 
 def failures(names: Iterable[str], lab: Snapshot, session: LabSession | None = None) -> dict[str, str]:

@@ -12,7 +12,8 @@ from typing import Any
 
 from hoplab.observe.snapshot import Node
 from hoplab.verify import workload
-from hoplab.verify.session import LabSession, parse_answer
+from hoplab.verify.session import LabSession
+from hoplab.verify.traffic import parse_answer
 from hoplab.verify.workload import APP1, APP2
 
 Got = str | int  # the service that answered, or the status; 0 when nobody answered

@@ -24,9 +24,10 @@ from hoplab.expectations.loadbalancer import metallb
 from hoplab.observe.facts import bgp
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.snapshot import Node, Pod
-from hoplab.verify import session as live_lab
+from hoplab.verify import session as lab_session
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, LabSession
+from hoplab.verify.objects import INGRESSES
+from hoplab.verify.session import LabSession
 
 PEACE = ("kube-proxy", "flanneld", "calico-node")
 SAVED = "/run/hoplab-fault"  # with a number: several faults may be made at once
@@ -166,7 +167,7 @@ class Site:
 @contextmanager
 def opened(paths: LabPaths) -> Iterator[Site]:
     """A running lab that can be broken: its kube-proxy, flanneld and Felix stand still until the body ends."""
-    with live_lab.opened(paths) as session:
+    with lab_session.opened(paths) as session:
         site = Site.of(session)
         with site.still():
             yield site

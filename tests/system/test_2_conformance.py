@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from hoplab.core.paths import LabPaths
-from hoplab.verify import session as live_lab
 from hoplab.verify import workload
-from hoplab.verify.session import INGRESSES, LabSession
+from hoplab.verify.objects import INGRESSES
+from hoplab.verify.session import LabSession, opened
 from hoplab.verify.workload import APP1, HOST1, NAMESPACE
 from tests.system.conformance import CASES, HOST, Case, got
 from tests.system.conftest import LabCommand
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(0)  # every wait has a bound of its own
 
 @pytest.fixture(scope="module")
 def session(lab: LabCommand, paths: LabPaths) -> Iterator[LabSession]:
-    with live_lab.opened(paths) as found:
+    with opened(paths) as found:
         yield found
 
 

@@ -15,8 +15,7 @@ from hoplab.observe import capture
 from hoplab.observe.capture import Capture
 from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.snapshot import Node
-from hoplab.verify import session as live_lab
-from hoplab.verify.session import LabSession
+from hoplab.verify.session import LabSession, opened
 from tests.system.conftest import LabCommand
 from tests.system.faults import wait
 
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 @pytest.fixture(scope="module")
 def session(lab: LabCommand, paths: LabPaths) -> Iterator[LabSession]:
-    with live_lab.opened(paths) as session:
+    with opened(paths) as session:
         if session.snapshot.setting.load_balancer != "metallb":
             pytest.skip("the lab has no load balancer: lab:loadBalancer.name")
         yield session

@@ -12,8 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from hoplab.core.paths import LabPaths
-from hoplab.verify import runner
-from hoplab.verify import session as live_lab
+from hoplab.verify import observations, requirements
 from tests.support.lesson_functions import applies, failures, read_only, with_traffic
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, opened, together, wait
@@ -51,7 +50,7 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
 
 @pytest.mark.parametrize("faults", together(FAULTS), ids=lambda faults: ", ".join(fault.name for fault in faults))
 def test_faults_fail_exactly_their_lessons(faults: tuple[Fault, ...], site: Site) -> None:
-    if reason := runner.lacking(site.session.snapshot, **faults[0].needs):
+    if reason := requirements.skip_reason(site.session.snapshot, **faults[0].needs):
         pytest.skip(reason)
     try_(faults, site)
 
@@ -82,7 +81,7 @@ def failing(traffic: Iterable[str], site: Site) -> dict[str, str]:
 
 
 def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)  # it will not come right by waiting
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", 20.0)  # it will not come right by waiting
     found = failures(STANDS_STILL, site.session.snapshot, site.session)
     assert set(found) == set(STANDS_STILL)
     assert all(says in found[lesson] for lesson, says in STANDS_STILL.items()), found
@@ -92,7 +91,7 @@ def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pyte
 def test_a_felix_that_stands_still_is_noticed(lesson: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     if not applies(lesson, site.session.snapshot):
         pytest.skip("needs Calico")
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 20.0)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", 20.0)
     assert set(failures([lesson], site.session.snapshot, site.session)) == {lesson}
 
 

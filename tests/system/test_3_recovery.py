@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from hoplab.core.paths import LabPaths, cache_dir
-from hoplab.verify import session as live_lab
+from hoplab.verify.session import opened
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, processes_of, recorded, virsh
 from tests.system.faults import wait
 from tests.system.test_2_failover import announcer, settled
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 def test_a_machine_is_switched_off(lab: LabCommand, paths: LabPaths) -> None:
     """`status` names it, and another node has the load balancer's address; the next test's `start` starts it too."""
-    with live_lab.opened(paths) as session:
+    with opened(paths) as session:
         before = settled(session)
         virsh(paths, "destroy", next(name for name in domains(paths) if name.endswith(f"-{before.name}")))
         wait(lambda: announcer(session) not in (before, None))
@@ -40,7 +40,7 @@ def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
     assert lab("status", "--json").json()["healthy"] is True
     report = lab("verify", "--json").json()
     assert report["failed"] == 0
-    with live_lab.opened(paths) as session:
+    with opened(paths) as session:
         settled(session)  # the address is back where it was before a machine was switched off
 
 

@@ -18,7 +18,7 @@ from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
-from hoplab.verify import runner
+from hoplab.verify import requirements
 from hoplab.verify.claims import Claim, ClaimFailed
 from tests.support.lesson_functions import applies, failures, read_only
 
@@ -774,19 +774,19 @@ def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:
     def lab(**other: Any) -> Snapshot:
         return replace(HEALTHY, setting=replace(HEALTHY.setting, **other))
 
-    assert runner.lacking(HEALTHY, cni="flannel", backend="vxlan", proxy="iptables", nodes=2) == ""
-    assert "needs the CNI flannel; this lab has calico" in runner.lacking(lab(cni="calico"), cni="flannel")
-    assert "needs the load balancer metallb; this lab has none" in runner.lacking(
+    assert requirements.skip_reason(HEALTHY, cni="flannel", backend="vxlan", proxy="iptables", nodes=2) == ""
+    assert "needs the CNI flannel; this lab has calico" in requirements.skip_reason(lab(cni="calico"), cni="flannel")
+    assert "needs the load balancer metallb; this lab has none" in requirements.skip_reason(
         lab(load_balancer="none"), load_balancer="metallb"
     )
-    assert runner.lacking(HEALTHY, load_balancer="metallb") == ""
-    assert "backend vxlan; this lab has host-gw" in runner.lacking(
+    assert requirements.skip_reason(HEALTHY, load_balancer="metallb") == ""
+    assert "backend vxlan; this lab has host-gw" in requirements.skip_reason(
         lab(backend="host-gw"), cni="flannel", backend="vxlan"
     )
-    assert "needs kube-proxy in iptables mode" in runner.lacking(lab(proxy_mode="nftables"), proxy="iptables")
-    assert "needs the service other of the verification workload" in runner.lacking(HEALTHY, service="other")
-    assert runner.lacking(HEALTHY, service="echo") == ""
-    assert "needs 9 nodes" in runner.lacking(HEALTHY, nodes=9)
+    assert "needs kube-proxy in iptables mode" in requirements.skip_reason(lab(proxy_mode="nftables"), proxy="iptables")
+    assert "needs the service other of the verification workload" in requirements.skip_reason(HEALTHY, service="other")
+    assert requirements.skip_reason(HEALTHY, service="echo") == ""
+    assert "needs 9 nodes" in requirements.skip_reason(HEALTHY, nodes=9)
 
 
 def test_a_failed_claim_carries_its_evidence() -> None:

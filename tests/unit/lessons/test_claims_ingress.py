@@ -21,8 +21,7 @@ from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import session as live_lab
-from hoplab.verify import workload
+from hoplab.verify import observations, workload
 from hoplab.verify.external import ExternalHost, Reply
 from hoplab.verify.session import LabSession
 from hoplab.verify.workload import APP1, APP2, HOST1, HOST2, ORPHAN
@@ -344,7 +343,7 @@ FAULTS = (
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", PATIENCE)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", PATIENCE)
 
 
 def test_all_hold_in_a_healthy_world() -> None:

@@ -16,7 +16,7 @@ from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import session as live_lab
+from hoplab.verify import observations
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures
@@ -103,7 +103,7 @@ FAULTS = (
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], dict[str, str]]:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", PATIENCE)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", PATIENCE)
 
     def check(world: World) -> dict[str, str]:
         monkeypatch.setattr(capture, "read", world.read)

@@ -14,7 +14,7 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.observe import capture
-from hoplab.verify import session as live_lab
+from hoplab.verify import observations
 from hoplab.verify.claims import Claim
 from tests.support.lesson_functions import applies, lessons, read_only
 from tests.unit.lessons import (
@@ -95,7 +95,7 @@ def controls(
             if lesson in fault.caught_by:
                 yield says(careless, lab=fault.broken(), claim=Claim()), fault.says, fault.caught_by[0] == lesson
     for place in WORLDS:
-        monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", place.PATIENCE)
+        monkeypatch.setattr(observations, "SETTLE_DEADLINE", place.PATIENCE)
         for switch, value, caught_by, wanted in place.FAULTS:
             if lesson in caught_by:
                 world = place.World()

@@ -17,8 +17,7 @@ from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import session as live_lab
-from hoplab.verify import workload
+from hoplab.verify import observations, workload
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures, lessons, with_traffic
@@ -161,7 +160,7 @@ FAULTS: tuple[tuple[str, object, tuple[str, ...], str], ...] = (
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there at the first look will never be."""
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 0.0)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", 0.0)
 
 
 def test_all_hold_in_a_healthy_world() -> None:

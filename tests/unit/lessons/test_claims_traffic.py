@@ -24,8 +24,7 @@ from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import session as live_lab
-from hoplab.verify import workload
+from hoplab.verify import observations, workload
 from hoplab.verify.external import ExternalHost, Reply
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import applies, failures, lessons, with_traffic
@@ -457,7 +456,7 @@ FAULTS = (
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", PATIENCE)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", PATIENCE)
 
 
 def names() -> tuple[str, ...]:

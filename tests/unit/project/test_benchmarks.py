@@ -35,7 +35,7 @@ from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
-from hoplab.verify import session as live_lab
+from hoplab.verify import observations
 from hoplab.verify.workload import APP1
 from tests.support.lesson_functions import failures, read_only
 from tests.unit.lessons import test_claims_ingress
@@ -407,7 +407,7 @@ def test_the_plain_nginx_has_the_same_pods_behind_it() -> None:
 
 
 def test_what_is_lost_while_things_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_lab, "SETTLE_DEADLINE", 2.0)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", 2.0)
     assert ingress.changing(test_claims_ingress.World().session(), 1).lost == ()
     found = ingress.changing(test_claims_ingress.World(loses=True).session(), 3)
     assert set(found.lost) <= {"502"} and found.sent >= len(found.lost)

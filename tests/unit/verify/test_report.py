@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoplab import __version__
-from hoplab.verify.report import Outcome, Report, Result, Say, html_text, junit_text, ticked
+from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text, render_code
 
 NASTY = "</pre><script>alert('\x1b[31m')</script><img src=x onerror=alert(1)>\" & \x00"
 
@@ -218,7 +218,7 @@ def test_nothing_that_was_seen_becomes_markup() -> None:
     ],
 )
 def test_what_is_between_ticks_is_code(text: str, html: str) -> None:
-    assert ticked(text) == html
+    assert render_code(text) == html
 
 
 # JSON and the screen
@@ -247,7 +247,7 @@ def test_the_json_document() -> None:
 
 def test_the_screen_has_sentences_by_chapter() -> None:
     out = io.StringIO()
-    say = Say(out)
+    say = ConsoleReporter(out)
     for each in MIXED.results:
         say.result(each)
     say.summary(MIXED)

@@ -21,7 +21,7 @@ from hoplab.observe.recording_format import RecordingError, load
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import runner, session, workload
 from hoplab.verify.external import ExternalHost
-from hoplab.verify.report import Report, Say
+from hoplab.verify.report import ConsoleReporter, Report
 from hoplab.verify.session import LabSession
 
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
@@ -140,8 +140,8 @@ def test_no_lesson_matches() -> None:
 def checked(folder: Path, lesson: str) -> Report:
     """The report of a single lesson, given as text."""
     (folder / "test_99_made_up.py").write_text(lesson)
-    report = runner.begun(SEEN)
-    runner.check(SEEN, report, Say(io.StringIO()), lessons=folder)
+    report = runner.new_report(SEEN)
+    runner.check(SEEN, report, ConsoleReporter(io.StringIO()), lessons=folder)
     return report
 
 

@@ -23,21 +23,21 @@ from hoplab.observe.facts.nft_expressions import Nat
 from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import external, session, workload
+from hoplab.verify import external, observations, session, traffic, workload
 from hoplab.verify.claims import ClaimFailed
-from hoplab.verify.session import Answer, Asked
+from hoplab.verify.traffic import Answer, Exchange
 
 RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
 ANSWER = '{"remote_addr":"10.244.0.5:41000","local_addr":"10.244.1.2:8080","node":"worker2","hostname":"echo-x"}'
 LOOPBACK = IPv4Address("127.0.0.1")
 
 
-def asked(output: Output, *, packets: int = 1) -> Asked:
+def asked(output: Output, *, packets: int = 1) -> Exchange:
     def rules(count: int) -> Facts:
         text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
         return Facts("worker1", {"iptables": Output(0, text)})
 
-    return Asked("http://x/", output, rules(0), rules(packets), CONNTRACK.parse(""))
+    return Exchange("http://x/", output, rules(0), rules(packets), CONNTRACK.parse(""))
 
 
 def test_an_echos_answer_is_read() -> None:
@@ -49,7 +49,7 @@ def test_an_echos_answer_is_read() -> None:
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", '{"remote_addr": 5}', '{"remote_addr": "nobody:1"}'])
 def test_another_answer_is_not_taken_for_an_echos(text: str) -> None:
     with pytest.raises(ClaimFailed, match="no echo of ours"):
-        session.parse_answer(text)
+        traffic.parse_answer(text)
 
 
 def test_no_answer_says_why() -> None:
@@ -75,7 +75,7 @@ def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
 
 def test_commands_go_into_the_pods_namespace() -> None:
     pod = RECORDED.pods[0]
-    command = session.in_pod(pod, session.curl_command("http://x/[1-2]"))
+    command = traffic.in_pod(pod, traffic.curl_command("http://x/[1-2]"))
     assert command.startswith(f"nsenter --net=/run/netns/{pod.netns} curl ")
     assert "'http://x/[1-2]'" in command
 
@@ -83,7 +83,7 @@ def test_commands_go_into_the_pods_namespace() -> None:
 def test_the_outside_remembers_who_asked() -> None:
     with external.serving(LOOPBACK, "") as served:
         body = served.get(served.url("abc"), 5)
-        assert body and session.parse_answer(body).remote == LOOPBACK
+        assert body and traffic.parse_answer(body).remote == LOOPBACK
         assert served.client_of("abc") == LOOPBACK
         assert served.client_of("never") is None
         url = served.url("abc")
@@ -242,7 +242,7 @@ def test_a_lab_on_a_slow_host_has_more_time_to_settle(monkeypatch: pytest.Monkey
         def batch(self, _node: str, _commands: object) -> dict[str, Output]:
             return {}
 
-    monkeypatch.setattr(session, "SETTLE_DEADLINE", 10.0)
+    monkeypatch.setattr(observations, "SETTLE_DEADLINE", 10.0)
     timing = Timing(lambda: now[0], sleep, lambda: 3.0)
     slow = replace(lab(Kubernetes()), hosts=cast("Hosts", Nodes()), timing=timing)
     slow.facts_when(RECORDED.nodes[0], lambda _facts: False, IPTABLES)
@@ -257,5 +257,5 @@ def test_quiet_is_counted_from_the_pod_that_changed_last() -> None:
 
     now = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
     pods = [pod("2026-11-23T11:00:00Z"), pod("2026-11-23T11:59:30Z"), pod("2026-11-23T11:59:59Z", "PodScheduled"), {}]
-    assert session.quiet_for(pods, now) == 30.0
-    assert session.quiet_for([], now) == float("inf")
+    assert session.seconds_since_change(pods, now) == 30.0
+    assert session.seconds_since_change([], now) == float("inf")

@@ -1,0 +1,137 @@
+"""Objects of Kubernetes that lessons read, create, edit and scale, through the API of the running lab."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+from hoplab.core.errors import ClusterError
+from hoplab.core.wait import Expired, NotYet
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.verify import workload
+from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.observations import Observations
+
+API_TIMEOUT = 30  # seconds for one response of the Kubernetes API
+EDIT_TRIES = 5
+INGRESSES = f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/ingresses"
+
+
+@dataclass(frozen=True)
+class Ingress:
+    """An Ingress as the API has it."""
+
+    name: str
+    ingress_class: str
+    addresses: frozenset[IPv4Address]  # in its status: where the controller that serves it is reached
+    routes: Mapping[str, Mapping[str, str]]  # host -> path -> service
+    secrets: Mapping[str, tuple[str, ...]]  # TLS secret -> hosts
+
+
+def parse_ingress(raw: Mapping[str, Any]) -> Ingress:
+    """Return an Ingress from its JSON."""
+    spec, status = raw["spec"], raw.get("status", {})
+    return Ingress(
+        name=raw["metadata"]["name"],
+        ingress_class=spec.get("ingressClassName", ""),
+        addresses=frozenset(
+            IPv4Address(entry["ip"]) for entry in status.get("loadBalancer", {}).get("ingress", ()) if entry.get("ip")
+        ),
+        routes={
+            rule.get("host", ""): {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+            for rule in spec.get("rules", ())
+        },
+        secrets={entry["secretName"]: tuple(entry.get("hosts", ())) for entry in spec.get("tls", ())},
+    )
+
+
+class Objects(Observations):
+    """A running lab whose Kubernetes objects can be changed. Each change is undone when the ``with`` block ends."""
+
+    def ingress(self, name: str) -> Ingress:
+        """Return an Ingress of the verification workload as it is now; raise ClaimFailed when there is none."""
+        status, found = self.api("GET", f"{INGRESSES}/{name}")
+        if status != 200:
+            raise ClaimFailed(f"there is no Ingress {name}: {found.get('message', status)}")
+        return parse_ingress(found)
+
+    def endpoints(self, service: str, *, ending: bool = False) -> set[str]:
+        """Return the ready endpoints of a service of the workload, ``10.244.1.2:8080``; with ``ending`` all of them."""
+        query = f"labelSelector=kubernetes.io%2Fservice-name%3D{service}"
+        _, found = self.api("GET", f"/apis/discovery.k8s.io/v1/namespaces/{workload.NAMESPACE}/endpointslices?{query}")
+        known = API_ENDPOINTS.parse(json.dumps(found))
+        return {f"{endpoint.address}:{endpoint.port}" for endpoint in known if endpoint.ready or ending}
+
+    @contextmanager
+    def scaled(self, deployment: str, replicas: int) -> Iterator[set[str]]:
+        """Scale a deployment of the workload while the body runs; yield its endpoints when all are ready."""
+        before = len(self.endpoints(deployment))
+        try:
+            yield self._scale(deployment, replicas)
+        finally:
+            self._scale(deployment, before)
+
+    def _scale(self, deployment: str, replicas: int) -> set[str]:
+        path = f"/apis/apps/v1/namespaces/{workload.NAMESPACE}/deployments/{deployment}/scale"
+        _, scale = self.api("GET", path)
+        scale["spec"] = {"replicas": replicas}
+        status, answer = self.api("PUT", path, scale)
+        if status != 200:
+            raise ClusterError(
+                f"deployment {deployment} can't be scaled: {answer.get('message', status)}", remedy="see `./lab status`"
+            )
+
+        def ready() -> set[str] | NotYet:
+            found = self.endpoints(deployment)
+            return found if len(found) == replicas else NotYet(f"{len(found)} of {replicas} pods")
+
+        try:
+            return self.timing.until(ready, workload.DEADLINE, poll_s=0.2)
+        except Expired as expired:
+            raise ClusterError(
+                f"{expired.reason} of {deployment} are ready after {expired.seconds:.0f} s",
+                remedy=f"./lab kubectl -n {workload.NAMESPACE} describe pods",
+            ) from None
+
+    @contextmanager
+    def created(self, path: str, body: dict[str, Any]) -> Iterator[None]:
+        """Create an object and delete it when the body ends; raise ClusterError when the API refuses it."""
+        status, answer = self.api("POST", path, body)
+        if status not in {201, 409}:  # 409: left by a run that was killed
+            raise ClusterError(
+                f"{body['kind']} can't be made: {answer.get('message', status)}", remedy="see `./lab status`"
+            )
+        try:
+            yield
+        finally:
+            self.api("DELETE", f"{path}/{body['metadata']['name']}")
+
+    @contextmanager
+    def edited(self, path: str, edit: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+        """Edit an object and restore its spec and data when the body ends."""
+        before = self._edit(path, edit)
+        try:
+            yield
+        finally:
+            self._edit(
+                path, lambda found: found.update({key: before[key] for key in ("spec", "data") if key in before})
+            )
+
+    def _edit(self, path: str, edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Edit an object, again after a conflict with another writer; return what it was before."""
+        for _ in range(EDIT_TRIES):
+            status, answer = self.api("GET", path)
+            before = answer
+            if status == 200:
+                after = json.loads(json.dumps(before))
+                edit(after)
+                status, answer = self.api("PUT", path, after)
+            if status == 200:
+                return before
+            if status != 409:
+                break
+        raise ClusterError(f"{path} can't be changed: {answer.get('message', status)}", remedy="see `./lab status`")

@@ -1,0 +1,182 @@
+"""Look at a running lab again: the rules, connections and facts of its nodes as they are now, and once they settle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from hoplab.cluster.api import Api
+from hoplab.core.wait import HOST, Timing
+from hoplab.expectations import proxy
+from hoplab.expectations.ingress import Access, Controller, Served, get_controller
+from hoplab.expectations.parts import known_parts
+from hoplab.expectations.proxy import ServiceExpectation
+from hoplab.observe.facts import Fact, Facts
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.conntrack import CONNTRACK, Flow
+from hoplab.observe.facts.ipset import IPSET
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.facts.nftables import NFTABLES
+from hoplab.observe.snapshot import Node, Pod, Snapshot
+from hoplab.observe.ssh import Hosts
+from hoplab.verify import workload
+from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.external import ExternalHost
+
+T = TypeVar("T")
+
+LOG_LINES = 200  # of an access log that are read
+SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready, on a machine with little to do
+
+
+def rule_commands() -> dict[str, str]:
+    """Return the commands that list the rules that translate addresses, by the name of the fact."""
+    return {
+        IPTABLES.name: f"{IPTABLES.command} -t nat",
+        IPSET.name: IPSET.command,
+        NFTABLES.name: NFTABLES.command_for(known_parts()),
+    }
+
+
+@dataclass(frozen=True)
+class Observations:
+    """A running lab: the connections to it, and what can be observed through them."""
+
+    snapshot: Snapshot
+    hosts: Hosts
+    external: ExternalHost
+    api: Api
+    look: Callable[[], Snapshot]
+    external6: ExternalHost | None = None  # the same by IPv6, in a dual-stack lab
+    ca: Path | None = None  # the authority that signed the certificates of the apps' https sites
+    timing: Timing = HOST  # of waits
+
+    def refreshed(self) -> Self:
+        """Return the same lab with a snapshot taken now."""
+        return replace(self, snapshot=self.look())
+
+    # Pods and services of the verification workload
+
+    @cached_property
+    def echo_pods(self) -> tuple[Pod, ...]:
+        """The echo pods, one per node, in the order of the nodes."""
+        found = self._pods("echo")
+        if not found:
+            raise ClaimFailed("no pod `echo` of the verification workload has a network namespace on any node")
+        return found
+
+    @cached_property
+    def single(self) -> Pod:
+        """The pod behind the NodePort services."""
+        found = self._pods("single")
+        if not found:
+            raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
+        return found[0]
+
+    @cached_property
+    def client(self) -> Pod:
+        """The echo pod on the node of `single`: the client of lessons that need only one."""
+        found = next((pod for pod in self.echo_pods if pod.node is self.single.node), None)
+        if found is None:
+            raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
+        return found
+
+    def _pods(self, app: str) -> tuple[Pod, ...]:
+        order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
+        found = [
+            pod for pod in self.snapshot.pods if pod.api.namespace == workload.NAMESPACE and pod.api.label("app") == app
+        ]
+        return tuple(sorted(found, key=lambda pod: order[pod.node.name]))
+
+    def service(self, name: str, *, ipv6: bool = False) -> ServiceExpectation:
+        """Return a service of the verification workload."""
+        wanted = f"{workload.NAMESPACE}/{name}"
+        known = proxy.expectations6(self.snapshot) if ipv6 else proxy.expectations(self.snapshot)
+        return next(service for service in known if service.service == wanted)
+
+    def announced(self, name: str) -> IPv4Address:
+        """Return the address that the lab's load balancer gave to a service of the workload."""
+        for service in self.snapshot.api[API_SERVICES]:
+            if (service.namespace, service.name) == (workload.NAMESPACE, name) and service.balancer_ips:
+                return service.balancer_ips[0]
+        raise ClaimFailed(f"the load balancer has given {name} no address")
+
+    # The ingress controller
+
+    @property
+    def controller(self) -> Controller:
+        """The module of the lab's ingress controller."""
+        return get_controller(self.snapshot.setting.ingress)
+
+    @cached_property
+    def controller_pods(self) -> Mapping[str, Pod]:
+        """The pod of the ingress controller on every node, by the node's name."""
+        wanted = self.controller
+        found = {
+            pod.node.name: pod
+            for pod in self.snapshot.pods
+            if pod.api.namespace == wanted.NAMESPACE
+            and all(pod.api.label(name) == value for name, value in wanted.LABELS.items())
+        }
+        for node in self.snapshot.nodes:
+            if node.name not in found:
+                raise ClaimFailed(f"no pod of the ingress controller runs on {node.name}")
+        return found
+
+    def served(self, pod: Pod) -> tuple[Served, ...]:
+        """Return what the configuration of an ingress controller's pod does for every host."""
+        look = (
+            f"for pid in $(ip netns pids {pod.netns}); do"
+            f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
+        )
+        if self.controller.ENDPOINTS:
+            look += f"; echo; ip netns exec {pod.netns} curl -s {self.controller.ENDPOINTS}"
+        found = self.hosts.batch(pod.node.name, {"it": look})["it"]
+        return self.controller.served(found.out)
+
+    def accesses(self, pod: Pod) -> tuple[Access, ...]:
+        """Return the newest lines of the access log of an ingress controller's pod."""
+        where = f"/api/v1/namespaces/{pod.api.namespace}/pods/{pod.api.name}/log"
+        _, found = self.api("GET", f"{where}?container={self.controller.CONTAINER}&tailLines={LOG_LINES}")
+        lines = (self.controller.access(line) for line in str(found.get("message", "")).splitlines())
+        return tuple(line for line in lines if line)
+
+    # Connections and rules
+
+    def flows(self, node: Node, client: IPv4Address, *, either_end: bool = False) -> tuple[Flow, ...]:
+        """Return the connections in a node's conntrack table that the client opened, or all that it is an end of.
+
+        When the table was flushed while a connection was open, the entry names as its client the first end to send
+        after that.
+        """
+        command = conntrack_command(client)
+        if either_end:
+            command = f"{command} && {CONNTRACK.command} --orig-dst {client}"
+        found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": command})["flows"]}
+        return Facts(node.name, found)[CONNTRACK]
+
+    def rules(self) -> dict[str, Facts]:
+        """Return the rules of every node that translate addresses, as they are now."""
+        return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(rule_commands(), in_pods={}).items()}
+
+    def until(self, look: Callable[[], T], good: Callable[[T], bool]) -> T:
+        """Return what ``look`` finds once it is good, or what it finds last before the deadline."""
+        return self.timing.settled(look, good, SETTLE_DEADLINE)
+
+    def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
+        """Return the rules of every node once all of them are as wanted, or as they are at the deadline."""
+        return self.until(self.rules, lambda found: all(wanted(rules) for rules in found.values()))
+
+    def facts_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
+        """Return some facts of a node once they are as wanted, or as they are at the deadline."""
+        commands = {fact.name: fact.command_for(known_parts()) for fact in facts}
+        return self.until(lambda: Facts(node.name, self.hosts.batch(node.name, commands)), wanted)
+
+
+def conntrack_command(client: IPv4Address) -> str:
+    """Return the command that lists the connections a client opened."""
+    return f"{CONNTRACK.command} --orig-src {client}"

@@ -1,0 +1,166 @@
+"""The pytest plugin that gives lessons their lab.
+
+    pytest tests/lessons --lab dev               # on a running lab
+    pytest tests/lessons --recording lab.json    # on a recording of one
+
+Its fixtures are ``lab``, ``session``, ``host`` and ``claim``, its marker is ``needs``. Without either option every test
+that takes one of the fixtures is skipped, so that collection works everywhere, as in the test explorer of an IDE.
+
+It is active in a checkout (conftest.py) and where the package is installed (entry point ``pytest11``). Every run of
+pytest imports it there, so what is heavy is imported by the fixtures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.verify.claims import Claim
+
+if TYPE_CHECKING:
+    from hoplab.observe.snapshot import Snapshot
+    from hoplab.verify.session import LabSession
+
+GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab that the caller of pytest has opened
+NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that name the lab."""
+    group = parser.getgroup("hoplab")
+    group.addoption("--lab", metavar="NAME", help="check the lessons on this running lab")
+    group.addoption("--recording", metavar="FILE", help="check the read-only lessons on a recording of a lab")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker; raise UsageError when the options name no lab, or two."""
+    config.addinivalue_line(
+        "markers",
+        "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables): what a lab must have",
+    )
+    if config.getoption("--lab") and config.getoption("--recording"):
+        raise pytest.UsageError("--lab and --recording exclude each other")
+    if config.getoption("--lab"):
+        try:
+            _node_names(config)
+        except LabError as error:
+            raise pytest.UsageError(_text(error)) from None
+    config.pluginmanager.register(_NodeFixture(), "hoplab-host")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Check the requirements of a lesson before any other of its fixtures is set up."""
+    names = item.fixturenames if isinstance(item, pytest.Function) and item.get_closest_marker("needs") else None
+    if names is not None and "_requirements" not in names:
+        names.insert(0, "_requirements")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``host`` once per node of the running lab."""
+    if "_node_name" in metafunc.fixturenames and (names := _node_names(metafunc.config)):
+        metafunc.parametrize("_node_name", names, indirect=True, scope="session")
+
+
+def _node_names(config: pytest.Config) -> tuple[str, ...]:
+    """Return the names of the running lab's nodes; none on a recording and without a lab."""
+    from hoplab.lab import state  # noqa: PLC0415
+    from hoplab.verify.session import LabSession  # noqa: PLC0415
+
+    given = config.stash.get(GIVEN, None)
+    if isinstance(given, LabSession):
+        return given.hosts.names
+    if given or not config.getoption("--lab"):
+        return ()
+    return tuple(node.name for node in state.load(LabPaths(config.getoption("--lab"))).nodes)
+
+
+@pytest.fixture(scope="session")
+def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
+    """The lab or recording that the options name, or that the caller of pytest gave."""
+    from hoplab.observe import recording_format  # noqa: PLC0415
+    from hoplab.verify import session  # noqa: PLC0415
+
+    given = pytestconfig.stash.get(GIVEN, None)
+    recording, name = pytestconfig.getoption("--recording"), pytestconfig.getoption("--lab")
+    if not (given or recording or name):
+        pytest.skip(NO_LAB)
+    with ExitStack() as stack:
+        try:
+            found = (
+                given
+                or (recording and recording_format.load(Path(recording)))
+                or stack.enter_context(session.opened(LabPaths(name)))
+            )
+        except LabError as error:  # no lesson can run: one message rather than one for each
+            pytest.exit(_text(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        yield found
+
+
+def _text(error: LabError) -> str:
+    return f"{error.message}\n{error.remedy}" if error.remedy else error.message
+
+
+@pytest.fixture(scope="session")
+def lab(_opened: LabSession | Snapshot) -> Snapshot:
+    """The facts of the whole lab, taken once for all lessons."""
+    from hoplab.observe.snapshot import Snapshot  # noqa: PLC0415
+
+    return _opened if isinstance(_opened, Snapshot) else _opened.snapshot
+
+
+@pytest.fixture
+def session(_opened: LabSession | Snapshot) -> LabSession:
+    """The running lab, for lessons that send packets; skips on a recording."""
+    from hoplab.verify.session import LabSession  # noqa: PLC0415
+
+    if not isinstance(_opened, LabSession):
+        pytest.skip("needs a running lab to send packets; this is a recording")
+    return _opened
+
+
+@pytest.fixture(scope="session")
+def _node_name(request: pytest.FixtureRequest) -> str:
+    name: str = getattr(request, "param", "")  # there is none on a recording and without a lab
+    return name
+
+
+class _NodeFixture:
+    """The fixture ``host``. It is registered last and so overrides the fixture of that name in testinfra's plugin."""
+
+    @pytest.fixture
+    def host(self, _node_name: str, pytestconfig: pytest.Config) -> Any:
+        """A node of the running lab as a testinfra host, as root; the test runs once per node."""
+        from hoplab.observe.ssh import Hosts  # noqa: PLC0415
+        from hoplab.verify.session import LabSession  # noqa: PLC0415
+
+        if not _node_name:
+            pytest.skip("needs a running lab to log in to its nodes (--lab NAME)")
+        given = pytestconfig.stash.get(GIVEN, None)
+        if isinstance(given, LabSession):
+            return given.hosts[_node_name]
+        return Hosts([_node_name], LabPaths(pytestconfig.getoption("--lab")).ssh_config)[_node_name]
+
+
+@pytest.fixture
+def claim(request: pytest.FixtureRequest, lab: Snapshot) -> Iterator[Claim]:
+    """The claim that the lesson checks; the report and JUnit XML show what it saw."""
+    checked = Claim()
+    yield checked
+    request.node.user_properties.append(("saw", checked.seen))
+    request.node.user_properties.append(("evidence", checked.evidence))
+
+
+@pytest.fixture
+def _requirements(request: pytest.FixtureRequest, lab: Snapshot) -> None:
+    """Skip a lesson that does not apply to this lab, with the reason."""
+    from hoplab.verify import requirements  # noqa: PLC0415
+
+    for marker in request.node.iter_markers("needs"):
+        if reason := requirements.skip_reason(lab, **marker.kwargs):
+            pytest.skip(reason)

@@ -1,0 +1,43 @@
+"""What a lesson requires of a lab: the arguments of its ``needs`` markers."""
+
+from __future__ import annotations
+
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import workload
+
+
+def skip_reason(
+    lab: Snapshot,
+    *,
+    cni: str = "",
+    backend: str = "",
+    proxy: str = "",
+    nodes: int = 1,
+    ingress: bool = False,
+    load_balancer: str = "",
+    service: str = "",
+    ipv6: bool = False,
+    cni_nftables: bool | None = None,
+) -> str:
+    """Return why a lesson with these requirements does not apply to the lab; "" when it applies."""
+    has = lab.setting
+    if cni and has.cni != cni:
+        return f"needs the CNI {cni}; this lab has {has.cni}"
+    if backend and has.backend != backend:
+        return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
+    if proxy and has.proxy_mode != proxy:
+        return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
+    if ingress and has.ingress == "none":
+        return "needs an ingress controller; this lab has none"
+    if load_balancer and has.load_balancer != load_balancer:
+        return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
+    if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
+        return f"needs the service {service} of the verification workload, which is younger than this recording"
+    if cni_nftables is not None and has.cni_nftables != cni_nftables:
+        return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
+    if ipv6 and not has.ipv6:
+        return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
+    if len(lab.nodes) < nodes:
+        return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
+    return ""

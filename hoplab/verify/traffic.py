@@ -1,0 +1,255 @@
+"""Requests in a running lab, and what the nodes and the far end saw of them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from hoplab.core.ip import with_port
+from hoplab.netfilter.ruleset import Rule
+from hoplab.observe import capture
+from hoplab.observe.capture import Capture
+from hoplab.observe.facts import Facts
+from hoplab.observe.facts.conntrack import CONNTRACK, Flow
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.facts.iptables import Rule as IptablesRule
+from hoplab.observe.pcap import CapturedPacket
+from hoplab.observe.script import Output
+from hoplab.observe.snapshot import Node, Pod
+from hoplab.verify import workload
+from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.external import Reply
+from hoplab.verify.observations import Observations, conntrack_command, rule_commands
+
+ANSWER_TIMEOUT = 10  # seconds for the answer to a request of a pod
+UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may stay without an answer
+HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the far end of a request saw of it."""
+
+    remote: IPv4Address | IPv6Address  # the client, as the server saw it
+    local: IPv4Address | IPv6Address | None  # the server's own address
+    node: str  # where the server runs
+    pod: str  # its name
+    host: str = ""  # the Host header
+    path: str = ""
+    headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def to(self) -> str:
+        """The endpoint that answered, as an EndpointSlice has it."""
+        return with_port(self.local, workload.PORT)
+
+
+def parse_answer(text: str) -> Answer:
+    """Return what an echo pod saw of a request, from its JSON; raise ClaimFailed on any other text."""
+    try:
+        raw = json.loads(text)
+        local = raw.get("local_addr", "").rpartition(":")[0].strip("[]")
+        return Answer(
+            remote=ip_address(raw["remote_addr"].rpartition(":")[0].strip("[]")),
+            local=ip_address(local) if local else None,
+            node=raw.get("node", ""),
+            pod=raw.get("hostname", ""),
+            host=raw.get("host", ""),
+            path=raw.get("path", ""),
+            headers={name: tuple(values) for name, values in raw.get("headers", {}).items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ClaimFailed(f"what answered is no echo of ours: {text[:80]!r}") from None
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request of a pod and the answer to it, with the node's rules before and after, and its connections."""
+
+    url: str
+    output: Output
+    before: Facts  # the rules that translate: the nat table of iptables-save, every table of nft
+    after: Facts
+    flows: tuple[Flow, ...]
+    packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
+
+    @property
+    def answered(self) -> bool:
+        return self.output.code == 0
+
+    @property
+    def answer(self) -> Answer:
+        """The answer of an echo pod; ClaimFailed when there was none."""
+        if not self.answered:
+            raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
+        return parse_answer(self.output.out)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The answers to several requests, one a line."""
+        return tuple(parse_answer(line) for line in self.output.out.splitlines())
+
+    def counted(self, rule: Rule) -> int | None:
+        """Return how many packets a rule of nat counted during the request; None for a rule without a counter.
+
+        kube-proxy and flannel write nftables rules without counters.
+        """
+        if not isinstance(rule, IptablesRule):
+            return None
+        return packets(self.after, rule) - packets(self.before, rule)
+
+
+def packets(found: Facts, rule: IptablesRule) -> int:
+    """Return how many packets a rule of nat has counted."""
+    return sum(known.packets for known in found[IPTABLES].rules("nat", rule.chain) if known == rule)
+
+
+@dataclass
+class Stream:
+    """Requests that are made one after the other while something changes."""
+
+    sent: int = 0
+    lost: list[str] = field(default_factory=list)  # the outcome of each that was not answered with 200
+    reached: set[str] = field(default_factory=set)  # endpoints
+
+
+class Traffic(Observations):
+    """A running lab in which requests are made: by pods, and by the host outside of the cluster."""
+
+    # By pods
+
+    def request(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Exchange:
+        """Make an HTTP request in a pod's network namespace; read the node's rules before and after it.
+
+        A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own. ``captures`` run meanwhile.
+        """
+        place, rules = capture.new_place(), rule_commands()
+        commands = {
+            **{f"before-{name}": command for name, command in rules.items()},
+            **capture.start(captures or {}, place),
+            "answer": in_pod(pod, curl_command(url)),
+            **capture.stop(captures or {}, place),
+            "flows": conntrack_command(pod.address),
+            **{f"after-{name}": command for name, command in rules.items()},
+        }
+        found = self.hosts.batch(pod.node.name, commands)
+        before, after = (
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in rules}) for when in ("before", "after")
+        )
+        flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
+        return Exchange(url, found["answer"], before, after, flows, capture.read(found))
+
+    def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Exchange]:
+        """Make one request from each of several pods, on all their nodes at once."""
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(urls, pool.map(self.request, urls, urls.values()), strict=True))
+
+    def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
+        """Run a command in each pod's network namespace, with the tools of its node, on all nodes at once."""
+
+        def run(pod: Pod) -> Output:
+            return self.hosts.batch(pod.node.name, {"it": in_pod(pod, command)})["it"]
+
+        clients = tuple(pods)
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(clients, pool.map(run, clients), strict=True))
+
+    # From outside of the cluster
+
+    def request_from_outside(self, url: str) -> Answer | None:
+        """Make an HTTP request from the host end of the lab network; return None when nothing answers."""
+        body = self.external.get(url, UNANSWERED_TIMEOUT)
+        return None if body is None else parse_answer(body)
+
+    def status_from_outside(self, url: str) -> int:
+        """Return the status of the answer to such a request; 0 when nothing answers."""
+        return self.external.fetch(url, IPv4Address(urlsplit(url).hostname), UNANSWERED_TIMEOUT).status
+
+    def http_get(self, url: str, node: Node | None = None) -> Reply:
+        """Make a request from outside to a node (by default the first), whatever the URL's host resolves to."""
+        to = (node or self.snapshot.nodes[0]).address
+        return self.external.fetch(url, to, HTTP_TIMEOUT, self.ca)
+
+    def app(self, url: str, node: Node | None = None) -> Answer:
+        """Return what the app behind a URL saw of a request from outside; raise ClaimFailed when none answers."""
+        reply = self.http_get(url, node)
+        if reply.status != 200:
+            raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
+        return parse_answer(reply.body)
+
+    def reached(self, url: str, node: Node | None = None) -> str:
+        """Return the endpoint that answers a request from outside; "" when none does."""
+        reply = self.http_get(url, node)
+        return parse_answer(reply.body).to if reply.status == 200 else ""
+
+    @contextmanager
+    def request_stream(self, url: str) -> Iterator[Stream]:
+        """Make one request after the other from outside while the body runs."""
+        stream, done = Stream(), threading.Event()
+
+        def send() -> None:
+            while not done.wait(0.02):
+                reply = self.http_get(url)
+                stream.sent += 1
+                if reply.status == 200:
+                    stream.reached.add(parse_answer(reply.body).to)
+                else:
+                    stream.lost.append(str(reply))
+
+        thread = threading.Thread(target=send, name="requests", daemon=True)
+        thread.start()
+        try:
+            yield stream
+        finally:
+            done.set()
+            thread.join()
+
+    def unique_path(self) -> str:
+        """Return a path that no request had before."""
+        return secrets.token_hex(6)
+
+    # ARP
+
+    def who_has(self, address: IPv4Address) -> dict[Node, tuple[CapturedPacket, ...]]:
+        """Return the ARP packets for an address that every node sees while the host end resolves it anew."""
+        captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+        started = self.hosts.batches(capture.start(captures, place), in_pods={})
+        self.external.flush_neighbour(address)
+        self.request_from_outside(f"http://{address}/")
+        stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
+        return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
+
+    def arp_reply_from(
+        self, node: Node, packets: Iterable[CapturedPacket], address: IPv4Address
+    ) -> CapturedPacket | None:
+        """Return the ARP reply for the address that the node itself sent."""
+        eth0 = node.link("eth0")
+        return next(
+            (
+                packet
+                for packet in packets
+                if eth0 and (packet.arp_op, packet.src, packet.eth_src) == (2, address, eth0.mac)
+            ),
+            None,
+        )
+
+
+def in_pod(pod: Pod, command: str) -> str:
+    """Return a command that runs in the pod's network namespace with the tools of its node."""
+    return f"nsenter --net=/run/netns/{pod.netns} {command}"
+
+
+def curl_command(url: str) -> str:
+    """Return the command for a request whose connection is closed after the answer."""
+    return (
+        f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {ANSWER_TIMEOUT} "
+        f"{shlex.quote(url)}"
+    )
