@@ -1,8 +1,8 @@
 """ansible-runner in a process of its own, for a process that must not fork.
 
 ansible-runner starts Ansible with fork, in Python. A process that other threads of gRPC work in, as that of Pulumi's
-dynamic providers is, may lose the forked child to a segmentation fault before it became Ansible. So here an interpreter
-is started by ``subprocess``, which does not run anything between fork and exec, and forks in peace:
+dynamic providers is, may lose the forked child to a segmentation fault before it becomes Ansible. So ``subprocess``
+starts an interpreter (nothing runs between fork and exec), and that forks safely:
 
     stdin   the arguments, one line of JSON; its end cancels the run
     stdout  ``{"event": ...}`` for each event as it comes, then ``{"status": "successful"}``
@@ -23,12 +23,12 @@ from typing import IO, Any
 import ansible_runner
 
 KEPT = ("host", "task", "res", "ignore_errors")  # of an event's data: what converge's handler reads
-ASK_S = 1.0  # between two questions whether the run is cancelled
-LOST = "lost"  # the status of a run whose process ended before it could say one
+ASK_S = 1.0  # between two looks whether the run is cancelled
+LOST = "lost"  # the status of a run whose process ended before it reported one
 
 
 def run(arguments: Mapping[str, Any], handler: Callable[[dict[str, Any]], bool], cancelled: Callable[[], bool]) -> str:
-    """What ``ansible_runner.run`` does with these arguments; its status."""
+    """Run ``ansible_runner.run`` with these arguments in the other process; return its status."""
     command = [sys.executable, "-P", "-m", "hoplab.cluster.ansible_subprocess"]
     status = LOST
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
@@ -45,7 +45,7 @@ def run(arguments: Mapping[str, Any], handler: Callable[[dict[str, Any]], bool],
 
 
 def _lines(output: IO[bytes], stdin: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
-    """Each line as it comes; the other end is told when the run is cancelled."""
+    """Yield each line as it comes; close ``stdin`` when the run is cancelled."""
     rest = b""
     while True:
         if select.select([output], [], [], ASK_S)[0]:

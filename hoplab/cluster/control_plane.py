@@ -54,7 +54,7 @@ class Program:
 
 
 def read_manifest(text: str) -> Program:
-    """The program of a kubeadm static-pod manifest."""
+    """Return the program of a kubeadm static-pod manifest."""
     pod = yaml.safe_load(text)
     container = pod["spec"]["containers"][0]
     probe = (container.get("readinessProbe") or container["startupProbe"])["httpGet"]
@@ -68,7 +68,7 @@ def read_manifest(text: str) -> Program:
 
 
 def supervisord_conf(programs: list[Program], root: Path, run: Path) -> str:
-    """supervisord's configuration: nothing starts by itself, because each program waits for the one before it."""
+    """Return supervisord's configuration: nothing starts by itself, because each program needs the one before it."""
     lines = [
         "[supervisord]",
         f"logfile = {root}/log/supervisord.log",
@@ -108,7 +108,7 @@ def supervisord_conf(programs: list[Program], root: Path, run: Path) -> str:
 
 
 class HostedControlPlane:
-    """The processes of one lab's hosted control plane; ``netns`` is the namespace that they (shall) live in."""
+    """The processes of one lab's hosted control plane; ``netns`` is the namespace that they run in."""
 
     def __init__(self, paths: LabPaths, netns: str) -> None:
         self.root = paths.control_plane
@@ -138,7 +138,7 @@ class HostedControlPlane:
         return started
 
     def stop(self) -> list[str]:
-        """End supervisord and with it the four processes; returns what was stopped."""
+        """End supervisord and with it the four processes; return what was stopped."""
         stopped = []
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
             stopped = [info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] in ALIVE]
@@ -149,7 +149,7 @@ class HostedControlPlane:
         return [f"control plane: {name}" for name in sorted(set(stopped))]
 
     def running(self) -> bool:
-        """Whether all four processes run."""
+        """Return whether all four processes run."""
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
             states = {info["name"]: info["statename"] for info in supervisor.getAllProcessInfo()}
             return all(states.get(name) in ALIVE[:2] for name in ORDER)
@@ -166,7 +166,7 @@ class HostedControlPlane:
 
     @contextmanager
     def _rpc(self) -> Iterator[Any]:
-        """supervisord's XML-RPC interface (on its unix socket); OSError when nobody answers."""
+        """Open supervisord's XML-RPC interface on its unix socket; raise OSError when nothing answers."""
         transport = SupervisorTransport(None, None, f"unix://{self.run}/control-plane.sock")
         try:
             supervisor = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
@@ -179,7 +179,7 @@ class HostedControlPlane:
 
     @contextmanager
     def _supervisor(self) -> Iterator[Any]:
-        """supervisord's interface; supervisord is started first where it does not run."""
+        """Open supervisord's interface; start supervisord first where it does not run."""
         try:
             with self._rpc() as supervisor:
                 supervisor.getPID()
@@ -221,7 +221,7 @@ class HostedControlPlane:
 
     @staticmethod
     def _reload(supervisor: Any) -> None:
-        """Let supervisord read its configuration again; programs that changed are stopped and known anew."""
+        """Make supervisord read its configuration again; stop and add anew the programs that changed."""
         (added, changed, removed) = supervisor.reloadConfig()[0]
         for name in [*changed, *removed]:
             supervisor.stopProcessGroup(name)
@@ -261,7 +261,7 @@ class HostedControlPlane:
         )
 
     def _end_strays(self) -> list[str]:
-        """End programs of this control plane that lost their supervisord; their names."""
+        """End programs of this control plane that lost their supervisord; return their names."""
         strays: dict[int, str] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -273,7 +273,7 @@ class HostedControlPlane:
 
 
 def main() -> None:
-    """What the role calls, inside the lab's namespace: start (or stop) the control plane and say what was started."""
+    """Start (or stop) the control plane and print what was started; a role calls this inside the lab's namespace."""
     parser = argparse.ArgumentParser(prog="python -m hoplab.cluster.control_plane")
     parser.add_argument("lab")
     parser.add_argument("--stop", action="store_true")

@@ -1,6 +1,6 @@
-"""The only door to ansible-runner: runs a playbook and turns its events into progress, figures and errors.
+"""The only importer of ansible-runner: runs a playbook and turns its events into progress, figures and errors.
 
-What a person sees of a failure is one short text; everything else is in ansible's own log below ``<lab>/ansible``:
+A failure is one short text on the screen; everything else is in Ansible's own log below ``<lab>/ansible``:
 
     error: worker1: Join the cluster: kubeadm join: error execution phase preflight: ...
       -> fix the cause, then continue where it stopped: ./lab up --lab dev
@@ -30,7 +30,7 @@ from hoplab.core.progress import SHOWN, Progress
 from hoplab.host import netns as namespaces
 from hoplab.spec.plan import LabPlan
 
-TIED = PROJECT / "playbooks/bin"  # an ansible-playbook that ends with us, to the virtualenv's
+BIN_DIR = PROJECT / "playbooks/bin"  # has an ansible-playbook that ends with this process
 KEPT_RUNS = 5  # logs of earlier runs that are kept
 CHECKS = ("Validating arguments", "Check that the inputs make sense")  # of a role: over before one could read it
 MESSAGE_LINES = 8  # of a task's output, in an error
@@ -64,9 +64,9 @@ def converge(
     only: str = "",
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
-    """Bring every machine (or ``only`` one) to what its roles say; ``full`` also where nothing changed since.
+    """Apply the roles to every machine (or ``only`` one) whose inputs changed; with ``full`` to every machine.
 
-    May start before the machines answer. ``cancelled`` is asked often, and ends the run when it says so.
+    May start before the machines answer. ``cancelled`` is called about once a second; True ends the run.
     """
     inputs = inputs_digest(paths)
     applied = paths.control_plane / "applied"
@@ -88,7 +88,7 @@ def leave(
 
 
 def reset(paths: LabPaths, netns: str, progress: Progress) -> ConvergeResult:
-    """Take the cluster off every machine; ConvergeError where one is not as it was before it joined."""
+    """Remove the cluster from every machine; raise ConvergeError where one is not as it was before it joined."""
     again = f"remove the cause and run it again, or make the machines anew: ./lab destroy --lab {paths.lab}"
     return play("reset.yml", paths, netns, progress, again)
 
@@ -104,10 +104,10 @@ def play(
     limit: str = "",
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
-    """Run a playbook on the lab, from within its namespace; ConvergeError with the remedy where it fails."""
+    """Run a playbook on the lab, from within its namespace; raise ConvergeError with the remedy where it fails."""
     paths.runner.mkdir(parents=True, exist_ok=True)
     paths.runner.chmod(0o700)  # ansible's logs are for the lab's owner
-    events = Events(progress)
+    events = RunEvents(progress)
     ident = datetime.now().strftime("%Y%m%d-%H%M%S")
     began = time.monotonic()
     arguments = {
@@ -121,7 +121,7 @@ def play(
             "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
             "ANSIBLE_HOME": str(paths.runner / "home"),
             "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
-            "PATH": os.pathsep.join([str(TIED), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+            "PATH": os.pathsep.join([str(BIN_DIR), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         },
         "ident": ident,
         "rotate_artifacts": KEPT_RUNS,
@@ -138,7 +138,7 @@ def play(
         (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
     log = artifacts / "stdout"
     if status != "successful":
-        raise failed(events, status, log, remedy)
+        raise run_error(events, status, log, remedy)
     return ConvergeResult(
         changed=events.changed,
         tasks=events.tasks,
@@ -146,8 +146,8 @@ def play(
     )
 
 
-class Events:
-    """Follows a run: says what is being done, counts, and remembers what failed. Given to ansible-runner as handler."""
+class RunEvents:
+    """The event handler of a run: shows the current task, counts, and collects failures."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -173,7 +173,7 @@ class Events:
 
 
 def task_message(result: dict[str, Any]) -> str:
-    """The few lines of a task's result that say why it failed.
+    """Return the few lines of a task's result that hold the reason of its failure.
 
     >>> task_message({"msg": "non-zero return code", "rc": 1, "stderr": "no such file"})
     'no such file'
@@ -189,8 +189,8 @@ def task_message(result: dict[str, Any]) -> str:
     return next((text for text in texts if text.strip()), "it gave no reason")
 
 
-def failed(events: Events, status: str, log: Path, remedy: str) -> ConvergeError:
-    """The error of a run that did not succeed."""
+def run_error(events: RunEvents, status: str, log: Path, remedy: str) -> ConvergeError:
+    """Return the error of a run that did not succeed."""
     lines = [f"{failure.host}: {failure.task}: {failure.message}" for failure in events.failures]
     if not lines:
         last = log.read_text(errors="replace").strip().splitlines()[-MESSAGE_LINES:] if log.exists() else []

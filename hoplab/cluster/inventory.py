@@ -1,4 +1,4 @@
-"""The door from the lab to Ansible and SSH: writes ``inventory/<lab>.yml`` and ``inventory/<lab>.ssh_config``.
+"""What Ansible and SSH need of a lab: writes ``inventory/<lab>.yml`` and ``inventory/<lab>.ssh_config``.
 
 The inventory holds facts about the lab (under ``lab:``) and which machine is in which group, no role inputs: those are
 made of the facts in ``inventory/group_vars/all.yml``. The ssh_config is what people, Ansible and tests all use:
@@ -29,7 +29,7 @@ SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the inv
 def write_inventory(
     plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, keys: LabKeys, parts: Parts
 ) -> None:
-    """Write both files (and make the folder that SSH's control sockets live in)."""
+    """Write both files, and make the folder of SSH's control sockets."""
     facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest, parts=parts)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths.inventory.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_inventory(
 def lab_facts(
     plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, parts: Parts
 ) -> dict[str, Any]:
-    """What group_vars/all.yml makes role inputs of."""
+    """Return the facts that group_vars/all.yml makes role inputs of."""
     return {
         "name": plan.lab,
         "accel": plan.accel,
@@ -93,7 +93,7 @@ def refresh_reset_facts(paths: LabPaths, parts: Parts) -> None:
 
 
 def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
-    """The second family of addresses; empty in a lab without it."""
+    """Return the facts of the second address family; empty in a lab without it."""
     if plan.ipv6 is None:
         return {}
     return {
@@ -103,14 +103,14 @@ def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
     }
 
 
-OF_OTHERS = ("nodes", "addresses", "node_ips")  # facts about the lab of which a worker's roles take its own at most
+OF_OTHERS = ("nodes", "addresses", "node_ips")  # facts about all nodes: of these a worker's roles use its own at most
 
 
 def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
-    """Digest of all that decides what a converge does: the inventory, and every file of roles and playbooks.
+    """Return a digest of the inputs of a converge: the inventory, and every file of roles and playbooks.
 
-    A machine that carries this digest as its stamp has had exactly these inputs applied and is left alone. A worker's
-    does not depend on which other ``nodes`` there are, so that adding one changes just that one.
+    A machine with this digest as its stamp has had exactly these inputs applied and is skipped. Without ``nodes`` the
+    digest is a worker's: it does not depend on the other nodes, so that adding one changes just that one.
     """
     inventory = yaml.safe_load(paths.inventory.read_text())["all"]
     if not nodes:
@@ -121,7 +121,7 @@ def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
 
 
 def roles_digest(project: Path) -> str:
-    """Digest of every file of roles and playbooks."""
+    """Return a digest of every file of roles and playbooks."""
     digest = hashlib.sha256()
     for source in SOURCES:
         for path in sorted((project / source).rglob("*")):
@@ -131,7 +131,7 @@ def roles_digest(project: Path) -> str:
 
 
 def inventory_text(plan: LabPlan, facts: dict[str, Any]) -> str:
-    """The inventory: groups control_plane, workers, and nodes (every machine)."""
+    """Return the inventory: groups control_plane, workers, and nodes (every machine)."""
     hosted = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
     control_plane: dict[str, Any] = {node.name: {} for node in plan.nodes if node.role == "control-plane"}
     inventory = {
@@ -152,7 +152,7 @@ def _yaml(inventory: dict[str, Any]) -> str:
 
 
 def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys) -> str:
-    """One block per machine, then what all share. The proxy enters the lab's namespace, so it works from anywhere."""
+    """Return one block per machine, then what all share; the proxy command enters the lab's namespace."""
     lines = ["# written by `lab up`"]
     for node in plan.nodes:
         lines += ["", f"Host {node.name}", f"  HostName {node.address}", f"  HostKeyAlias {node.name}"]

@@ -1,1 +1,1 @@
-"""What everything may import: errors, paths, progress, files, addresses."""
+"""What everything may import: errors, paths, progress, files, waits, locks, packages, addresses."""

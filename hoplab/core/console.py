@@ -21,7 +21,7 @@ PERCENT = re.compile(r":? *\d+ ?%")
 
 
 def clock(seconds: float) -> str:
-    """An elapsed time as people write it.
+    """Return an elapsed time in words.
 
     >>> clock(9.4), clock(83), clock(3723)
     ('9s', '1m23s', '1h02m')
@@ -111,7 +111,7 @@ class LiveProgress:
         self.console.print(Text.assemble((" • ", "yellow"), text))
 
     def render(self) -> RenderableType:
-        """The running phase as it is shown now."""
+        """Return the running phase as it is shown now."""
         head = Table.grid(padding=(0, 1))
         head.add_row(
             Text(" "),
@@ -124,10 +124,10 @@ class LiveProgress:
         return Group(head, Text(f"     {self._task}", style="dim", overflow="ellipsis", no_wrap=True))
 
 
-ScreenProgress = PlainProgress | LiveProgress
+ConsoleProgress = PlainProgress | LiveProgress
 
 
-def progress() -> ScreenProgress:
-    """The display that fits where standard error goes."""
+def progress() -> ConsoleProgress:
+    """Return the live display where standard error is a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
     return LiveProgress(console) if console.is_terminal and not console.is_dumb_terminal else PlainProgress()

@@ -1,4 +1,4 @@
-"""A document told by how it differs from another one: what a recording of a broken lab has beside a healthy one's.
+"""Differences of two documents: a recording of a broken lab holds only its difference from a healthy one's.
 
 >>> delta({"links": "1: lo\\n2: eth0\\n", "mtu": 1500}, {"links": "1: lo\\n", "mtu": 1500})
 {'links': [[6, '2: eth0\\n', '']]}
@@ -14,10 +14,10 @@ _PIECES = re.compile(r"[^\n,]*[\n,]?")  # a text is edited by lines and, as JSON
 
 
 def delta(base: Any, now: Any) -> Any:
-    """How `now` differs: of an object its members that do (null: gone), of a text [offset, before, after], else all."""
+    """Return how `now` differs: members of an object (null: removed), [offset, before, after] of a text, else all."""
     if isinstance(base, dict) and isinstance(now, dict):
-        changed = {key: delta(base[key], each) if key in base else each for key, each in now.items()}
-        return {key: each for key, each in changed.items() if key not in base or base[key] != now[key]} | {
+        changed = {key: delta(base[key], value) if key in base else value for key, value in now.items()}
+        return {key: value for key, value in changed.items() if key not in base or base[key] != now[key]} | {
             key: None for key in base if key not in now
         }
     if isinstance(base, str) and isinstance(now, str):
@@ -26,14 +26,14 @@ def delta(base: Any, now: Any) -> Any:
 
 
 def applied(base: Any, changes: Any) -> Any:
-    """What differs so from the base; ValueError where that is another base."""
+    """Return the document that differs so from the base; raise ValueError if that is another base."""
     if isinstance(base, dict) and isinstance(changes, dict):
         kept = {
-            key: applied(each, changes[key]) if key in changes else each
-            for key, each in base.items()
+            key: applied(value, changes[key]) if key in changes else value
+            for key, value in base.items()
             if key not in changes or changes[key] is not None
         }
-        return kept | {key: each for key, each in changes.items() if key not in base}
+        return kept | {key: value for key, value in changes.items() if key not in base}
     if isinstance(base, str) and isinstance(changes, list):
         for offset, before, after in reversed(changes):
             if base[offset : offset + len(before)] != before:

@@ -34,7 +34,7 @@ class LabError(Exception):
         self.log = log
 
     def whole(self) -> str:
-        """All of it, as it is shown where only text comes through."""
+        """Return message, remedy and log as one text."""
         return (
             self.message
             + (f"\n  -> {self.remedy}" if self.remedy else "")

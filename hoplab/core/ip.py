@@ -1,4 +1,4 @@
-"""IPv4 and IPv6: how addresses and ranges of each are read; every surprise is a FactError that says where it was."""
+"""Addresses and ranges of IPv4 and IPv6; a text that is none is a FactError with the place it was found in."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Network = TypeVar("Network", IPv4Network, IPv6Network)
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
-REMEDY = "the tool that printed it may be of a version hoplab does not know"
+REMEDY = "the tool that printed it may be of a version that hoplab does not support"
 
 
 @dataclass(frozen=True)
 class Family(Generic[Address, Network]):
-    """One of the two."""
+    """One of the two address families."""
 
     name: str
     key: str  # as `ip -j` calls it
@@ -34,21 +34,21 @@ class Family(Generic[Address, Network]):
             raise FactError(f"{what}: {text!r} is not an {self.name} address", remedy=REMEDY) from None
 
     def network(self, text: str, what: str) -> Network:
-        """A CIDR range; an address without a prefix length is a range of one, `default` is everything."""
+        """Return a CIDR range; an address without a prefix length is a range of one, `default` is everything."""
         try:
             return self.everything if text == "default" else self.of_network(text)
         except ValueError:
             raise FactError(f"{what}: {text!r} is not an {self.name} range", remedy=REMEDY) from None
 
     def around(self, text: str, prefix: int, what: str) -> Network:
-        """The range that a prefix length makes of an address."""
+        """Return the range of an address with this prefix length."""
         try:
             return self.of_network(f"{text}/{prefix}", strict=False)
         except ValueError:
             raise FactError(f"{what}: {text}/{prefix} is not an {self.name} address", remedy=REMEDY) from None
 
     def has(self, text: str) -> bool:
-        """Whether a text that is an address, or a range, is one of this family."""
+        """Return whether an address or a range, as text, is of this family."""
         return (":" in text) == (self.key == "inet6")
 
 
@@ -57,7 +57,8 @@ V6 = Family("IPv6", "inet6", IPv6Address, IPv6Network, IPv6Network("::/0"))
 
 
 def with_port(address: IPAddress | None, port: int) -> str:
-    """
+    """Return address and port as in a URL.
+
     >>> with_port(IPv4Address("10.244.1.2"), 8080), with_port(IPv6Address("fd00:244:0:1::2"), 8080)
     ('10.244.1.2:8080', '[fd00:244:0:1::2]:8080')
     """

@@ -1,8 +1,8 @@
-"""Where everything lives. Caches stay when a lab goes; all else of a lab is below three folders named here.
+"""Where files are. Caches stay when a lab is destroyed; everything else of a lab is below three folders.
 
 <project>/.lab/<lab>/        a lab's own files: state, keys (0600), kubeconfig, console logs, disks, ansible's logs
 <project>/inventory/<lab>.*  generated: inventory and ssh_config
-/run/hoplab/<lab id>/        sockets and pid files (gone after a reboot of the host, made again by `lab start`)
+/run/hoplab/<lab id>/        sockets and pid files (lost in a reboot of the host, made again by `lab start`)
 ~/.cache/hoplab/             node images and everything they are built from
 """
 
@@ -21,13 +21,13 @@ if not LESSONS.is_dir():  # installed from a wheel
 
 
 def cache_dir() -> Path:
-    """The cache folder: $XDG_CACHE_HOME/hoplab, by default ~/.cache/hoplab."""
+    """Return the cache folder: $XDG_CACHE_HOME/hoplab, by default ~/.cache/hoplab."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "hoplab"
 
 
 def lab_id(lab: str, project: Path = PROJECT) -> str:
-    """Name of a lab that is unique on this host: the same lab name in two clones gives two ids.
+    """Return a name of the lab that is unique on this host: the same lab in two clones has two ids.
 
     >>> lab_id("dev", Path("/a")) != lab_id("dev", Path("/b"))
     True
@@ -66,7 +66,7 @@ class LabPaths:
 
     @property
     def state(self) -> Path:
-        """LabState: what came to be (the twin of the plan)."""
+        """LabState: what was built."""
         return self.root / "state.json"
 
     @property

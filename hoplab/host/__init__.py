@@ -1,1 +1,1 @@
-"""What the lab needs of the machine it runs on: namespaces, a libvirtd of its own, acceleration, figures, locks."""
+"""The workstation: network namespaces, a libvirtd of the lab's own, acceleration, machines, figures."""

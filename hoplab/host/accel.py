@@ -34,7 +34,7 @@ class AccelChoice:
 
 
 def resolve(requested: Accel, kernel: Path, initrd: Path) -> AccelChoice:
-    """The acceleration to use. KVM is tried by booting this kernel for a few seconds, once per boot of the host."""
+    """Return the acceleration to use; KVM is tried by booting this kernel, once per boot of the host."""
     if requested == "tcg":
         return AccelChoice("tcg", "the spec asks for emulation")
     choice = _cached_probe(kernel, initrd)
@@ -63,7 +63,7 @@ def _cached_probe(kernel: Path, initrd: Path) -> AccelChoice:
 
 
 def probe(kernel: Path, initrd: Path) -> AccelChoice:
-    """Boot the kernel under KVM until it starts /init, or fails to."""
+    """Boot the kernel under KVM until it starts /init; return whether it does, and why not."""
     if not KVM.exists():
         return AccelChoice("tcg", f"there is no {KVM}")
     if not os.access(KVM, os.R_OK | os.W_OK):

@@ -1,8 +1,8 @@
-"""Virtual machines while they boot: up, crashed or hung, and what their last words were.
+"""Virtual machines while they boot: up, crashed or hung, with the end of their console.
 
 A machine under emulation may crash at boot through no fault of the lab (QEMU's TCG has races), so a boot is watched and
 restarted a bounded number of times. Signs of a crash come from three places: libvirt's lifecycle events, the machine's
-state (asked every second, so a lost event costs a second and no more) and the kernel's words on the serial console.
+state (polled every second, so a lost event costs a second) and the kernel's messages on the serial console.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def wait_until_up(
 ) -> dict[str, int]:
     """Wait until every machine answers as an SSH server; ``addresses`` are by domain name, ``namespace`` is the lab's.
 
-    Returns how often each had to be restarted. The deadline is scaled by the speed of the host.
+    Return how often each had to be restarted. The deadline is scaled by the slowness of the host.
     """
     deadline_s = BOOT_S * slowness(accel)
 
@@ -65,7 +65,7 @@ def wait_until_up(
 
 
 def ssh_answers(address: str, *, port: int = 22, timeout_s: float = 1.0) -> bool:
-    """Whether an SSH server says hello there."""
+    """Return whether an SSH server sends its banner there."""
     try:
         with socket.create_connection((address, port), timeout=timeout_s) as connection:
             return connection.recv(4) == b"SSH-"
@@ -83,10 +83,11 @@ def watch_boot(
     qemu_logs: Path,
     max_restarts: int = MAX_RESTARTS,
 ) -> dict[str, int]:
-    """Wait until every machine is up; domain name -> how often it had to be restarted.
+    """Wait until every machine is up; return domain name -> how often it had to be restarted.
 
-    ``is_up`` is asked about once a second for each machine that is not up yet, in the calling thread, and should answer
-    within a second. Each boot of a machine has ``deadline_s``. ``BootError`` when one fails more often than allowed.
+    ``is_up`` is called about once a second for each machine that is not up yet, in the calling thread, and should
+    return within a second. Each boot of a machine has ``deadline_s``. Raise BootError when one fails more often than
+    allowed.
     """
     with _lifecycle_events(uri) as (connection, something_happened):
         boots = [_Boot(lookup(connection, name)) for name in names]
@@ -136,7 +137,7 @@ class _Boot:
         self._begin()
 
     def trouble(self, deadline_s: float) -> str:
-        """What is wrong with it right now, "" when nothing is."""
+        """Return what is wrong with it now, "" when nothing is."""
         said_something = self.console.read()
         (state, reason), cpu_s = self.domain.state(), self.domain.info()[4] / 1e9
         if self.console.crash():
@@ -147,7 +148,7 @@ class _Boot:
         return "" if self.up else self._slow(said_something, cpu_s, deadline_s)
 
     def _slow(self, said_something: bool, cpu_s: float, deadline_s: float) -> str:
-        """Whether it hangs, or takes too long."""
+        """Return whether it hangs, or takes too long, "" when neither."""
         now = time.monotonic()
         if said_something or cpu_s - self.cpu_s > HANG_CPU_S:
             self.moved, self.cpu_s = now, cpu_s
@@ -159,7 +160,7 @@ class _Boot:
 
 
 def _gave_up(boot: _Boot, trouble: str, qemu_logs: Path) -> BootError:
-    """The error with the end of the console and of QEMU's own log."""
+    """Return the error with the end of the console and of QEMU's own log."""
     words = {"its console": boot.console.last_words(), "QEMU": _qemu_said(qemu_logs / f"{boot.name}.log")}
     said = [
         f"\nlast words of {who}:" + "".join(f"\n  {line}" for line in lines) for who, lines in words.items() if lines
@@ -172,7 +173,7 @@ def _gave_up(boot: _Boot, trouble: str, qemu_logs: Path) -> BootError:
 
 
 def _qemu_said(log: Path) -> list[str]:
-    """The end of libvirt's QEMU log of the last start, without the long command line it begins with."""
+    """Return the end of libvirt's QEMU log of the last start, without the command line it begins with."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
@@ -183,7 +184,7 @@ def _qemu_said(log: Path) -> list[str]:
 
 @contextmanager
 def _lifecycle_events(uri: str) -> Iterator[tuple[libvirt.virConnect, threading.Event]]:
-    """A connection, and a flag that is set whenever a machine starts, stops, pauses or crashes."""
+    """Yield a connection, and a flag that is set whenever a machine starts, stops, pauses or crashes."""
     _run_event_loop()
     something_happened = threading.Event()
 

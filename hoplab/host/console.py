@@ -1,4 +1,4 @@
-"""What a machine says on its serial console: the log of its present boot, and whether its kernel is done for."""
+"""The serial console log of a machine: its present boot, and whether its kernel has crashed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CRASH = re.compile(
 
 
 class Console:
-    """The serial console log of a machine's present boot: what is new, and what was said last."""
+    """The serial console log of a machine's present boot: what is new, and its end."""
 
     KEEP = 65536
 
@@ -33,7 +33,7 @@ class Console:
         self.text = ""
 
     def clear(self) -> None:
-        """Empty the log, before a start: QEMU may write over it, and an old panic further down would look like news."""
+        """Empty the log before a start: QEMU may overwrite only its beginning, and leave an old panic after it."""
         self.offset, self.text = 0, ""
         with suppress(OSError):  # not there yet, or not ours to write with a system libvirt
             if self.path:
@@ -61,12 +61,12 @@ class Console:
             return new
 
     def crash(self) -> str:
-        """The first line that says the kernel is done for, "" while there is none."""
+        """Return the first line that shows the kernel has crashed, "" while there is none."""
         found = CRASH.search(self.text)
         return found.group(0).strip() if found else ""
 
     def last_words(self) -> list[str]:
-        """From the crash on (the call trace after it is long, and in the log), or the last lines."""
+        """Return the lines from the crash on (the call trace after it is long, and in the log), or the last lines."""
         crash = self.crash()
         return (
             self.text[self.text.find(crash) :].splitlines()[:LAST_WORDS]

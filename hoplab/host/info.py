@@ -1,4 +1,4 @@
-"""What this machine has: memory, processors, disk space, networks in use; and whether it is enough."""
+"""Memory, processors, disk space and networks of the workstation, and whether they are enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class HostFacts:
-    """One look at the host."""
+    """What was read of the host at one moment."""
 
     memory_mib: int
     available_memory_mib: int
@@ -28,11 +28,11 @@ class HostFacts:
     qemu_version: str  # "7.2.22", "" when QEMU is not installed
 
     def disk_free_gib(self, path: Path) -> float:
-        """Free space for a user where ``path`` is or will be."""
+        """Return the free space for a user where ``path`` is or will be."""
         return shutil.disk_usage(_existing(path)).free / GIB
 
     def require_memory(self, mib: int) -> None:
-        """``HostError`` unless this much memory is available now."""
+        """Raise HostError unless this much memory is available now."""
         if mib > self.available_memory_mib:
             raise HostError(
                 f"the machines need {mib} MiB of memory, and {self.available_memory_mib} of the host's "
@@ -41,7 +41,7 @@ class HostFacts:
             )
 
     def require_disk(self, path: Path, gib: float) -> None:
-        """``HostError`` unless this much disk space is free where ``path`` is or will be."""
+        """Raise HostError unless this much disk space is free where ``path`` is or will be."""
         free = self.disk_free_gib(path)
         if gib > free:
             raise HostError(
@@ -51,7 +51,7 @@ class HostFacts:
 
 
 def host_facts() -> HostFacts:
-    """Look at the host: two runs of `ip`, one of QEMU, a few files (some 50 ms in all)."""
+    """Return the figures of the host: two runs of `ip`, one of QEMU, a few files (some 50 ms in all)."""
     memory = parse_meminfo(Path("/proc/meminfo").read_text())
     return HostFacts(
         memory_mib=memory["MemTotal"],
@@ -64,12 +64,12 @@ def host_facts() -> HostFacts:
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """/proc/meminfo in MiB: {"MemTotal": 24105, ...}."""
+    """Return /proc/meminfo in MiB: {"MemTotal": 24105, ...}."""
     return {name: int(kib) // 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 def parse_networks(addresses: str, routes: str) -> tuple[IPv4Network, ...]:
-    """The networks in the output of `ip -j addr` and `ip -j route`, sorted."""
+    """Return the networks in the output of `ip -j addr` and `ip -j route`, sorted."""
     found = {
         IPv4Network((address["local"], address["prefixlen"]), strict=False)
         for link in json.loads(addresses or "[]")
@@ -81,18 +81,18 @@ def parse_networks(addresses: str, routes: str) -> tuple[IPv4Network, ...]:
 
 
 def parse_qemu_version(text: str) -> str:
-    """ "QEMU emulator version 7.2.22 (Debian ...)" -> "7.2.22"."""
+    """Return the version: "QEMU emulator version 7.2.22 (Debian ...)" -> "7.2.22"."""
     found = re.search(r"version (\d+(?:\.\d+)+)", text)
     return found.group(1) if found else ""
 
 
 def _existing(path: Path) -> Path:
-    """The path, or its nearest parent that exists."""
+    """Return the path, or its nearest parent that exists."""
     return path if path.exists() else _existing(path.parent)
 
 
 def _output(*command: str) -> str:
-    """What a command says, "" when it is not installed or fails (doctor says which tools are missing)."""
+    """Return the output of a command, "" when it is not installed or fails (doctor lists missing tools)."""
     tool = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin:/sbin")
     if tool is None:
         return ""

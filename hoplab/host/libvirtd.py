@@ -64,11 +64,11 @@ class PrivateLibvirt:
 
     @property
     def qemu_logs(self) -> Path:
-        """Where QEMU's own output is: <name>.log per machine."""
+        """Return the folder of QEMU's own output: <name>.log per machine."""
         return self.paths.libvirt / "log" / "qemu"
 
     def running(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         if not netns.exists(self.paths.netns):
             return False
         try:
@@ -94,7 +94,7 @@ class PrivateLibvirt:
         return self.uri
 
     def stop(self) -> list[str]:
-        """End libvirtd and every process in the namespace, remove the namespace and the run directory; says which.
+        """End libvirtd and every process in the namespace, remove the namespace and the run directory; return which.
 
         Definitions and disks stay: ``start`` finds the same domains and networks, shut off.
         """
@@ -119,7 +119,7 @@ class PrivateLibvirt:
 
     @property
     def _directories(self) -> dict[str, Path]:
-        """What libvirtd finds at its compiled-in places."""
+        """Return which folder libvirtd finds at each of its compiled-in places."""
         return {
             "/etc/libvirt": self.paths.libvirt / "etc",
             "/var/lib/libvirt": self.paths.libvirt / "lib",

@@ -29,13 +29,13 @@ ASK_AGAIN_S = 1.0
 
 
 def domain_name(lab_id: str, node: str) -> str:
-    """libvirt's name of a machine: unique on a host that runs several labs."""
+    """Return libvirt's name of a machine: unique on a host that runs several labs."""
     return f"hoplab-{lab_id}-{node}"
 
 
 @contextmanager
 def connected(uri: str) -> Iterator[libvirt.virConnect]:
-    """A connection to libvirt, with the library's habit of printing every error switched off."""
+    """Open a connection to libvirt that does not print every error."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     connection = libvirt.open(uri)
     try:
@@ -45,13 +45,13 @@ def connected(uri: str) -> Iterator[libvirt.virConnect]:
 
 
 def domain_states(uri: str) -> dict[str, str]:
-    """Every domain and its state: {"hoplab-dev-1a2b3c-worker1": "running", ...: "shut off"}."""
+    """Return every domain and its state: {"hoplab-dev-1a2b3c-worker1": "running", ...: "shut off"}."""
     with connected(uri) as connection:
         return {domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}
 
 
 def has_domain(uri: str, id: str) -> bool:
-    """Whether the machine with this UUID is there, and not another one that has got its name."""
+    """Return whether the machine with this UUID is there (another one may have its name)."""
     with connected(uri) as connection:
         return id in {domain.UUIDString() for domain in connection.listAllDomains()}
 
@@ -118,7 +118,7 @@ def sweep(uri: str, lab_id: str) -> list[str]:
 
 
 def lookup(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
-    """The machine of this name."""
+    """Return the machine of this name."""
     try:
         return connection.lookupByName(name)
     except libvirt.libvirtError as error:
@@ -126,7 +126,7 @@ def lookup(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
 
 
 def console_of(domain: libvirt.virDomain) -> Console:
-    """The console log of a machine, where its serial console is a file."""
+    """Return the console log of a machine, where its serial console is a file."""
     source = ET.fromstring(domain.XMLDesc()).find("devices/serial/source[@path]")
     return Console(Path(source.attrib["path"]) if source is not None else None)
 
@@ -141,6 +141,6 @@ def power_on(domain: libvirt.virDomain) -> None:
 
 
 def power_off(domain: libvirt.virDomain) -> None:
-    """Pull the plug; fine when it is off already."""
+    """Power a machine off; fine when it is off already."""
     with suppress(libvirt.libvirtError):
         domain.destroy()

@@ -25,7 +25,7 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 
 def exists(name: str) -> bool:
-    """Whether the namespace is there. A file left behind in a /run that survived a reboot is not a namespace."""
+    """Return whether the namespace is there. A file left behind in a /run that survived a reboot is not a namespace."""
     try:
         return (NAMED / name).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
     except FileNotFoundError:
@@ -60,14 +60,14 @@ def delete(name: str) -> bool:
 
 
 def processes(name: str) -> list[int]:
-    """The process ids that live in the namespace, none when it does not exist."""
+    """Return the ids of processes in the namespace, none when it does not exist."""
     if not exists(name):
         return []
     return sorted(int(pid) for pid in _ip("netns", "pids", name).split())
 
 
 def end_processes(name: str) -> list[str]:
-    """End every process that lives in the namespace, this one excepted; what they were ("dnsmasq (pid 4711)")."""
+    """End every process in the namespace except this one; return what they were ("dnsmasq (pid 4711)")."""
     return process.end(pid for pid in processes(name) if pid != os.getpid())
 
 
@@ -96,7 +96,7 @@ def _setns(descriptor: int) -> None:
 
 
 def _ip(*arguments: str) -> str:
-    """Run `ip`; its output."""
+    """Run `ip`; return its output."""
     tool = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if tool is None:
         raise HostError("the command `ip` is missing", remedy=install_remedy(["ip"]))

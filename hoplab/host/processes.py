@@ -1,4 +1,4 @@
-"""Ending processes by their ids, and saying what they were."""
+"""End processes by their ids, and describe them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRACE_S = 10.0
 
 
 def end(pids: Iterable[int], *, grace_s: float = GRACE_S) -> list[str]:
-    """End processes: SIGTERM, and SIGKILL for those left after the grace; what they were ("dnsmasq (pid 4711)")."""
+    """End processes (SIGTERM, after the grace SIGKILL); return what they were: "dnsmasq (pid 4711)"."""
     ended: list[str] = []
     left: dict[int, str] = {}  # pidfd -> what it is
     poll = select.poll()
@@ -50,7 +50,7 @@ def end(pids: Iterable[int], *, grace_s: float = GRACE_S) -> list[str]:
 
 
 def command_line(pid: int) -> list[str]:
-    """The words of a process's command line; none when it has ended."""
+    """Return the words of a process's command line; none when it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").rstrip("\0").split("\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -58,7 +58,7 @@ def command_line(pid: int) -> list[str]:
 
 
 def describe(pid: int) -> str:
-    """ "dnsmasq (pid 4711)", or "qemu-system-x86_64 worker1 (pid 4712)" for a machine."""
+    """Return "dnsmasq (pid 4711)", or "qemu-system-x86_64 worker1 (pid 4712)" for a machine."""
     words = command_line(pid)
     program = Path(words[0]).name or "process" if words else "process"
     guest = [word.removeprefix("guest=").split(",")[0] for word in words if word.startswith("guest=")]

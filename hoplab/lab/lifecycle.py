@@ -16,7 +16,7 @@ from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as reset_cluster
 from hoplab.cluster.inventory import refresh_reset_facts, write_inventory
 from hoplab.core import fs
-from hoplab.core.console import ScreenProgress
+from hoplab.core.console import ConsoleProgress
 from hoplab.core.errors import LabError, ProtectedError, SpecError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
@@ -44,7 +44,7 @@ class UpResult:
     converged: ConvergeResult
 
 
-def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
+def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
     """Make the lab what its spec says and wait until the cluster is usable; after an interruption, continue.
 
     With ``recreate`` existing machines lose their cluster first.
@@ -75,14 +75,14 @@ def up(paths: LabPaths, progress: ScreenProgress, *, full: bool = False, recreat
     return UpResult(lab, applied.changes, converged)
 
 
-def reset(paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
+def reset(paths: LabPaths, progress: ConsoleProgress) -> ConvergeResult:
     """Remove the cluster and leave the machines as they were before they joined; ``up`` makes a new one."""
     lab = state.load(paths)
     with locked(paths.lock, f"lab reset --lab {paths.lab}"):
         return remove_cluster(lab, paths, progress)
 
 
-def remove_cluster(lab: LabState, paths: LabPaths, progress: ScreenProgress) -> ConvergeResult:
+def remove_cluster(lab: LabState, paths: LabPaths, progress: ConsoleProgress) -> ConvergeResult:
     """Remove the cluster under the lab's lock, which the caller holds; the next one may have another dataplane."""
     with progress.phase("reset"):
         wait_until_booted(lab, paths, progress)
@@ -139,7 +139,7 @@ def members(paths: LabPaths) -> set[str] | None:
 
 
 def make_cluster(
-    context: LabContext, paths: LabPaths, progress: ScreenProgress, *, full: bool = False
+    context: LabContext, paths: LabPaths, progress: ConsoleProgress, *, full: bool = False
 ) -> tuple[LabState, ConvergeResult]:
     """Converge machines that boot and wait until the cluster is usable. Both engines end here: see resources.py."""
     lab = _record(context, paths)
@@ -152,7 +152,7 @@ def make_cluster(
     return lab, converged
 
 
-def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
+def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
     """Return what ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
@@ -160,7 +160,7 @@ def preview(paths: LabPaths, progress: ScreenProgress) -> Changes:
         return choose_engine(spec, paths).preview(progress)
 
 
-def reconverge(paths: LabPaths, progress: ScreenProgress, *, full: bool = False) -> ConvergeResult:
+def reconverge(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False) -> ConvergeResult:
     """Run the roles again on the machines that exist, as the last ``up`` was asked for them."""
     with locked(paths.lock, f"lab converge --lab {paths.lab}"):
         lab = state.load(paths)

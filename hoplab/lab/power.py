@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
-from hoplab.core.console import ScreenProgress
+from hoplab.core.console import ConsoleProgress
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
@@ -48,7 +48,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
     return stopped
 
 
-def start(paths: LabPaths, progress: ScreenProgress) -> LabState:
+def start(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
     lab = state.load(paths)
     with locked(paths.lock, f"lab start --lab {paths.lab}"):

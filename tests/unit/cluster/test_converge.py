@@ -70,8 +70,8 @@ class FakeRunner:
         artifacts.mkdir(parents=True)
         (artifacts / "command").write_text('{"env": {"SECRET": "of the user"}}')
         (artifacts / "stdout").write_text("first line\nERROR! the playbook could not be found\n")
-        for each in self.events:
-            given["event_handler"](each)
+        for event in self.events:
+            given["event_handler"](event)
         return self
 
 

@@ -60,7 +60,7 @@ def test_what_a_bridge_forwards_does_not_meet_iptables(name: str) -> None:
         (netns.BRIDGED / "bridge-nf-call-iptables").write_text("1")  # as where the module is loaded later
     netns.create(name)
     with netns.entered(name):
-        found = {each.name: each.read_text() for each in netns.BRIDGED.glob("bridge-nf-call-*")}
+        found = {setting.name: setting.read_text() for setting in netns.BRIDGED.glob("bridge-nf-call-*")}
     assert found == dict.fromkeys(found, "0\n") and "bridge-nf-call-iptables" in found
 
 
