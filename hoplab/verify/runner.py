@@ -1,9 +1,10 @@
 """The verification run: the lessons, on a lab or on a recording of one, reported as a list of sentences.
 
+2 Interfaces and veth pairs
+  ✓ With a bridge CNI the node's end of the pair is a port of the bridge; Calico routes to it instead.
+      cni0 of worker1 has 4 ports and cni0 of worker2 has 3 ports
 3 Routes
-  ✓ A node sends what is for its own pod range to its own pods: with a bridge CNI to the bridge, directly.
-      worker1: 10.244.1.0/24 dev cni0 and worker2: 10.244.0.0/24 dev cni0
-  ✗ A node has a route to every other node's pod range, by way of that node.
+  ✗ A node has a route to every other node's pod range (with Calico: blocks) through that node.
       worker1 has no route 10.244.0.0/24 via 10.244.0.0 dev flannel.1 onlink
 """
 

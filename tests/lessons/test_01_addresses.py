@@ -13,7 +13,7 @@ RFC1918 = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "1
 
 
 def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
-    """Every node has an address of its own in the lab network, and it is the one Kubernetes knows it by."""
+    """Every node has its own address in the lab network, and Kubernetes has the same address as its InternalIP."""
     for node in lab.nodes:
         planned = lab.setting.nodes[node.name]
         found = [each for each in node[ADDRESSES] if each.dev == "eth0"]
@@ -27,7 +27,7 @@ def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
-    """Every pod has an address of its own from the pod range, on the eth0 of a network namespace of its own."""
+    """Every pod has its own network namespace, whose eth0 has its own address from the pod range."""
     claim.require(lab.own_address_pods, "no pod with an address of its own is running")
     found = {pod.api: pod for pod in lab.pods}
     for pod in lab.own_address_pods:
@@ -65,7 +65,7 @@ def test_all_addresses_are_private(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_every_namespace_has_its_own_loopback(lab: Snapshot, claim: Claim) -> None:
-    """127.0.0.1 is on lo in every network namespace: in each pod it is that pod alone."""
+    """Every network namespace has its own lo with 127.0.0.1, so in a pod this address means that pod only."""
     for place, facts in lab.places.items():
         claim.require(
             any((each.dev, each.address) == ("lo", LOOPBACK) for each in facts[ADDRESSES]),

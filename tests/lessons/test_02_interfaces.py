@@ -17,8 +17,8 @@ from hoplab.verify.claims import Claim, counted, listed
 
 
 def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> None:
-    """A node has lo, eth0, what its CNI makes (flannel VXLAN: cni0 and flannel.1; Calico: a tunnel or nothing) and one
-    veth per pod."""
+    """A node has lo, eth0, the interfaces of its CNI (flannel VXLAN: cni0 and flannel.1; Calico: a tunnel or none) and
+    one veth per pod."""
     seen = []
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name].interfaces
@@ -65,7 +65,7 @@ def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(cni="flannel")
 def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> None:
-    """With a bridge CNI the node's end of the pair is a port of the bridge (with Calico it is routed instead)."""
+    """With a bridge CNI the node's end of the pair is a port of the bridge; Calico routes to it instead."""
     expected = cni.expectations(lab)
     for pod in lab.pods:
         bridge = expected[pod.node.name].bridge
@@ -90,7 +90,7 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
 
 @pytest.mark.needs(cni="calico")
 def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
-    """Calico has no bridge: a pod's end on its node, cali and a digest of its name, is routed as any interface."""
+    """Calico has no bridge: the node routes to each pod's end, which is named cali and a digest of the pod's name."""
     for node in lab.nodes:
         bridges = [link.name for link in node[LINKS] if link.kind == "bridge"]
         claim.require(not bridges, f"{node.name} has {counted(len(bridges), 'bridge')}: {listed(bridges)}")
@@ -110,7 +110,7 @@ def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> None:
-    """What is put around a packet between nodes, VXLAN 50 bytes or IPIP 20, is taken from the MTU of pods."""
+    """Encapsulation between nodes takes its bytes, 50 for VXLAN and 20 for IPIP, from the MTU of the pods."""
     expected, seen = cni.expectations(lab), []
     for node in lab.nodes:
         outer, tunnel, bridge = node.link("eth0"), expected[node.name].tunnel, expected[node.name].bridge
@@ -128,7 +128,7 @@ def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> No
 
 @pytest.mark.needs(backend="vxlan")
 def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> None:
-    """A VXLAN interface sends by eth0 from the node's own address, which the other nodes know it by."""
+    """A VXLAN interface sends through eth0 with the node's own address as source."""
     for node in lab.nodes:
         tunnel = cni.expectations(lab)[node.name].tunnel
         link = node.link(tunnel.dev) if tunnel else None
@@ -158,7 +158,8 @@ def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -
 
 @pytest.mark.needs(cni="flannel")
 def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
-    """When a pod starts, the IPAM plugin gives it a free address of its node's range and writes down who has it."""
+    """When a pod starts, the IPAM plugin gives it a free address of its node's range and records the owner in a
+    file."""
     for node in lab.nodes:
         given = {each.address: each for each in node[IPAM]}
         for pod in lab.pods_on(node):
@@ -177,7 +178,7 @@ def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(cni="calico")
 def test_calico_wrote_down_who_has_which_address(lab: Snapshot, claim: Claim) -> None:
-    """Calico's IPAM takes an address of one of the node's blocks, and writes into the block which pod has it."""
+    """Calico's IPAM takes an address from one of the node's blocks and records the pod in the block."""
     taken = {address: (block, who) for block in lab.api[API_IPAM_BLOCKS] for address, who in block.taken.items()}
     for pod in lab.pods:
         block, who = taken.get(pod.address, (None, ""))

@@ -22,8 +22,8 @@ from hoplab.verify.session import LabSession
 
 
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
-    """A node sends what is for its own pods to them: with a bridge CNI their range to the bridge, with Calico each
-    pod's address (/32) to its interface."""
+    """A node has routes to its own pods: with a bridge CNI one to their range by the bridge, with Calico one per pod
+    (/32) by the pod's interface."""
     for node in lab.nodes:
         claim.each_met(cni.expectations(lab)[node.name].own_routes, node[ROUTES], where=node.name, kind="route")
     claim.saw(
@@ -33,7 +33,7 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
 
 @pytest.mark.needs(nodes=2)
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
-    """A node has a route to every other node's pod range (with Calico: block), by way of that node."""
+    """A node has a route to every other node's pod range (with Calico: blocks) through that node."""
     for node in lab.nodes:
         claim.each_met(cni.expectations(lab)[node.name].routes, node[ROUTES], where=node.name, kind="route")
     claim.saw(
@@ -43,7 +43,8 @@ def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim
 
 @pytest.mark.needs(cni="calico")
 def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -> None:
-    """With Calico a node drops what is for an address of its own block that no pod has: the block is a blackhole."""
+    """With Calico a node drops packets to addresses of its own block that no pod has, by a blackhole route for the
+    block."""
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name]
         claim.require(expected.blackholes, f"no block of the pod range belongs to {node.name}")
@@ -55,7 +56,7 @@ def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -
 
 @pytest.mark.needs(cni="calico", nodes=2)
 def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
-    """With Calico every node has a BGP session with every other one in the modes bgp and ipip, and none with vxlan."""
+    """With Calico every node has a BGP session with every other node in the modes bgp and ipip, and none in vxlan."""
     sessions = 0
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name].bgp
@@ -86,8 +87,8 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(backend="vxlan")
 def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
-    """A node's VXLAN interface has the MAC that the others expect: flannel's is announced through the Kubernetes API,
-    Calico's follows from the node's name."""
+    """A node's VXLAN interface has the MAC that the other nodes expect: flanneld announces it through the Kubernetes
+    API, Felix derives it from the node's name."""
     seen = []
     for node in lab.nodes:
         tunnel = cni.expectations(lab)[node.name].tunnel
@@ -103,8 +104,8 @@ def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> Non
 
 @pytest.mark.needs(backend="wireguard", nodes=2)
 def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
-    """With WireGuard every other node is a peer: what is for its pods is encrypted for its key and sent to its address,
-    and nobody else may send from theirs."""
+    """With WireGuard every other node is a peer: packets to its pods are encrypted with its key and sent to its
+    address, and only this peer may send from the pods' addresses."""
     peers = 0
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name].peers
@@ -119,8 +120,8 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(nodes=2)
 def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Claim) -> None:
-    """From pod to pod a packet crosses the lab network inside another one, from node to node (UDP for VXLAN, IP for
-    IPIP; with WireGuard nobody on the way can read it), or, without a tunnel, as it is."""
+    """Between nodes a pod's packet travels inside a packet from node to node (UDP for VXLAN, IP for IPIP, encrypted for
+    WireGuard) or, without a tunnel, unchanged."""
     pod, other = session.echo_pods[:2]
     mine, yours = (cni.expectations(session.snapshot)[each.node.name].tunnel for each in (pod, other))
     between = f"host {pod.address} and host {other.address}"
@@ -162,7 +163,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
 
 
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
-    """The longest prefix that contains an address decides where it goes, not the order of the table."""
+    """The longest prefix that contains the destination decides, not the order of the table."""
     claim.require(lab.pods, "no pod's network namespace was found")
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name]
@@ -185,7 +186,7 @@ def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
-    """Where no route matches and there is no default, the network is unreachable (tried in an empty namespace)."""
+    """Without a matching route and a default route the network is unreachable (tried in an empty namespace)."""
     for node in lab.nodes:
         claim.require(
             "Network is unreachable" in node[NO_ROUTE],
@@ -195,7 +196,7 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
-    """Direct, default, static, host and network routes are all on show, and each says who made it."""
+    """The lab has direct, default, static, host and network routes, and each names its origin (proto)."""
     shown, remote = [], cni.expectations(lab)
     for node in lab.nodes:
         main = [route for route in node[ROUTES] if route.table == "main" and route.kind == "unicast"]
@@ -215,7 +216,7 @@ def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
-    """`ip route show table main` and /proc/net/route say the same, on nodes and in pods."""
+    """`ip route show table main` and /proc/net/route list the same routes, on nodes and in pods."""
     lines = 0
     for place, facts in lab.places.items():
         tool = {(each.dst, each.dev or "*", each.via, each.metric) for each in facts[ROUTES] if each.table == "main"}
@@ -226,7 +227,7 @@ def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
-    """The kernel asks the tables local, main and default in this order (`ip rule`), so own addresses win."""
+    """The kernel looks up the tables local, main and default in this order (`ip rule`), so own addresses come first."""
     for node in lab.nodes:
         order = [rule.table for rule in sorted(node[RULES], key=lambda rule: rule.priority)]
         claim.require(order[0] == "local", f"{node.name} asks {order[0]} first")
@@ -235,7 +236,7 @@ def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
-    """A node passes on packets that are not for itself: ip_forward is on, and bridged packets meet iptables."""
+    """A node forwards packets between its interfaces: ip_forward is on, and bridged packets traverse iptables."""
     for node in lab.nodes:
         for name in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
             claim.require(

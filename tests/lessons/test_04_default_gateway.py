@@ -43,8 +43,8 @@ def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None
 
 @pytest.mark.needs(cni="calico")
 def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None:
-    """With Calico a pod's default gateway is 169.254.1.1, which nobody owns: its interface on the node, as all of them
-    ee:ee:ee:ee:ee:ee, answers for it by proxy ARP."""
+    """With Calico a pod's default gateway is 169.254.1.1, which no interface has: the pod's interface on the node,
+    always ee:ee:ee:ee:ee:ee, answers for it by proxy ARP."""
     for place, facts in lab.places.items():
         owners = [each.dev for each in facts[ADDRESSES] if each.address == calico.GATEWAY]
         claim.require(not owners, f"{calico.GATEWAY} is on {listed(owners)} of {place}")
@@ -70,7 +70,7 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
 
 
 def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
-    """A node's default gateway is the host end of the lab network, whose MAC it learned by ARP."""
+    """A node's default gateway is the host end of the lab network; the node resolves its MAC by ARP."""
     macs = set()
     for node in lab.nodes:
         chosen = lookup([route for route in node[ROUTES] if route.dst == DEFAULT], lab.setting.gateway)
@@ -90,8 +90,8 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
-    """What is in the same subnet is reached directly; anything else goes through the gateway, also beside a pod whose
-    subnet is itself alone, as with Calico."""
+    """Destinations in the same subnet are reached directly, all others through the gateway; with Calico a pod's subnet
+    is the pod alone (/32), so every packet takes the gateway."""
     expected = cni.expectations(lab)
     for pod in lab.pods:
         subnets = expected[pod.node.name].ranges if expected[pod.node.name].bridge else ()
@@ -119,7 +119,8 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> None:
-    """Pod to pod on one node stays on the bridge with its TTL untouched (Calico routes it) and never leaves by eth0."""
+    """Between pods of one node a packet crosses the bridge with its TTL unchanged (Calico routes it) and never leaves
+    by eth0."""
     server, client = session.single, session.client
     claim.require(client.host_end and server.host_end, f"{client} or {server} has no veth pair")
     assert client.host_end and server.host_end

@@ -22,7 +22,7 @@ NODE_PREFIX = 24
 
 
 def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
-    """Every node is Ready and has a /24 of its own out of the pod range; no two overlap."""
+    """Every node is Ready and has its own /24 of the pod range; no two overlap."""
     known = {node.name: node for node in lab.api[API_NODES]}
     for name in lab.setting.nodes:
         claim.require(name in known, f"{name} is a machine of the lab but no node of the cluster", listed(known))
@@ -41,7 +41,8 @@ def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
-    """Each pod's address is inside a range of the node it runs on: its /24 with flannel, a block of it with Calico."""
+    """Each pod's address is inside a range of the node it runs on: with flannel the node's /24, with Calico one of its
+    blocks."""
     ranges = {node.name: cni.expectations(lab)[node.name].ranges for node in lab.nodes}
     pods = [pod for pod in lab.own_address_pods if pod.node in ranges]
     claim.require(pods, "no pod with an address of its own is running")
@@ -55,8 +56,8 @@ def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(cni="calico")
 def test_blocks_do_not_overlap(lab: Snapshot, claim: Claim) -> None:
-    """Calico cuts the pod range into blocks (/26 unless asked for others), and gives nodes one at a time as they need
-    them; the /24 that Kubernetes gives each node is left unused."""
+    """Calico divides the pod range into blocks (/26 by default) and assigns them to nodes as they need them; the /24
+    that Kubernetes gives each node stays unused."""
     size = lab.setting.block_size
     for block in lab.api[API_IPAM_BLOCKS]:
         claim.require(
@@ -73,7 +74,7 @@ def test_blocks_do_not_overlap(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Claim) -> None:
-    """Network, broadcast, first and last usable address follow from the prefix: the kernel does the same sums."""
+    """Network, broadcast, first and last usable address follow from the prefix; the kernel computes the same ones."""
     for node in lab.nodes:
         main = {route.dst for route in node[PREFIX_ARITHMETIC] if route.table == "main" and route.scope == "link"}
         ends = {route.dst[0] for route in node[PREFIX_ARITHMETIC] if route.kind == "broadcast"}
@@ -93,7 +94,8 @@ def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Cla
 
 @pytest.mark.needs(cni="flannel")
 def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
-    """Of a node's range the last address is for broadcast, the first usable one is the bridge's, pods have the rest."""
+    """In a node's range the last address is for broadcast, the first usable one is the bridge's, and pods have the
+    rest."""
     for node in lab.nodes:
         broadcast = [route.dst[0] for route in node[ROUTES] if route.kind == "broadcast"]
         last = node.pod_cidr.broadcast_address
@@ -116,7 +118,7 @@ def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_services_have_a_range_of_their_own(lab: Snapshot, claim: Claim) -> None:
-    """ClusterIPs come from the service range: `kubernetes` is the first address of it, `kube-dns` the tenth."""
+    """ClusterIPs come from the service range: `kubernetes` has its first address, `kube-dns` its tenth."""
     services = {str(each): each for each in lab.api[API_SERVICES]}
     for name, expected in (
         ("default/kubernetes", lab.setting.api_service_ip),

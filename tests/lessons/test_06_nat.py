@@ -18,7 +18,7 @@ from hoplab.verify.session import LabSession
 
 
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
-    """The rules of POSTROUTING mask what a pod sends to the outside, and nothing that one pod sends to another."""
+    """The rules of POSTROUTING masquerade what a pod sends out of the cluster, but not what it sends to another pod."""
     for node in lab.nodes:
         for pod in lab.pods_on(node):
             for end in postrouting(node, Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
@@ -36,7 +36,8 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
 
 
 def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, claim: Claim) -> None:
-    """A pod's packets reach the outside with its node's address, and conntrack sends the replies back to the pod."""
+    """A pod's packets leave the cluster with its node's address, and conntrack translates the replies back to the
+    pod."""
     paths = {pod: session.unique_path() for pod in session.echo_pods}
     for pod, asked in session.request_all({pod: session.external.url(path) for pod, path in paths.items()}).items():
         node = pod.node
@@ -86,7 +87,7 @@ def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> No
 
 
 def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim) -> None:
-    """kube-dns answers from its ClusterIP when a pod asks it for a service's name."""
+    """kube-dns resolves a service's name for a pod and answers from its ClusterIP."""
     name = "kubernetes.default.svc.cluster.local"
     query = f"dig +short +time=5 +tries=2 @{lab.setting.dns_ip} {name}"
     for pod, answer in session.run_all(session.echo_pods, query).items():
@@ -98,7 +99,7 @@ def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim
 
 
 def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim: Claim) -> None:
-    """A ClusterIP is translated (DNAT) to a pod behind it, chosen per connection; the client's address stays."""
+    """A ClusterIP is translated (DNAT) to one of its pods, chosen per connection; the client's address stays."""
     service, client = session.service("echo"), session.client
     behind = {endpoint.address for endpoint in service.endpoints}
     connections = 24  # with two pods behind the service, all 24 reach the same one once in eight million runs
@@ -127,7 +128,8 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
 
 @pytest.mark.needs(nodes=2)
 def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -> None:
-    """A pod sends to the ClusterIP, its node sends on to a pod, and the reply comes back from the ClusterIP."""
+    """A pod sends to the ClusterIP, its node translates the destination to a pod, and the reply comes back from the
+    ClusterIP."""
     service, server = session.service("single"), session.single
     client = next(pod for pod in session.echo_pods if pod.node is not server.node)
     way = lookup(client.node[ROUTES], server.address)
@@ -163,7 +165,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
 
 
 def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) -> None:
-    """A NodePort is translated to a pod on every node, also on one that runs no such pod, and the sender is masked."""
+    """Every node translates a NodePort to a pod, even a node that runs none of them, and masquerades the client."""
     service, seen = session.service("single"), []
     for node in session.snapshot.nodes:
         answer = session.request_from_outside(f"http://{node.address}:{service.node_port}/")
@@ -181,7 +183,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
 
 @pytest.mark.needs(nodes=2)
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
-    """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod don't answer."""
+    """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod do not answer."""
     service, client = session.service("single-local"), session.snapshot.setting.gateway
     home = session.single.node
     for node in session.snapshot.nodes:
@@ -203,7 +205,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
 
 
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
-    """What is sent to a LoadBalancer's address is translated to a pod by the same rules, whichever node it comes to."""
+    """Every node translates a LoadBalancer's address to a pod, whichever node the packet reaches."""
     if not session.external.namespace:
         pytest.skip("needs a private libvirt: on another one it would change this machine's own routes")
     address, seen = IPv4Address(workload.BALANCED_IP), []

@@ -15,7 +15,8 @@ from hoplab.verify.session import LabSession
 
 @pytest.mark.needs(nodes=2)
 def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
-    """Of a Local service each node tells on a port for health checks whether it has a pod: 200 if so, otherwise 503."""
+    """For a Local service each node serves a health check port: 200 when it runs a pod of the service, otherwise
+    503."""
     home, seen = session.single.node, []
     for node in session.snapshot.nodes:
         url = f"http://{node.address}:{workload.HEALTH_PORT}/healthz"
@@ -31,7 +32,7 @@ def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: 
 
 @pytest.mark.needs(load_balancer="metallb")
 def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Claim) -> None:
-    """A service of type LoadBalancer gets an address of the pool for itself; no machine and no interface has it."""
+    """A service of type LoadBalancer gets its own address from the pool, which no interface has."""
     owners = {
         each.address: f"{each.dev} of {place}" for place, facts in lab.places.items() for each in facts[ADDRESSES]
     }
@@ -52,7 +53,8 @@ def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Cla
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2)
 def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim: Claim) -> None:
-    """All nodes are asked who has a load balancer's address; one answers with its own MAC, and a hash says which."""
+    """The ARP request for a load balancer's address reaches all nodes; one answers with its own MAC, chosen by a
+    hash."""
     address = session.announced("announced")
     heard = session.who_has(address)
     for node, packets in heard.items():
@@ -75,7 +77,7 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
 
 @pytest.mark.needs(load_balancer="metallb")
 def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
-    """What a client outside sends to a load balancer's address gets to a pod, by the node that answered ARP for it."""
+    """A client outside reaches a pod by the load balancer's address, through the node that answered ARP for it."""
     address, service = session.announced("announced"), session.service("announced")
     answer = session.request_from_outside(f"http://{address}:{service.port}/")
     claim.require(answer, f"{address} does not answer from outside")

@@ -62,7 +62,7 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(proxy="iptables")
 def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
-    """At a hook the tables are called in the order raw, mangle, nat (DNAT), filter, nat (SNAT), security."""
+    """At a hook the kernel calls the tables in the order raw, mangle, nat (DNAT), filter, nat (SNAT), security."""
     orders: dict[str, list[str]] = {}
     for node in lab.nodes:
         called = [each for each in node[BASE_CHAINS] if each.table in PRIORITIES]
@@ -120,7 +120,7 @@ def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) 
 
 @pytest.mark.needs(proxy="nftables")
 def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
-    """Services are elements of maps, found in one look: address, protocol and port lead to the service's chain."""
+    """Services are elements of a map: one lookup of address, protocol and port leads to the service's chain."""
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         sets = nftables_mode.table(node).sets
@@ -145,7 +145,7 @@ def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(proxy="nftables")
 def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> None:
-    """A service's chain is one rule: a number drawn by lot (numgen random) is looked up in a map of the endpoints."""
+    """A service's chain is one rule: it looks a random number (numgen random) up in a map of the endpoints."""
     seen = []
     for node in lab.nodes:
         for service in proxy.expectations(lab):
@@ -165,7 +165,7 @@ def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> Non
 
 @pytest.mark.needs(proxy="nftables")
 def test_iptables_knows_no_service(lab: Snapshot, claim: Claim) -> None:
-    """In nftables mode no chain of iptables is about services: what is there is the kubelet's or the CNI's."""
+    """In nftables mode no iptables chain handles services: the chains that exist belong to the kubelet or the CNI."""
     chains = 0
     for node in lab.nodes:
         for table in node[IPTABLES].tables:
@@ -177,7 +177,7 @@ def test_iptables_knows_no_service(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
-    """A connection to a ClusterIP goes by the chain of the service to one of its pods, and nowhere else."""
+    """A connection to a ClusterIP passes the service's chain and ends at one of its pods, and nowhere else."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
@@ -203,7 +203,8 @@ def _of_the_proxy(chains: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None:
-    """Every endpoint of a service gets the same share: iptables takes 1/n, 1/(n-1), ... of what is left."""
+    """Every endpoint of a service has the same probability: the rules take 1/n, 1/(n-1), ... of the remaining
+    connections."""
     client, mode, shared = lab.setting.pod_cidr[-2], proxy.of(lab), []
     for node in lab.nodes:
         for service in proxy.expectations(lab):
@@ -228,7 +229,8 @@ def _shares(found: dict[str, float]) -> str:
 
 
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
-    """What comes from outside of the pod range to a ClusterIP is marked; what is marked is masked on its way out."""
+    """Packets to a ClusterIP from outside of the pod range are marked, and marked packets are masqueraded in
+    POSTROUTING."""
     stranger, mode = lab.setting.gateway, proxy.of(lab)
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
@@ -253,7 +255,7 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
-    """What is for the node itself and no service is looked up last, as a NodePort, and goes to the service's pods."""
+    """NodePorts are matched last, for packets to the node's own addresses, and lead to the service's pods."""
     mode = proxy.of(lab)
     services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Cluster"]
     for node in lab.nodes:
@@ -277,7 +279,8 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(nodes=2)
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
-    """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; without a pod it drops."""
+    """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; a node without a pod drops
+    the packet."""
     stranger = lab.setting.gateway
     services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Local"]
     claim.require(services, "no service has the external policy Local; verification makes one that has")
@@ -308,7 +311,8 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(service="sticky")
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
-    """With sessionAffinity: ClientIP each endpoint keeps its clients for a while: it is asked before lots are drawn."""
+    """With sessionAffinity: ClientIP each endpoint remembers its clients for a while, and a rule matches them before
+    the random choice."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
     services = [each for each in proxy.expectations(lab) if each.affinity]
     claim.require(services, "no service has session affinity; verification makes one that has")
@@ -333,7 +337,7 @@ def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> 
 
 @pytest.mark.needs(service="sticky")
 def test_a_client_stays_with_its_endpoint(session: LabSession, claim: Claim) -> None:
-    """Of a service with session affinity a client reaches the same pod every time."""
+    """A client of a service with session affinity reaches the same pod every time."""
     service, client, connections = session.service("sticky"), session.client, 24
     answers = session.request(client, f"http://{service.cluster_ip}:{service.port}/[1-{connections}]").answers
     claim.require(
@@ -349,7 +353,7 @@ def test_a_client_stays_with_its_endpoint(session: LabSession, claim: Claim) -> 
 
 @pytest.mark.needs(proxy="iptables")
 def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
-    """The chains KUBE-PORTALS-* of older texts are gone, since kube-proxy's userspace mode left Kubernetes."""
+    """The chains KUBE-PORTALS-* of older texts no longer exist: they belonged to kube-proxy's userspace mode."""
     chains = 0
     for node in lab.nodes:
         for table in node[IPTABLES].tables:
@@ -361,7 +365,7 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
-    """A service without endpoints has no chain of its own; a filter rejects, so that a client is refused at once."""
+    """A service without endpoints has no chain; a rule of the filter table rejects its clients at once."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
     empty = [service for service in proxy.expectations(lab) if not service.endpoints]
     claim.require(empty, "every service has endpoints; verification makes one that has none")
@@ -379,7 +383,8 @@ def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> Non
 
 
 def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) -> None:
-    """A client of a service without endpoints is refused by its own node (ICMP port unreachable) and need not wait."""
+    """The client's own node rejects a connection to a service without endpoints (ICMP port unreachable), so no client
+    waits."""
     service, pod = session.service("nobody"), session.client
     claim.require(pod.host_end, f"{pod} has no veth pair")
     assert pod.host_end
@@ -408,7 +413,7 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
-    """Scaling a deployment changes where its service leads to on every node, as soon as pods come and go."""
+    """When a deployment is scaled, the rules of every node follow its pods."""
     service, client, mode = session.service("single"), session.snapshot.setting.pod_cidr[-2], proxy.of(session.snapshot)
 
     def targets(rules: HasFacts) -> frozenset[str]:
@@ -442,7 +447,7 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
 
 @pytest.mark.needs(cni="flannel")
 def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim: Claim) -> None:
-    """Where the CNI enforces none, as flannel, a NetworkPolicy that denies everything makes no difference."""
+    """With a CNI that enforces no policies, such as flannel, a NetworkPolicy that denies everything has no effect."""
     client, url = session.client, f"http://{session.single.address}:{workload.PORT}/"
     policy = {
         "apiVersion": "networking.k8s.io/v1",

@@ -51,8 +51,8 @@ def dropped(seen: Facts, chain: str) -> int:
 
 
 def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Claim) -> None:
-    """A NetworkPolicy that allows nothing stops what is for its pods: their chain ends in a DROP, which counts it.
-    Without the policy the rule is gone and the traffic is back."""
+    """A NetworkPolicy that allows nothing stops all packets to its pods: their chain ends in a DROP, which counts them.
+    When the policy is deleted, the rule goes and the packets pass."""
     server, client = session.single, session.client
     node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
     claim.require(
@@ -81,8 +81,8 @@ def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Clai
 
 
 def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
-    """A policy that allows the pods with a label lets these in and nobody else: their addresses are a set, which a rule
-    of the policy's chain asks."""
+    """A policy that allows the pods with a label admits these and no others: a rule of the policy's chain matches the
+    set of their addresses."""
     server, client, outside = session.single, session.client, session.snapshot.setting.gateway
     node, chain, url = server.node, chain_of(server, "to"), f"http://{server.address}:{workload.PORT}/"
     port = session.service("single-local").node_port
@@ -113,7 +113,7 @@ def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
 
 
 def test_a_policy_stops_what_leaves(session: LabSession, claim: Claim) -> None:
-    """A policy for what leaves (egress) stops a pod at its own node, where its packets come out of the veth pair."""
+    """An egress policy stops a pod's packets on its own node, where they come out of the veth pair."""
     server, client = session.single, session.client
     node, chain, path = client.node, chain_of(client, "from"), session.unique_path()
     claim.require(

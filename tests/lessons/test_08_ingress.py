@@ -15,7 +15,7 @@ HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
 def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> None:
-    """Without a controller an Ingress does nothing: its status has no address, and no node answers for its host."""
+    """Without a controller an Ingress has no effect: its status has no address, and no node answers for its host."""
     orphan = session.ingress("orphan")
     claim.require(not orphan.addresses, f"orphan of the class {orphan.ingress_class} has {listed(orphan.addresses)}")
     replies = {node: session.http_get(f"http://{workload.ORPHAN}/", node) for node in session.snapshot.nodes}
@@ -27,7 +27,7 @@ def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> Non
 
 @pytest.mark.needs(ingress=True)
 def test_the_host_decides(session: LabSession, claim: Claim) -> None:
-    """Many hosts, one address: the host that a client asks for decides which service answers."""
+    """Many hosts share one address: the Host header of a request decides which service answers."""
     seen = []
     for host, paths in workload.ROUTES.items():
         answer, service = session.app(f"http://{host}/"), paths["/"]
@@ -41,7 +41,7 @@ def test_the_host_decides(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_the_path_decides(session: LabSession, claim: Claim) -> None:
-    """Under one host the path decides which service answers; the pod is asked for the same path."""
+    """Under one host the path decides which service answers; the pod gets the same path."""
     seen = []
     for path in ("/login", "/api", "/app"):
         service = workload.ROUTES[HOST1][path]
@@ -58,7 +58,8 @@ def test_the_path_decides(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_the_longest_path_wins(session: LabSession, claim: Claim) -> None:
-    """Of several paths the longest that fits decides. A path should fit by whole elements: /api is not for /apiary."""
+    """Of several matching paths the longest decides. A path should match whole elements: /api does not match
+    /apiary."""
     ways = {"/api/v1/users": "/api/v1", "/api/v2/users": "/api", "/apiary": "/", "/loginx": "/"}
     if not session.controller.BY_ELEMENTS:  # not every controller keeps to the specification
         ways |= {"/apiary": "/api", "/loginx": "/login"}
@@ -75,7 +76,7 @@ def test_the_longest_path_wins(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_an_unknown_host_gets_404(session: LabSession, claim: Claim) -> None:
-    """A host that no rule names gets 404 from the controller's default backend; no pod is asked."""
+    """A host that no rule names gets 404 from the controller's default backend, and no pod gets the request."""
     path = f"/{session.unique_path()}"
     for node in session.snapshot.nodes:
         reply = session.http_get(f"http://unknown.yash.com{path}", node)
@@ -93,7 +94,7 @@ def _logged(session: LabSession, front: Any, path: str) -> list[Any]:
 
 @pytest.mark.needs(ingress=True)
 def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) -> None:
-    """With TLS the client names the host before anything else (SNI), and gets the certificate of that host's secret."""
+    """With TLS the client names the host first (SNI) and gets the certificate of that host's secret."""
     for secret, names in workload.SITES.items():
         url = f"https://{names[0]}/"
         reply = session.http_get(url)
@@ -115,7 +116,7 @@ def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) ->
 
 @pytest.mark.needs(ingress=True)
 def test_one_address_for_all(session: LabSession, claim: Claim) -> None:
-    """One address is enough for all hosts, on the ports 80 and 443; every node has such an address."""
+    """One address serves all hosts on the ports 80 and 443, and every node has such an address."""
     urls = [f"{scheme}://{host}/" for host in workload.ROUTES for scheme in ("http", "https")]
     for node in session.snapshot.nodes:
         for url in urls:
@@ -126,7 +127,7 @@ def test_one_address_for_all(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_the_pod_is_told_who_asked(session: LabSession, claim: Claim) -> None:
-    """The pod's client is the controller; who really asked is in the header X-Forwarded-For."""
+    """The pod's client is the controller; the real client's address is in the header X-Forwarded-For."""
     client = session.snapshot.setting.gateway
     for node in session.snapshot.nodes:
         answer, front = session.app(f"http://{HOST1}/", node), session.controller_pods[node.name]
@@ -141,7 +142,8 @@ def test_the_pod_is_told_who_asked(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> None:
-    """A controller makes of each host a server block of nginx, of each path a location, of each service its pods."""
+    """A controller turns each host into a server block of nginx, each path into a location, each service into its
+    pods."""
     wanted = {service: session.endpoints(service) for service in (workload.APP1, workload.APP2)}
     for front in session.controller_pods.values():
         blocks = {each.host: each for each in session.served(front)}
@@ -159,7 +161,7 @@ def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> No
 
 @pytest.mark.needs(ingress=True)
 def test_the_log_has_both_ends(session: LabSession, claim: Claim) -> None:
-    """The controller's access log has both ends of a request: who asked for what, and which pod answered."""
+    """The controller's access log has both ends of a request: the client with its URL, and the pod that answered."""
     client = str(session.snapshot.setting.gateway)
     for node in session.snapshot.nodes:
         path = f"/login/{session.unique_path()}"
@@ -178,7 +180,7 @@ def test_the_log_has_both_ends(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
-    """The controller sends to a pod's own address: no ClusterIP is involved, and nothing is translated on the way."""
+    """The controller sends to the pod's own address: no ClusterIP is involved, and no address is translated."""
     services = {session.service(name).cluster_ip: name for name in (workload.APP1, workload.APP2)}
     seen = []
     for node in session.snapshot.nodes:
@@ -203,7 +205,7 @@ def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
 
 @pytest.mark.needs(ingress=True)
 def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> None:
-    """`kubectl get ingress` shows the addresses where it is served, `kubectl describe ingress` the rules."""
+    """`kubectl get ingress` shows the addresses that serve it, `kubectl describe ingress` its rules."""
     apps = session.until(lambda: session.ingress("apps"), lambda found: bool(found.addresses))
     nodes = {node.address for node in session.snapshot.nodes}
     claim.require(

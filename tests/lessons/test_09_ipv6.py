@@ -31,8 +31,8 @@ def ranges(lab: Snapshot) -> Ipv6Spec:
 
 
 def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) -> None:
-    """In a dual-stack lab every node and every pod has an IPv6 address beside that of IPv4, a pod one of its node's
-    range (a /64 with flannel, blocks with Calico)."""
+    """In a dual-stack lab every node and every pod has an IPv6 address beside its IPv4 address; a pod's is from its
+    node's range (a /64 with flannel, blocks with Calico)."""
     expected = cni.expectations6(lab)
     for node in lab.nodes:
         planned = lab.setting.nodes6[node.name]
@@ -62,8 +62,8 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
 
 
 def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
-    """A pod has a default route of IPv6 too: with a bridge CNI by the first address of its node's range, which is the
-    bridge's own, with Calico by the link-local address of its interface's other end."""
+    """A pod has an IPv6 default route: with a bridge CNI through the bridge, which has the first address of the node's
+    range, with Calico through the link-local address of its veth's other end."""
     expected = cni.expectations6(lab)
     for pod in lab.pods:
         gateway, bridge = expected[pod.node.name].pod_gateway, expected[pod.node.name].bridge
@@ -88,8 +88,8 @@ def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> None:
-    """A node has the same routes of IPv6 as of IPv4: its own pods by the bridge (with Calico each by its interface),
-    every other node's by way of that node. It forwards, which is a switch of its own."""
+    """A node has the same routes for IPv6 as for IPv4: to its own pods by the bridge (with Calico by their interfaces),
+    to those of every other node through that node. IPv6 forwarding has its own sysctl."""
     seen = []
     for node in lab.nodes:
         expected = cni.expectations6(lab)[node.name]
@@ -103,8 +103,8 @@ def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> Non
 
 @pytest.mark.needs(backend="vxlan", nodes=2)
 def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
-    """VXLAN has a second interface for IPv6, which takes more room (its outer header is one of IPv6): for it too every
-    remote node has a neighbour entry and an FDB entry, whose address is the node's of IPv6."""
+    """VXLAN has a second interface for IPv6 with a longer outer header: it too has a neighbour entry and an FDB entry
+    for every remote node, with the node's IPv6 address."""
     entries = 0
     for node in lab.nodes:
         expected = cni.expectations6(lab)[node.name]
@@ -123,8 +123,8 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
-    """A service of both families has a ClusterIP of each; that of IPv6 leads to the same pods by their addresses of
-    IPv6, in rules of its own. The others are of IPv4 alone."""
+    """A dual-stack service has a ClusterIP of each family; rules of their own lead from the IPv6 one to the IPv6
+    addresses of the same pods. The other services have IPv4 only."""
     client, services = ranges(lab).pod_cidr[-2], proxy.expectations6(lab)
     claim.require(services, "no service has a ClusterIP of IPv6")
     for service in services:
@@ -152,7 +152,8 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
 
 
 def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
-    """What a pod sends to the outside by IPv6 leaves with its node's address, what it sends to another pod does not."""
+    """What a pod sends out of the cluster by IPv6 leaves with its node's address; what it sends to another pod keeps
+    the pod's."""
     outside = ranges(lab).network[1]
     for node in lab.nodes:
         for pod in lab.pods_on(node):
@@ -172,7 +173,7 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
 
 @pytest.mark.needs(nodes=2)
 def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> None:
-    """From pod to pod IPv6 crosses the lab network like IPv4, wrapped or not, and is never translated."""
+    """Between pods IPv6 crosses the lab network like IPv4, encapsulated or not, and no address is translated."""
     pod, other = session.echo_pods[:2]
     tunnel = cni.expectations6(session.snapshot)[pod.node.name].tunnel
     between = f"host {pod.address6} and host {other.address6}"
@@ -198,7 +199,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> No
 
 
 def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
-    """A connection to a ClusterIP of IPv6 reaches a pod behind it; the client's address stays."""
+    """A connection to an IPv6 ClusterIP reaches one of its pods; the client's address stays."""
     service, client = session.service("echo", ipv6=True), session.client
     answer = session.request(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
     behind = {each.address for each in service.endpoints}
@@ -211,7 +212,7 @@ def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
 
 
 def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Claim) -> None:
-    """A pod's packets of IPv6 reach the outside with its node's address."""
+    """A pod's IPv6 packets leave the cluster with its node's address."""
     assert session.external6
     seen = []
     for pod in session.echo_pods:
