@@ -23,9 +23,8 @@ from hoplab.spec.model import (
 )
 from hoplab.spec.parts import Parts
 from hoplab.spec.reader import MOST_DIGITS, Reader, described, nearest
+from hoplab.spec.settings import DEFAULT, choice_at, integer_at, part_at
 from hoplab.spec.validate import field_issues, host_issues, name_issues
-
-_DEFAULT = LabSpec("default")
 
 
 def load_spec(paths: LabPaths, parts: Parts, host: Host | None = None) -> LabSpec:
@@ -76,34 +75,34 @@ def parse_spec(
     read = Reader(name_issues(lab))
     top = read.namespace(config)
 
-    nodes = read.section(top, "nodes", "workers", "controlPlane", "worker")
-    workers = read.integer(nodes, "workers", 2, low=1, high=1000)
-    control_plane_size = read.size(nodes, "controlPlane", min_vcpus=2, min_memory=2048)
-    worker_size = read.size(nodes, "worker", min_vcpus=1, min_memory=1024)
-    control_plane = read.section(top, "controlPlane", "placement")
-    placement = read.choice(control_plane, "placement", "auto", ("auto", "vm", "hosted"))
-    ingress = read.section(top, "ingress", "controller")
-    load_balancer = read.section(top, "loadBalancer", "name", "pool")
-    accel = read.choice(top, "accel", "auto", ("auto", "kvm", "tcg"))
-    engine = read.choice(top, "engine", "auto", ("auto", "pulumi", "embedded"))
-    image = read.section(top, "image", "mirror", "components")
+    nodes = read.section(top, "nodes")
+    workers = read.integer(nodes, integer_at("nodes.workers"))
+    control_plane_size = read.size(nodes, "controlPlane")
+    worker_size = read.size(nodes, "worker")
+    control_plane = read.section(top, "controlPlane")
+    placement = read.word(control_plane, choice_at("controlPlane.placement"))
+    ingress = read.section(top, "ingress")
+    load_balancer = read.section(top, "loadBalancer")
+    accel = read.word(top, choice_at("accel"))
+    engine = read.word(top, choice_at("engine"))
+    image = read.section(top, "image")
     spec = LabSpec(
         lab=lab,
         workers=workers,
         control_plane_placement=cast(Placement, placement),
         control_plane_size=control_plane_size,
         worker_size=worker_size,
-        network=read.network(top, "network", _DEFAULT.network),
-        pod_cidr=read.network(top, "podCIDR", _DEFAULT.pod_cidr),
-        service_cidr=read.network(top, "serviceCIDR", _DEFAULT.service_cidr),
+        network=read.network(top, "network", DEFAULT.network),
+        pod_cidr=read.network(top, "podCIDR", DEFAULT.pod_cidr),
+        service_cidr=read.network(top, "serviceCIDR", DEFAULT.service_cidr),
         ipv6=read.ipv6(top),
-        cni=read.cni(read.section(top, "cni", "name", "backend", "nftables", "blockSize"), parts.cni),
-        proxy_mode=read.part(read.section(top, "proxy", "mode"), "mode", _DEFAULT.proxy_mode, parts.proxy),
-        ingress_controller=read.part(ingress, "controller", "auto", parts.ingress, "auto", "none"),
-        load_balancer=read.part(load_balancer, "name", "none", parts.load_balancer, "none"),
+        cni=read.cni(read.section(top, "cni"), parts),
+        proxy_mode=read.part(read.section(top, "proxy"), part_at("proxy.mode"), parts),
+        ingress_controller=read.part(ingress, part_at("ingress.controller"), parts),
+        load_balancer=read.part(load_balancer, part_at("loadBalancer.name"), parts),
         load_balancer_pool=read.addresses(load_balancer, "pool"),
         kubernetes_version=read.version(
-            read.section(top, "kubernetes", "version"), supported_versions() if versions is None else versions
+            read.section(top, "kubernetes"), supported_versions() if versions is None else versions
         ),
         libvirt=read.libvirt(top),
         accel=cast(Accel, accel),

@@ -12,28 +12,22 @@ from typing import Any
 
 from hoplab.core.errors import SpecIssue
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
-from hoplab.spec.parts import AnyPart, CniPart, usable
+from hoplab.spec.parts import AnyPart, Parts, usable
+from hoplab.spec.settings import (
+    SETTINGS,
+    Choice,
+    Integer,
+    PartChoice,
+    Size,
+    in_units,
+    integer_at,
+    keys_of,
+    part_at,
+    size_at,
+)
 from hoplab.spec.validate import unusable
 
 MOST_DIGITS = 100  # of a number; Python converts at most 4300
-SETTINGS = (
-    "nodes",
-    "controlPlane",
-    "network",
-    "podCIDR",
-    "serviceCIDR",
-    "ipv6",
-    "cni",
-    "proxy",
-    "ingress",
-    "loadBalancer",
-    "kubernetes",
-    "libvirt",
-    "accel",
-    "engine",
-    "protect",
-    "image",
-)
 UNIQUE_LOCAL = IPv6Network("fc00::/7")
 
 
@@ -67,9 +61,10 @@ class Reader:
         self.only(section, SETTINGS)
         return section
 
-    def section(self, parent: Section, key: str, *known: str) -> Section:
-        """A mapping below ``parent`` with these keys; an absent one is empty."""
+    def section(self, parent: Section, key: str) -> Section:
+        """Return a mapping below ``parent`` with the declared keys; an absent one is empty."""
         path = parent.path_of(key)
+        known = keys_of(path)
         value = parent.values.get(key)
         if isinstance(value, str) and value.lstrip().startswith("{"):  # pulumi config set lab:nodes '{"workers": 3}'
             try:
@@ -116,8 +111,9 @@ class Reader:
             return None
         return str(value).strip()
 
-    def integer(self, section: Section, key: str, default: int, *, low: int, high: int) -> int:
-        """A number between low and high, also one that was written as text."""
+    def integer(self, section: Section, setting: Integer, bounds: tuple[int, int] | None = None) -> int:
+        """Return a number between its bounds, also one that was written as text."""
+        (low, high), key, default = bounds or (setting.low, setting.high), setting.key, setting.default
         hint = f"a whole number from {low} to {high}"
         path = section.path_of(key)
         text = self.text(section, key, hint)
@@ -164,12 +160,18 @@ class Reader:
             self.refuse(section.path_of(key), f"{text!r} is unknown", hint)
         return default
 
-    def part(self, section: Section, key: str, default: str, parts: Mapping[str, AnyPart], *others: str) -> str:
-        """Return the name of a part that a lab can have, or one of the other words."""
-        return self.choice(section, key, default, (*others, *usable(parts)), parts)
+    def word(self, section: Section, setting: Choice) -> str:
+        """Return one of the declared words, or the default."""
+        return self.choice(section, setting.key, setting.default, setting.words)
 
-    def cni(self, section: Section, parts: Mapping[str, CniPart]) -> CniSpec:
-        name = self.part(section, "name", CniSpec.name, parts)
+    def part(self, section: Section, setting: PartChoice, parts: Parts) -> str:
+        """Return the name of a part that a lab can have, or one of the other words."""
+        known = setting.known(parts)
+        return self.choice(section, setting.key, setting.default, (*setting.others, *usable(known)), known)
+
+    def cni(self, section: Section, known: Parts) -> CniSpec:
+        """Return the CNI and its settings; which ones it has depends on its name."""
+        name, parts = self.part(section, part_at("cni.name"), known), known.cni
         if section.path_of("name") in self.wrong or name not in parts:
             return CniSpec()  # the other settings depend on the name
         part = parts[name]
@@ -180,8 +182,7 @@ class Reader:
             self.refuse(section.path_of("nftables"), f"is no choice that {name} has", f"it is for {writers}")
         block_size = CniSpec.block_size
         if part.block_sizes:
-            low, high = part.block_sizes
-            block_size = self.integer(section, "blockSize", CniSpec.block_size, low=low, high=high)
+            block_size = self.integer(section, integer_at("cni.blockSize"), part.block_sizes)
         elif "blockSize" in section.values:
             others = " or ".join(f"name: {other.name}" for other in parts.values() if other.block_sizes)
             hint = f"leave it out, or {others}" if others else "leave it out"
@@ -195,19 +196,19 @@ class Reader:
             self.refuse(section.path_of("version"), f"{text} is not supported", one_of(supported))
         return text
 
-    def size(self, nodes: Section, key: str, *, min_vcpus: int, min_memory: int) -> NodeSize | None:
-        """A machine's size; None when the file says nothing about it."""
-        section = self.section(nodes, key, "vcpus", "memory", "disk")
+    def size(self, nodes: Section, key: str) -> NodeSize | None:
+        """Return a machine's size; None when the file says nothing about it."""
+        section = self.section(nodes, key)
         if not section.values:
             return None
-        vcpus = self.integer(section, "vcpus", 0, low=min_vcpus, high=64)
-        memory = self.mebibytes(section, "memory", low=min_memory, example="2GiB")
-        disk = self.mebibytes(section, "disk", low=8 * 1024, example="20GiB")
+        vcpus = self.integer(section, integer_at(section.path_of("vcpus")))
+        memory = self.mebibytes(section, size_at(section.path_of("memory")))
+        disk = self.mebibytes(section, size_at(section.path_of("disk")))
         return NodeSize(vcpus or None, memory, -(-disk // 1024) if disk else None)
 
-    def mebibytes(self, section: Section, key: str, *, low: int, example: str) -> int | None:
-        """A size with its unit (2GiB, 2048MiB), in MiB; None when absent or wrong."""
-        path = section.path_of(key)
+    def mebibytes(self, section: Section, setting: Size) -> int | None:
+        """Return a size with its unit (2GiB, 2048MiB), in MiB; None when absent or wrong."""
+        path, key, low, example = setting.path, setting.key, setting.low, setting.example
         text = self.text(section, key, f"a size such as {example}")
         if text is None:
             return None
@@ -251,7 +252,7 @@ class Reader:
         given = top.values.get("ipv6")
         if not (isinstance(given, Mapping) or printed(given).lstrip().startswith("{")):
             return Ipv6Spec() if self.truth(top, "ipv6") else None
-        section = self.section(top, "ipv6", "network", "podCIDR", "serviceCIDR")
+        section = self.section(top, "ipv6")
         usual = Ipv6Spec()
         return Ipv6Spec(
             self.network6(section, "network", usual.network),
@@ -364,7 +365,3 @@ def one_of(allowed: Collection[str]) -> str:
 
 def listed(words: Collection[str]) -> str:
     return ", ".join(words)
-
-
-def in_units(mib: int) -> str:
-    return f"{mib // 1024}GiB" if mib % 1024 == 0 else f"{mib}MiB"

@@ -20,7 +20,7 @@ from hoplab.expectations.parts import known_parts
 from hoplab.lab.spec_file import load_spec
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec, NodeSize, pool_of
 from hoplab.spec.parse import parse_spec
-from hoplab.spec.reader import SETTINGS
+from hoplab.spec.settings import SETTINGS
 
 PARTS = known_parts()
 VERSIONS = ("1.37.2",)

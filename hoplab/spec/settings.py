@@ -1,0 +1,386 @@
+"""The settings of a spec, each declared once: place in the file, type, default, bounds, text for the documentation.
+
+``Reader`` reads by these declarations; the JSON Schema for editors and the table in docs/spec.md are made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, get_args
+
+from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, LabSpec, Placement, machine_size
+from hoplab.spec.parts import Part, Parts, usable
+
+Json = dict[str, Any]
+DEFAULT = LabSpec("default")
+IPV6 = Ipv6Spec()
+CONTROL_PLANE, WORKER = (machine_size(None, role, "kvm") for role in ("control-plane", "worker"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting. ``allowed`` and ``default_text`` are for people; empty ones follow from the type."""
+
+    path: str  # "nodes.workers"
+    meaning: str
+    allowed: str = ""
+    default_text: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in its section."""
+        return self.path.rpartition(".")[2]
+
+    def allowed_text(self, parts: Parts) -> str:
+        """Return what is allowed, for people."""
+        return self.allowed
+
+    def shown_default(self) -> str:
+        """Return the default, for people."""
+        return self.default_text
+
+    def schema(self, parts: Parts) -> Json:
+        """Return the JSON Schema of its value."""
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integer(Setting):
+    """A whole number between two bounds, both included."""
+
+    low: int
+    high: int
+    default: int = 0
+
+    def allowed_text(self, parts: Parts) -> str:
+        return self.allowed or f"{self.low} to {self.high}"
+
+    def shown_default(self) -> str:
+        return self.default_text or str(self.default)
+
+    def schema(self, parts: Parts) -> Json:  # `pulumi config set` writes numbers as text
+        return {"type": ["integer", "string"], "minimum": self.low, "maximum": self.high, "pattern": "^[0-9]+$"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size(Setting):
+    """A size with its unit, MiB or GiB. ``low`` and ``default`` are in MiB."""
+
+    low: int
+    default: int
+
+    @property
+    def example(self) -> str:
+        return in_units(20480 if self.key == "disk" else 2048)
+
+    def allowed_text(self, parts: Parts) -> str:
+        return self.allowed or f"at least {in_units(self.low)}"
+
+    def shown_default(self) -> str:
+        return in_units(self.default)
+
+    def schema(self, parts: Parts) -> Json:
+        return {"type": "string", "pattern": "^[0-9]+ *(MiB|GiB)$"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth(Setting):
+    """True or false."""
+
+    def allowed_text(self, parts: Parts) -> str:
+        return self.allowed or "true, false"
+
+    def shown_default(self) -> str:
+        return "false"
+
+    def schema(self, parts: Parts) -> Json:
+        return {"enum": [True, False, "true", "false"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Setting):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+    default: str
+
+    def allowed_text(self, parts: Parts) -> str:
+        return self.allowed or ", ".join(f"`{word}`" for word in self.words)
+
+    def shown_default(self) -> str:
+        return self.default_text or self.default
+
+    def schema(self, parts: Parts) -> Json:
+        return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartChoice(Setting):
+    """The name of a part, or one of a few other words."""
+
+    parts: str  # field of ``Parts``
+    others: tuple[str, ...] = ()
+    default: str
+
+    def known(self, parts: Parts) -> Mapping[str, Part]:
+        """Return the parts of this kind."""
+        found: Mapping[str, Part] = getattr(parts, self.parts)
+        return found
+
+    def allowed_text(self, parts: Parts) -> str:
+        known = self.known(parts)
+        notes = {name: f" ({known[name].note})" if known[name].note else "" for name in usable(known)}
+        refused = "".join(f" ({name} {part.refusal})" for name, part in known.items() if part.refusal)
+        words = [*(f"`{word}`" for word in self.others), *(f"`{name}`{note}" for name, note in notes.items())]
+        return ", ".join(words) + refused
+
+    def shown_default(self) -> str:
+        return self.default_text or self.default
+
+    def schema(self, parts: Parts) -> Json:
+        return {"enum": [*self.others, *usable(self.known(parts))]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend(Setting):
+    """The backend of the CNI; which ones there are depends on the CNI."""
+
+    def allowed_text(self, parts: Parts) -> str:
+        def noted(name: str) -> str:
+            notes = parts.cni[name].backend_notes
+            return ", ".join(word + (f" ({notes[word]})" if word in notes else "") for word in parts.cni[name].backends)
+
+        return "; ".join(f"{name}: {noted(name)}" for name in usable(parts.cni))
+
+    def schema(self, parts: Parts) -> Json:
+        return {"enum": list(dict.fromkeys(word for part in parts.cni.values() for word in part.backends))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range(Setting):
+    """A range of addresses of one family."""
+
+    default: IPv4Network | IPv6Network
+
+    def shown_default(self) -> str:
+        return str(self.default)
+
+    def schema(self, parts: Parts) -> Json:
+        digits = "0-9." if self.default.version == 4 else "0-9a-fA-F:."
+        return {"type": "string", "pattern": f"^[{digits}]+/[0-9]+$"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names(Setting):
+    """A list of words."""
+
+    def schema(self, parts: Parts) -> Json:
+        return {"type": "array", "items": {"type": "string"}}
+
+
+def in_units(mib: int) -> str:
+    """Return a size with the largest unit that has no rest: 2048 is "2GiB"."""
+    return f"{mib // 1024}GiB" if mib % 1024 == 0 else f"{mib}MiB"
+
+
+def _machine(section: str, whose: str, vcpus: int, memory: int, sizes: Mapping[str, int]) -> tuple[Setting, ...]:
+    emulated = f"{sizes['vcpus']}, emulated 1" if section.endswith("worker") else str(sizes["vcpus"])
+    return (
+        Integer(path=f"{section}.vcpus", meaning=f"virtual CPUs of {whose}", low=vcpus, high=64, default_text=emulated),
+        Size(path=f"{section}.memory", meaning=f"memory of {whose}", low=memory, default=sizes["memory"]),
+        Size(
+            path=f"{section}.disk",
+            meaning=f"disk of {whose} (it grows as it fills)",
+            low=8 * 1024,
+            default=sizes["disk"] * 1024,
+        ),
+    )
+
+
+def _sizes(role: str) -> dict[str, int]:
+    size = CONTROL_PLANE if role == "control-plane" else WORKER
+    return {"vcpus": size.vcpus, "memory": size.memory_mib, "disk": size.disk_gib}
+
+
+DECLARED: tuple[Setting, ...] = (
+    Integer(path="nodes.workers", meaning="number of worker machines", low=1, high=1000, default=DEFAULT.workers),
+    *_machine("nodes.controlPlane", "a control plane in a machine", 2, 2048, _sizes("control-plane")),
+    *_machine("nodes.worker", "a worker", 1, 1024, _sizes("worker")),
+    Choice(
+        path="controlPlane.placement",
+        meaning="in a machine of its own, or natively on the host end of the lab network",
+        words=get_args(Placement),
+        default=DEFAULT.control_plane_placement,
+        default_text="`auto`: `vm` with KVM, `hosted` emulated",
+    ),
+    Range(
+        path="network",
+        meaning="the lab network: the machines' addresses, number 1 is the host end",
+        default=DEFAULT.network,
+        allowed="an IPv4 range with room for the workers, whose addresses begin at number 20",
+    ),
+    Range(
+        path="podCIDR",
+        meaning="addresses of pods",
+        default=DEFAULT.pod_cidr,
+        allowed="an IPv4 range with a /24 for each node",
+    ),
+    Range(
+        path="serviceCIDR",
+        meaning="ClusterIPs of services",
+        default=DEFAULT.service_cidr,
+        allowed="an IPv4 range, /12 to /27",
+    ),
+    Truth(
+        path="ipv6",
+        meaning="a second family of addresses (dual-stack)",
+        allowed="`true` for the ranges below, or a mapping with others; all of them unique local addresses (fc00::/7)",
+    ),
+    Range(
+        path="ipv6.network",
+        meaning="the machines' addresses, with the digits of those of IPv4: 192.168.77.20 is fd00:77::20",
+        default=IPV6.network,
+        allowed="a /64",
+    ),
+    Range(
+        path="ipv6.podCIDR",
+        meaning="addresses of pods",
+        default=IPV6.pod_cidr,
+        allowed="/48 to /64, with a /64 for each node",
+    ),
+    Range(
+        path="ipv6.serviceCIDR",
+        meaning="ClusterIPs of services that ask for both families",
+        default=IPV6.service_cidr,
+        allowed="/108 to /123",
+    ),
+    PartChoice(path="cni.name", meaning="the network plugin", parts="cni", default=CniSpec.name),
+    Backend(
+        path="cni.backend",
+        meaning="how it carries packets between nodes",
+        default_text="the CNI's first one",
+    ),
+    Truth(
+        path="cni.nftables",
+        meaning="the CNI's own rules, MASQUERADE for one, in nftables and not iptables",
+        allowed="true, false; of a CNI that can write them (flannel)",
+    ),
+    Integer(
+        path="cni.blockSize",
+        meaning="prefix length of the blocks that nodes take of the pod range, of a CNI that has blocks (Calico)",
+        low=20,
+        high=30,
+        default=CniSpec.block_size,
+        allowed="20 to 30, with a block for each node",
+    ),
+    PartChoice(
+        path="proxy.mode", meaning="how kube-proxy implements services", parts="proxy", default=DEFAULT.proxy_mode
+    ),
+    PartChoice(
+        path="ingress.controller",
+        meaning="the ingress controller",
+        parts="ingress",
+        others=("auto", "none"),
+        default=DEFAULT.ingress_controller,
+        default_text="`auto`: `nginx` when its image is at hand, else `readable`",
+    ),
+    PartChoice(
+        path="loadBalancer.name",
+        meaning="what gives addresses to services of type LoadBalancer: MetalLB in layer-2 mode",
+        parts="load_balancer",
+        others=("none",),
+        default=DEFAULT.load_balancer,
+    ),
+    Setting(
+        path="loadBalancer.pool",
+        meaning="these addresses",
+        default_text="the last ten of the lab network that no machine has",
+        allowed="addresses of the lab network: `192.168.77.245-192.168.77.254` or `192.168.77.240/29`",
+    ),
+    Setting(
+        path="kubernetes.version",
+        meaning="the version of Kubernetes",
+        default_text="what the node image has",
+        allowed="see `./lab version`",
+    ),
+    Setting(
+        path="libvirt",
+        meaning="which libvirt runs the machines",
+        default_text=DEFAULT.libvirt,
+        allowed="`private`: the lab's own, in a network namespace; `system`; a URI such as `qemu:///system`",
+    ),
+    Choice(
+        path="accel",
+        meaning="how machines run",
+        words=get_args(Accel),
+        default=DEFAULT.accel,
+        default_text="`auto`: KVM where it works",
+        allowed="`auto`, `kvm`, `tcg` (emulated)",
+    ),
+    Choice(
+        path="engine",
+        meaning="what applies the Pulumi program",
+        words=get_args(Engine),
+        default=DEFAULT.engine,
+        default_text="`auto`: a Pulumi CLI if there is one",
+    ),
+    Truth(
+        path="protect",
+        meaning="the control plane and the lab's disks as a whole are neither deleted nor replaced, by no engine, "
+        "until this is false again",
+    ),
+    Setting(
+        path="image.mirror",
+        meaning="the Debian mirror that node images are made from",
+        default_text="what mmdebstrap uses",
+        allowed="an http, https or file URL",
+    ),
+    Names(
+        path="image.components",
+        meaning="components whose container images the node image has beside what the lab needs, "
+        "see [image.md](image.md)",
+        default_text="`[]`",
+        allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_ingress_nginx`",
+    ),
+)
+
+
+def keys_of(section: str) -> tuple[str, ...]:
+    """Return the keys of a section ("nodes"; "" for the namespace itself), in the order of their declaration."""
+    prefix = f"{section}." if section else ""
+    below = (setting.path.removeprefix(prefix) for setting in DECLARED if setting.path.startswith(prefix))
+    return tuple(dict.fromkeys(path.partition(".")[0] for path in below))
+
+
+SETTINGS = keys_of("")
+BY_PATH: Mapping[str, Setting] = {setting.path: setting for setting in DECLARED}
+
+
+def integer_at(path: str) -> Integer:
+    """Return the declaration of a whole number."""
+    setting = BY_PATH[path]
+    assert isinstance(setting, Integer)
+    return setting
+
+
+def size_at(path: str) -> Size:
+    """Return the declaration of a size."""
+    setting = BY_PATH[path]
+    assert isinstance(setting, Size)
+    return setting
+
+
+def choice_at(path: str) -> Choice:
+    """Return the declaration of a choice."""
+    setting = BY_PATH[path]
+    assert isinstance(setting, Choice)
+    return setting
+
+
+def part_at(path: str) -> PartChoice:
+    """Return the declaration of a choice of parts."""
+    setting = BY_PATH[path]
+    assert isinstance(setting, PartChoice)
+    return setting
