@@ -1,1 +1,1 @@
-"""What the rules of a host do with a packet, over iptables and nftables."""
+"""The outcome of a packet's way through the rules of a host, over iptables and nftables."""

@@ -1,8 +1,7 @@
-"""A packet walked through parsed iptables rules, the way the kernel does it; pure.
+"""A packet evaluated against parsed iptables rules in the kernel's order; pure.
 
-Lessons ask "where would this packet end?" instead of looking for a rule that is written in one particular way. A rule
-with a match that is decided by chance or by things a packet alone does not tell (statistic, recent, ...) may or may not
-match, so a walk has several possible ends.
+Lessons check where a packet would end, not whether a rule is written in one particular way. Matches that depend on
+chance or on state outside the packet (statistic, recent, ...) may or may not match: then there are several outcomes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.observe.facts.ipset import IpSet
 from hoplab.observe.facts.iptables import Chain, Option, Rule
 
-PASS_ON = frozenset({"", "LOG", "NFLOG", "TRACE", "CT", "TCPMSS"})  # targets after which the next rule is looked at
-MAX_DEPTH = 50  # chains can't call themselves in the kernel; a text may say so
+PASS_ON = frozenset({"", "LOG", "NFLOG", "TRACE", "CT", "TCPMSS"})  # targets after which the next rule is evaluated
+MAX_DEPTH = 50  # the kernel refuses loops of chains; a text may have one
 
 
 def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
-    """Every possible end of a packet that enters a chain; a built-in chain's policy decides what no rule does."""
+    """Return every outcome of a packet that enters a chain; without a verdict a built-in chain's policy decides."""
     outcomes = []
     for outcome in _walk(chains, chain, packet, 0):
         found = chains.get(chain)
@@ -31,7 +30,7 @@ def walk(chains: Mapping[str, Chain], chain: str, packet: Packet) -> tuple[Outco
 
 
 def _walk(chains: Mapping[str, Chain], name: str, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
-    """Ends with the verdict "" are returns: the caller goes on with its next rule."""
+    """Yield outcomes; the verdict "" means a return: the caller continues with its next rule."""
     found = chains.get(name)
     if found is None or depth > MAX_DEPTH:
         yield Outcome("", (), packet)
@@ -56,7 +55,7 @@ def _rules(chains: Mapping[str, Chain], rules: tuple[Rule, ...], packet: Packet,
 
 
 def _chance(rule: Rule) -> float:
-    """How often a rule matches that throws dice; 1 for others, also where it is not known."""
+    """Return the probability of a match of the module statistic; 1 for other rules, also where it is unknown."""
     return float(rule.value("--probability") or 1)
 
 
@@ -84,7 +83,7 @@ def _taken(
 
 
 def matches(rule: Rule, packet: Packet) -> bool | None:
-    """Whether the rule matches; None: it depends on more than the packet."""
+    """Return whether the rule matches; None when that depends on more than the packet."""
     unsure = False
     for option in rule.matches:
         test = _TESTS.get(option.name)
@@ -104,31 +103,32 @@ def matches(rule: Rule, packet: Packet) -> bool | None:
 
 
 def names_sets(chains: Mapping[str, Chain]) -> bool:
+    """Return whether a rule refers to an ipset."""
     return any(rule.match("--match-set") for chain in chains.values() for rule in chain.rules)
 
 
 def with_sets(chains: Mapping[str, Chain], sets: Iterable[IpSet]) -> dict[str, Chain]:
-    """Chains whose rules know the members of the ipsets they name, those of plain addresses and ranges."""
+    """Return the chains with the members of the ipsets that rules name, of those of plain addresses and ranges."""
     known = {
-        each.name: tuple(ip_network(member.element) for member in each.members)
-        for each in sets
-        if each.kind in ("hash:ip", "hash:net")
-        if not any("nomatch" in member.options for member in each.members)
+        ipset.name: tuple(ip_network(member.element) for member in ipset.members)
+        for ipset in sets
+        if ipset.kind in ("hash:ip", "hash:net")
+        if not any("nomatch" in member.options for member in ipset.members)
     }
 
-    def option(each: Option) -> Option:
-        return replace(each, members=known.get(each.values[0])) if each.name == "--match-set" else each
+    def with_members(option: Option) -> Option:
+        return replace(option, members=known.get(option.values[0])) if option.name == "--match-set" else option
 
     return {
         name: replace(
-            chain, rules=tuple(replace(rule, matches=tuple(map(option, rule.matches))) for rule in chain.rules)
+            chain, rules=tuple(replace(rule, matches=tuple(map(with_members, rule.matches))) for rule in chain.rules)
         )
         for name, chain in chains.items()
     }
 
 
 def _in_set(option: Option, packet: Packet) -> bool:
-    """``--match-set NAME src``: the packet's source is in the set."""
+    """Return whether ``--match-set NAME src`` holds: the packet's source is in the set."""
     address = {"src": packet.src, "dst": packet.dst}[option.values[1]]
     return any(address in member for member in option.members or ())
 
@@ -138,7 +138,7 @@ def _in_network(option: Option, address: IPv4Address | IPv6Address) -> bool:
 
 
 def _masked(option: Option, mark: int) -> bool:
-    """``--mark 0x4000/0x4000``: the bits of the mask have the value's bits."""
+    """Return whether ``--mark 0x4000/0x4000`` holds: below the mask, the packet's mark equals the value."""
     value, _, mask = option.values[0].partition("/")
     return mark & int(mask or "0xffffffff", 16) == int(value, 16)
 
@@ -170,14 +170,14 @@ _TESTS: Mapping[str, Callable[[Option, Packet], bool]] = {
     "--src-type": lambda option, packet: option.values[0] == "LOCAL" and packet.src_is_local,
     "--ctstate": lambda option, packet: packet.state in option.values[0].split(","),
 }
-# they name a module, say something, count or write something down: decide nothing
+# options that name a module, comment, count or store; they decide nothing
 _SILENT = frozenset(
     {"-m", "--comment", "--nfacct-name", "--set", "--seconds", "--reap", "--name", "--mask", "--rsource", "--mode"}
 )
 
 
 def _marked(rule: Rule, mark: int) -> int:
-    """The mark after a MARK target. iptables-save writes every kind as --set-xmark or --xor-mark VALUE/MASK."""
+    """Return the mark after a MARK target. iptables-save writes every kind as --set-xmark or --xor-mark VALUE/MASK."""
     for option in rule.target_options:
         if option.name in ("--set-xmark", "--xor-mark", "--or-mark"):
             value, _, mask = option.values[0].partition("/")

@@ -1,7 +1,7 @@
-"""A packet walked through parsed nftables rules, the way the kernel does it; pure. The twin of netfilter.walk.
+"""A packet evaluated against parsed nftables rules in the kernel's order; pure. The counterpart of netfilter.iptables.
 
-What is drawn by lot (``numgen random mod 2``) has several ends, each with its share; so has what is looked up by
-something that a packet alone does not tell.
+A random number (``numgen random mod 2``) gives several outcomes, each with its probability; so does a lookup by a value
+that is not in the packet.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from hoplab.observe.facts.nft_expressions import (
 from hoplab.observe.facts.nftables import Rule, Table
 
 DRAWN = "numgen random mod "
-BACK = ""  # the verdict of an end that is none: whoever called the chain goes on
-AFFINITY = "affinity-"  # sets of kube-proxy with who was sent where
+BACK = ""  # no verdict: the calling chain continues
+AFFINITY = "affinity-"  # prefix of kube-proxy's sets of clients, one for each endpoint
 
 
 def walk(table: Table, chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
-    """Every possible end of a packet that enters a chain; a base chain's policy decides what no rule does."""
+    """Return every outcome of a packet that enters a chain; without a verdict the base chain's policy decides."""
     found = table.chains.get(chain)
     policy = (found.policy if found else "") or "accept"
     return tuple(
@@ -63,19 +63,19 @@ def _rules(table: Table, rules: tuple[Rule, ...], packet: Packet, depth: int) ->
             yield replace(after, path=(*step.path, *after.path), probability=step.probability * after.probability)
 
 
-NEXT = "next"  # the verdict of a rule that leaves it to the rule after it
+NEXT = "next"  # no verdict: the next rule is evaluated
 
 
 def _expressions(
     table: Table, rule: Rule, expressions: tuple[Expression, ...], packet: Packet, depth: int
 ) -> Iterator[Outcome[Rule]]:
-    """Every way through the rest of one rule; a rule that only passes on is on the path when it matched to its end."""
+    """Yield the outcomes of the rest of one rule; a rule without a verdict is on the path when all of it matched."""
     if not expressions:
         yield Outcome(NEXT, (rule,), packet)
         return
     first, rest = expressions[0], expressions[1:]
     match first:
-        case Match() | Other():  # of what is not known here nobody knows whether it matches
+        case Match() | Other():  # whether an unknown expression matches is open
             holds = matches(table, first, packet) if isinstance(first, Match) else None
             if holds is not True:
                 yield Outcome(NEXT, (), packet)
@@ -132,25 +132,25 @@ def _translated(table: Table, rule: Rule, nat: Nat, packet: Packet) -> Iterator[
 
 
 def _found(table: Table, lookup: Lookup, packet: Packet) -> Iterator[tuple[Element | None, float]]:
-    """The elements that a lookup may find, each with its share; None: it finds nothing."""
+    """Yield the elements that a lookup may find, each with its probability; None where it finds nothing."""
     held = table.sets.get(lookup.map)
     elements = held.elements if held else lookup.elements
     if lookup.key[0].startswith(DRAWN):
         modulus = int(lookup.key[0].removeprefix(DRAWN))
         for drawn in range(modulus):
-            yield next((each for each in elements if _holds(each.key[0], str(drawn))), None), 1 / modulus
+            yield next((element for element in elements if _holds(element.key[0], str(drawn))), None), 1 / modulus
         return
     key = [_value(part, packet) for part in lookup.key]
     if None in key:
         yield None, 1.0
-        for each in elements:
-            yield each, 1.0
+        for element in elements:
+            yield element, 1.0
         return
-    yield next((each for each in elements if _is(each.key, key)), None), 1.0
+    yield next((element for element in elements if _is(element.key, key)), None), 1.0
 
 
 def matches(table: Table, match: Match, packet: Packet) -> bool | None:
-    """Whether the packet is as the expression demands; None: it depends on more than the packet."""
+    """Return whether the packet matches the expression; None when that depends on more than the packet."""
     if match.values[0].startswith(f"@{AFFINITY}") and not packet.known:
         return match.op == "!="
     key = [_value(part, packet) for part in match.key]
@@ -162,16 +162,16 @@ def matches(table: Table, match: Match, packet: Packet) -> bool | None:
             named = table.sets.get(value[1:])
             if named is None:
                 return None
-            if value[1:].startswith(AFFINITY):  # whom it holds is known of one moment only
+            if value[1:].startswith(AFFINITY):  # its members change with every connection
                 return None
-            hit = hit or any(_is(each.key, key) for each in named.elements)
+            hit = hit or any(_is(element.key, key) for element in named.elements)
         else:
             hit = hit or (len(key) == 1 and _holds(value, key[0] or ""))
     return hit != (match.op == "!=")
 
 
 def _value(part: str, packet: Packet) -> str | None:
-    """What a packet has there; None: it does not tell."""
+    """Return the packet's value of a key; None when it is not in the packet."""
     name, _, mask = part.partition(" & ")
     if name == "meta mark":
         return hex(packet.mark & int(mask, 16) if mask else packet.mark)
@@ -200,11 +200,11 @@ _VALUES: Mapping[str, Callable[[Packet], str]] = {
 
 
 def _is(key: tuple[str, ...], found: list[str | None]) -> bool:
-    return len(key) == len(found) and all(_holds(wanted, each or "") for wanted, each in zip(key, found, strict=True))
+    return len(key) == len(found) and all(_holds(wanted, value or "") for wanted, value in zip(key, found, strict=True))
 
 
 def _holds(wanted: str, found: str) -> bool:
-    """Whether a value is the wanted one, or in the wanted range: ``10.244.0.0/16``, ``8000-8080``, ``eth*``."""
+    """Return whether a value is the wanted one, or in the wanted range: ``10.244.0.0/16``, ``8000-8080``, ``eth*``."""
     if wanted == found:
         return True
     try:

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 @dataclass(frozen=True)
 class Packet:
-    """What rules look at."""
+    """The fields of a packet that rules match, and what the kernel knows of its connection."""
 
     src: IPv4Address | IPv6Address
     dst: IPv4Address | IPv6Address
@@ -22,7 +22,7 @@ class Packet:
     src_is_local: bool = False  # ... and the source
     state: str = "NEW"
     status: str = ""  # "dnat": of a connection whose destination was translated
-    known: bool = False  # its sender may be remembered from an earlier connection
+    known: bool = False  # a set or list of recent clients may hold its sender
 
 
 class InChain(Protocol):
@@ -37,13 +37,13 @@ R_co = TypeVar("R_co", bound=InChain, covariant=True)
 
 @dataclass(frozen=True)
 class Outcome(Generic[R_co]):
-    """One possible end of a walk."""
+    """One possible end of a packet's way through the rules."""
 
     verdict: str  # "ACCEPT", "DNAT", "MASQUERADE", "REJECT", ...; the policy when no rule decided
     path: tuple[R_co, ...]  # the rules that matched, in order
     packet: Packet  # with the mark it has in the end
     to: str = ""  # "10.244.1.2:8080": where a translated packet goes
-    probability: float = 1.0  # of all packets like this one, as far as rules throw dice
+    probability: float = 1.0  # of this outcome among equal packets, as far as rules draw random numbers
 
     @property
     def last(self) -> R_co | None:
@@ -51,5 +51,5 @@ class Outcome(Generic[R_co]):
 
     @property
     def chains(self) -> tuple[str, ...]:
-        """The chains it went through, each once, in order."""
+        """Return the chains on its path, without repetition, in order."""
         return tuple(dict.fromkeys(rule.chain for rule in self.path))

@@ -1,7 +1,4 @@
-"""What the rules of a host do with a packet, whoever wrote them: iptables and nftables, in the order of the kernel.
-
-Lessons ask "where would this packet end?" and need not know which of the two the answer comes from.
-"""
+"""The outcome of a packet at a hook of a host: rules of iptables and nftables together, in the kernel's order."""
 
 from __future__ import annotations
 
@@ -32,23 +29,23 @@ PRIORITIES = {
 
 
 class HasFacts(Protocol):
-    """A node, or the facts of one."""
+    """A node, or the facts of one: parsed facts by their descriptor."""
 
     def __getitem__(self, fact: Fact[T], /) -> T: ...
 
 
 def prerouting(host: HasFacts, packet: Packet) -> tuple[Outcome[Rule], ...]:
-    """Every possible end of a new connection's first packet where destinations are translated."""
+    """Return every possible outcome of a new connection's first packet where destinations are translated."""
     return tuple(run_chains(base_chains_at(host, "nat", "prerouting", packet), packet))
 
 
 def postrouting(host: HasFacts, packet: Packet) -> tuple[Outcome[Rule], ...]:
-    """... where sources are translated, on its way out."""
+    """Return the same where sources are translated."""
     return tuple(run_chains(base_chains_at(host, "nat", "postrouting", packet), packet))
 
 
 def filtered(host: HasFacts, hook: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
-    """... at the filters of a hook, "input", "forward" or "output"."""
+    """Return the same at the filters of a hook: "input", "forward" or "output"."""
     return tuple(run_chains(base_chains_at(host, "filter", hook, packet), packet))
 
 
@@ -56,7 +53,7 @@ Walk = Callable[[Packet], tuple[Outcome[Rule], ...]]  # of a base chain
 
 
 def base_chains_at(host: HasFacts, kind: str, hook: str, packet: Packet) -> list[Walk]:
-    """The base chains of a kind that the kernel calls at a hook, in its order, for packets of this family."""
+    """Return the base chains of a kind at a hook, in the order of their priorities, for packets of this family."""
     old, new = (IPTABLES, NFTABLES) if packet.dst.version == 4 else (IP6TABLES, NFTABLES6)
     at: list[tuple[int, Walk]] = []
     chains = host[old].chains(kind)
@@ -66,7 +63,7 @@ def base_chains_at(host: HasFacts, kind: str, hook: str, packet: Packet) -> list
         at.append((PRIORITIES[kind, hook], lambda packet: iptables.walk(chains, hook.upper(), packet)))
     for table in host[new].tables:
         at += [(chain.priority, _walk(table, chain.name)) for chain in table.hooked(hook) if chain.kind == kind]
-    return [walk for _, walk in sorted(at, key=lambda each: each[0])]
+    return [walk for _, walk in sorted(at, key=lambda entry: entry[0])]
 
 
 def _walk(table: Table, chain: str) -> Walk:
@@ -74,7 +71,7 @@ def _walk(table: Table, chain: str) -> Walk:
 
 
 def run_chains(walks: list[Walk], packet: Packet) -> Iterator[Outcome[Rule]]:
-    """One base chain after the other; who accepts leaves it to the next one, everything else is the end."""
+    """Yield the outcomes of base chains in turn: after ACCEPT the next one is evaluated, any other verdict is final."""
     if not walks:
         yield Outcome("ACCEPT", (), packet)
         return

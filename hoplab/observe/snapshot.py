@@ -180,7 +180,7 @@ def _by_namespace(node: str, outputs: Mapping[str, Output]) -> dict[str, Facts]:
         netns, slash, fact = key.rpartition("/")
         if slash:
             found.setdefault(netns, {})[fact] = output
-    return {netns: Facts(f"{node} {netns}", each) for netns, each in found.items()}
+    return {netns: Facts(f"{node} {netns}", facts) for netns, facts in found.items()}
 
 
 def _given(value: G | None, otherwise: str) -> G:

@@ -136,12 +136,14 @@ def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
         if to in planned.dst and planned.protocol:
             yield "", f"made by {planned.protocol if planned.protocol.isalpha() else f'proto {planned.protocol}'}"
     if route and route.via and way.tunnel and way.tunnel.vni is not None:
-        known = [each for each in node[NEIGHBOURS] if (each.address, each.dev) == (route.via, route.dev)]
+        known = [
+            neighbour for neighbour in node[NEIGHBOURS] if (neighbour.address, neighbour.dev) == (route.via, route.dev)
+        ]
         yield "its neighbour", next(iter(known), NOTHING)
-        macs = {each.mac for each in known}
-        yield "its FDB", next((each for each in node[FDB] if each.dev == route.dev and each.mac in macs), NOTHING)
+        macs = {neighbour.mac for neighbour in known}
+        yield "its FDB", next((entry for entry in node[FDB] if entry.dev == route.dev and entry.mac in macs), NOTHING)
     for peer in way.expected.peers:
-        yield "its peer", next((each for each in node[WIREGUARD] if peer.met_by(each)), NOTHING)
+        yield "its peer", next((record for record in node[WIREGUARD] if peer.met_by(record)), NOTHING)
     yield "translated", _translated(postrouting(node, Packet(pod.address, to, dport=workload.PORT)))
     yield "on the wire", _on_the_wire(way)
     yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
@@ -163,14 +165,16 @@ def _on_the_wire(way: Way) -> str:
         return f"{outer}: {way.tunnel.filter.replace('udp', 'UDP')}: WireGuard, which nobody on the way can read"
     if way.tunnel.vni is None:
         return f"{outer}: IPIP: IP {inner}"
-    link = next((each for each in way.pod.node[LINKS] if each.name == way.tunnel.dev), None)
+    link = next((link for link in way.pod.node[LINKS] if link.name == way.tunnel.dev), None)
     known = link.vxlan if link else None
     return f"{outer}: UDP port {known.port}: VXLAN, vni {known.id}: IP {inner}" if known else NOTHING
 
 
 def _to_service(way: Way) -> Iterator[tuple[str, object]]:
     node, pod = way.pod.node, way.pod
-    service = next((each for each in proxy.expectations(way.lab) if each.service == f"{workload.NAMESPACE}/echo"), None)
+    service = next(
+        (service for service in proxy.expectations(way.lab) if service.service == f"{workload.NAMESPACE}/echo"), None
+    )
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
         for end in prerouting(node, proxy.connection(pod.address, service)):

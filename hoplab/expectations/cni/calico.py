@@ -86,12 +86,16 @@ def vxlan_mac(node: Node, suffix: str = "") -> str:
 
 def blocks(lab: Snapshot, node: Node) -> tuple[Block, ...]:
     """The blocks of the pod range that belong to a node."""
-    return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS] if each.node == node.name), key=lambda it: it.cidr))
+    return tuple(
+        sorted((block for block in lab.api[API_IPAM_BLOCKS] if block.node == node.name), key=lambda it: it.cidr)
+    )
 
 
 def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
     """... of the pod range of IPv6."""
-    return tuple(sorted((each for each in lab.api[API_IPAM_BLOCKS6] if each.node == node.name), key=lambda it: it.cidr))
+    return tuple(
+        sorted((block for block in lab.api[API_IPAM_BLOCKS6] if block.node == node.name), key=lambda it: it.cidr)
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
-    others = [each for each in lab.nodes if each is not node]
+    others = [other for other in lab.nodes if other is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
     tunnel = _tunnel(lab, node, family)
     protocol, nowhere = (VXLAN_PROTOCOL, FELIX_PROTOCOL) if _is_vxlan(lab) else (BGP_PROTOCOL, BGP_PROTOCOL)

@@ -122,7 +122,9 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 def _expectations(lab: Snapshot, family: _Family) -> Mapping[str, NodeExpectations]:
     make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
-    return {node.name: make(lab, node, [each for each in lab.nodes if each is not node], family) for node in lab.nodes}
+    return {
+        node.name: make(lab, node, [other for other in lab.nodes if other is not node], family) for node in lab.nodes
+    }
 
 
 def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
@@ -145,7 +147,7 @@ def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> N
     macs = {other: vtep_mac(other, family.backend_data) for other in others}
     return replace(
         _bridged(node, family, VTEP, VTEP6),
-        routes=tuple(RouteExpectation(each, family.vtep, each[0], onlink=True) for each in ranges.values()),
+        routes=tuple(RouteExpectation(pods, family.vtep, pods[0], onlink=True) for pods in ranges.values()),
         neighbours=tuple(NeighbourExpectation(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
         fdb=tuple(FdbExpectation(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
         tunnel=Tunnel(family.vtep, family.overhead, f"udp port {PORT}", vtep_mac(node, family.backend_data), VNI),

@@ -28,14 +28,14 @@ def served(configuration: str) -> tuple[Served, ...]:
     """Every location names a backend; where that leads is in the JSON that follows nginx.conf."""
     text, _, backends = configuration.rstrip().rpartition("\n")
     endpoints = {
-        each["name"]: tuple(f"{to['address']}:{to['port']}" for to in each.get("endpoints") or ())
-        for each in json.loads(backends)
+        backend["name"]: tuple(f"{to['address']}:{to['port']}" for to in backend.get("endpoints") or ())
+        for backend in json.loads(backends)
     }
     found = []
     for server in nginx_conf.parse(text).find("server"):
         paths: dict[str, tuple[str, ...]] = {}
         for location in server.find("location"):
-            sets = dict(each.words[1:3] for each in location.find("set") if len(each.words) == 3)
+            sets = dict(directive.words[1:3] for directive in location.find("set") if len(directive.words) == 3)
             path = location.words[-1].rstrip("/") or "/"
             paths.setdefault(path, endpoints.get(sets.get("$proxy_upstream_name", ""), ()))
         found += [Served("" if name == "_" else name, paths) for name in server.value("server_name")]

@@ -27,7 +27,8 @@ def served(configuration: str) -> tuple[Served, ...]:
         replace(
             block,
             paths={
-                path: tuple(each for each in to if not each.startswith(_NOBODY)) for path, to in block.paths.items()
+                path: tuple(endpoint for endpoint in to if not endpoint.startswith(_NOBODY))
+                for path, to in block.paths.items()
             },
         )
         for block in nginx_conf.served(configuration)

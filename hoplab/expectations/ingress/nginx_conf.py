@@ -31,13 +31,13 @@ class Directive:
 
     def find(self, name: str) -> Iterator[Directive]:
         """The directives of that name in it, at any depth."""
-        for each in self.block:
-            if each.words[:1] == (name,):
-                yield each
-            yield from each.find(name)
+        for directive in self.block:
+            if directive.words[:1] == (name,):
+                yield directive
+            yield from directive.find(name)
 
     def value(self, name: str) -> tuple[str, ...]:
-        return next((each.words[1:] for each in self.find(name)), ())
+        return next((directive.words[1:] for directive in self.find(name)), ())
 
 
 def parse(text: str) -> Directive:
@@ -69,9 +69,9 @@ def served(text: str) -> tuple[Served, ...]:
     """What every server block does, by each of its names; "" is the one for hosts that nobody names."""
     whole = parse(text)
     upstreams = {
-        each.words[1]: tuple(server.words[1] for server in each.find("server"))
-        for each in whole.find("upstream")
-        if len(each.words) > 1
+        upstream.words[1]: tuple(server.words[1] for server in upstream.find("server"))
+        for upstream in whole.find("upstream")
+        if len(upstream.words) > 1
     }
     found = []
     for server in whole.find("server"):

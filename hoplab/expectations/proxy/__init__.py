@@ -134,11 +134,11 @@ def _expectation(
     name = f"{service}:{port.name}" if port.name else str(service)
     protocol = port.protocol.lower()
     behind = {
-        (each.address, each.port, each.node)
-        for each in endpoints
-        if (each.namespace, each.service, each.port_name) == (service.namespace, service.name, port.name)
-        and each.protocol == port.protocol
-        and each.ready
+        (endpoint.address, endpoint.port, endpoint.node)
+        for endpoint in endpoints
+        if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
+        and endpoint.protocol == port.protocol
+        and endpoint.ready
     }
     sticky = service.affinity > 0
     return ServiceExpectation(

@@ -109,16 +109,16 @@ def chains(host: HasFacts) -> frozenset[str]:
 
 def asks_node_ports(rule: Rule) -> bool:
     return isinstance(rule, nftables.Rule) and any(
-        isinstance(each, Vmap) and each.map == BY_NODE_PORT for each in rule.expressions
+        isinstance(expression, Vmap) and expression.map == BY_NODE_PORT for expression in rule.expressions
     )
 
 
 def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
     """Those that a map leads somewhere and that are in the set of all of them."""
     sets = table(host).sets
-    leads = {each.key[0] for name in (BY_ADDRESS, REFUSED) if name in sets for each in sets[name].elements}
-    known = {each.key[0] for each in sets[CLUSTER_IPS].elements} if CLUSTER_IPS in sets else set()
-    return frozenset(IPv4Address(each) for each in leads & known)
+    leads = {element.key[0] for name in (BY_ADDRESS, REFUSED) if name in sets for element in sets[name].elements}
+    known = {element.key[0] for element in sets[CLUSTER_IPS].elements} if CLUSTER_IPS in sets else set()
+    return frozenset(IPv4Address(address) for address in leads & known)
 
 
 def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
@@ -128,8 +128,8 @@ def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
     asked = {
         value.removeprefix("@")
         for rule in found.rules(service.chain)
-        for each in rule.expressions
-        if isinstance(each, Match)
-        for value in each.values
+        for expression in rule.expressions
+        if isinstance(expression, Match)
+        for value in expression.values
     }
     return {memory[name]: found.sets[name].timeout for name in asked if name in memory and name in found.sets}

@@ -32,13 +32,13 @@ class Item:
         return bool(self._typed(key, (bool,), False))
 
     def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(str(each) for each in self._typed(key, (list,), []))
+        return tuple(str(entry) for entry in self._typed(key, (list,), []))
 
     def item(self, key: str) -> Item:
         return Item(self._typed(key, (dict,), {}), f"{self.what}.{key}")
 
     def items(self, key: str) -> tuple[Item, ...]:
-        return tuple(Item(each, f"{self.what}.{key}") for each in self._typed(key, (list,), []))
+        return tuple(Item(entry, f"{self.what}.{key}") for entry in self._typed(key, (list,), []))
 
     def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         """An object of strings (labels, annotations, a selector), sorted."""
@@ -122,7 +122,7 @@ def _read(value: Any) -> Any:
         case _Noted():
             return {key: _read(value[key]) for key in value if key in value.read}
         case list():
-            return [_read(each) for each in value]
+            return [_read(item) for item in value]
         case _:
             return value
 
@@ -134,9 +134,9 @@ def listed(text: str, what: str) -> Iterator[Item]:
     raw = document(text, what)
     if not isinstance(raw, list):
         raise FactError(f"{what} should be a list, not {type(raw).__name__}", remedy=REMEDY)
-    for each in raw:
-        if each != {}:
-            yield Item(each, what)
+    for entry in raw:
+        if entry != {}:
+            yield Item(entry, what)
 
 
 def kubernetes_list(text: str, what: str) -> Iterator[Item]:

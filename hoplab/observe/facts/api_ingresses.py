@@ -33,9 +33,9 @@ def _ingress(item: Item) -> ApiIngress:
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
-        secure_hosts=tuple(host for each in spec.items("tls") for host in each.texts("hosts")),
+        secure_hosts=tuple(host for tls in spec.items("tls") for host in tls.texts("hosts")),
         addresses=tuple(
-            found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))
+            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.address("ip"))
         ),
     )
 

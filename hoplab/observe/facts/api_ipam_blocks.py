@@ -46,13 +46,13 @@ def _block(spec: Item, family: Family[Address, Network]) -> BlockOf[Address, Net
     cidr = spec.read("cidr", family.network)
     if cidr is None:
         raise FactError("a block without a range", remedy=REMEDY)
-    owners = [_owner(each) for each in spec.items("attributes")]
+    owners = [_owner(attributes) for attributes in spec.items("attributes")]
     numbers = spec.raw.get("allocations") or []
     if not isinstance(numbers, list) or len(numbers) > cidr.num_addresses:
         raise FactError(f"the allocations of {cidr} are not one for each address", remedy=REMEDY)
-    for each in numbers:
-        if each is not None and not (isinstance(each, int) and 0 <= each < len(owners)):
-            raise FactError(f"an allocation of {cidr} is {each!r}, which is no item of its attributes", remedy=REMEDY)
+    for number in numbers:
+        if number is not None and not (isinstance(number, int) and 0 <= number < len(owners)):
+            raise FactError(f"an allocation of {cidr} is {number!r}, which is no item of its attributes", remedy=REMEDY)
     return BlockOf(
         cidr=cidr,
         node=spec.text("affinity").removeprefix("host:"),

@@ -34,12 +34,12 @@ def parse(text: str) -> tuple[ApiNode, ...]:
 
 def _node(item: Item) -> ApiNode:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
-    internal = [each.text("address") for each in status.items("addresses") if each.text("type") == "InternalIP"]
-    ready = [each for each in status.items("conditions") if each.text("type") == "Ready"]
+    internal = [entry.text("address") for entry in status.items("addresses") if entry.text("type") == "InternalIP"]
+    ready = [condition for condition in status.items("conditions") if condition.text("type") == "Ready"]
     info = status.item("nodeInfo")
     return ApiNode(
         name=meta.text("name"),
-        address=next((V4.address(each, "nodes") for each in internal if V4.has(each)), None),
+        address=next((V4.address(text, "nodes") for text in internal if V4.has(text)), None),
         pod_cidr=spec.network("podCIDR"),
         ready=bool(ready) and ready[0].text("status") == "True",
         why_not_ready=ready[0].text("message") if ready else "it never reported",
@@ -48,8 +48,8 @@ def _node(item: Item) -> ApiNode:
         kernel=info.text("kernelVersion"),
         labels=meta.pairs("labels"),
         annotations=meta.pairs("annotations"),
-        address6=next((V6.address(each, "nodes") for each in internal if V6.has(each)), None),
-        pod_cidr6=next((V6.network(each, "nodes") for each in spec.texts("podCIDRs") if V6.has(each)), None),
+        address6=next((V6.address(text, "nodes") for text in internal if V6.has(text)), None),
+        pod_cidr6=next((V6.network(text, "nodes") for text in spec.texts("podCIDRs") if V6.has(text)), None),
     )
 
 

@@ -38,7 +38,7 @@ def parse(text: str) -> tuple[ApiPod, ...]:
 
 def _pod(item: Item) -> ApiPod:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
-    conditions = {each.text("type"): each.text("status") for each in status.items("conditions")}
+    conditions = {condition.text("type"): condition.text("status") for condition in status.items("conditions")}
     return ApiPod(
         namespace=meta.text("namespace"),
         name=meta.text("name"),
@@ -49,7 +49,7 @@ def _pod(item: Item) -> ApiPod:
         ready=conditions.get("Ready") == "True",
         going=bool(meta.text("deletionTimestamp")),
         labels=meta.pairs("labels"),
-        address6=next((found for each in status.items("podIPs") if (found := _address6(each))), None),
+        address6=next((found for entry in status.items("podIPs") if (found := _address6(entry))), None),
     )
 
 

@@ -56,9 +56,9 @@ def _service(item: Item) -> ApiService:
         external_policy=spec.text("externalTrafficPolicy"),
         balancer_class=spec.text("loadBalancerClass"),
         affinity=spec.item("sessionAffinityConfig").item("clientIP").number("timeoutSeconds"),
-        cluster_ip6=next((V6.address(each, "services") for each in spec.texts("clusterIPs") if V6.has(each)), None),
+        cluster_ip6=next((V6.address(text, "services") for text in spec.texts("clusterIPs") if V6.has(text)), None),
         balancer_ips=tuple(
-            found for each in status.item("loadBalancer").items("ingress") if (found := each.address("ip"))
+            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.address("ip"))
         ),
     )
 

@@ -22,7 +22,7 @@ class BaseChain:
 
 
 def parse(text: str) -> tuple[BaseChain, ...]:
-    chains = (each.item("chain") for each in Item(document(text, "hooks"), "hooks").items("nftables"))
+    chains = (item.item("chain") for item in Item(document(text, "hooks"), "hooks").items("nftables"))
     return tuple(
         BaseChain(chain.text("table"), chain.text("name"), chain.text("hook"), chain.number("prio"))
         for chain in chains

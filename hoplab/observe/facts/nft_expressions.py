@@ -156,7 +156,7 @@ Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Remember |
 
 def elements(raw: Any) -> tuple[Element, ...]:
     """``["10.96.0.1", ...]`` of a set, ``[[key, value], ...]`` of a map."""
-    return tuple(_element(each) for each in raw) if isinstance(raw, list) else ()
+    return tuple(_element(item) for item in raw) if isinstance(raw, list) else ()
 
 
 def _element(raw: Any) -> Element:

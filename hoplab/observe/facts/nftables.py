@@ -77,7 +77,7 @@ class Table:
     def hooked(self, hook: str) -> tuple[Chain, ...]:
         """The base chains of a hook, in the order the kernel calls them."""
         return tuple(
-            sorted((chain for chain in self.chains.values() if chain.hook == hook), key=lambda each: each.priority)
+            sorted((chain for chain in self.chains.values() if chain.hook == hook), key=lambda chain: chain.priority)
         )
 
 
@@ -113,9 +113,9 @@ def _tables(line: str) -> tuple[Table, ...]:
 def _ruleset(raw: Item) -> tuple[Table, ...]:
     """The list holds objects of all kinds side by side: ``{"chain": {"table": "kube-proxy", "name": ...}}``"""
     found: dict[str, list[Item]] = {}
-    for each in raw.items("nftables"):
-        for kind in each.raw:
-            found.setdefault(kind, []).append(each.item(kind))
+    for entry in raw.items("nftables"):
+        for kind in entry.raw:
+            found.setdefault(kind, []).append(entry.item(kind))
     return tuple(_table(item, found) for item in found.get("table", []))
 
 
@@ -123,16 +123,16 @@ def _table(item: Item, found: Mapping[str, list[Item]]) -> Table:
     family, name = item.text("family"), item.text("name")
 
     def own(kind: str) -> list[Item]:
-        return [each for each in found.get(kind, []) if (each.text("family"), each.text("table")) == (family, name)]
+        return [item for item in found.get(kind, []) if (item.text("family"), item.text("table")) == (family, name)]
 
     rules: dict[str, list[Rule]] = {}
-    for each in own("rule"):
-        rules.setdefault(each.text("chain"), []).append(_rule(each))
+    for rule in own("rule"):
+        rules.setdefault(rule.text("chain"), []).append(_rule(rule))
     return Table(
         family,
         name,
-        chains={each.text("name"): _chain(each, rules.get(each.text("name"), [])) for each in own("chain")},
-        sets={each.text("name"): _set(each) for kind in ("set", "map") for each in own(kind)},
+        chains={chain.text("name"): _chain(chain, rules.get(chain.text("name"), [])) for chain in own("chain")},
+        sets={named.text("name"): _set(named) for kind in ("set", "map") for named in own(kind)},
     )
 
 
@@ -142,7 +142,7 @@ def _chain(item: Item, rules: list[Rule]) -> Chain:
 
 
 def _rule(item: Item) -> Rule:
-    expressions = tuple(expression(each.raw) for each in item.items("expr"))
+    expressions = tuple(expression(item.raw) for item in item.items("expr"))
     return Rule(item.text("chain"), expressions, item.text("comment"), item.number("handle"))
 
 

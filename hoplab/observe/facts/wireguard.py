@@ -49,7 +49,7 @@ def _columns(line: str) -> tuple[str, str, str]:
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     try:
-        return tuple(ip_network(each) for each in text.split() if each != NONE)
+        return tuple(ip_network(network) for network in text.split() if network != NONE)
     except ValueError:
         raise FactError(f"{text!r} are no ranges", remedy="look at `wg show all` on the node") from None
 
