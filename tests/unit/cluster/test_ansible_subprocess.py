@@ -45,18 +45,18 @@ def played(paths: LabPaths, command: str, **options: Any) -> tuple[Any, Told]:
     return play("it.yml", paths, "", told, "mend it", variables={"word": "hi", "command": command}, **options), told
 
 
-def test_a_run(paths: LabPaths) -> None:
+def test_a_run_passes_events_and_status_on(paths: LabPaths) -> None:
     result, told = played(paths, "true")
     assert (result.changed, result.tasks) == (1, 2)
     assert told.tasks == ["here: Say it", "here: Change it"]
 
 
-def test_a_run_that_fails(paths: LabPaths) -> None:
+def test_a_failed_run_has_the_status_failed(paths: LabPaths) -> None:
     with pytest.raises(ConvergeError, match="here: Change it: ls: cannot access '/nonexistent'"):
         played(paths, "ls /nonexistent")
 
 
-def test_a_run_that_is_cancelled(paths: LabPaths) -> None:
+def test_a_cancelled_run_ends_early(paths: LabPaths) -> None:
     begun = paths.project / "begun"
     task = f"bash -c 'touch {begun}; while test -e {begun}; do read -t 0.1 line <>{begun}.never; done'"
     os.mkfifo(f"{begun}.never")
@@ -65,6 +65,6 @@ def test_a_run_that_is_cancelled(paths: LabPaths) -> None:
     begun.unlink()  # a task's own process goes on until its end
 
 
-def test_a_process_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_process_ends_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert ansible_subprocess.run({}, lambda _event: True, lambda: False) == ansible_subprocess.LOST

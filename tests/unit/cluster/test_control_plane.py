@@ -24,7 +24,7 @@ from tests.unit.cluster.test_inventory import ShortRun
 MANIFESTS = GOLDEN / "manifests"  # kubeadm 1.37's own
 
 
-def test_a_manifest_says_command_and_readiness() -> None:
+def test_a_manifest_has_the_command_and_the_readiness_probe() -> None:
     program = read_manifest((MANIFESTS / "kube-apiserver.yaml").read_text())
     assert program.name == "kube-apiserver"
     assert program.command[:2] == ("kube-apiserver", "--advertise-address=192.168.77.1")
@@ -102,7 +102,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     until(lambda: True if condition() else NotYet("not so"), 20, poll_s=0.05)
 
 
-def test_its_life(paths: LabPaths) -> None:
+def test_a_hosted_control_plane_starts_restarts_and_stops(paths: LabPaths) -> None:
     hosted = HostedControlPlane(paths, "")
     assert not hosted.running()
     assert hosted.start() == list(ORDER)
@@ -132,7 +132,7 @@ def test_its_life(paths: LabPaths) -> None:
     assert hosted.stop() == []
 
 
-def test_one_that_cannot_start_speaks_its_last_words(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_start_shows_the_end_of_its_log(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_plane, "READY_S", 1.0)
     write_manifest(paths, "kube-apiserver", free_port(), module="no_such_module")
     with pytest.raises(ClusterError, match="kube-apiserver of the hosted control plane is not ready") as caught:

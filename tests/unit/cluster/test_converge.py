@@ -88,7 +88,7 @@ def ran(
     return fake, converge(PLAN, LabPaths("dev", tmp_path), "", told, **options), told
 
 
-def test_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_converge_counts_tasks_and_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, result, _ = ran(monkeypatch, tmp_path, RUN)
     assert (result.changed, result.tasks) == (1, 2)
 
@@ -112,25 +112,25 @@ def test_an_unreachable_host_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ran(monkeypatch, tmp_path, [lost], "failed")
 
 
-def test_without_a_failed_task_the_last_lines_speak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_without_a_failed_task_shows_the_end_of_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConvergeError, match="the playbook could not be found"):
         ran(monkeypatch, tmp_path, [], "failed")
 
 
-def test_an_ignored_failure_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_ignored_failure_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ignored = event("runner_on_failed", ignore_errors=True, res={"msg": "no matter"})
     _, result, _ = ran(monkeypatch, tmp_path, [*RUN, ignored])
     assert result.changed == 1
 
 
-def test_the_users_environment_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_does_not_keep_the_users_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran(monkeypatch, tmp_path, RUN)
     paths = LabPaths("dev", tmp_path)
     assert not list(paths.runner.rglob("command"))
     assert paths.runner.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_ansible_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ansible_gets_inventory_variables_and_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake, _, _ = ran(monkeypatch, tmp_path, RUN, full=True)
     assert fake.given["extravars"] == {"full": True, "inputs": "0123", "worker_inputs": "89ab"}
     assert fake.given["playbook"] == str(tmp_path / "playbooks/site.yml")

@@ -98,7 +98,7 @@ def written(paths: LabPaths, netns: str = "lab-ns", placement: str = "hosted") -
     )
 
 
-def test_ssh_config(paths: LabPaths) -> None:
+def test_the_ssh_config_has_a_block_for_each_machine(paths: LabPaths) -> None:
     written(paths)
     assert paths.ssh_config.read_text() == SSH_CONFIG.format(run=paths.run)
 
@@ -109,12 +109,12 @@ def test_ssh_needs_no_proxy_outside_a_namespace(paths: LabPaths) -> None:
 
 
 @pytest.mark.parametrize(("placement", "groups"), [("hosted", HOSTED_GROUPS), ("vm", VM_GROUPS)])
-def test_groups(paths: LabPaths, placement: str, groups: object) -> None:
+def test_the_inventory_has_its_groups(paths: LabPaths, placement: str, groups: object) -> None:
     written(paths, placement=placement)
     assert yaml.safe_load(paths.inventory.read_text())["all"]["children"] == groups
 
 
-def test_facts(paths: LabPaths) -> None:
+def test_the_inventory_has_the_facts_of_the_lab(paths: LabPaths) -> None:
     written(paths)
     facts = yaml.safe_load(paths.inventory.read_text())["all"]["vars"]["lab"]
     assert facts["api_address"] == "192.168.77.1"

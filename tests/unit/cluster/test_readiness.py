@@ -64,35 +64,35 @@ def usable() -> ClusterObjects:
     )
 
 
-def test_a_usable_cluster() -> None:
+def test_a_usable_cluster_misses_nothing() -> None:
     assert missing(usable(), NAMES) == []
 
 
-def test_a_node_that_has_not_joined() -> None:
+def test_a_node_that_has_not_joined_is_missing() -> None:
     seen = usable()
     seen.nodes.pop()
     assert missing(seen, NAMES) == ["node worker2 has not joined"]
 
 
-def test_a_node_that_is_not_ready_says_why() -> None:
+def test_a_node_that_is_not_ready_has_its_message() -> None:
     seen = usable()
     seen.nodes[0] = node("worker1", ready="False", message="cni plugin not initialized")
     assert missing(seen, NAMES) == ["node worker1 is not Ready: cni plugin not initialized"]
 
 
-def test_a_node_whose_kubelet_is_silent() -> None:
+def test_a_node_without_conditions_has_not_reported() -> None:
     seen = usable()
     seen.nodes[0]["status"] = {}
     assert missing(seen, NAMES) == ["node worker1 is not Ready: its kubelet has not reported yet"]
 
 
-def test_a_node_without_pod_range() -> None:
+def test_a_node_without_a_pod_range_is_not_usable() -> None:
     seen = usable()
     seen.nodes[1] = node("worker2", pod_cidr="")
     assert missing(seen, NAMES) == ["node worker2 has no pod range"]
 
 
-def test_a_cluster_without_addons() -> None:
+def test_a_cluster_misses_what_is_not_installed() -> None:
     seen = ClusterObjects(usable().nodes, [], [], [])
     assert missing(seen, NAMES) == ["kube-proxy is not installed", "coredns is not installed"]
 
@@ -103,7 +103,7 @@ def test_a_daemon_set_must_be_on_every_node_we_planned() -> None:
     assert missing(seen, NAMES) == ["kube-flannel-ds: 1 of 2 ready"]
 
 
-def test_peoples_own_daemon_sets_are_not_waited_for() -> None:
+def test_daemon_sets_without_critical_priority_are_not_waited_for() -> None:
     seen = usable()
     seen.daemon_sets.append(owner("mine", "default", {"desiredNumberScheduled": 2, "numberReady": 0}))
     seen.daemon_sets[-1]["spec"]["template"]["spec"].clear()
@@ -121,7 +121,7 @@ def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
     assert missing(seen, NAMES) == ["metallb-speaker: 1 of 2 ready", "metallb-controller: 0 of 1 ready"]
 
 
-def test_a_rollout_that_has_not_begun() -> None:
+def test_a_rollout_that_has_not_begun_is_waited_for() -> None:
     seen = usable()
     seen.daemon_sets[0]["metadata"]["generation"] = 2
     assert missing(seen, NAMES) == ["kube-proxy: 2 of 2 ready"]
@@ -153,7 +153,7 @@ def test_a_rollout_that_has_not_begun() -> None:
         ({"phase": "Running"}, "pod coredns-1 on worker1: running, not ready"),
     ],
 )
-def test_a_pod_that_is_waited_for_says_why(status: dict[str, Any], why: str) -> None:
+def test_a_pod_that_is_waited_for_has_its_reason(status: dict[str, Any], why: str) -> None:
     seen = copy.deepcopy(usable())
     seen.deployments[0]["status"]["availableReplicas"] = 1
     seen.pods[0]["status"] = {"phase": "Pending", **status}
@@ -161,7 +161,7 @@ def test_a_pod_that_is_waited_for_says_why(status: dict[str, Any], why: str) -> 
     assert missing(seen, NAMES) == [why]
 
 
-def test_row() -> None:
+def test_a_node_row_is_made_from_a_node_object() -> None:
     assert node_row(node("worker1")) == NodeRow(
         "worker1", True, "v1.37.2", "containerd://2.4.2", "192.168.77.20", "10.244.0.0/24"
     )
@@ -199,7 +199,7 @@ def test_waiting_outlasts_a_silent_api(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert told.tasks == ["the API server does not answer: refused"]
 
 
-def test_after_a_power_cut_what_the_api_remembers_does_not_count() -> None:
+def test_containers_older_than_the_power_cut_do_not_count() -> None:
     def running(name: str, node: str, at: str) -> dict[str, Any]:
         containers = [{"state": {"running": {"startedAt": at}}}]
         return {**pod(name, "a", "kube-system", containerStatuses=containers), "spec": {"nodeName": node}}

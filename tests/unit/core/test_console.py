@@ -13,11 +13,11 @@ from hoplab.core.console import LiveProgress, PlainProgress, clock
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0s"), (59.9, "59s"), (60, "1m00s"), (3599, "59m59s"), (3723, "1h02m")]
 )
-def test_clock(seconds: float, text: str) -> None:
+def test_elapsed_times_are_written_in_words(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
-def test_plain_lines_say_phase_and_task_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_progress_prints_phase_and_task_once(capsys: pytest.CaptureFixture[str]) -> None:
     shown = PlainProgress()
     with shown.phase("cluster"):
         shown.task("worker1: Join")

@@ -17,27 +17,27 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_there_and_back(base: Any, now: Any) -> None:
+def test_a_delta_applied_to_its_base_gives_the_document(base: Any, now: Any) -> None:
     assert applied(base, delta(base, now)) == now
 
 
 @given(DOCUMENTS)
-def test_nothing_differs_from_itself(base: Any) -> None:
+def test_a_document_does_not_differ_from_itself(base: Any) -> None:
     assert delta(base, base) == ({} if isinstance(base, dict) else [] if isinstance(base, str) else base)
 
 
-def test_only_what_differs_is_said() -> None:
+def test_a_delta_holds_only_what_differs() -> None:
     rules = "*nat\n[0:0] -A ONE\n[0:0] -A TWO\nCOMMIT\n"
     base = {"worker1": {"iptables": rules, "links": "[]"}, "worker2": {"iptables": rules}}
     now = {"worker1": {"iptables": rules.replace("[0:0] -A TWO\n", ""), "links": "[]"}, "worker2": {"iptables": rules}}
     assert delta(base, now) == {"worker1": {"iptables": [[18, "[0:0] -A TWO\n", ""]]}}
 
 
-def test_what_is_gone_and_what_is_new() -> None:
+def test_a_delta_has_removed_and_new_members() -> None:
     assert delta({"a": "1", "b": "2"}, {"b": "2", "c": {"d": "3"}}) == {"c": {"d": "3"}, "a": None}
     assert list(applied({"a": "1", "b": "2", "c": "3"}, {"a": [[0, "1", "9"]], "b": None, "d": "4"})) == ["a", "c", "d"]
 
 
-def test_another_base_is_noticed() -> None:
+def test_a_delta_of_another_base_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has no 'eth0\\n' at 4"):
         applied("lo, eth1\n", [[4, "eth0\n", ""]])

@@ -22,7 +22,7 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_others_may_read_it(tmp_path: Path) -> None:
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path) -> None:
     fs.write(tmp_path / "report.html", "x")
     (tmp_path / "plain").write_text("x")
     assert (tmp_path / "report.html").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -38,7 +38,7 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     ("number", "remedy"),
     [(errno.ENOSPC, "free some space"), (errno.EACCES, "a folder that you may write to"), (errno.EDQUOT, "free some")],
 )
-def test_a_failure_leaves_what_was_there(
+def test_a_failed_write_leaves_the_file_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ) -> None:
     def fail(_descriptor: int) -> None:
@@ -53,7 +53,7 @@ def test_a_failure_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [file] and file.read_text() == "before"
 
 
-def test_a_failure_while_a_draft_is_filled_passes(tmp_path: Path) -> None:
+def test_an_error_while_a_draft_is_filled_passes(tmp_path: Path) -> None:
     file = tmp_path / "image.tar"
     file.write_text("before")
     with pytest.raises(ZeroDivisionError), fs.replacing(file) as draft:
@@ -105,19 +105,19 @@ def test_files_of_the_lab_have_one_writer() -> None:
     assert writers == OTHER_WRITERS
 
 
-def test_a_missing_folder_is_told_before_the_work(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"can't be written: No such file or directory") as caught:
         fs.check(tmp_path / "no" / "report.html")
     assert caught.value.remedy == f"make its folder first: mkdir -p {tmp_path / 'no'}"
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no").touch()
     with pytest.raises(FileError, match=r"can't be written: Not a directory"):
         fs.check(tmp_path / "no" / "report.html")
 
 
-def test_a_folder_nobody_may_write_to() -> None:
+def test_a_folder_without_permission_is_refused() -> None:
     with pytest.raises(FileError, match=r"^/proc/self/report.html can't be written"):
         fs.check(Path("/proc/self/report.html"))
 
@@ -136,7 +136,7 @@ def test_a_check_changes_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["here"] and (tmp_path / "here").read_text() == "x"
 
 
-def test_only_force_overwrites(tmp_path: Path) -> None:
+def test_a_file_is_overwritten_only_with_force(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("x")
     with pytest.raises(FileError, match=r"here exists") as caught:
         fs.check(tmp_path / "here", force=False)

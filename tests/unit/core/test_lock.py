@@ -13,7 +13,7 @@ from hoplab.core.errors import BusyError
 from hoplab.core.lock import locked
 
 
-def test_a_second_command_is_told_by_whom_the_lab_is_worked_on(tmp_path: Path) -> None:
+def test_a_second_command_gets_the_name_of_the_first(tmp_path: Path) -> None:
     lock = tmp_path / ".lab" / "dev.lock"
     with locked(lock, "lab up"), pytest.raises(BusyError) as busy, locked(lock, "lab destroy"):
         pass
@@ -38,7 +38,7 @@ def test_the_lock_is_released_when_its_command_fails(tmp_path: Path) -> None:
         pass
 
 
-def test_a_waiting_command_says_so_and_goes_on_when_the_first_ends(tmp_path: Path) -> None:
+def test_a_waiting_command_reports_it_and_goes_on_when_the_first_ends(tmp_path: Path) -> None:
     lock = tmp_path / "dev.lock"
     said: list[str] = []
     waiting, second_in = threading.Event(), threading.Event()

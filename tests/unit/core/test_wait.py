@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from hoplab.core import wait
+from hoplab.core.paths import PROJECT
 from hoplab.core.wait import Expired, NotYet, Timing
 
 
@@ -120,3 +122,12 @@ def test_slowness_grows_with_emulation_load_and_slow_cores(
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     assert wait.slowness(accel) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_nothing_else_waits_by_sleeping() -> None:
+    package = PROJECT / "hoplab"
+    sleepers = {
+        str(file.relative_to(package)) for file in package.rglob("*.py") if re.search(r"\bsleep\(", file.read_text())
+    }
+    # a program of its own, on machines; the end of its wait is a time in the cluster
+    assert sleepers == {"core/wait.py", "image/readable/controller.py", "verify/session.py"}

@@ -53,7 +53,7 @@ def test_a_kernel_that_gets_stuck_means_emulation(kernel: Path, monkeypatch: pyt
     assert "last words: [ 0.1] stuck here" in choice.reason
 
 
-def test_without_the_device_nothing_is_started(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_kvm_device_starts_nothing(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "KVM", kernel.with_name("none"))
     fake_qemu(monkeypatch, BOOTS)
     assert probe(kernel, kernel) == AccelChoice("tcg", f"there is no {kernel.with_name('none')}")
@@ -76,7 +76,7 @@ def test_the_answer_is_kept_for_this_kernel_and_this_boot_of_the_host(
 
 
 @pytest.mark.parametrize("garbage", ["", "{}", "[]", '{"seen": 1}', "\x00"])
-def test_a_damaged_cache_is_no_answer(
+def test_a_damaged_cache_is_probed_again(
     kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: str
 ) -> None:
     (tmp_path / "cache" / "hoplab").mkdir(parents=True)
@@ -85,19 +85,19 @@ def test_a_damaged_cache_is_no_answer(
     assert resolve("auto", kernel, kernel).accel == "kvm"
 
 
-def test_emulation_when_asked_for_is_not_probed(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spec_that_asks_for_emulation_probes_nothing(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_qemu(monkeypatch, BOOTS)
     assert resolve("tcg", kernel, kernel) == AccelChoice("tcg", "the spec asks for emulation")
 
 
-def test_kvm_when_asked_for_and_impossible(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spec_that_asks_for_kvm_needs_kvm(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_qemu(monkeypatch, ASSERTION)
     with pytest.raises(HostError, match="the spec asks for KVM, which does not work here: ") as error:
         resolve("kvm", kernel, kernel)
     assert "set lab:accel to auto" in error.value.remedy
 
 
-def test_without_qemu(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_qemu_has_a_remedy(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accel, "QEMU", ("/nonexistent/qemu",))
     with pytest.raises(HostError, match="QEMU is not installed") as error:
         probe(kernel, kernel)

@@ -130,7 +130,7 @@ def test_a_machine_that_was_up_and_crashes_meanwhile_is_waited_for_again(watch: 
     assert asked.count("first") == 2
 
 
-def test_giving_up_says_the_last_words_of_console_and_qemu(watch: Watch, screen: Screen, tmp_path: Path) -> None:
+def test_a_boot_error_has_the_end_of_console_and_qemu_log(watch: Watch, screen: Screen, tmp_path: Path) -> None:
     machine = Machine("one", tmp_path / "console.log", (f"booting\n{PANIC}\n  trace", QEMU_CRASHED))
     (tmp_path / "one.log").write_text(
         "starting up\n/usr/bin/qemu \\\n-name guest=one \\\n-msg timestamp=on\nearlier start\n"
@@ -151,7 +151,7 @@ def test_giving_up_says_the_last_words_of_console_and_qemu(watch: Watch, screen:
     )
 
 
-def test_a_machine_that_neither_speaks_nor_works_hangs(
+def test_a_machine_without_output_and_cpu_time_hangs(
     watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boot, "HANG_S", -1)
@@ -159,7 +159,7 @@ def test_a_machine_that_neither_speaks_nor_works_hangs(
         watch([Machine("one", tmp_path / "one.log", ("", RUNNING))], lambda name: False)
 
 
-def test_a_machine_that_works_silently_does_not_hang(
+def test_a_machine_with_cpu_time_but_no_output_does_not_hang(
     watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine("one", tmp_path / "one.log", ("", RUNNING))
@@ -174,13 +174,13 @@ def test_a_machine_that_works_silently_does_not_hang(
     assert watch([machine], is_up, deadline_s=1000) == {"one": 0}
 
 
-def test_a_machine_that_is_not_up_in_time(watch: Watch, tmp_path: Path) -> None:
+def test_a_machine_that_is_never_up_in_time_is_given_up(watch: Watch, tmp_path: Path) -> None:
     with pytest.raises(BootError, match="it is not up after -1 s"):
         watch([Machine("one", tmp_path / "one.log", ("", RUNNING))], lambda name: False, deadline_s=-1)
 
 
 @pytest.mark.parametrize(("greeting", "expected"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"", False)])
-def test_an_ssh_server_says_hello(greeting: bytes, expected: bool) -> None:
+def test_an_ssh_server_is_known_by_its_banner(greeting: bytes, expected: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

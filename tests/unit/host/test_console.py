@@ -42,7 +42,7 @@ def test_a_crash_is_recognized(tmp_path: Path, line: str) -> None:
         "[    1.0] systemd[1]: Started ssh.service - OpenBSD Secure Shell server.",
     ],
 )
-def test_what_is_no_crash(tmp_path: Path, line: str) -> None:
+def test_a_warning_is_no_crash(tmp_path: Path, line: str) -> None:
     log = tmp_path / "worker1.log"
     log.write_text(line + "\n")
     console = Console(log)
@@ -50,7 +50,7 @@ def test_what_is_no_crash(tmp_path: Path, line: str) -> None:
     assert console.crash() == ""
 
 
-def test_words_that_arrive_in_two_pieces(tmp_path: Path) -> None:
+def test_a_crash_that_arrives_in_two_pieces_is_recognized(tmp_path: Path) -> None:
     log = tmp_path / "worker1.log"
     log.write_text("[ 1.0] Kernel pa")
     console = Console(log)
@@ -63,7 +63,7 @@ def test_words_that_arrive_in_two_pieces(tmp_path: Path) -> None:
     assert not console.read()  # nothing new
 
 
-def test_only_the_present_boot_counts(tmp_path: Path) -> None:
+def test_a_crash_of_an_earlier_boot_does_not_count(tmp_path: Path) -> None:
     log = tmp_path / "worker1.log"
     log.write_text("Linux version 6.12\nKernel panic - not syncing: first boot\nLinux version 6.12\nall is well\n")
     console = Console(log)
@@ -95,7 +95,7 @@ def test_a_log_that_somebody_else_emptied_is_read_again(tmp_path: Path) -> None:
     assert console.last_words() == ["new"]
 
 
-def test_the_last_words_start_at_the_crash(tmp_path: Path) -> None:
+def test_the_end_of_a_log_starts_at_the_crash(tmp_path: Path) -> None:
     log = tmp_path / "worker1.log"
     trace = [f"  line {number} of the call trace" for number in range(40)]
     log.write_text("\n".join(["all is well", "Kernel panic - not syncing: no init", *trace]))
@@ -105,7 +105,7 @@ def test_the_last_words_start_at_the_crash(tmp_path: Path) -> None:
     assert len(console.last_words()) == 15
 
 
-def test_a_machine_without_a_log_has_nothing_to_say(tmp_path: Path) -> None:
+def test_a_machine_without_a_log_has_no_last_lines(tmp_path: Path) -> None:
     for console in (Console(None), Console(tmp_path / "not there yet.log")):
         console.clear()
         assert not console.read()

@@ -55,7 +55,7 @@ def test_the_version_of_qemu(said: str, version: str) -> None:
     assert parse_qemu_version(said) == version
 
 
-def test_a_look_at_this_host() -> None:
+def test_host_facts_of_this_host() -> None:
     host = host_facts()
     assert host.cpus >= 1
     assert 0 < host.available_memory_mib <= host.memory_mib
@@ -71,7 +71,7 @@ def test_disk_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert some().disk_free_gib(tmp_path / "not" / "yet") == pytest.approx(some().disk_free_gib(tmp_path), rel=0.1)
 
 
-def test_too_little_memory() -> None:
+def test_too_little_memory_is_a_host_error() -> None:
     some().require_memory(8000)
     with pytest.raises(HostError) as error:
         some(available=4000).require_memory(6144)
@@ -81,7 +81,7 @@ def test_too_little_memory() -> None:
     assert "fewer workers" in error.value.remedy
 
 
-def test_too_little_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_a_host_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HostFacts, "disk_free_gib", lambda self, path: 3.25)
     some().require_disk(tmp_path, 3.0)
     with pytest.raises(HostError) as error:

@@ -89,7 +89,7 @@ def test_machines_go_on_without_libvirtd_and_a_new_one_finds_them(labs: tuple[Pr
 
 
 @needs_libvirt
-def test_after_a_reboot_definitions_are_still_there(labs: tuple[PrivateLibvirt, PrivateLibvirt]) -> None:
+def test_definitions_survive_a_reboot_of_the_host(labs: tuple[PrivateLibvirt, PrivateLibvirt]) -> None:
     lab, _ = labs
     lab.start()
     with machines.connected(lab.uri) as connection:
@@ -147,14 +147,14 @@ def test_a_libvirtd_that_does_not_answer(stubbed: PrivateLibvirt, monkeypatch: p
     assert f"{stubbed.paths.run}:/run/libvirt" in started[0]
 
 
-def test_without_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_libvirtd_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.libvirtd.os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match="a private libvirt needs root") as error:
         PrivateLibvirt(LabPaths("unit", tmp_path)).start()
     assert "lab:libvirt system" in error.value.remedy
 
 
-def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_libvirtd_needs_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.libvirtd.os.geteuid", lambda: 0)
     monkeypatch.setattr(
         "hoplab.host.libvirtd.shutil.which", lambda tool, path: None if tool in {"libvirtd", "dnsmasq"} else tool

@@ -125,13 +125,13 @@ def test_a_file_left_by_a_reboot_is_not_a_namespace_and_is_replaced(name: str) -
     assert netns.exists(name)
 
 
-def test_no_name_means_to_stay() -> None:
+def test_entering_no_namespace_stays() -> None:
     before = interfaces()
     with netns.entered(""):
         assert interfaces() == before
 
 
-def test_a_namespace_that_is_not_there() -> None:
+def test_entering_a_missing_namespace_is_a_host_error() -> None:
     assert netns.processes("hoplab-none") == []
     with (
         pytest.raises(HostError, match="there is no network namespace hoplab-none") as error,
@@ -141,20 +141,20 @@ def test_a_namespace_that_is_not_there() -> None:
     assert error.value.remedy == "start the lab: ./lab start"
 
 
-def test_without_iproute2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_iproute2_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.netns.shutil.which", lambda name, path: None)
     with pytest.raises(HostError, match="the command `ip` is missing") as error:
         netns.create("hoplab-none")
     assert error.value.remedy == "apt-get install --no-install-recommends iproute2"
 
 
-def test_what_ip_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_ip_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.netns.os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match=r"`ip -n hoplab-none link` failed: .+") as error:
         netns._ip("-n", "hoplab-none", "link")
     assert error.value.remedy.startswith("run as root")
 
 
-def test_a_kernel_that_refuses() -> None:
+def test_a_refused_setns_is_a_host_error() -> None:
     with pytest.raises(HostError, match="cannot enter a network namespace: Bad file descriptor"):
         netns._setns(-1)

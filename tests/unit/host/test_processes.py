@@ -31,7 +31,7 @@ def test_processes_are_ended_and_named() -> None:
         assert polite.wait() == -15
 
 
-def test_one_that_does_not_listen_is_killed() -> None:
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE) as stubborn:
         assert stubborn.stdout
         stubborn.stdout.readline()
@@ -39,21 +39,21 @@ def test_one_that_does_not_listen_is_killed() -> None:
         assert stubborn.wait() == -9
 
 
-def test_one_that_is_gone_is_no_trouble() -> None:
+def test_a_process_that_has_ended_is_skipped() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     assert processes.end([gone.pid]) == []
     assert processes.command_line(gone.pid) == []
 
 
-def test_a_machine_is_named() -> None:
+def test_a_qemu_is_described_with_its_machine() -> None:
     echo = "print(input(), flush=True); input()"
     with started(sys.executable, "-c", echo, "-name", "guest=hoplab-dev-1a2b3c-worker1,debug-threads=on") as qemu:
         assert processes.describe(qemu.pid) == f"{Path(sys.executable).name} hoplab-dev-1a2b3c-worker1 (pid {qemu.pid})"
         qemu.kill()
 
 
-def test_one_that_cannot_be_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_killed_is_a_host_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.processes.signal.pidfd_send_signal", lambda descriptor, number: None)
     with started("cat") as stuck:
         with pytest.raises(HostError) as error:
