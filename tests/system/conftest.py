@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 
 from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.wait import NotYet, until
 from hoplab.host import netns
 
 LAB = "test"
@@ -59,13 +58,14 @@ class LabCommand:
         """Start a verb and kill -9 its whole process group as soon as a condition holds; what it had printed."""
         with self._log(words).open("w+") as log:
             with self._started(words, log.fileno(), env) as process:
-                deadline = time.monotonic() + HOUR
-                while not reached():
+
+                def is_due() -> NotYet | None:
                     if process.poll() is not None:
                         log.seek(0)
                         pytest.fail(f"./lab {' '.join(words)} ended before it could be killed:\n{log.read()[-4000:]}")
-                    assert time.monotonic() < deadline, "the moment to kill it never came"
-                    select.select([], [], [], 0.1)  # between two looks at the condition
+                    return None if reached() else NotYet("the moment to kill it never came")
+
+                until(is_due, HOUR, poll_s=0.1)
             log.seek(0)
             return log.read()
 
