@@ -94,7 +94,7 @@ def decode(encoded: str) -> bytes:
 
 
 def parse(data: bytes, dev: str) -> tuple[CapturedPacket, ...]:
-    """The packets of a capture file, as ``tcpdump -w`` writes it; CaptureError for anything else."""
+    """Return the packets of a capture file, as ``tcpdump -w`` writes it; CaptureError for anything else."""
     order, fraction = _ORDERS.get(data[:4], ("", 0.0))
     if not order or len(data) < FILE_HEADER:
         raise _unreadable(f"it does not begin as one: {data[:4].hex(' ') or 'it is empty'}")
@@ -119,7 +119,7 @@ def _unreadable(why: str) -> CaptureError:
 
 
 def _ethernet(packet: CapturedPacket, frame: bytes, *, wrapped: bool = False) -> CapturedPacket:
-    """What a frame says, as far as it goes: a header that is cut off leaves its fields empty."""
+    """Return the packet with the fields of a frame; a header that is cut off leaves its fields empty."""
     if len(frame) < 14:
         return packet
     dst, src, kind = struct.unpack_from("!6s6sH", frame)
@@ -154,7 +154,7 @@ def _ipv4(packet: CapturedPacket, body: bytes, wrapped: bool) -> CapturedPacket:
 
 
 def _ipv6(packet: CapturedPacket, body: bytes, wrapped: bool) -> CapturedPacket:
-    """Of extension headers only their number is told."""
+    """Return the packet with the fields of the IPv6 header; of extension headers only the number."""
     if len(body) < 40:
         return packet
     number, ttl, src, dst = struct.unpack_from("!6xBB16s16s", body)
@@ -164,7 +164,7 @@ def _ipv6(packet: CapturedPacket, body: bytes, wrapped: bool) -> CapturedPacket:
 
 
 def _payload(packet: CapturedPacket, payload: bytes, wrapped: bool) -> CapturedPacket:
-    """What is in an IP packet."""
+    """Return the packet with the fields of what is in an IP packet."""
     match packet.protocol:
         case "tcp" if len(payload) >= 14:
             sport, dport, bits = struct.unpack_from("!HH9xB", payload)

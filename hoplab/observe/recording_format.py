@@ -113,7 +113,7 @@ def _redacted(text: str, annotations: tuple[str, ...]) -> str:
 
 
 def _document(file: Path) -> Any:
-    """What a recording holds; one that is like another says only what differs."""
+    """Return the document of a recording; one with ``like`` holds the difference from another one."""
     raw = json.loads(file.read_text())
     return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
 

@@ -33,7 +33,7 @@ class Script:
 
     @cached_property
     def text(self) -> str:
-        """The script; errors of a command follow its output, so both come back in one stream."""
+        """Return the script; errors of a command follow its output, so both come back in one stream."""
         body = self._lines("", self._commands)
         if self._in_pods:
             inner = "\n".join([*self._head(), *self._lines("$1/", self._in_pods)])
@@ -57,7 +57,7 @@ class Script:
         return [f'{{ {command}\n}} 2>$err; end "{prefix}{key}"' for key, command in commands.items()]
 
     def split(self, printed: str) -> dict[str, Output]:
-        """The outputs, taken out of what the script printed."""
+        """Return the outputs by key, from what the script printed."""
         mark = re.escape(self.mark)
         pattern = rf"(.*?)\n{mark} (\d+) (\S+)\n(.*?){mark}\n"
         return {

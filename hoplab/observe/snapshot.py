@@ -87,7 +87,7 @@ class Pod:
 
     @property
     def host_end(self) -> Link | None:
-        """The other end of its eth0: the interface on its node that has the index eth0 names as its peer's."""
+        """Return the other end of its eth0: the interface on its node with the index of eth0's peer."""
         eth0 = self.eth0
         return next((link for link in self.node[LINKS] if eth0 and link.index == eth0.peer_index), None)
 
@@ -104,13 +104,13 @@ class Snapshot:
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
-        """The machines that are nodes of the cluster, in the plan's order."""
+        """Return the machines that are nodes of the cluster, in the plan's order."""
         known = {node.name: node for node in self.api[API_NODES]}
         return tuple(Node(name, facts, known[name]) for name, facts in self.node_facts.items() if name in known)
 
     @cached_property
     def pods(self) -> tuple[Pod, ...]:
-        """Running pods with an address of their own whose namespace was found on their node."""
+        """Return running pods with an address of their own whose namespace was found on their node."""
         nodes = {node.name: node for node in self.nodes}
         found = []
         for pod in self.own_address_pods:
@@ -124,12 +124,12 @@ class Snapshot:
 
     @property
     def places(self) -> Mapping[str, Facts]:
-        """Every network namespace that was looked at and is known by name: nodes, then pods."""
+        """Return the facts of every network namespace with a name: nodes, then pods."""
         return {**{node.name: node.facts for node in self.nodes}, **{str(pod): pod.facts for pod in self.pods}}
 
     @property
     def own_address_pods(self) -> tuple[ApiPod, ...]:
-        """Running pods, as the API knows them, that should have a network namespace of their own."""
+        """Return the API's running pods that should have a network namespace of their own."""
         return tuple(
             pod for pod in self.api[API_PODS] if pod.running and not pod.going and not pod.host_network and pod.address
         )
@@ -174,7 +174,7 @@ def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: 
 
 
 def _by_namespace(node: str, outputs: Mapping[str, Output]) -> dict[str, Facts]:
-    """Keys like ``cni-1b4e.../routes`` taken apart."""
+    """Return the outputs with keys like ``cni-1b4e.../routes`` by namespace."""
     found: dict[str, dict[str, Output]] = {}
     for key, output in outputs.items():
         netns, slash, fact = key.rpartition("/")

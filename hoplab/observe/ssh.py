@@ -34,7 +34,7 @@ class Hosts:
         self._ssh_config = ssh_config
 
     def __getitem__(self, name: str) -> Host:
-        """The node as a testinfra host: its commands run as root."""
+        """Return the node as a testinfra host: its commands run as root."""
         return testinfra.get_host(
             f"ssh://{name}",
             ssh_config=str(self._ssh_config),
@@ -67,7 +67,7 @@ class Hosts:
         return script.split(result.stdout)
 
     def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
-        """The same batch on every node, all at once."""
+        """Run the same batch on every node, all at once."""
         with ThreadPoolExecutor(max_workers=max(1, len(self.names))) as pool:
             found = pool.map(lambda name: self.batch(name, commands, in_pods=in_pods), self.names)
             return dict(zip(self.names, found, strict=True))

@@ -149,5 +149,5 @@ def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
-    """... for IPv6, in a lab that has it."""
+    """Return the same for IPv6, in a lab that has it."""
     return get_cni(lab.setting.cni).expectations6(lab)

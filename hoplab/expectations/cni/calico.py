@@ -55,7 +55,7 @@ ANNOTATION = PART.node_annotations[0]
 
 
 def host_end(pod: ApiPod) -> str:
-    """The name of a pod's interface on its node: the same for a pod of the same name, wherever and whenever it runs."""
+    """Return the name of a pod's interface on its node, which follows from the pod's namespace and name."""
     return f"cali{hashlib.sha1(f'{pod.namespace}.{pod.name}'.encode(), usedforsecurity=False).hexdigest()[:11]}"
 
 
@@ -65,7 +65,7 @@ def chain(direction: str, interface: str) -> str:
 
 
 def announced(node: Node, name: str) -> str:
-    """What calico-node says of its node through the API."""
+    """Return what calico-node announced of its node through the API."""
     text = dict(node.api.annotations).get(ANNOTATION + name, "")
     if not text:
         raise LabError(
@@ -76,7 +76,7 @@ def announced(node: Node, name: str) -> str:
 
 
 def vxlan_mac(node: Node, suffix: str = "") -> str:
-    """Of its VXLAN interface; no node announces it, as everybody can work it out: an "f" and the SHA-1 of its name.
+    """Return the MAC of its VXLAN interface: an "f" and the SHA-1 of the node's name, which no node has to announce.
 
     Source: Felix's VXLANResolver (felix/calc/vxlan_resolver.go, v3.32.1), unless somebody chose another one.
     """
@@ -85,14 +85,14 @@ def vxlan_mac(node: Node, suffix: str = "") -> str:
 
 
 def blocks(lab: Snapshot, node: Node) -> tuple[Block, ...]:
-    """The blocks of the pod range that belong to a node."""
+    """Return the blocks of the pod range that belong to a node."""
     return tuple(
         sorted((block for block in lab.api[API_IPAM_BLOCKS] if block.node == node.name), key=lambda it: it.cidr)
     )
 
 
 def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
-    """... of the pod range of IPv6."""
+    """Return the blocks of the pod range of IPv6 that belong to a node."""
     return tuple(
         sorted((block for block in lab.api[API_IPAM_BLOCKS6] if block.node == node.name), key=lambda it: it.cidr)
     )
@@ -100,7 +100,7 @@ def blocks6(lab: Snapshot, node: Node) -> tuple[Block6, ...]:
 
 @dataclass(frozen=True)
 class _Family:
-    """What is another thing in each family of addresses."""
+    """What differs between the families of addresses."""
 
     vxlan: str
     vxlan_address: str  # what calico-node calls it where it announces it
@@ -186,12 +186,12 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
 
 
 def _is_vxlan(lab: Snapshot) -> bool:
-    """Whether Felix writes the routes as it reads them in the API; otherwise BIRD does, as other nodes' told it."""
+    """Return whether Felix writes the routes, from the API; otherwise BIRD does, from its BGP sessions."""
     return lab.setting.backend == "vxlan"
 
 
 def _tunnels(lab: Snapshot) -> tuple[str, ...]:
-    """The tunnels' interfaces of every node, those of both families."""
+    """Return the tunnel interfaces of every node, of both families."""
     return {"bgp": (), "ipip": (IPIP,), "vxlan": (VXLAN, VXLAN6) if lab.setting.ipv6 else (VXLAN,)}[lab.setting.backend]
 
 

@@ -55,7 +55,7 @@ BACKEND_DATA6 = "flannel.alpha.coreos.com/backend-v6-data"
 
 
 def vtep_mac(node: Node, annotation: str = BACKEND_DATA) -> str:
-    """The MAC of a node's flannel.1 (or flannel-v6.1), as the node announces it through the API.
+    """Return the MAC of a node's flannel.1 (or flannel-v6.1), as the node announces it through the API.
 
     From there, not from the interface: what the other nodes wrote down has to agree with what was announced, and a
     lesson of its own compares the announcement with the interface.
@@ -72,7 +72,7 @@ def vtep_mac(node: Node, annotation: str = BACKEND_DATA) -> str:
 
 @dataclass(frozen=True)
 class _Family:
-    """What is another thing in each family of addresses."""
+    """What differs between the families of addresses."""
 
     vtep: str
     overhead: int
@@ -116,7 +116,7 @@ def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
-    """The same for IPv6: the ranges lie on the same bridges, and a tunnel has an interface of its own for them."""
+    """Return the same for IPv6: the ranges are on the same bridges, a tunnel has an interface of its own for them."""
     return _expectations(lab, _V6)
 
 

@@ -16,7 +16,7 @@ from hoplab.spec.parts import IngressPart
 
 @dataclass(frozen=True)
 class Served:
-    """What a controller's configuration does for one host."""
+    """What a controller's configuration does for one host name."""
 
     host: str
     paths: Mapping[str, tuple[str, ...]]  # path without its last slash ("/" for all) -> endpoints, "10.244.1.3:8080"

@@ -30,7 +30,7 @@ class Directive:
     block: tuple[Directive, ...] = ()
 
     def find(self, name: str) -> Iterator[Directive]:
-        """The directives of that name in it, at any depth."""
+        """Yield the directives of that name in it, at any depth."""
         for directive in self.block:
             if directive.words[:1] == (name,):
                 yield directive
@@ -41,7 +41,7 @@ class Directive:
 
 
 def parse(text: str) -> Directive:
-    """The whole file as one block; what is not closed ends with it."""
+    """Return the whole file as one block; an unclosed block ends with it."""
     words: list[str] = []
     stack: list[tuple[list[str], list[Directive]]] = [([], [])]
     for token in _TOKEN.finditer(text):
@@ -66,7 +66,7 @@ def parse(text: str) -> Directive:
 
 
 def served(text: str) -> tuple[Served, ...]:
-    """What every server block does, by each of its names; "" is the one for hosts that nobody names."""
+    """Return what every server block does, once for each of its names; "" is the default server."""
     whole = parse(text)
     upstreams = {
         upstream.words[1]: tuple(server.words[1] for server in upstream.find("server"))
@@ -87,7 +87,7 @@ def served(text: str) -> tuple[Served, ...]:
 
 
 def access(line: str) -> Access | None:
-    """A line of the access log, as the roles of controllers around nginx have it in their log format."""
+    """Return a line of the access log, in the log format that the roles set; None for other lines."""
     if not (found := _LINE.search(line.rstrip())):
         return None
     last = found["asked"].split(", ")[-1]  # "10.244.1.3:8080, 10.244.0.3:8080" when the first did not answer

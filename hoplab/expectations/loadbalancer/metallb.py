@@ -18,7 +18,7 @@ EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"  # label of
 
 
 def announcer(address: IPv4Address, nodes: Iterable[str]) -> str:
-    """The node that announces an address, of those that may: with a speaker, with a pod where the policy is Local.
+    """Return which node announces an address, of those that may: with a speaker, with a pod where the policy is Local.
 
     >>> announcer(IPv4Address("192.168.77.245"), ["worker1", "worker2"])
     'worker1'

@@ -68,28 +68,28 @@ class Mode(Protocol):
     def service_chain(self, service: str, protocol: str) -> str: ...
     def external_chain(self, service: str, protocol: str) -> str: ...
     def endpoint_chain(self, service: str, protocol: str, endpoint: str, *, sticky: bool) -> str:
-        """The chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
+        """Return the chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
 
     def way(self, service: ServiceExpectation, endpoint: EndpointExpectation) -> tuple[str, ...]:
-        """The chains from the hook to where the destination is changed."""
+        """Return the chains from the hook to the rule that changes the destination."""
 
     def node_port_way(self, service: ServiceExpectation) -> frozenset[str]:
-        """Chains that a connection to a NodePort goes through."""
+        """Return chains that a connection to a NodePort goes through."""
 
     def rules(self, host: HasFacts, chain: str) -> tuple[Rule, ...]:
-        """The rules of a chain of the translation."""
+        """Return the rules of a chain that translates addresses."""
 
     def chains(self, host: HasFacts) -> frozenset[str]:
-        """All chains of the translation."""
+        """Return all chains that translate addresses."""
 
     def asks_node_ports(self, rule: Rule) -> bool:
-        """Whether a rule looks up the NodePorts of the node's own addresses."""
+        """Return whether a rule looks up the NodePorts of the node's own addresses."""
 
     def cluster_ips(self, host: HasFacts) -> frozenset[IPv4Address]:
-        """Addresses of services that the rules know."""
+        """Return the ClusterIPs in the rules."""
 
     def remembers(self, host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
-        """For how many seconds a client stays with an endpoint, by endpoint: session affinity."""
+        """Return for how many seconds session affinity keeps a client with an endpoint, by endpoint."""
 
 
 def get_mode(mode: str) -> Mode:
@@ -98,17 +98,17 @@ def get_mode(mode: str) -> Mode:
 
 
 def of(lab: Snapshot) -> Mode:
-    """The mode that the lab's kube-proxy works in."""
+    """Return the mode of the lab's kube-proxy."""
     return get_mode(lab.setting.proxy_mode)
 
 
 def expectations(lab: Snapshot) -> tuple[ServiceExpectation, ...]:
-    """What every node's rules have to say, the same on all nodes."""
+    """Return what the rules of every node have to contain, the same on all nodes."""
     return _expectations(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
 
 
 def expectations6(lab: Snapshot) -> tuple[ServiceExpectation, ...]:
-    """... for IPv6, of the services that have a ClusterIP of it."""
+    """Return the same for IPv6, of the services that have such a ClusterIP."""
     return _expectations(lab, lab.api[API_ENDPOINTS6], lambda service: service.cluster_ip6)
 
 
@@ -161,15 +161,15 @@ def _expectation(
 
 
 def connection(client: IPAddress, service: ServiceExpectation) -> Packet:
-    """The first packet of a client to a service."""
+    """Return the first packet of a client to a service."""
     return Packet(client, service.cluster_ip, service.protocol, service.port)
 
 
 def ways(host: HasFacts, client: IPAddress, service: ServiceExpectation) -> dict[str, Outcome[Rule]]:
-    """By which rules a host may send a client's connection to a service, by where it goes."""
+    """Return the outcomes that a client's connection to a service may have on a host, by endpoint."""
     return {end.to: end for end in prerouting(host, connection(client, service)) if end.verdict == "DNAT"}
 
 
 def targets(host: HasFacts, client: IPAddress, service: ServiceExpectation) -> frozenset[str]:
-    """Where a host may send a client's connection to a service, ``10.244.1.2:8080``."""
+    """Return the endpoints to which a host may send a client's connection to a service, ``10.244.1.2:8080``."""
     return frozenset(ways(host, client, service))

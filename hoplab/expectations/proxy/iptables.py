@@ -38,7 +38,7 @@ OF_SERVICES = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-SVC-", "KUBE-SVL-", "KUB
 
 
 def service_chain(service: str, protocol: str) -> str:
-    """The chain of a service port.
+    """Return the chain of a service port.
 
     >>> service_chain("default/kubernetes:https", "tcp")
     'KUBE-SVC-NPX46M4PTMTKRN6Y'
@@ -47,12 +47,12 @@ def service_chain(service: str, protocol: str) -> str:
 
 
 def external_chain(service: str, protocol: str) -> str:
-    """The chain for what comes to a service port from outside the cluster (NodePort, LoadBalancer)."""
+    """Return the chain for connections to a service port from outside the cluster (NodePort, LoadBalancer)."""
     return f"KUBE-EXT-{_hash(service + protocol)}"
 
 
 def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool = False) -> str:
-    """The chain of one endpoint, ``10.244.1.2:53``, of a service port."""
+    """Return the chain of one endpoint, ``10.244.1.2:53``, of a service port."""
     return f"KUBE-SEP-{_hash(service + protocol + endpoint)}"
 
 
@@ -86,7 +86,7 @@ def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
 
 
 def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
-    """Rules with ``-m recent --rcheck --seconds 10800``, before those that throw dice."""
+    """Return the seconds of rules with ``-m recent --rcheck --seconds 10800``, which come before the random choice."""
     to = {endpoint.chain: endpoint.to for endpoint in service.endpoints}
     return {
         to.get(rule.target, rule.target): int(rule.value("--seconds") or 0)

@@ -58,7 +58,7 @@ BASE_CHAINS = (
 
 
 def service_chain(service: str, protocol: str) -> str:
-    """The chain of a service port.
+    """Return the chain of a service port.
 
     >>> service_chain("default/kubernetes:https", "tcp")
     'service-2QRHZV4L-default/kubernetes/tcp/https'
@@ -67,17 +67,17 @@ def service_chain(service: str, protocol: str) -> str:
 
 
 def external_chain(service: str, protocol: str) -> str:
-    """The chain for what comes to a service port from outside the cluster (NodePort, LoadBalancer)."""
+    """Return the chain for connections to a service port from outside the cluster (NodePort, LoadBalancer)."""
     return f"external-{_name(service, protocol)}"
 
 
 def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool = False) -> str:
-    """The chain of one endpoint, ``10.244.1.2:53``: only a service with session affinity has them."""
+    """Return the chain of one endpoint, ``10.244.1.2:53``: only a service with session affinity has them."""
     return f"endpoint-{_name(service, protocol, endpoint)}" if sticky else ""
 
 
 def _name(service: str, protocol: str, endpoint: str = "") -> str:
-    """The same name in every cluster: ``ULMVA6XW-ns1/svc1/tcp/p80``, ``5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80``."""
+    """Return the name: ``ULMVA6XW-ns1/svc1/tcp/p80``, of an endpoint ``5OJB2KTY-ns1/svc1/tcp/p80__10.180.0.1/80``."""
     name, _, port = service.partition(":")
     text = f"{name}/{protocol}/{port}"
     if endpoint:
@@ -87,7 +87,7 @@ def _name(service: str, protocol: str, endpoint: str = "") -> str:
 
 
 def table(host: HasFacts) -> Table:
-    """kube-proxy's table; an empty one where there is none."""
+    """Return kube-proxy's table; an empty one where there is none."""
     return host[NFTABLES].table(TABLE) or Table("ip", TABLE, {}, {})
 
 
@@ -114,7 +114,7 @@ def asks_node_ports(rule: Rule) -> bool:
 
 
 def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
-    """Those that a map leads somewhere and that are in the set of all of them."""
+    """Return the ClusterIPs that are in a map of verdicts and in the set of all ClusterIPs."""
     sets = table(host).sets
     leads = {element.key[0] for name in (BY_ADDRESS, REFUSED) if name in sets for element in sets[name].elements}
     known = {element.key[0] for element in sets[CLUSTER_IPS].elements} if CLUSTER_IPS in sets else set()
@@ -122,7 +122,7 @@ def cluster_ips(host: HasFacts) -> frozenset[IPv4Address]:
 
 
 def remembers(host: HasFacts, service: ServiceExpectation) -> Mapping[str, int]:
-    """A set for each endpoint, which forgets its clients after a while, and a rule that looks into it before dice."""
+    """Return the timeouts of the endpoints' sets of clients; a rule matches these sets before the random choice."""
     found = table(host)
     memory = {endpoint.chain.replace("endpoint-", "affinity-", 1): endpoint.to for endpoint in service.endpoints}
     asked = {

@@ -49,7 +49,7 @@ class Facts:
     _parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, fact: Fact[T]) -> T:
-        """The parsed fact; FactError when it was not collected here, its command failed or its text is not readable."""
+        """Return the parsed fact; FactError when it was not collected, its command failed or its text is malformed."""
         if fact.name not in self._parsed:
             output = self.outputs.get(fact.name)
             if output is None:
@@ -68,7 +68,7 @@ class Facts:
 
 
 def discover(where: Where) -> tuple[Fact[Any], ...]:
-    """Every fact of this folder that can be asked in that kind of place, by name."""
+    """Return every fact of this folder that can be collected in that kind of place, sorted by name."""
     found = {}
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):

@@ -51,7 +51,7 @@ class Item:
         return self.read(key, V4.network)
 
     def read(self, key: str, read: Callable[[str, str], T]) -> T | None:
-        """A text made into something else by who is also told where it stood; None where there is none."""
+        """Return a text after ``read``, which also receives its path in the document; None where there is none."""
         return read(text, f"{self.what}.{key}") if (text := self.text(key)) else None
 
     def _typed(self, key: str, types: tuple[type, ...], empty: Any) -> Any:
@@ -68,7 +68,7 @@ _noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)  # doc
 
 
 def document(text: str, what: str) -> Any:
-    """The JSON document of a text. What is no JSON, or nested beyond reason, is a FactError."""
+    """Return the JSON document of a text; FactError for what is no JSON or nested too deep."""
     noted = _noted.get()
     try:
         raw = json.loads(text, object_hook=None if noted is None else _Noted)
@@ -80,7 +80,7 @@ def document(text: str, what: str) -> Any:
 
 
 def as_read(parse: Callable[[str], object], text: str) -> str:
-    """The JSON document of a text with nothing in it but what a parser reads: parsed again, it gives the same.
+    """Return the JSON document of a text reduced to what a parser reads: parsed again, it gives the same.
 
     >>> as_read(lambda text: document(text, "pod").get("name"), '{"name": "echo", "env": "secret"}')
     '{"name":"echo"}'
@@ -117,7 +117,7 @@ class _Noted(dict[str, Any]):
 
 
 def _read(value: Any) -> Any:
-    """What was read of a noted document."""
+    """Return what was read of a noted document."""
     match value:
         case _Noted():
             return {key: _read(value[key]) for key in value if key in value.read}
@@ -128,7 +128,7 @@ def _read(value: Any) -> Any:
 
 
 def listed(text: str, what: str) -> Iterator[Item]:
-    """The objects of a JSON list, as `ip -j` prints it: nothing at all means none, and {} stands for one left out."""
+    """Yield the objects of a JSON list, as `ip -j` prints it: an empty text means none, {} stands for one left out."""
     if not text.strip():
         return
     raw = document(text, what)
@@ -140,5 +140,5 @@ def listed(text: str, what: str) -> Iterator[Item]:
 
 
 def kubernetes_list(text: str, what: str) -> Iterator[Item]:
-    """The items of a Kubernetes list."""
+    """Yield the items of a Kubernetes list."""
     yield from Item(document(text, what), what).items("items")

@@ -21,7 +21,7 @@ class Session:
 
     @property
     def peer(self) -> IPv4Address | None:
-        """Who is at the other end: Calico names a session after the node's address."""
+        """Return the address of the other end: Calico names a session after the node's address."""
         found = re.fullmatch(r"[A-Za-z]+_(\d+)_(\d+)_(\d+)_(\d+)", self.name)
         try:
             return IPv4Address(".".join(found.groups())) if found else None
@@ -50,7 +50,7 @@ def parse(text: str) -> tuple[Session, ...]:
 
 
 def ask(command: str) -> str:
-    """A line of shell that tells BIRD a command and prints its answer.
+    """Return a line of shell that sends BIRD a command and prints its answer.
 
     BIRD drops what it still has to do and say when the asker is at its end, so the answer's last line is waited for:
     "0000 ", or an error's number.

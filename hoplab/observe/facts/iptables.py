@@ -42,7 +42,7 @@ class Rule:
     bytes: int = field(default=0, compare=False)
 
     def match(self, name: str) -> Option | None:
-        """The match option of that name: rule.match("--dport")."""
+        """Return the match option of that name: rule.match("--dport")."""
         return next((option for option in self.matches if option.name == name), None)
 
     def value(self, name: str) -> str:
@@ -96,7 +96,7 @@ class Iptables:
     tables: Mapping[str, Mapping[str, Chain]]
 
     def rules(self, table: str, chain: str) -> tuple[Rule, ...]:
-        """The rules of a chain, none where there is no such chain."""
+        """Return the rules of a chain, none where there is no such chain."""
         found = self.tables.get(table, {}).get(chain)
         return found.rules if found else ()
 

@@ -55,7 +55,7 @@ class Set:
     timeout: int = 0  # seconds after which an element is forgotten; 0: never
 
     def find(self, *key: object) -> Element | None:
-        """The element with exactly that key: find(address, "udp", 53)."""
+        """Return the element with exactly that key: find(address, "udp", 53)."""
         wanted = tuple(str(part) for part in key)
         return next((element for element in self.elements if element.key == wanted), None)
 
@@ -70,12 +70,12 @@ class Table:
     sets: Mapping[str, Set]
 
     def rules(self, chain: str) -> tuple[Rule, ...]:
-        """The rules of a chain, none where there is no such chain."""
+        """Return the rules of a chain, none where there is no such chain."""
         found = self.chains.get(chain)
         return found.rules if found else ()
 
     def hooked(self, hook: str) -> tuple[Chain, ...]:
-        """The base chains of a hook, in the order the kernel calls them."""
+        """Return the base chains of a hook, in the order the kernel calls them."""
         return tuple(
             sorted((chain for chain in self.chains.values() if chain.hook == hook), key=lambda chain: chain.priority)
         )

@@ -36,7 +36,7 @@ class RouteOf(Generic[Address, Network]):
 def printed(
     dst: IPv4Network | IPv6Network, via: object, dev: str, kind: str = "unicast", flags: Iterable[str] = ()
 ) -> str:
-    """A route as `ip route` prints it.
+    """Return a route as `ip route` prints it.
 
     >>> printed(DEFAULT, "192.168.77.1", "eth0")
     'default via 192.168.77.1 dev eth0'
@@ -76,7 +76,7 @@ def _route(item: Item, family: Family[Address, Network]) -> RouteOf[Address, Net
 
 
 def lookup(routes: Iterable[RouteOf[Address, Network]], address: Address) -> RouteOf[Address, Network] | None:
-    """The route a packet to the address takes: the longest prefix that contains it, the lowest metric among equals.
+    """Return the route of a packet to the address: the longest prefix that contains it, the lowest metric among equals.
 
     The tables are asked in the order of the default rules (local, main, default). None: network is unreachable.
     """
