@@ -181,6 +181,8 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
         image_bin=context.image.bin,
         spec=context.spec,
     )
+    if context.spec:
+        lab = replace(lab, spec_digest=state.digest_of_spec(context.spec, paths))
     state.save(lab, paths)
     _write_inventory(context, paths)
     return lab

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from hoplab.core import fs
 from hoplab.core.errors import LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.core.serialization import from_json, to_json
-from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.observe import setting
 from hoplab.observe.setting import Setting
 from hoplab.spec.changes import changed_settings
@@ -55,6 +55,7 @@ class LabState:
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
     setting: Setting | None = None  # what lessons depend on; None of a lab of an older version
     spec: LabSpec | None = None  # what `up` made it from; None of a lab of an older version
+    spec_digest: str = ""  # of the file with that spec; "" where it is not known
 
     @property
     def hosted(self) -> bool:
@@ -117,8 +118,29 @@ def built_setting(lab: LabState, paths: LabPaths) -> Setting:
     """Return the setting that ``up`` wrote down; for a lab of an older version, which has none, that of its spec."""
     if lab.setting:
         return lab.setting
+    from hoplab.lab.spec_file import load_spec, plan_lab  # noqa: PLC0415 -- see spec_notice
+
     plan = plan_lab(load_spec(paths), lab_id=lab.id, accel=lab.accel)
     return replace(setting.of_plan(plan), ingress=lab.ingress)
+
+
+def digest_of_spec(spec: LabSpec, paths: LabPaths) -> str:
+    """Return the digest of the spec's file; "" where the file was edited after ``spec`` was read from it."""
+    from hoplab.lab.spec_file import load_spec  # noqa: PLC0415 -- see spec_notice
+
+    with contextlib.suppress(LabError):
+        digest = _digest(paths.spec)
+        if load_spec(paths) == spec:
+            return digest
+    return ""
+
+
+def _digest(file: Path) -> str:
+    """Return the digest of a file; "" where it can't be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def spec_notice(lab: LabState, paths: LabPaths) -> str:
@@ -129,6 +151,10 @@ def spec_notice(lab: LabState, paths: LabPaths) -> str:
             f"lab {lab.lab} was made by an older version, which did not write its settings down: "
             f"they are read from {name} until the next `./lab up`"
         )
+    if lab.spec_digest and lab.spec_digest == _digest(paths.spec):
+        return ""  # and `./lab status` neither reads YAML nor imports every part
+    from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
+
     try:
         changed = changed_settings(lab.spec, load_spec(paths))
     except SpecError as error:

@@ -120,6 +120,19 @@ def test_notice_names_the_settings_that_differ(paths: LabPaths, text: str | None
     assert state.spec_notice(lab, paths) == (f"Pulumi.dev.yaml {notice}" if notice else "")
 
 
+def test_notice_of_a_file_that_is_as_it_was_needs_no_reading(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, spec = built(paths), load_spec(paths)
+    lab = replace(lab, spec_digest=state.digest_of_spec(spec, paths))
+    with monkeypatch.context() as patched:
+        patched.setattr("hoplab.lab.spec_file.load_spec", None)
+        assert state.spec_notice(lab, paths) == ""
+    paths.spec.write_text("config:\n  lab:cni: {backend: wireguard}\n")
+    assert state.spec_notice(lab, paths) == "Pulumi.dev.yaml has changed since `up`: cni.backend"
+    assert state.digest_of_spec(spec, paths) == ""  # edited while `up` was at work
+    paths.spec.unlink()
+    assert state.digest_of_spec(spec, paths) == ""
+
+
 def test_settings_that_differ_have_the_names_of_the_file(paths: LabPaths) -> None:
     """A part of a section that was there before is named, else the section."""
     before = LabSpec("dev", ipv6=Ipv6Spec(), worker_size=NodeSize(vcpus=2))
