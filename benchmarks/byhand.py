@@ -308,7 +308,7 @@ class ByHand:
 
 
 def prepare(paths: LabPaths) -> tuple[LabPlan, NodeImage]:
-    """What is there before anybody starts the clock: the plan, and the node image in the cache (and in memory)."""
+    """Return what exists before the clock starts: the plan, and the node image in the cache (and in memory)."""
     plan, image = node_image(load_spec(paths), paths, PlainProgress())
     subprocess.run(["cat", image.disk, image.kernel, image.initrd], stdout=subprocess.DEVNULL, check=True)
     return plan, image

@@ -47,11 +47,11 @@ class Wrk:
 
 
 def parse(text: str) -> Wrk:
-    """What wrk printed."""
+    """Parse the output of wrk."""
     found = {name: re.search(pattern, text) for name, pattern in WORDS.items()}
     if not (found["per_second"] and found["requests"]):
         raise LabError(f"wrk printed no figures: {text.strip()[-200:]}", remedy="try it by hand")
-    errors = sum(int(each) for each in found["errors"].groups()) if found["errors"] else 0
+    errors = sum(int(count) for count in found["errors"].groups()) if found["errors"] else 0
     refused = int(found["refused"][1]) if found["refused"] else 0
     return Wrk(float(found["per_second"][1]), int(found["requests"][1]), errors, refused)
 
@@ -65,7 +65,7 @@ WORDS = {
 
 
 def wrk(session: LabSession, port: int, seconds: int) -> Wrk:
-    """Ask the first node, from outside, as fast as it answers."""
+    """Send requests to the first node from outside, as fast as it answers."""
     address = session.snapshot.nodes[0].address
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-H", f"Host: {HOST1}"]
     with netns.entered(session.external.namespace):
@@ -74,8 +74,8 @@ def wrk(session: LabSession, port: int, seconds: int) -> Wrk:
 
 
 def plain(session: LabSession) -> list[tuple[str, dict[str, Any]]]:
-    """An nginx beside the controller, on the first node: nothing but the pods of the first app behind it."""
-    servers = " ".join(f"server {each};" for each in sorted(session.endpoints(APP1)))
+    """Return the manifest of an nginx on the first node, with only the pods of the first app behind it."""
+    servers = " ".join(f"server {endpoint};" for endpoint in sorted(session.endpoints(APP1)))
     conf = f"""
 worker_processes auto;
 pid /tmp/nginx.pid;
@@ -113,7 +113,7 @@ http {{
 
 @contextmanager
 def beside(session: LabSession) -> Iterator[None]:
-    """While the body runs the plain nginx answers."""
+    """Run the plain nginx during the body."""
     url = f"http://{HOST1}:{PLAIN_PORT}/"
     with ExitStack() as stack:
         for path, body in plain(session):
@@ -136,7 +136,7 @@ class Lost:
 
 
 def changing(session: LabSession, rounds: int) -> Lost:
-    """Several clients ask, while pods come and go and a rule is made and removed."""
+    """Send requests from several clients while pods are replaced and a rule is created and removed."""
     began = time.monotonic()
 
     def longer(item: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ def changing(session: LabSession, rounds: int) -> Lost:
 
 
 def measured(session: LabSession, rounds: int, seconds: int) -> list[tuple[Wrk, Wrk]]:
-    """wrk through the ingress and through the plain nginx, in turns."""
+    """Run wrk through the ingress and through the plain nginx, in turns."""
     with beside(session):
         return [(wrk(session, 80, seconds), wrk(session, PLAIN_PORT, seconds)) for _ in range(rounds)]
 
@@ -166,7 +166,7 @@ def measured(session: LabSession, rounds: int, seconds: int) -> list[tuple[Wrk, 
 @click.option("--rounds", default=3, show_default=True, help="How often each is measured.")
 @click.option("--seconds", default=20, show_default=True, help="How long each run of wrk lasts.")
 def run(paths: LabPaths, rounds: int, seconds: int) -> None:
-    """Load on the ingress of a lab that is up."""
+    """Measure load on the ingress of a running lab."""
     if shutil.which("wrk") is None:
         raise LabError("this measurement needs wrk", remedy="apt-get install wrk")
     with opened(paths, click.echo) as session:

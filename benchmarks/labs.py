@@ -90,7 +90,7 @@ class BenchLab:
 
 @contextmanager
 def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[BenchLab]:
-    """A lab with these settings, nothing of which exists yet; whatever becomes of it is destroyed at the end.
+    """Yield a lab with these settings, of which nothing exists yet, and destroy it at the end.
 
     What an interrupted benchmark left is removed first. A lab that is no benchmark's is refused.
     """
@@ -113,7 +113,7 @@ def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[Be
 
 
 def settings(workers: int, accel: str, placement: str, engine: str = "auto") -> dict[str, Any]:
-    """The spec of a benchmark's lab: the default lab, with what differs said."""
+    """Return the spec of a benchmark's lab: the default lab with these differences."""
     chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}}
     if accel != "auto":
         chosen["lab:accel"] = accel
@@ -129,7 +129,7 @@ engine_option = click.option("--engine", type=ENGINES, default="auto", show_defa
 
 
 def spec_options(function: Command) -> Command:
-    """The options that say what lab is measured; the command gets them as ``workers``, ``accel``, ..."""
+    """Add the options of the measured lab; the command gets them as ``workers``, ``accel``, ..."""
     for option in (
         click.option("--placement", type=click.Choice(["auto", "vm", "hosted"]), default="auto", show_default=True),
         click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto", show_default=True),
@@ -140,7 +140,7 @@ def spec_options(function: Command) -> Command:
 
 
 def results_folder(benchmark: str) -> Path:
-    """A new folder for the logs and figures of one run."""
+    """Return a new folder for the logs and figures of one run."""
     folder = RESULTS / f"{benchmark}-{datetime.now():%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True)
     return folder
@@ -148,7 +148,7 @@ def results_folder(benchmark: str) -> Path:
 
 @dataclass
 class Report:
-    """What a benchmark found: lines for people as it goes, one JSON line at the end, both also in its folder."""
+    """The results of a benchmark: lines for people while it runs, one JSON line at the end, both also in its folder."""
 
     benchmark: str
     folder: Path
@@ -166,7 +166,7 @@ class Report:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells in columns: the first to the left, the others to the right.
+    """Return rows of cells in columns: the first left-aligned, the others right-aligned.
 
     >>> print(table([["", "s"], ["up", "251"]]))
           s
@@ -183,7 +183,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def last_line(text: str) -> str:
-    """What a failed command said: its error, else its last words.
+    """Return the reason of a failed command: its error, else its last line.
 
     >>> last_line("[ 3s] cluster\\nerror: worker1 does not boot\\n  -> try again\\n  log: x")
     'worker1 does not boot'
@@ -194,12 +194,12 @@ def last_line(text: str) -> str:
 
 
 def load() -> float:
-    """How many processes wanted a core during the last minute: what else this machine was doing."""
+    """Return the load average of the last minute: what else this machine was doing."""
     return round(os.getloadavg()[0], 1)
 
 
 def main(command: click.Command) -> None:
-    """Run a benchmark's command; a LabError is shown as `./lab` shows it."""
+    """Run a benchmark's command; show a LabError as `./lab` does."""
     try:
         code = command.main(standalone_mode=False)
     except LabError as error:

@@ -1,4 +1,4 @@
-"""What one look at a lab saves: the read-only lessons on a snapshot, beside the same lessons asking one by one.
+"""What a snapshot of a lab saves: the read-only lessons on it, beside the same lessons with a command for each fact.
 
 Both run the same functions on the same running lab, in turns. On one side every node is read in one round trip before
 the first lesson. On the other every lesson asks for each fact when it needs it, with one command over SSH (and one
@@ -35,7 +35,7 @@ LOOK_S = 60.0  # for the snapshot and all read-only lessons, at most
 
 @dataclass
 class Asker:
-    """Asks for one thing at a time, and counts."""
+    """Runs one command at a time, and counts them."""
 
     hosts: Hosts
     api: Callable[[str], Output]
@@ -53,7 +53,7 @@ class Asker:
 
 @dataclass(frozen=True)
 class Asking(Facts):
-    """The facts of one place, each asked for when it is read."""
+    """The facts of one place; a fact is read on access."""
 
     ask: Callable[[Fact[Any]], Output] = field(default=lambda _fact: Output(1, ""))
 
@@ -66,7 +66,7 @@ class Asking(Facts):
 
 
 def asking(lab: Snapshot, asker: Asker) -> Snapshot:
-    """The lab with nothing known but where its namespaces are."""
+    """Return the lab with nothing read but the places of its namespaces."""
 
     def place(name: str, node: str, netns: str = "") -> Asking:
         return Asking(name, {}, ask=lambda fact: asker(node, netns, fact))
@@ -84,7 +84,7 @@ def asking(lab: Snapshot, asker: Asker) -> Snapshot:
 
 @dataclass(frozen=True)
 class Look:
-    """One pass of all read-only lessons."""
+    """Run all read-only lessons once."""
 
     seconds: float
     commands: int
@@ -126,13 +126,13 @@ def look(name: str, rounds: int) -> int:
                     f"round-{number + 1}  {side:<10}  {seen.seconds:6.1f} s  {seen.commands} commands  (load {busy})"
                     + "".join(f"\n  {lesson}: {why}" for lesson, why in seen.failed.items())
                 )
-    medians = {side: statistics.median(each.seconds for each in seen) for side, seen in sides.items()}
+    medians = {side: statistics.median(look.seconds for look in seen) for side, seen in sides.items()}
     times = medians["one by one"] / medians["at once"]
-    failed = any(each.failed for seen in sides.values() for each in seen)
+    failed = any(look.failed for seen in sides.values() for look in seen)
     report.say(f"{len(read_only())} lessons: {times:.1f} times faster at once (wanted: {TIMES:.0f})")
     report.figures = {
         "lessons": len(read_only()),
-        "seconds": {side: [round(each.seconds, 1) for each in seen] for side, seen in sides.items()},
+        "seconds": {side: [round(look.seconds, 1) for look in seen] for side, seen in sides.items()},
         "commands": {side: seen[0].commands for side, seen in sides.items()},
         "times": round(times, 1),
         "failed": failed,

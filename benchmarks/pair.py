@@ -57,7 +57,7 @@ class Bringup:
 
 
 def up(lab: BenchLab, title: str, *, verify: bool) -> Bringup:
-    """One `./lab up` from nothing, then what follows it."""
+    """Run `./lab up` from nothing, then the steps that follow it."""
     busy = load()
     ran = lab(f"{title}-up", "up")
     if ran.code != 0:
@@ -79,7 +79,7 @@ def up(lab: BenchLab, title: str, *, verify: bool) -> Bringup:
 
 
 def by_hand(lab: BenchLab, plan: LabPlan, image: NodeImage, title: str, *, verify: bool) -> Bringup:
-    """The same by hand; `./lab verify` proves that it is the same cluster."""
+    """Make the same lab by hand; `./lab verify` shows that it is the same cluster."""
     busy = load()
     try:
         laps, hand = make(lab, plan, image, title)
@@ -100,7 +100,7 @@ def by_hand(lab: BenchLab, plan: LabPlan, image: NodeImage, title: str, *, verif
 
 
 def boot_retries(output: str) -> int:
-    """How often a machine had to be started again.
+    """Return how often a machine had to be restarted.
 
     >>> boot_retries("[ 9s] hoplab-a-worker1: its kernel panicked; restarted it (1 of at most 3 times)")
     1
@@ -109,7 +109,7 @@ def boot_retries(output: str) -> int:
 
 
 def changed(output: str) -> int | None:
-    """How many resources and tasks `./lab up` says it changed; None where it says nothing of that.
+    """Return how many resources and tasks `./lab up` changed; None where its output has no such line.
 
     >>> changed("changed   2 resources, 3 tasks")
     5
@@ -119,44 +119,44 @@ def changed(output: str) -> int | None:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """The median of those that are there."""
+    """Return the median of the values that are not None."""
     known = [value for value in values if value is not None]
     return round(statistics.median(known), 1) if known else None
 
 
 def middle(side: Sequence[Bringup]) -> Bringup:
-    """The bring-up that never was: every figure the median of its side's."""
+    """Return a bring-up with the median of every figure of one side."""
     return Bringup(
-        median([each.seconds for each in side]),
-        no_op_s=median([each.no_op_s for each in side]),
-        verify_s=median([each.verify_s for each in side]),
+        median([bringup.seconds for bringup in side]),
+        no_op_s=median([bringup.no_op_s for bringup in side]),
+        verify_s=median([bringup.verify_s for bringup in side]),
     )
 
 
 def ratio(hand: Bringup, lab: Bringup) -> float | None:
-    """How many times as long `./lab up` took; None where one side failed."""
+    """Return the ratio of `./lab up` to the lab by hand; None where one side failed."""
     return round(lab.seconds / hand.seconds, 3) if lab.seconds and hand.seconds else None
 
 
 def shortcomings(hands: Sequence[Bringup], labs: Sequence[Bringup]) -> list[str]:
-    """Where the figures miss what they have to be, one sentence each; none when all is well."""
-    found = [f"a bring-up failed: {each.why}" for each in (*hands, *labs) if each.seconds is None]
+    """Return a sentence for every missed target."""
+    found = [f"a bring-up failed: {bringup.why}" for bringup in (*hands, *labs) if bringup.seconds is None]
     times = ratio(middle(hands), middle(labs))
     if times and times > RATIO:
         found.append(f"`./lab up` takes {times:.2f} times as long as by hand, at most {RATIO} is wanted")
     no_op = middle(labs).no_op_s
     if no_op is not None and no_op > NO_OP_S:
         found.append(f"`./lab up` takes {no_op:.1f} s where there is nothing to do, at most {NO_OP_S:.0f} s is wanted")
-    for each in labs:
-        if each.seconds is not None and each.no_op_changed != 0:
-            what = "failed" if each.no_op_changed is None else f"changed {each.no_op_changed} resources or tasks"
+    for bringup in labs:
+        if bringup.seconds is not None and bringup.no_op_changed != 0:
+            what = "failed" if bringup.no_op_changed is None else f"changed {bringup.no_op_changed} resources or tasks"
             found.append(f"the second `./lab up` {what}")
-    found += ["`./lab verify` found a claim that does not hold" for each in (*hands, *labs) if each.verify_failed]
+    found += ["`./lab verify` found a claim that does not hold" for bringup in (*hands, *labs) if bringup.verify_failed]
     return found
 
 
 def line(title: str, side: str, made: Bringup) -> str:
-    """One bring-up for people."""
+    """Return one bring-up as text."""
     if made.seconds is None:
         return f"{title}  {side:<9} failed: {made.why}"
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in made.steps.items())
@@ -171,7 +171,7 @@ def line(title: str, side: str, made: Bringup) -> str:
 
 
 def figures_table(hands: Sequence[Bringup], labs: Sequence[Bringup]) -> str:
-    """Rounds, medians and their ratio."""
+    """Return rounds, medians and their ratio as text."""
 
     def seconds(value: float | None) -> str:
         return "failed" if value is None else f"{value:.1f}"
@@ -240,8 +240,8 @@ def pair(rounds: int, verify: bool, workers: int, accel: str, placement: str, en
         "no_op_s": mine.no_op_s,
         "verify_s": mine.verify_s,
         "missed": missed,
-        "by_hand": [asdict(each) for each in hands],
-        "lab_up": [asdict(each) for each in labs],
+        "by_hand": [asdict(bringup) for bringup in hands],
+        "lab_up": [asdict(bringup) for bringup in labs],
     }
     report.end()
     return 1 if missed else 0

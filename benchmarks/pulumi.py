@@ -26,7 +26,7 @@ EMPTY = "name: empty\nruntime: {{name: python, options: {{virtualenv: {venv}}}}}
 
 
 def pulumi(folder: Path, told: Mapping[str, str], *words: str) -> tuple[float, str]:
-    """Run the CLI in a project's folder; seconds, and what it said."""
+    """Run the CLI in a project's folder; return seconds and output."""
     began = time.monotonic()
     done = subprocess.run(
         ["pulumi", *words, "--non-interactive"],
@@ -43,7 +43,7 @@ def pulumi(folder: Path, told: Mapping[str, str], *words: str) -> tuple[float, s
 
 
 def no_op(folder: Path, told: Mapping[str, str], stack: str) -> float:
-    """One `pulumi up` with nothing to do; LabError when it did something."""
+    """Run `pulumi up` with nothing to do and return its seconds; raise LabError when it changed something."""
     seconds, _ = pulumi(folder, told, "up", "--yes", "--skip-preview", "--expect-no-changes", "--stack", stack)
     return seconds
 
@@ -75,7 +75,8 @@ def pair(rounds: int, name: str) -> int:
     differences = [lab - bare for lab, bare in zip(times["lab"], times["empty"], strict=True)]
     above = round(statistics.median(differences), 2)
     report.say(
-        "\n" + table([["", "median s"], *[[side, f"{statistics.median(each):.2f}"] for side, each in times.items()]])
+        "\n"
+        + table([["", "median s"], *[[side, f"{statistics.median(seconds):.2f}"] for side, seconds in times.items()]])
     )
     report.say(f"the lab's no-op takes {above} s more, at most {ABOVE_S} s is wanted")
     report.figures = {"above_s": above, **times}

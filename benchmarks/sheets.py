@@ -1,4 +1,4 @@
-"""What someone who makes the lab by hand has ready before he begins: the same files that `./lab up` works with.
+"""The files that a lab by hand starts from: the same that `./lab up` works with.
 
 They come from the project itself (the Pulumi program under mocks, the roles' templates), so both sides of the
 benchmark always make the same machines and the same cluster. Neither Pulumi nor Ansible runs when the lab is made.
@@ -35,7 +35,7 @@ SLOWNESS = 8  # timeouts of kubeadm for the slowest machine that the roles expec
 
 @dataclass(frozen=True)
 class Resource:
-    """What the program asks libvirt for."""
+    """The libvirt resources of the program."""
 
     type: str
     inputs: Mapping[str, Any]
@@ -62,7 +62,7 @@ class Sheets:
 
 
 def sheets(plan: LabPlan, image: NodeImage, paths: LabPaths) -> Sheets:
-    """The sheets of a lab. Makes its keys, which are on the machines' seeds."""
+    """Return the sheets of a lab; make its keys, which are on the machines' seeds."""
     keys = ensure_keys(paths, [node.name for node in plan.nodes])
     context = LabContext(plan, image, PrivateLibvirt(paths).uri, paths.netns, keys, KERNEL_CMDLINE)
     inputs = role_inputs(plan, image, paths)
@@ -77,7 +77,7 @@ def sheets(plan: LabPlan, image: NodeImage, paths: LabPaths) -> Sheets:
 
 
 def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, Any]:
-    """What Ansible knows of the lab when it asks inventory/group_vars/all.yml for a role's inputs."""
+    """Return the variables of the lab with which Ansible evaluates inventory/group_vars/all.yml."""
     return {
         "lab": lab_facts(
             plan, paths, netns=paths.netns, image_bin=image.bin, image_digest=image.digest, parts=known_parts()
@@ -89,7 +89,7 @@ def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, A
 
 
 def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
-    """The libvirt resources that the Pulumi program registers for a lab.
+    """Return the libvirt resources that the Pulumi program registers for a lab.
 
     An uploaded volume's id is the file it comes from and any other's its name, so that one can read in a machine's
     properties what it is made of.
@@ -115,7 +115,7 @@ def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """A property as the program meant it: Pulumi's protocol wraps secrets, and knows floats only (2.0 -> 2)."""
+    """Return a property as the program set it: Pulumi's protocol wraps secrets and has only floats (2.0 -> 2)."""
     match value:
         case dict() if pulumi.runtime.rpc.is_rpc_secret(value):
             return _plain(pulumi.runtime.rpc.unwrap_rpc_secret(value))
@@ -130,13 +130,13 @@ def _plain(value: Any) -> Any:
 
 
 def render(role: str, template: str, inputs: Mapping[str, Any]) -> str:
-    """A role's template with its defaults, the lab's map of inputs over them, and what is known over both."""
+    """Render a role's template with its defaults, overridden by the lab's inputs, overridden by ``known``."""
     path = Path("roles") / role / "templates" / template
     return str(_environment(jinja2.Environment).get_template(str(path)).render(_variables(role, inputs)))
 
 
 def resolve(role: str, name: str, inputs: Mapping[str, Any]) -> Any:
-    """The value of one input of a role."""
+    """Return the value of one input of a role."""
     return _resolved(_variables(role, inputs)[name], _variables(role, inputs))
 
 
@@ -151,7 +151,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 class _Lazy(jinja2.runtime.Context):
-    """Values that are templates themselves are rendered when a template asks for them, and only then: Ansible's way."""
+    """Values that are templates themselves; like Ansible, it renders them when a template reads them."""
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
@@ -172,7 +172,7 @@ def _environment(kind: type[jinja2.Environment]) -> Any:
 
 
 def _resolved(value: Any, variables: Mapping[str, Any]) -> Any:
-    """A value with every template in it rendered, the types of what they give kept."""
+    """Return a value with every template in it rendered; the types of the results are kept."""
     match value:
         case str() if "{{" in value or "{%" in value:
             return _environment(jinja2.nativetypes.NativeEnvironment).from_string(value.strip()).render(variables)

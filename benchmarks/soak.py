@@ -55,7 +55,7 @@ class Cold:
 
 @dataclass(frozen=True)
 class Steady:
-    """What was seen of a lab that was left alone."""
+    """Observations of a lab that was left alone."""
 
     minutes: float
     probes: int
@@ -66,7 +66,7 @@ class Steady:
 
 
 def bring_up(lab: BenchLab, number: int, *, verify: bool) -> Cold:
-    """`./lab up` from nothing and, if wanted, `./lab verify`. Logs of a failure stay."""
+    """Run `./lab up` from nothing and, on request, `./lab verify`; keep the logs of a failure."""
     busy = load()
     ran = lab(f"{number:02d}-up", "up")
     retries = boot_retries(ran.out)
@@ -91,7 +91,7 @@ def bring_up(lab: BenchLab, number: int, *, verify: bool) -> Cold:
 
 
 def soak_table(colds: Sequence[Cold]) -> str:
-    """One row per bring-up, then the median and the slowest of those that went well."""
+    """Return one row per bring-up, then the median and the slowest of the successful ones."""
     well = [cold for cold in colds if not cold.failed]
     titles = list(dict.fromkeys(title for cold in colds for title in cold.phases))
     with_verify = any(cold.verify_s is not None for cold in colds)
@@ -116,7 +116,7 @@ def soak_table(colds: Sequence[Cold]) -> str:
 
 
 def restart_counts(pods: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How often each container has been restarted: {"kube-system/coredns-5d78c/coredns": 0, ...}."""
+    """Return the restarts of every container: {"kube-system/coredns-5d78c/coredns": 0, ...}."""
     return {
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}/{container['name']}": container["restartCount"]
         for pod in pods
@@ -126,7 +126,7 @@ def restart_counts(pods: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def running(lab: BenchLab) -> dict[str, int]:
-    """The processes of the lab that have to stay the same: {"etcd": 4711, "hoplab-soak-1a2b3c-worker1": 4712, ...}."""
+    """Return the processes that must not change: {"etcd": 4711, "hoplab-soak-1a2b3c-worker1": 4712, ...}."""
     programs, guests = f"{lab.paths.control_plane}/bin/", f"guest={machines.domain_name(lab.paths.id, '')}"
     found: dict[str, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -140,7 +140,7 @@ def running(lab: BenchLab) -> dict[str, int]:
 
 
 def differences(what: str, before: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
-    """What is not as it was, one sentence each.
+    """Return a sentence for every difference from the start.
 
     >>> differences("restarts of", {"a": 0, "b": 0}, {"a": 1})
     ['restarts of a: 0 -> 1', 'restarts of b: 0 -> gone']
@@ -154,7 +154,7 @@ def differences(what: str, before: Mapping[str, int], now: Mapping[str, int]) ->
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of all are not above.
+    """Return the smallest value that so many percent of all do not exceed.
 
     >>> percentile([0.1] * 99 + [3.0], 99), percentile([0.1] * 9 + [3.0], 99)
     (0.1, 3.0)
@@ -163,7 +163,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def watch(lab: BenchLab, minutes: float) -> Steady:
-    """Leave a lab alone for so long; ask its API every second, and look at pods and processes every ten."""
+    """Leave a lab alone for so long; send its API a request every second, compare pods and processes every ten."""
     made = state.load(lab.paths)
     answers: list[float] = []
     troubles: dict[str, None] = {}  # in the order they were first seen

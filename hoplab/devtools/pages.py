@@ -46,7 +46,7 @@ _PROMPT = re.compile(r"(host(?=\$)|[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)?(?=#))[$#
 
 
 class PageError(LabError):
-    """A page can't be read, or one of its commands does not do what the page says."""
+    """A page can't be parsed, or one of its commands does not do what the page says."""
 
     def __init__(self, page: str, line: int, what: str, remedy: str = "") -> None:
         super().__init__(
@@ -85,7 +85,7 @@ class Page:
 
 
 def parse(name: str, text: str) -> Page:
-    """Take a page apart; PageError where a block is not as it should be."""
+    """Parse a page; raise PageError where a block is malformed."""
     lines, blocks, begin = text.split("\n"), [], -1
     for number, line in enumerate(lines):
         if begin < 0 and line == _BEGIN:
@@ -119,7 +119,7 @@ def _block(name: str, lines: Sequence[str], begin: int, end: int) -> Block:
 
 
 def written(page: Page, blocks: Sequence[Block]) -> str:
-    """The page's text with other values, commands and outputs in its blocks, and everything else as it was."""
+    """Return the page's text with the values, commands and outputs of these blocks; the rest is unchanged."""
     lines: list[str] = []
     done = 0
     for old, new in zip(page.blocks, blocks, strict=True):
@@ -134,13 +134,13 @@ def written(page: Page, blocks: Sequence[Block]) -> str:
 
 
 def swapped(text: str, words: Mapping[str, str]) -> str:
-    """The text with each of the words replaced by another one, all at once."""
+    """Return the text with all of the words replaced at once."""
     some = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     return re.sub(rf"(?<![\w.-])(?:{some})(?![\w-]|\.\w)", lambda found: words[found[0]], text) if words else text
 
 
 def filled(page: Page, block: Block, known: Mapping[str, str]) -> Block:
-    """A block of the page as it is on a lab with these values, without outputs."""
+    """Return a block with the values of another lab, without outputs."""
     for name in block.values:
         if name not in known:
             what = f"this lab has no value `{name}`; it has {', '.join(known)}"
@@ -151,7 +151,7 @@ def filled(page: Page, block: Block, known: Mapping[str, str]) -> Block:
 
 
 def recorded(page: Page, lab: OnLab) -> tuple[Block, ...]:
-    """The page's blocks with what the lab prints now; one round trip for commands that follow each other on a machine.
+    """Run the page's blocks and return them with new outputs; one round trip for consecutive commands of a machine.
 
     All are run, also after one that failed: what a page makes on a node it removes at its end.
     """
@@ -215,7 +215,7 @@ _BY_KEY = re.compile(
 
 
 def comparable(line: str, setting: Setting) -> str:
-    """A line of output without what differs between two labs of the same spec, or two moments.
+    """Return a line without what differs between two labs of one spec, or between two runs.
 
     Addresses of pods and services and MACs are numbered within the line, so that `A via A` is not `A via B`:
     `10.244.1.0/24 via 10.244.1.0 dev flannel.1` is `R1.0/24 via R1.0 dev flannel.1`.
@@ -247,7 +247,7 @@ def comparable(line: str, setting: Setting) -> str:
 
 
 def drifts(page: Page, blocks: Sequence[Block], setting: Setting) -> Iterator[str]:
-    """A unified diff for every command whose output really differs; lines that do not are shown as recorded."""
+    """Return a unified diff for every command whose output differs; equal lines are shown as recorded."""
 
     def keys(block: Block, step: Step) -> list[str]:
         names = {value: name for name, value in block.values.items()}
@@ -329,13 +329,13 @@ class OnLab:
 
 
 def load() -> dict[Path, Page]:
-    """Every page that there is."""
+    """Return every page of the learners."""
     found = [file for folder in FOLDERS for file in sorted(folder.glob("*.md"))]
     return {file: parse(os.path.relpath(file, PROJECT), file.read_text(encoding="utf-8")) for file in found}
 
 
 def run(paths: LabPaths, *, check: bool = False, say: Callable[[str], None] = lambda _text: None) -> list[str]:
-    """Run every command of every page on the running lab, then write the pages; their names.
+    """Run every command of every page on the running lab, write the pages and return their names.
 
     With ``check`` nothing is written: what is returned are the drifts.
     """

@@ -1,7 +1,7 @@
 """``lab test``: the stages of the project's own test, in order, each with its title, time and output.
 
-It stops at the first stage that fails and says again what pytest saw, which is pages further up otherwise. The last
-line is the sum of what pytest counted in all stages:
+It stops at the first stage that fails and repeats the failures of pytest, which are pages further up otherwise. The
+last line is the sum of what pytest counted in all stages:
 
     N passed, N failed, N skipped
 """
@@ -76,7 +76,7 @@ STAGES = (
 
 
 def run(*, fast: bool = False, matrix: bool = False) -> int:
-    """Run the stages; the exit code for the shell.
+    """Run the stages and return the exit code.
 
     ``fast`` leaves those out that need machines, ``matrix`` those that need none or only the usual lab.
     """
@@ -86,7 +86,7 @@ def run(*, fast: bool = False, matrix: bool = False) -> int:
 
 
 def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:
-    """Run these stages in the project; what they print goes through line by line."""
+    """Run these stages in the project and print their output line by line; return 0 or 1."""
     say = say or _say
     total: Counter[str] = Counter()
     times = []
@@ -115,7 +115,7 @@ def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None
 
 
 def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str], Sequence[str]]:
-    """Its exit code, what pytest counted, and what is worth saying again where it fails."""
+    """Return the exit code, the counts of pytest, and the lines to repeat at the end when the stage fails."""
     program, *arguments = stage.command
     process = subprocess.Popen(
         [str(BIN / program), *arguments],
@@ -143,7 +143,7 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple
 
 
 def counted(line: str) -> Counter[str]:
-    """What pytest's last line counts; an error while setting a test up is a failure.
+    """Return the counts in the last line of pytest; an error in the set-up of a test is a failure.
 
     >>> counted("== 1 failed, 7 passed, 2 errors in 0.1s ==")
     Counter({'passed': 7, 'failed': 3, 'skipped': 0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,14 +43,14 @@ def run(*words: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str) -> None:
+def test_verb_help_explains_the_verb(verb: str) -> None:
     code, out = run(verb, "--help")
     assert code == 0
     assert f"Usage: ./lab {verb}" in out
     assert len(cli.cli.commands[verb].help or "") > 20
 
 
-def test_the_verbs_there_are() -> None:
+def test_group_has_all_verbs() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
     daily |= {"reset"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
@@ -57,7 +58,18 @@ def test_the_verbs_there_are() -> None:
     assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
 
 
-def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_lists_verbs_by_section_and_cuts_no_line_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out = run("--help")
+    assert code == 0 and out.startswith("Usage: ./lab [OPTIONS] COMMAND [ARGS]...\n")
+    sections = ["Make a lab", "Look at it", "Learn with it", "Many labs", "Maintain"]
+    assert [line[:-1] for line in out.splitlines() if line.endswith(":") and line != "Options:"] == sections
+    listed = re.findall(r"^  ([a-z]+) +\S.*\.$", out[out.index("Make a lab:") :], re.MULTILINE)
+    assert sorted(listed) == sorted(cli.cli.commands)
+    assert max(map(len, out.splitlines())) <= 80 and "..." not in out.partition("Make a lab:")[2]
+
+
+def test_forward_prints_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     way = port_forward.Way(IPv4Address("192.168.77.20"), 30080)
     asked: list[port_forward.Wanted] = []
 
@@ -82,7 +94,9 @@ def test_forward_says_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("forward")[1].startswith("note: Pulumi.dev.yaml has changed since `up`: cni.backend\n")
 
 
-def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_prints_cause_remedy_and_log_of_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         error = LabError("the [disk] is full", remedy="free 3 GiB", log="/lab/log")
         error.exit_code = 7
@@ -96,7 +110,9 @@ def test_an_error_is_cause_remedy_and_log(monkeypatch: pytest.MonkeyPatch, capsy
     assert capsys.readouterr().err == "error: the [disk] is full\n  -> free 3 GiB\n  log: /lab/log\n"
 
 
-def test_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_ends_with_130_on_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -108,7 +124,9 @@ def test_an_interruption(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert "run the same command again to continue" in capsys.readouterr().err
 
 
-def test_wrong_flags(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_ends_with_2_on_unknown_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["lab", "up", "--fast"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -132,7 +150,7 @@ def test_up_ends_with_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
-def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> None:
+def test_status_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> None:
     row: dict[str, Any] = {"name": "worker1", "role": "worker", "address": "192.168.77.20", "machine": "shut off"}
     row |= {"ready": False, "kubelet": None, "podCIDR": None}
     seen = {"healthy": healthy, "api": "ready", "placement": "hosted", "accel": "tcg", "nodes": [row]}
@@ -145,7 +163,7 @@ def test_status(monkeypatch: pytest.MonkeyPatch, healthy: bool, code: int) -> No
     assert json.loads(out) == seen
 
 
-def test_verify_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_passes_its_options_to_the_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def remember(paths: LabPaths, **options: Any) -> int:
@@ -170,19 +188,21 @@ def test_verify_hands_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--cleanup",), "--recording and --cleanup exclude each other: a recording has no pods to remove"),
     ],
 )
-def test_a_recording_is_no_running_lab(monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str) -> None:
+def test_verify_refuses_a_recording_with_options_of_a_lab(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
     monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("it went on"))
     code, out = run("verify", "--recording", "r.json", *words)
     assert code == 2 and said in out
 
 
-def test_a_lab_in_the_environment_is_no_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_accepts_a_recording_with_a_lab_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOPLAB_LAB", "blue")
     monkeypatch.setattr(runner, "run", lambda *_, **__: 0)
     assert run("verify", "--recording", "r.json") == (0, "")
 
 
-def test_record_says_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_record_prints_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def record(paths: LabPaths, file: Path | None, *, force: bool, say: Callable[[str], None]) -> recording.Recording:
@@ -211,7 +231,7 @@ def test_preview_names_what_would_change(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("removed", "said"), [(["machine worker1"], "removed machine worker1"), ([], "there was nothing to remove")]
 )
-def test_destroy_says_what_it_removed(monkeypatch: pytest.MonkeyPatch, removed: list[str], said: str) -> None:
+def test_destroy_prints_what_it_removed(monkeypatch: pytest.MonkeyPatch, removed: list[str], said: str) -> None:
     monkeypatch.setattr(lifecycle, "destroy", lambda *_: removed)
     assert said in run("destroy")[1]
 
@@ -238,7 +258,7 @@ def test_kubectl_without_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "./lab image build" in failed.value.remedy
 
 
-def test_kubectl_gets_its_own_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_kubectl_passes_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[list[str]] = []
     (tmp_path / "kubectl").touch()
     monkeypatch.setattr(state, "load", lambda _paths: replace(STATE, image_bin=str(tmp_path)))
@@ -247,7 +267,7 @@ def test_kubectl_gets_its_own_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert ran == [["kubectl", "get", "pods", "-A", "--help"]]
 
 
-def test_another_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_destroy_of_another_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def remember(paths: LabPaths, *_: Any) -> list[str]:
@@ -260,7 +280,7 @@ def test_another_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["blue", "dev"]
 
 
-def test_a_lab_name_is_not_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lab_option_refuses_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """`lab destroy --lab ../x` must never reach the part that removes folders."""
     never: Callable[..., Any] = lambda *_: pytest.fail("it went on")  # noqa: E731
     monkeypatch.setattr(lifecycle, "destroy", never)
@@ -269,7 +289,7 @@ def test_a_lab_name_is_not_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'../x' is not a lab's name" in out
 
 
-def test_pulumi_export_is_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pulumi_export_writes_a_file_for_its_owner_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(lifecycle, "exported", lambda _: {"version": 3})
     code, out = run("pulumi", "export", str(tmp_path / "state.json"))
     assert (code, json.loads((tmp_path / "state.json").read_text())) == (0, {"version": 3})
@@ -277,13 +297,13 @@ def test_pulumi_export_is_for_its_owner_alone(monkeypatch: pytest.MonkeyPatch, t
     assert out.endswith(f"pulumi stack import --file {tmp_path}/state.json --stack dev\n")
 
 
-def test_pulumi_env_is_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulumi_env_prints_shell_exports(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"PULUMI_BACKEND_URL": "file:///a lab/pulumi"}
     monkeypatch.setattr("hoplab.engine.pulumi_cli.environment", lambda _: told)
     assert run("pulumi", "env") == (0, "export PULUMI_BACKEND_URL='file:///a lab/pulumi'\n")
 
 
-def test_pulumi_adopt_says_where_the_old_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pulumi_adopt_prints_where_the_old_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "adopt", lambda paths: paths.engine_state.with_suffix(".adopted"))
     code, out = run("pulumi", "adopt")
     assert code == 0 and "engine.adopted" in out

@@ -100,7 +100,7 @@ def test_counted() -> None:
 
 def test_fast_leaves_out_what_needs_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(testing, "run_stages", lambda stages, _project: ran.extend(each.title for each in stages))
+    monkeypatch.setattr(testing, "run_stages", lambda stages, _project: ran.extend(stage.title for stage in stages))
     testing.run(fast=True)
     assert "pytest: real machines" not in ran
     assert "pytest: unit tests" in ran

@@ -375,7 +375,7 @@ def test_asking_one_by_one_sees_the_same_lab_with_many_more_commands() -> None:
             return {"it": facts.outputs[name]}
 
     def api(path: str) -> Output:
-        return recorded.api.outputs[next(each.name for each in discover("api") if each.command == path)]
+        return recorded.api.outputs[next(fact.name for fact in discover("api") if fact.command == path)]
 
     asker = look.Asker(cast("Hosts", Nodes()), api)
     assert failures(read_only()[:20], look.asking(recorded, asker)) == {}

@@ -106,7 +106,7 @@ def machine(tmp_path: Path) -> Machine:
     return made
 
 
-def test_first_use_then_the_command(machine: Machine) -> None:
+def test_script_sets_up_on_first_use(machine: Machine) -> None:
     done = machine.lab("status", "--lab", "x y")
     assert (done.returncode, done.stdout) == (0, "hoplab: status --lab x y\n"), done.stderr
     assert [line.split(": done")[0] for line in done.stderr.splitlines() if "done in" in line] == [
@@ -118,7 +118,7 @@ def test_first_use_then_the_command(machine: Machine) -> None:
     assert (machine.project / ".venv" / "uv.lock").read_text() == "uv==1 \\\n    --hash=z\n"
 
 
-def test_second_use_makes_nothing(machine: Machine) -> None:
+def test_script_makes_nothing_on_second_use(machine: Machine) -> None:
     machine.lab("a")
     (machine.folder / "calls").unlink()
     done = machine.lab("b")
@@ -126,7 +126,7 @@ def test_second_use_makes_nothing(machine: Machine) -> None:
     assert len((machine.folder / "calls").read_text().splitlines()) == 1
 
 
-def test_a_changed_lock_installs_into_the_same_environment(machine: Machine) -> None:
+def test_script_installs_a_changed_lock_into_the_same_environment(machine: Machine) -> None:
     machine.lab("a")
     (machine.folder / "calls").unlink()
     with (machine.project / "requirements-dev.lock").open("a") as lock:
@@ -136,7 +136,7 @@ def test_a_changed_lock_installs_into_the_same_environment(machine: Machine) -> 
     assert not [call for call in machine.calls("python3") if "-m venv" in call]
 
 
-def test_an_interrupted_set_up_starts_again(machine: Machine) -> None:
+def test_script_starts_an_interrupted_set_up_again(machine: Machine) -> None:
     failed = machine.lab("a", UV_FAILS="1")
     assert failed.returncode == 1
     assert "no such package" in failed.stderr
@@ -149,7 +149,7 @@ def test_an_interrupted_set_up_starts_again(machine: Machine) -> None:
     assert [call for call in machine.calls("python3") if "-m venv --clear" in call]
 
 
-def test_two_at_once_set_up_once(machine: Machine) -> None:
+def test_two_scripts_at_once_set_up_once(machine: Machine) -> None:
     gate = machine.folder / "gate"
     os.mkfifo(gate)
     first = machine.start("a", UV_WAITS=str(gate))
@@ -163,7 +163,7 @@ def test_two_at_once_set_up_once(machine: Machine) -> None:
     assert len(machine.calls("uv")) == 1
 
 
-def test_root_installs_only_what_is_missing(machine: Machine) -> None:
+def test_script_as_root_installs_missing_packages_only(machine: Machine) -> None:
     machine.installed("qemu-utils", "kmod")
     assert machine.lab("a").returncode == 0
     assert machine.calls("apt-get") == [
@@ -172,7 +172,7 @@ def test_root_installs_only_what_is_missing(machine: Machine) -> None:
     ]
 
 
-def test_others_get_the_command(machine: Machine) -> None:
+def test_script_prints_the_command_to_other_users(machine: Machine) -> None:
     machine.installed("qemu-utils", "kmod")
     done = machine.lab("a", AS_USER="1000", NO_ENSUREPIP="1")
     assert (done.returncode, done.stdout) == (1, "")
@@ -183,7 +183,7 @@ def test_others_get_the_command(machine: Machine) -> None:
     assert not machine.calls("apt-get")
 
 
-def test_a_python_without_ensurepip_that_no_package_completes(machine: Machine) -> None:
+def test_script_refuses_a_python_without_ensurepip(machine: Machine) -> None:
     machine.installed()
     with (machine.folder / "installed").open("a") as installed:
         installed.write("installed python3-venv\n")
@@ -194,7 +194,7 @@ def test_a_python_without_ensurepip_that_no_package_completes(machine: Machine) 
     )
 
 
-def test_every_python_is_too_old(machine: Machine) -> None:
+def test_script_refuses_old_pythons(machine: Machine) -> None:
     machine.installed()
     with (machine.folder / "installed").open("a") as installed:
         installed.write("installed python3\ninstalled python3-venv\ninstalled python3-dev\n")
@@ -209,13 +209,13 @@ def test_every_python_is_too_old(machine: Machine) -> None:
     )
 
 
-def test_an_environment_whose_python_is_gone_is_made_again(machine: Machine) -> None:
+def test_script_makes_an_environment_without_python_again(machine: Machine) -> None:
     machine.lab("a")
     (machine.project / ".venv" / "bin" / "python").unlink()
     assert machine.lab("b").stdout == "hoplab: b\n"
 
 
-def test_it_works_through_a_link_from_anywhere(machine: Machine) -> None:
+def test_script_works_through_a_link(machine: Machine) -> None:
     link = machine.folder / "bin" / "mylab"
     link.symlink_to(machine.project / "lab")
     done = subprocess.run(
