@@ -34,7 +34,7 @@ Changes = tuple[Change, ...]
 
 @dataclass(frozen=True)
 class Applied:
-    """What ``up`` did, and what the program exports."""
+    """What ``up`` changed, and what the program exports."""
 
     outputs: dict[str, Any]
     changes: Changes
@@ -46,7 +46,7 @@ class Engine(Protocol):
     makes_clusters: bool  # its ``up`` makes the cluster too, not only the machines
 
     def preview(self, progress: Progress) -> Changes:
-        """What ``up`` would do; nothing is touched."""
+        """Return what ``up`` would do; nothing is touched."""
         ...
 
     def up(self, progress: Progress) -> Applied:
@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def converged(self) -> None:
-        """The cluster on the machines of the last ``up`` is made: remember it, unless the engine made it itself."""
+        """Record that the cluster on the machines of the last ``up`` is made, unless the engine made it itself."""
         ...
 
     def destroy(self, progress: Progress) -> Changes:
@@ -62,12 +62,12 @@ class Engine(Protocol):
         ...
 
     def outputs(self) -> dict[str, Any] | None:
-        """What the program exported at the last ``up``; None when there is no lab."""
+        """Return what the program exported at the last ``up``; None when there is no lab."""
         ...
 
 
 def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
-    """The engine the spec asks for; "auto" stays with the one that made the lab, else prefers the Pulumi CLI."""
+    """Return the engine that the spec names; "auto" keeps the one that made the lab, else prefers the Pulumi CLI."""
     if spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists()):
         return cli_engine(paths)
     from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415 - the SDK takes a while to import
@@ -76,12 +76,12 @@ def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
 
 
 def has_cli() -> bool:
-    """Whether there is a Pulumi CLI."""
+    """Return whether there is a Pulumi CLI."""
     return shutil.which("pulumi") is not None
 
 
 def cli_engine(paths: LabPaths) -> PulumiCli:
-    """The Pulumi CLI, which has to be there."""
+    """Return the Pulumi CLI's engine; EngineError without a CLI."""
     if not has_cli():
         raise EngineError(
             "there is no `pulumi` on PATH",
@@ -93,7 +93,7 @@ def cli_engine(paths: LabPaths) -> PulumiCli:
 
 
 def exported(paths: LabPaths, kubeconfig: str) -> dict[str, Any]:
-    """The embedded engine's state of a lab in Pulumi's deployment format."""
+    """Return the embedded engine's state of a lab in Pulumi's deployment format."""
     from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415
 
     return EmbeddedEngine(paths).exported(kubeconfig)

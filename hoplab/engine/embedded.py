@@ -130,7 +130,7 @@ class Deployment:
         return self._apply(wanted, self.journal.resources.get(wanted.urn))
 
     def _record(self, wanted: Registration, old: Resource | None) -> Registered:
-        """Only keep it in mind: nothing of it is in libvirt. The cluster is made after this, by ``lab.lifecycle``."""
+        """Only record it: libvirt has nothing of it. ``lab.lifecycle`` makes the cluster afterwards."""
         id = str(uuid5(NAMESPACE_URL, wanted.urn))
         changed = changed_properties(old.inputs if old else {}, wanted.inputs) - {"__provider"}
         if wanted.type == schema.MEMBER:
@@ -146,7 +146,7 @@ class Deployment:
         return Registered(id, {})
 
     def _record_member(self, wanted: Registration, old: Resource | None, id: str) -> Registered:
-        """A node whose machine was replaced is let in again before the next one's turn comes."""
+        """Record a member; a node with a new machine joins before the next machine is replaced."""
         machine = wanted.inputs.get("machine")
         if old is not None and not self.dry_run and (old.pending or old.inputs.get("machine") != machine):
             self._remember(wanted, id=id, pending=True)
@@ -211,7 +211,7 @@ class Deployment:
         return Registered(made.id, made.outputs)
 
     def _finish_making(self, wanted: Registration, old: Resource) -> Registered:
-        """Its making was interrupted: nobody used it yet, so what there is of it is removed and made again."""
+        """Make an object anew whose creation was interrupted; nothing uses it yet."""
         if not self.dry_run:
             self._delete(old)
         return self._create(wanted, "create", "was half made")
@@ -248,12 +248,12 @@ class Deployment:
         return self._create(wanted, "replace", detail)
 
     def _members_on(self, resource: Resource) -> list[Resource]:
-        """The nodes whose machines are built on it: one for a node's own disk, none for the image below."""
+        """Return the members whose machines are built on it: one for a node's own disk, none for the image below."""
         urns = {resource.urn, *(dependent.urn for dependent in self._built_on(resource))}
         return [member for member in self.journal.ordered() if member.type == schema.MEMBER and member.built_on(urns)]
 
     def _built_on(self, resource: Resource) -> list[Resource]:
-        """What uses a resource, directly or not: the last made first."""
+        """Return what uses a resource, directly or not, the last made first."""
         urns = {resource.urn}
         found: list[Resource] = []
         for other in self.journal.ordered():
@@ -274,7 +274,7 @@ class Deployment:
                 self._delete(resource)
 
     def delete_all(self) -> None:
-        """Delete everything the journal knows, the last made first. Whoever asks for it has looked at the spec."""
+        """Delete every resource of the journal, the last made first. The caller checks the spec's protection."""
         for resource in reversed([*self.journal.pending_delete, *self.journal.ordered()]):
             if _is_object(resource):
                 self._change("delete", resource)
@@ -292,7 +292,7 @@ class Deployment:
     # Helpers
 
     def _drift(self, wanted: Registration, old: Resource) -> str:
-        """What is wrong with an object that was made. In a dry run a libvirt that does not answer is no news."""
+        """Return how an object differs from what was made; a dry run ignores a libvirt that does not answer."""
         try:
             return self._driver(wanted.type, wanted.provider).drift(old.id, old.inputs)
         except EngineError:
@@ -353,12 +353,12 @@ class Deployment:
 
 
 def _provider_of(inputs: Mapping[str, Any]) -> Any:
-    """The object that the program gave with a dynamic resource; hoplab/lab/resources.py has its class."""
+    """Return the provider of a dynamic resource from its pickle; hoplab/lab/resources.py has its class."""
     return pickle.loads(base64.b64decode(inputs["__provider"]))
 
 
 def _is_object(resource: Resource) -> bool:
-    """Whether there is something of it in libvirt."""
+    """Return whether libvirt has an object of this resource."""
     return resource.custom and resource.type not in schema.RECORDED
 
 
@@ -370,12 +370,12 @@ def _protected(resource: Registration | Resource, what: str) -> ProtectedError:
 
 
 def changed_properties(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    """The properties that differ; one that is not known yet is taken to differ."""
+    """Return the properties that differ; one that is not known yet counts as different."""
     return {key for key in {*old, *new} if old.get(key) != new.get(key) or _unknown(new.get(key))}
 
 
 def describe(old: Resource, wanted: Registration, changed: set[str]) -> str:
-    """What differs, for people: "memory 2048 -> 3072"; nothing of a secret."""
+    """Return what differs, for people: "memory 2048 -> 3072"; secrets are left out."""
 
     def one(key: str) -> str:
         before, after = old.inputs.get(key), wanted.inputs.get(key)

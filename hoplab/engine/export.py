@@ -24,7 +24,7 @@ DOMAIN = {"running": True, "coreosIgnition": "", "fwCfgName": "opt/com.coreos/co
 
 
 def deployment(journal: Journal, stack: str, kubeconfig: str = "") -> dict[str, Any]:
-    """Everything the journal knows, as `pulumi stack export` writes it."""
+    """Return every resource of the journal as `pulumi stack export` writes it."""
     dynamic = f"urn:pulumi:{stack}::{PROJECT_NAME}::{DYNAMIC}::default"
     runner = {"urn": dynamic, "type": DYNAMIC, "custom": True, "id": str(uuid5(NAMESPACE_URL, dynamic))}
     resources: list[dict[str, Any]] = []
@@ -71,5 +71,5 @@ def _entry(resource: Resource, kubeconfig: str) -> dict[str, Any]:
 
 
 def _secret(value: Any) -> Mapping[str, str]:
-    """A value that Pulumi encrypts when it imports it."""
+    """Return a value that Pulumi encrypts when it imports it."""
     return {SIGNATURE: SECRET, "plaintext": json.dumps(value)}

@@ -43,7 +43,7 @@ class Release:
 
 
 def releases(home: Path) -> tuple[Release, ...]:
-    """The CLI and the plugin, below Pulumi's home folder."""
+    """Return the releases of the CLI and the plugin, to be unpacked below Pulumi's home folder."""
     cli, plugin = version("pulumi"), version("pulumi-libvirt")
 
     def of(project: str, number: str, file: str) -> str:
@@ -66,7 +66,7 @@ def releases(home: Path) -> tuple[Release, ...]:
 
 
 def install(home: Path, progress: Progress, fetch: Fetch | None = None) -> list[str]:
-    """Fetch, check and unpack what is not there yet; says what was installed."""
+    """Fetch, check and unpack what is missing; return what was installed."""
     done = []
     for release in releases(home):
         if not release.into.exists():
@@ -96,7 +96,7 @@ def _install(release: Release, fetch: Fetch) -> None:
 
 
 def checksum(text: str, file: str) -> str:
-    """The checksum of a file in a list as `sha256sum` writes it.
+    """Return the checksum of a file from a list as `sha256sum` writes it; EngineError without one.
 
     >>> checksum("ab12  ./one.tar.gz\\ncd34  two.tar.gz\\n", "one.tar.gz")
     'ab12'

@@ -42,7 +42,7 @@ class Made:
 
 
 class Driver(Protocol):
-    """What the engine does with one type of object. ``id`` is the provider's id for it."""
+    """Operations on one type of object. ``id`` is the provider's id for it."""
 
     def must_replace(self, old: Inputs, new: Inputs, changed: set[str]) -> bool:
         """Whether these changed properties need a new object."""
@@ -357,7 +357,7 @@ DRIVERS: Mapping[str, Any] = {
 
 
 def make_iso(folder: Path, inputs: Inputs) -> Path:
-    """The ISO image that cloud-init's NoCloud recognises by its label."""
+    """Make the ISO image that cloud-init's NoCloud recognises by its label."""
     files = {"user-data": "userData", "meta-data": "metaData", "network-config": "networkConfig"}
     for file, property in files.items():
         (folder / file).write_text(inputs.get(property, ""))
@@ -390,7 +390,7 @@ def _undefine(domain: libvirt.virDomain) -> None:
 
 
 def _lookup(find: Any, key: str) -> Any:
-    """What ``find`` finds, None where libvirt says that there is no such object."""
+    """Return what ``find`` finds; None where libvirt has no such object."""
     try:
         return find(key)
     except libvirt.libvirtError as error:

@@ -28,7 +28,7 @@ def _text(element: ET.Element) -> str:
 
 
 def pool(inputs: Inputs) -> str:
-    """A directory pool."""
+    """Return a directory pool."""
     root = _document("pool", type="dir")
     _add(root, "name", inputs["name"])
     _add(_add(root, "target"), "path", inputs["target"]["path"])
@@ -37,14 +37,14 @@ def pool(inputs: Inputs) -> str:
 
 @dataclass(frozen=True)
 class Backing:
-    """The volume below a copy-on-write volume."""
+    """Return the volume below a copy-on-write volume."""
 
     path: str
     format: str
 
 
 def volume(name: str, *, capacity: int, format: str, backing: Backing | None = None) -> str:
-    """A volume of so many bytes."""
+    """Return a volume of this many bytes."""
     root = _document("volume")
     _add(root, "name", name)
     _add(root, "capacity", capacity, unit="bytes")
@@ -59,7 +59,7 @@ def volume(name: str, *, capacity: int, format: str, backing: Backing | None = N
 
 
 def network(inputs: Inputs) -> str:
-    """A NAT network, of one family or of both; the host end has the first address of each range."""
+    """Return a NAT network, of one family or of both; the host end has the first address of each range."""
     root = _document("network")
     _add(root, "name", inputs["name"])
     _add(root, "forward", mode="nat")
@@ -79,7 +79,7 @@ def network(inputs: Inputs) -> str:
 
 
 def dns_hosts(inputs: Inputs) -> dict[str, list[str]]:
-    """Address -> host names, as the network's DNS server answers them."""
+    """Return address -> host names, as the network's DNS server answers them."""
     hosts: dict[str, list[str]] = {}
     for host in inputs.get("dns", {}).get("hosts", []):
         hosts.setdefault(host["ip"], []).append(host["hostname"])
@@ -87,7 +87,7 @@ def dns_hosts(inputs: Inputs) -> dict[str, list[str]]:
 
 
 def dns_host(address: str, names: Sequence[str] = ()) -> str:
-    """One DNS entry, for an update of a running network."""
+    """Return one DNS entry, for an update of a running network."""
     return _text(_dns_host(address, names))
 
 
@@ -100,7 +100,7 @@ def _dns_host(address: str, names: Sequence[str]) -> ET.Element:
 
 @dataclass(frozen=True)
 class DiskVolume:
-    """A volume that becomes a disk of a machine."""
+    """Return a volume as the disk of a machine."""
 
     pool: str
     name: str
@@ -154,7 +154,7 @@ def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: 
 
 
 def cmdline(groups: Sequence[Mapping[str, str]]) -> str:
-    """The kernel command line, its arguments in alphabetical order like the provider's."""
+    """Return the kernel command line, its arguments in alphabetical order like the provider's."""
     return " ".join(
         sorted(value if key == "_" else f"{key}={value}" for group in groups for key, value in group.items())
     )
@@ -168,18 +168,18 @@ def _disk(devices: ET.Element, index: int, disk: DiskVolume) -> None:
 
 
 def volume_format(document: str) -> str:
-    """The format in a volume's XML description."""
+    """Return the format in a volume's XML description."""
     found = ET.fromstring(document).find("./target/format")
     return found.get("type", "raw") if found is not None else "raw"
 
 
 def volume_capacity(document: str) -> int:
-    """The virtual size in bytes in a volume's XML description."""
+    """Return the virtual size in bytes in a volume's XML description."""
     return int(ET.fromstring(document).findtext("./capacity", "0"))
 
 
 def network_hosts(document: str) -> dict[str, list[str]]:
-    """The DNS entries in a network's XML description."""
+    """Return the DNS entries in a network's XML description."""
     return {
         host.get("ip", ""): [name.text or "" for name in host.findall("hostname")]
         for host in ET.fromstring(document).findall("./dns/host")

@@ -42,7 +42,7 @@ SECRET = "1b47061264138c4ac30d75fd1eb44270"
 
 @dataclass(frozen=True)
 class Registration:
-    """A resource the program wants to exist."""
+    """A resource that the program registers."""
 
     urn: str
     type: str
@@ -67,7 +67,7 @@ class Registered:
 
 
 class Registrar(Protocol):
-    """Who decides what becomes of a registration."""
+    """Applies registrations."""
 
     def register(self, wanted: Registration) -> Registered: ...
 
@@ -234,7 +234,7 @@ class Log:
 
 
 def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The properties as plain Python, and the names of those with a secret in them."""
+    """Return the properties as plain Python, and the names of those with a secret in them."""
     secrets: list[str] = []
 
     def plain(value: Any, name: str) -> Any:
@@ -256,7 +256,7 @@ def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, .
 
 
 def to_struct(properties: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Plain Python in Pulumi's wire format."""
+    """Return plain Python in Pulumi's wire format."""
     struct = struct_pb2.Struct()
     struct.update(dict(properties))
     return struct

@@ -161,7 +161,7 @@ class _Events:
 
 
 def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[str, str]:
-    """What the CLI has to be told: nothing of what the user has settled already."""
+    """Return the CLI's environment variables; those that the user has set are left alone."""
     user = dict(os.environ) if given is None else given
     told = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     if not _logged_in(user):
@@ -174,7 +174,7 @@ def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[st
 
 
 def workspace(paths: LabPaths) -> Path:
-    """The folder that the CLI works from: the project's own file, with our program and our virtual environment."""
+    """Make the folder that the CLI works from: the project's own file, with our program and our virtual environment."""
     folder = paths.root / "pulumi"
     folder.mkdir(parents=True, exist_ok=True)
     project = yaml.safe_load((paths.project / "Pulumi.yaml").read_text())
@@ -185,7 +185,7 @@ def workspace(paths: LabPaths) -> Path:
 
 
 def _ours(text: str) -> LabError:
-    """The error whose text came through Pulumi."""
+    """Return the LabError whose text Pulumi printed."""
     message, _, rest = text.strip().partition("\n  -> ")
     remedy, _, log = rest.partition("\n  log: ")
     return LabError(message, remedy=remedy.strip(), log=log.strip())

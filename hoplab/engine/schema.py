@@ -82,7 +82,7 @@ ONLY: Mapping[tuple[str, str], tuple[Any, ...]] = {
 
 
 def short(type: str) -> str:
-    """A resource type for people: "Domain"."""
+    """Return a resource type for people: "Domain"."""
     return type.rpartition(":")[2]
 
 

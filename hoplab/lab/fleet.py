@@ -96,7 +96,7 @@ class Fleet:
 
 
 def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
-    """The lab network of each member: the spec's own, then those that follow it, past the ranges of pods and services.
+    """Return the lab network of every member: the spec's own and those after it, without ranges of pods and services.
 
     >>> [str(network) for network in networks(LabSpec("course"), 2)]
     ['192.168.77.0/24', '192.168.78.0/24']
@@ -117,7 +117,7 @@ def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
 
 
 def member_text(spec: str, config: Mapping[str, Any], network: IPv4Network) -> str:
-    """The spec of a member: the fleet's, with a network of its own."""
+    """Return the spec of a member: the fleet's, with a network of its own."""
     body = yaml.safe_dump({"config": {**config, "lab:network": str(network)}}, sort_keys=False)
     return f"{WRITTEN.format(spec)}; change Pulumi.{spec}.yaml instead\n{body}"
 
@@ -151,12 +151,12 @@ def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
 
 
 def need_mib(plan: LabPlan) -> int:
-    """The memory of a lab when all of its machines use theirs."""
+    """Return the memory of a lab in MiB when all of its machines use theirs."""
     return sum(node.memory_mib for node in plan.nodes) + (HOSTED_MIB if plan.placement == "hosted" else 0)
 
 
 def check_host(fleet: Fleet, plans: Mapping[LabPaths, LabPlan], host: HostFacts) -> list[str]:
-    """Warnings; HostError where this machine is too small for the members that are not there yet."""
+    """Return warnings; HostError where this machine is too small for the members that are not there yet."""
     new = {member: plan for member, plan in plans.items() if not member.state.exists()}
     host.require_memory(sum(need_mib(plan) for plan in new.values()))
     host.require_disk(fleet.project, LAB_GIB * len(new))
@@ -198,7 +198,7 @@ def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
 
 
 def status(fleet: Fleet) -> list[Row]:
-    """Each lab as libvirt and Kubernetes see it now; one that is not there yet is a row too."""
+    """Return a row for every lab, also for one that was not made yet."""
     rows = []
     for member in fleet.made():
         try:
@@ -274,7 +274,7 @@ def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int,
 
 
 def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running: set[subprocess.Popen[str]]) -> str:
-    """One member's process; its error, "" when it did well."""
+    """Run the verb for one member; return its error, "" where it succeeded."""
     process = subprocess.Popen(
         [str(fleet.project / "lab"), verb, "--lab", member.lab],
         stdin=subprocess.DEVNULL,
@@ -301,13 +301,13 @@ def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running:
 
 
 def private_folder(folder: Path) -> None:
-    """A folder that only its owner looks into: sheets say where keys are, logs what failed."""
+    """Make a folder that only its owner can read: sheets name key files, logs hold errors."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
 
 
 def write_sheets(fleet: Fleet, plans: Mapping[LabPaths, LabPlan]) -> list[Path]:
-    """A sheet of access data for each member, as Markdown and as a page to print; where they are."""
+    """Write a sheet of access data for every member, as Markdown and as HTML; return the files."""
     private_folder(fleet.folder)
     written = []
     for kind in SHEETS:
@@ -318,7 +318,7 @@ def write_sheets(fleet: Fleet, plans: Mapping[LabPaths, LabPlan]) -> list[Path]:
 
 
 def sheet(member: LabPaths, plan: LabPlan, kind: Literal["md", "html"]) -> str:
-    """A student's sheet: machines, addresses, how to log in. It names files with secrets and holds none."""
+    """Return a student's sheet: machines, addresses, how to log in. It names files with secrets and holds none."""
     environment = Environment(
         undefined=StrictUndefined,
         trim_blocks=True,

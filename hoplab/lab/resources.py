@@ -46,7 +46,7 @@ CONVERGE_INPUTS = ("settings", "roles", "image", "nodes")  # a change in one of 
 
 @dataclass(frozen=True)
 class ClusterArgs:
-    """What decides what a converge does."""
+    """The inputs of a converge."""
 
     lab: str
     settings: Mapping[str, Any]  # facts about the lab that the roles get

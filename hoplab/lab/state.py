@@ -34,7 +34,7 @@ class NodeState:
 
 @dataclass(frozen=True)
 class LabState:
-    """What commands after ``up`` need to know; everything else is asked from libvirt or Kubernetes."""
+    """What verbs after ``up`` read; everything else comes from libvirt or Kubernetes."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -93,7 +93,7 @@ def save(state: LabState, paths: LabPaths) -> None:
 
 
 def load(paths: LabPaths) -> LabState:
-    """The state of an existing lab; StateError when there is none or it can't be read."""
+    """Return the state of an existing lab; StateError when there is none or it can't be read."""
     try:
         return from_json(LabState, json.loads(paths.state.read_text()))
     except FileNotFoundError:
@@ -108,7 +108,7 @@ def load(paths: LabPaths) -> LabState:
 
 
 def made_before(paths: LabPaths) -> LabState | None:
-    """What an earlier ``up`` made; None where there was none, or nobody can read what it wrote down."""
+    """Return the state that an earlier ``up`` wrote; None where there is none that can be read."""
     with contextlib.suppress(StateError):
         return load(paths)
     return None
@@ -166,7 +166,7 @@ def spec_notice(lab: LabState, paths: LabPaths) -> str:
 
 
 def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
-    """IPv6 is in the network and in every machine's seed, all of which would have to be made anew."""
+    """Raise LabError where the spec changes IPv6, which is in the network and in every machine's seed."""
     asked = str(spec.ipv6.network) if spec.ipv6 else ""
     if before and asked != before.network6:
         had, asks = (f"the IPv6 network {range}" if range else "no IPv6" for range in (before.network6, asked))
@@ -178,7 +178,7 @@ def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
 
 
 def refuse_another_dataplane(spec: LabSpec, before: LabState | None) -> None:
-    """A cluster's network is not replaced under its running pods: what the old one made would stay on the nodes."""
+    """Raise LabError where the spec changes the dataplane: the old one's rules and links would stay on the nodes."""
     asked = dataplane(spec)
     if before and before.dataplane and asked != before.dataplane:
         raise LabError(
