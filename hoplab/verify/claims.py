@@ -20,7 +20,7 @@ class ClaimFailed(AssertionError):
 
     def __init__(self, why: str, evidence: Sequence[object] = ()) -> None:
         self.why = why
-        self.evidence = tuple(str(each) for each in evidence)
+        self.evidence = tuple(str(item) for item in evidence)
         super().__init__("\n".join([why, *(f"    {line}" for line in self.evidence)]))
 
 
@@ -34,7 +34,7 @@ class Claim:
     def saw(self, sentence: str, *evidence: object) -> None:
         """The claim holds: what was seen, in one sentence."""
         self.seen = sentence
-        self.evidence += [str(each) for each in evidence]
+        self.evidence += [str(item) for item in evidence]
 
     def require(self, holds: object, why: str, *evidence: object) -> None:
         """Go on when it holds; otherwise the claim fails with the sentence and what was seen."""

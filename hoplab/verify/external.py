@@ -97,7 +97,7 @@ class ExternalHost:
             found = subprocess.run(
                 [*NEIGHBOURS.command.split(), str(address)], check=True, capture_output=True, text=True
             )
-        return next((each.mac for each in NEIGHBOURS.parse(found.stdout) if each.address == address), "")
+        return next((entry.mac for entry in NEIGHBOURS.parse(found.stdout) if entry.address == address), "")
 
     def flush_neighbour(self, address: IPv4Address) -> None:
         """The MAC of an address: who asks for it next has to ask by ARP."""

@@ -16,9 +16,9 @@ def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     """Every node has its own address in the lab network, and Kubernetes has the same address as its InternalIP."""
     for node in lab.nodes:
         planned = lab.setting.nodes[node.name]
-        found = [each for each in node[ADDRESSES] if each.dev == "eth0"]
+        found = [entry for entry in node[ADDRESSES] if entry.dev == "eth0"]
         claim.require(
-            any(each.address == planned and each.network == lab.setting.network for each in found),
+            any(entry.address == planned and entry.network == lab.setting.network for entry in found),
             f"{node.name} has no {planned} in {lab.setting.network} on eth0",
             *found,
         )
@@ -36,7 +36,7 @@ def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
             pod.address in lab.setting.pod_cidr, f"{pod} has {pod.address}, outside of {lab.setting.pod_cidr}"
         )
         claim.require(
-            any(each.dev == "eth0" and each.address == pod.address for each in found[pod][ADDRESSES]),
+            any(entry.dev == "eth0" and entry.address == pod.address for entry in found[pod][ADDRESSES]),
             f"{pod} has {pod.address} on another interface than eth0",
             *found[pod][ADDRESSES],
         )
@@ -52,14 +52,16 @@ def test_all_addresses_are_private(lab: Snapshot, claim: Claim) -> None:
         "the pod range": lab.setting.pod_cidr,
         "the service range": lab.setting.service_cidr,
     }
-    home = {name: next((each for each in RFC1918 if used.subnet_of(each)), None) for name, used in ranges.items()}
+    home = {
+        name: next((network for network in RFC1918 if used.subnet_of(network)), None) for name, used in ranges.items()
+    }
     for name, private in home.items():
         claim.require(private, f"{name} {ranges[name]} is in none of {listed(RFC1918)}")
     for place, facts in lab.places.items():
-        for each in facts[ADDRESSES]:
+        for entry in facts[ADDRESSES]:
             claim.require(
-                each.address.is_loopback or any(each.address in private for private in RFC1918),
-                f"{each.dev} of {place} has the public address {each.address}",
+                entry.address.is_loopback or any(entry.address in private for private in RFC1918),
+                f"{entry.dev} of {place} has the public address {entry.address}",
             )
     claim.saw(listed(f"{name} {ranges[name]} is in {private}" for name, private in home.items()))
 
@@ -68,7 +70,7 @@ def test_every_namespace_has_its_own_loopback(lab: Snapshot, claim: Claim) -> No
     """Every network namespace has its own lo with 127.0.0.1, so in a pod this address means that pod only."""
     for place, facts in lab.places.items():
         claim.require(
-            any((each.dev, each.address) == ("lo", LOOPBACK) for each in facts[ADDRESSES]),
+            any((entry.dev, entry.address) == ("lo", LOOPBACK) for entry in facts[ADDRESSES]),
             f"{place} has no {LOOPBACK} on lo",
             *facts[ADDRESSES],
         )

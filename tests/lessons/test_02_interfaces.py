@@ -24,7 +24,7 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
         expected = cni.expectations(lab)[node.name].interfaces
         for name in expected:
             link = node.link(name)
-            claim.require(link, f"{node.name} has no interface {name}", listed(each.name for each in node[LINKS]))
+            claim.require(link, f"{node.name} has no interface {name}", listed(known.name for known in node[LINKS]))
             claim.require(link and link.up, f"{name} of {node.name} is down")
         veths = [link for link in node[LINKS] if link.kind == "veth" and link.name not in expected]
         pods = [pod for pod in lab.own_address_pods if pod.node == node.name]
@@ -161,7 +161,7 @@ def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
     """When a pod starts, the IPAM plugin gives it a free address of its node's range and records the owner in a
     file."""
     for node in lab.nodes:
-        given = {each.address: each for each in node[IPAM]}
+        given = {lease.address: lease for lease in node[IPAM]}
         for pod in lab.pods_on(node):
             found = given.get(pod.address)
             claim.require(
@@ -169,7 +169,7 @@ def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
                 f"IPAM on {node.name} has not given {pod.address} to the eth0 of {pod}",
                 *given.values(),
             )
-        outside = [each for each in given.values() if each.address not in node.pod_cidr]
+        outside = [lease for lease in given.values() if lease.address not in node.pod_cidr]
         claim.require(not outside, f"IPAM on {node.name} gives addresses outside of {node.pod_cidr}", *outside)
     claim.saw(
         listed(f"{node.name} gave {counted(len(node[IPAM]), 'address')} of {node.pod_cidr}" for node in lab.nodes)

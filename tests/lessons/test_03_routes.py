@@ -111,7 +111,7 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
         expected = cni.expectations(lab)[node.name].peers
         peers += claim.each_met(expected, node[WIREGUARD], where=node.name, kind="peer")
         claim.require(
-            len([each for each in node[WIREGUARD] if each.dev == expected[0].dev]) == len(expected),
+            len([peer for peer in node[WIREGUARD] if peer.dev == expected[0].dev]) == len(expected),
             f"{node.name} has a peer that is no node",
             *node[WIREGUARD],
         )
@@ -123,7 +123,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
     """Between nodes a pod's packet travels inside a packet from node to node (UDP for VXLAN, IP for IPIP, encrypted for
     WireGuard) or, without a tunnel, unchanged."""
     pod, other = session.echo_pods[:2]
-    mine, yours = (cni.expectations(session.snapshot)[each.node.name].tunnel for each in (pod, other))
+    mine, yours = (cni.expectations(session.snapshot)[end.node.name].tunnel for end in (pod, other))
     between = f"host {pod.address} and host {other.address}"
     seen = session.request(
         pod,
@@ -131,11 +131,11 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
         {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
     )
     claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
-    ours = [each for each in seen.packets["outer"] if (each.inner or each).dst == other.address]
+    ours = [packet for packet in seen.packets["outer"] if (packet.inner or packet).dst == other.address]
     if mine and mine.encrypted:
         claim.require(not ours, f"what is for {other} can be read on eth0 of {pod.node.name}", *ours)
         ends = (pod.node.address, other.node.address)
-        ours = [each for each in seen.packets["outer"] if (each.src, each.dst) == ends]
+        ours = [packet for packet in seen.packets["outer"] if (packet.src, packet.dst) == ends]
     claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *seen.packets["outer"])
     if mine and mine.encrypted:
         claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}, which is all that can be read of it", *ours)
@@ -203,7 +203,7 @@ def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
         kinds = {
             "direct": [route for route in main if route.scope == "link" and route.via is None],
             "default": [route for route in main if route.dst == DEFAULT],
-            "network": [route for route in main if route.dst in {each.dst for each in remote[node.name].routes}],
+            "network": [route for route in main if route.dst in {wanted.dst for wanted in remote[node.name].routes}],
             "static": [route for route in main if route.protocol == "static"],
             "host": [route for route in node[ROUTES] if route.kind == "local" and route.dst.prefixlen == 32],
         }
@@ -219,8 +219,10 @@ def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
     """`ip route show table main` and /proc/net/route list the same routes, on nodes and in pods."""
     lines = 0
     for place, facts in lab.places.items():
-        tool = {(each.dst, each.dev or "*", each.via, each.metric) for each in facts[ROUTES] if each.table == "main"}
-        kernel = {(each.dst, each.dev, each.via, each.metric) for each in facts[PROC_ROUTES]}
+        tool = {
+            (route.dst, route.dev or "*", route.via, route.metric) for route in facts[ROUTES] if route.table == "main"
+        }
+        kernel = {(route.dst, route.dev, route.via, route.metric) for route in facts[PROC_ROUTES]}
         claim.require(tool == kernel, f"they differ on {place} in {listed(tool ^ kernel)}")
         lines += len(tool)
     claim.saw(f"{counted(lines, 'route')} in {counted(len(lab.places), 'namespace')}")

@@ -31,7 +31,7 @@ def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None
             [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],
             f"{pod} has the default routes {listed(defaults)}, not one via {gateway} dev eth0",
         )
-        owners = [each.dev for each in pod.node[ADDRESSES] if each.address == gateway]
+        owners = [entry.dev for entry in pod.node[ADDRESSES] if entry.address == gateway]
         claim.require(owners == [bridge], f"{gateway} is on {listed(owners)} of {pod.node.name}, not on {bridge}")
     claim.saw(
         listed(
@@ -46,7 +46,7 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
     """With Calico a pod's default gateway is 169.254.1.1, which no interface has: the pod's interface on the node,
     always ee:ee:ee:ee:ee:ee, answers for it by proxy ARP."""
     for place, facts in lab.places.items():
-        owners = [each.dev for each in facts[ADDRESSES] if each.address == calico.GATEWAY]
+        owners = [entry.dev for entry in facts[ADDRESSES] if entry.address == calico.GATEWAY]
         claim.require(not owners, f"{calico.GATEWAY} is on {listed(owners)} of {place}")
     for pod in lab.pods:
         gateway = cni.expectations(lab)[pod.node.name].pod_gateway
@@ -64,7 +64,7 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
             pod.node[SYSCTLS].get(switch) == "1",
             f"{pod.host_end.name} of {pod.node.name} answers for no other: {switch} is {pod.node[SYSCTLS].get(switch)}",
         )
-        learned = {each.mac for each in pod[NEIGHBOURS] if each.address == gateway and each.mac}
+        learned = {entry.mac for entry in pod[NEIGHBOURS] if entry.address == gateway and entry.mac}
         claim.require(learned <= {calico.HOST_MAC}, f"{pod} was told that {gateway} is at {listed(learned)}")
     claim.saw(f"{counted(len(lab.pods), 'pod')} via {calico.GATEWAY}, which is on no interface, at {calico.HOST_MAC}")
 
@@ -78,7 +78,7 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
             chosen and (chosen.via, chosen.dev) == (lab.setting.gateway, "eth0"),
             f"{node.name} has the default route {chosen}, not via {lab.setting.gateway} dev eth0",
         )
-        known = [each for each in node[NEIGHBOURS] if (each.address, each.dev) == (lab.setting.gateway, "eth0")]
+        known = [entry for entry in node[NEIGHBOURS] if (entry.address, entry.dev) == (lab.setting.gateway, "eth0")]
         claim.require(
             known and known[0].mac and "PERMANENT" not in known[0].states,
             f"{node.name} has learned no MAC for {lab.setting.gateway}",
@@ -96,7 +96,7 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     for pod in lab.pods:
         subnets = expected[pod.node.name].ranges if expected[pod.node.name].bridge else ()
         for subnet in subnets:
-            direct = [each for each in pod[ROUTES] if each.dst == subnet and each.table == "main"]
+            direct = [route for route in pod[ROUTES] if route.dst == subnet and route.table == "main"]
             claim.require(direct and direct[0].via is None, f"{pod} does not reach {subnet} directly", *pod[ROUTES])
         for other in lab.pods:
             chosen = lookup(pod[ROUTES], other.address)
@@ -139,7 +139,11 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
 
     def ours(name: str) -> list[CapturedPacket]:
         pair = (client.address, server.address)
-        return [each for each in asked.packets[name] if pair in {(at.src, at.dst) for at in (each, each.inner) if at}]
+        return [
+            packet
+            for packet in asked.packets[name]
+            if pair in {(at.src, at.dst) for at in (packet, packet.inner) if at}
+        ]
 
     claim.require(not ours("left"), f"what {client} sends to {server} leaves {server.node.name} by eth0", *ours("left"))
     claim.require(

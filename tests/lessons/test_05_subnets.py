@@ -48,7 +48,7 @@ def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
     claim.require(pods, "no pod with an address of its own is running")
     for pod in pods:
         claim.require(
-            any(pod.address in each for each in ranges[pod.node]),
+            any(pod.address in cidr for cidr in ranges[pod.node]),
             f"{pod} has {pod.address}, but {pod.node}, where it runs, has {listed(ranges[pod.node])}",
         )
     claim.saw(listed(f"{pod.address} is in {listed(ranges[pod.node])}" for pod in pods))
@@ -102,7 +102,7 @@ def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
         claim.require(last in broadcast, f"{last} is no broadcast address on {node.name}", *broadcast)
         first = node.pod_cidr[1]
         claim.require(
-            any(each.address == first for each in node[ADDRESSES]),
+            any(entry.address == first for entry in node[ADDRESSES]),
             f"{first}, the first of {node.pod_cidr}, is not on {node.name}",
         )
         for pod in lab.pods:
@@ -119,17 +119,17 @@ def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
 
 def test_services_have_a_range_of_their_own(lab: Snapshot, claim: Claim) -> None:
     """ClusterIPs come from the service range: `kubernetes` has its first address, `kube-dns` its tenth."""
-    services = {str(each): each for each in lab.api[API_SERVICES]}
+    services = {str(service): service for service in lab.api[API_SERVICES]}
     for name, expected in (
         ("default/kubernetes", lab.setting.api_service_ip),
         ("kube-system/kube-dns", lab.setting.dns_ip),
     ):
         claim.require(name in services, f"there is no service {name}", listed(services))
         claim.require(services[name].cluster_ip == expected, f"{name} has {services[name].cluster_ip}, not {expected}")
-    for each in services.values():
+    for service in services.values():
         claim.require(
-            each.cluster_ip is None or each.cluster_ip in lab.setting.service_cidr,
-            f"{each} has {each.cluster_ip}, outside of {lab.setting.service_cidr}",
+            service.cluster_ip is None or service.cluster_ip in lab.setting.service_cidr,
+            f"{service} has {service.cluster_ip}, outside of {lab.setting.service_cidr}",
         )
     ranges = {"services": lab.setting.service_cidr, "pods": lab.setting.pod_cidr, "the lab": lab.setting.network}
     for (one, first), (other, second) in combinations(ranges.items(), 2):
@@ -142,10 +142,10 @@ def test_services_have_a_range_of_their_own(lab: Snapshot, claim: Claim) -> None
 
 def test_no_interface_owns_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     """No interface anywhere has a ClusterIP (kube-proxy iptables mode): the address exists only as rules."""
-    cluster_ips = {each.cluster_ip: each for each in lab.api[API_SERVICES] if each.cluster_ip}
+    cluster_ips = {service.cluster_ip: service for service in lab.api[API_SERVICES] if service.cluster_ip}
     for place, facts in lab.places.items():
-        for each in facts[ADDRESSES]:
-            claim.require(each.address not in cluster_ips, f"{each.dev} of {place} has {each.address}, a ClusterIP")
+        for entry in facts[ADDRESSES]:
+            claim.require(entry.address not in cluster_ips, f"{entry.dev} of {place} has {entry.address}, a ClusterIP")
     claim.saw(
         f"none of {counted(len(cluster_ips), 'ClusterIP')} is on an interface of {counted(len(lab.nodes), 'node')} "
         f"or {counted(len(lab.pods), 'pod')}"

@@ -144,20 +144,20 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
         },
     )
     claim.require(asked.answered, f"{service} does not answer {client}: {asked.output.err.strip()}")
-    before = [each for each in asked.packets["pod"] if each.src == client.address]
-    after = [each for each in asked.packets["node"] if each.src == client.address]
-    replies = [each for each in asked.packets["pod"] if each.dst == client.address]
+    before = [packet for packet in asked.packets["pod"] if packet.src == client.address]
+    after = [packet for packet in asked.packets["node"] if packet.src == client.address]
+    replies = [packet for packet in asked.packets["pod"] if packet.dst == client.address]
     for found, wanted, where in (
         (before, (service.cluster_ip, service.port), client.host_end.name),
         (after, (server.address, workload.PORT), way.dev),
     ):
         claim.require(
-            found and all((each.dst, each.dport) == wanted for each in found),
+            found and all((packet.dst, packet.dport) == wanted for packet in found),
             f"on {where} of {client.node.name} not everything is for {wanted[0]}:{wanted[1]}",
             *found,
         )
     claim.require(
-        replies and all((each.src, each.sport) == (service.cluster_ip, service.port) for each in replies),
+        replies and all((packet.src, packet.sport) == (service.cluster_ip, service.port) for packet in replies),
         f"not every reply to {client} comes from {service.cluster_ip}:{service.port}",
         *replies,
     )
@@ -175,7 +175,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
             answer.local == session.single.address,
             f"{answer.local} answered on {node.name}, not {session.single.address}",
         )
-        own = {each.address for each in node[ADDRESSES]}
+        own = {entry.address for entry in node[ADDRESSES]}
         claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {node.name}", *own)
         seen.append(f"asked on {node.name}, {session.single} on {session.single.node.name} saw {answer.remote}")
     claim.saw(f"port {service.node_port}: {listed(seen)}")
@@ -227,10 +227,10 @@ def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: C
         )
         seen.append(f"by way of {node.name} {session.single} saw {answer.remote}; conntrack has {flows[-1]}")
     owners = [
-        f"{each.dev} of {place}"
+        f"{entry.dev} of {place}"
         for place, facts in session.snapshot.places.items()
-        for each in facts[ADDRESSES]
-        if each.address == address
+        for entry in facts[ADDRESSES]
+        if entry.address == address
     ]
     claim.require(not owners, f"{address} is the address of {listed(owners)}")
     claim.saw(listed(seen))

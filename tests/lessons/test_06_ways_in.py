@@ -34,10 +34,12 @@ def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: 
 def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Claim) -> None:
     """A service of type LoadBalancer gets its own address from the pool, which no interface has."""
     owners = {
-        each.address: f"{each.dev} of {place}" for place, facts in lab.places.items() for each in facts[ADDRESSES]
+        entry.address: f"{entry.dev} of {place}" for place, facts in lab.places.items() for entry in facts[ADDRESSES]
     }
     owners |= {address: name for name, address in lab.setting.nodes.items()} | {lab.setting.gateway: "the host end"}
-    services = [each for each in lab.api[API_SERVICES] if each.kind == "LoadBalancer" and not each.balancer_class]
+    services = [
+        service for service in lab.api[API_SERVICES] if service.kind == "LoadBalancer" and not service.balancer_class
+    ]
     claim.require(services, "there is no service that asks the load balancer for an address")
     for service in services:
         claim.require(len(service.balancer_ips) == 1, f"{service} has {counted(len(service.balancer_ips), 'address')}")
@@ -58,7 +60,9 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
     address = session.announced("announced")
     heard = session.who_has(address)
     for node, packets in heard.items():
-        claim.require(any(each.arp_op == 1 for each in packets), f"nobody asks {node.name} who has {address}", *packets)
+        claim.require(
+            any(packet.arp_op == 1 for packet in packets), f"nobody asks {node.name} who has {address}", *packets
+        )
     replies = {node.name: session.arp_reply_from(node, packets, address) for node, packets in heard.items()}
     answers = {name: reply for name, reply in replies.items() if reply}
     claim.require(
@@ -88,7 +92,7 @@ def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim
     way = next((node for node in session.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
     claim.require(way, f"{mac or 'no MAC'}, which the host end sends to, is no node's")
     assert way
-    own = {each.address for each in way[ADDRESSES]}
+    own = {entry.address for entry in way[ADDRESSES]}
     claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {way.name}", *own)
     flows = [flow for flow in session.flows(way, session.snapshot.setting.gateway) if flow.original.dst == str(address)]
     claim.require(

@@ -51,7 +51,7 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
                 found == set(BUILT_IN[table]), f"{table} on {node.name} has the built-in chains {listed(found)}"
             )
         for table, chains in BUILT_IN.items():  # a table that nobody has used is not there: tried in a namespace
-            made = [each.hook.upper() for each in node[IPTABLES_HOOK_ORDER] if each.table == table]
+            made = [chain.hook.upper() for chain in node[IPTABLES_HOOK_ORDER] if chain.table == table]
             claim.require(
                 sorted(made) == sorted(chains),
                 f"{table}, where all its chains are used, is called at {listed(made)} on {node.name}",
@@ -65,15 +65,17 @@ def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
     """At a hook the kernel calls the tables in the order raw, mangle, nat (DNAT), filter, nat (SNAT), security."""
     orders: dict[str, list[str]] = {}
     for node in lab.nodes:
-        called = [each for each in node[BASE_CHAINS] if each.table in PRIORITIES]
+        called = [chain for chain in node[BASE_CHAINS] if chain.table in PRIORITIES]
         claim.require(called, f"no table is called at any hook of {node.name}")
-        for each in (*called, *node[IPTABLES_HOOK_ORDER]):
-            wanted = PRIORITIES[each.table][-1 if each.hook in AFTER_ROUTING else 0]
+        for chain in (*called, *node[IPTABLES_HOOK_ORDER]):
+            wanted = PRIORITIES[chain.table][-1 if chain.hook in AFTER_ROUTING else 0]
             claim.require(
-                each.priority == wanted, f"{each} on {node.name} is called at {each.priority}, not at {wanted}", *called
+                chain.priority == wanted,
+                f"{chain} on {node.name} is called at {chain.priority}, not at {wanted}",
+                *called,
             )
-        by_hook = sorted(node[IPTABLES_HOOK_ORDER], key=lambda each: each.priority)
-        orders = {hook: [each.table for each in by_hook if each.hook == hook] for hook in HOOKS_IN_ORDER}
+        by_hook = sorted(node[IPTABLES_HOOK_ORDER], key=lambda chain: chain.priority)
+        orders = {hook: [chain.table for chain in by_hook if chain.hook == hook] for hook in HOOKS_IN_ORDER}
     claim.saw("; ".join(f"{hook}: {', '.join(tables)}" for hook, tables in orders.items() if tables))
 
 
@@ -108,7 +110,12 @@ def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) 
                 *table.chains,
             )
             assert chain
-            called = [each.chain for rule in chain.rules for each in rule.expressions if isinstance(each, Verdict)]
+            called = [
+                expression.chain
+                for rule in chain.rules
+                for expression in rule.expressions
+                if isinstance(expression, Verdict)
+            ]
             claim.require(
                 set(wanted.calls) <= set(called),
                 f"{chain.name} on {node.name} calls {listed(called)}, not {listed(wanted.calls)}",
@@ -152,7 +159,12 @@ def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> Non
             if len(service.endpoints) < 2 or service.affinity:
                 continue
             rules = nftables_mode.rules(node, service.chain)
-            nat = [each for rule in rules for each in getattr(rule, "expressions", ()) if isinstance(each, Nat)]
+            nat = [
+                expression
+                for rule in rules
+                for expression in getattr(rule, "expressions", ())
+                if isinstance(expression, Nat)
+            ]
             wanted = f"numgen random mod {len(service.endpoints)}"
             claim.require(
                 len(rules) == 1 and nat and nat[0].chosen and nat[0].chosen.key == (wanted,),
@@ -194,7 +206,7 @@ def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     way = mode.way(services[-1], services[-1].endpoints[0])
     claim.saw(
         f"{counted(len(services), 'service port')} on {counted(len(lab.nodes), 'node')}, for one: "
-        f"{services[-1]} by {', '.join(way)} to {listed(each.to for each in services[-1].endpoints)}"
+        f"{services[-1]} by {', '.join(way)} to {listed(endpoint.to for endpoint in services[-1].endpoints)}"
     )
 
 
@@ -257,7 +269,9 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     """NodePorts are matched last, for packets to the node's own addresses, and lead to the service's pods."""
     mode = proxy.of(lab)
-    services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Cluster"]
+    services = [
+        service for service in proxy.expectations(lab) if service.node_port and service.external_policy == "Cluster"
+    ]
     for node in lab.nodes:
         rules = mode.rules(node, mode.LOOKUP)
         claim.require(
@@ -274,7 +288,9 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
                     *end.path,
                 )
                 claim.require(end.packet.mark, f"on {node.name} what comes to port {service.node_port} is not marked")
-    claim.saw(listed(f"port {each.node_port} goes by {each.external_chain} to {each.chain}" for each in services))
+    claim.saw(
+        listed(f"port {service.node_port} goes by {service.external_chain} to {service.chain}" for service in services)
+    )
 
 
 @pytest.mark.needs(nodes=2)
@@ -282,7 +298,9 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; a node without a pod drops
     the packet."""
     stranger = lab.setting.gateway
-    services = [each for each in proxy.expectations(lab) if each.node_port and each.external_policy == "Local"]
+    services = [
+        service for service in proxy.expectations(lab) if service.node_port and service.external_policy == "Local"
+    ]
     claim.require(services, "no service has the external policy Local; verification makes one that has")
     for node in lab.nodes:
         for service in services:
@@ -305,16 +323,16 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
                     f"{node.name}, without a pod of {service}, ends port {service.node_port} in {end.verdict}",
                     *end.path,
                 )
-    homes = {each.node for service in services for each in service.endpoints}
+    homes = {endpoint.node for service in services for endpoint in service.endpoints}
     claim.saw(f"{listed(services)} is answered by {listed(sorted(homes))} only, and dropped elsewhere")
 
 
 @pytest.mark.needs(service="sticky")
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
-    """With sessionAffinity: ClientIP each endpoint remembers its clients for a while, and a rule matches them before
-    the random choice."""
+    """With sessionAffinity: ClientIP the clients of each endpoint are recorded for a while; rules match them before the
+    random choice."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
-    services = [each for each in proxy.expectations(lab) if each.affinity]
+    services = [service for service in proxy.expectations(lab) if service.affinity]
     claim.require(services, "no service has session affinity; verification makes one that has")
     for node in lab.nodes:
         for service in services:
@@ -332,7 +350,7 @@ def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> 
                 f"on {node.name} a client that {service} knows is sent by lot, not to the one of before",
                 *mode.rules(node, service.chain),
             )
-    claim.saw(listed(f"{each} keeps a client for {each.affinity} s" for each in services))
+    claim.saw(listed(f"{service} keeps a client for {service.affinity} s" for service in services))
 
 
 @pytest.mark.needs(service="sticky")
@@ -395,8 +413,8 @@ def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) ->
         asked.output.code == refused,
         f"{pod} asked {service} and was not refused: {asked.output.err.strip() or asked.output.out}",
     )
-    own = {each.address for each in pod.node[ADDRESSES]}
-    said = [each for each in asked.packets["answers"] if each.icmp_type == ICMP_UNREACHABLE and each.src in own]
+    own = {entry.address for entry in pod.node[ADDRESSES]}
+    said = [packet for packet in asked.packets["answers"] if packet.icmp_type == ICMP_UNREACHABLE and packet.src in own]
     claim.require(
         said, f"{pod.node.name} itself did not tell {pod} that {service} is unreachable", *asked.packets["answers"]
     )
@@ -420,7 +438,9 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
         return proxy.targets(rules, client, service)
 
     def own_chains(endpoints: set[str]) -> set[str]:
-        return {mode.endpoint_chain(service.service, service.protocol, each, sticky=False) for each in endpoints}
+        return {
+            mode.endpoint_chain(service.service, service.protocol, endpoint, sticky=False) for endpoint in endpoints
+        }
 
     before = session.endpoints("single")
     with session.scaled("single", len(before) + 1) as more:

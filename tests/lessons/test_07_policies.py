@@ -100,7 +100,9 @@ def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
         and (match := rule.match("--match-set"))
     ]
     claim.require(named, f"{chain} on {node.name} calls no chain of the policy that asks a set", *called)
-    members = {IPv4Network(member.element) for each in seen[IPSET] if each.name == named[0] for member in each.members}
+    members = {
+        IPv4Network(member.element) for ipset in seen[IPSET] if ipset.name == named[0] for member in ipset.members
+    }
     wanted = {IPv4Network(pod.address) for pod in session.echo_pods}
     claim.require(members == wanted, f"{named[0]} on {node.name} has {listed(members)}, not {listed(wanted)}")
     claim.require(asked.answered, f"{server} does not answer {client}, whose label the policy allows")

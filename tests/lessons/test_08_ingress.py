@@ -89,7 +89,7 @@ def test_an_unknown_host_gets_404(session: LabSession, claim: Claim) -> None:
 
 def _logged(session: LabSession, front: Any, path: str) -> list[Any]:
     """The lines of the access log for a path."""
-    return [each for each in session.accesses(front) if each.path == path]
+    return [line for line in session.accesses(front) if line.path == path]
 
 
 @pytest.mark.needs(ingress=True)
@@ -146,7 +146,7 @@ def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> No
     pods."""
     wanted = {service: session.endpoints(service) for service in (workload.APP1, workload.APP2)}
     for front in session.controller_pods.values():
-        blocks = {each.host: each for each in session.served(front)}
+        blocks = {block.host: block for block in session.served(front)}
         for host, paths in workload.ROUTES.items():
             claim.require(host in blocks, f"{front} has no server block for {host}", *blocks.values())
             for path, service in paths.items():

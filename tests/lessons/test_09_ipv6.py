@@ -36,21 +36,21 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
     expected = cni.expectations6(lab)
     for node in lab.nodes:
         planned = lab.setting.nodes6[node.name]
-        found = [each for each in node[ADDRESSES6] if each.dev == "eth0"]
+        found = [entry for entry in node[ADDRESSES6] if entry.dev == "eth0"]
         claim.require(
-            any(each.address == planned and each.network == ranges(lab).network for each in found),
+            any(entry.address == planned and entry.network == ranges(lab).network for entry in found),
             f"{node.name} has no {planned} in {ranges(lab).network} on eth0",
             *found,
         )
         claim.require(node.address6 == planned, f"Kubernetes knows {node.name} by {node.address6}, not by {planned}")
     for pod in lab.pods:
         claim.require(
-            any((each.dev, each.address) == ("eth0", pod.address6) for each in pod[ADDRESSES6]),
+            any((entry.dev, entry.address) == ("eth0", pod.address6) for entry in pod[ADDRESSES6]),
             f"{pod} has no {pod.address6} on its eth0",
             *pod[ADDRESSES6],
         )
         claim.require(
-            any(pod.address6 in each for each in expected[pod.node.name].ranges),
+            any(pod.address6 in cidr for cidr in expected[pod.node.name].ranges),
             f"{pod} has {pod.address6}, which is not of {pod.node.name}'s {listed(expected[pod.node.name].ranges)}",
         )
     addresses = sorted(pod.address6 for pod in lab.pods)
@@ -74,7 +74,7 @@ def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
             *pod[ROUTES6],
         )
         end = bridge or (pod.host_end.name if pod.host_end else "")
-        owners = [each.dev for each in pod.node[ADDRESSES6] if each.address == gateway]
+        owners = [entry.dev for entry in pod.node[ADDRESSES6] if entry.address == gateway]
         claim.require(
             end in owners and (not bridge or len(owners) == 1),
             f"{gateway} is on {listed(owners)} of {pod.node.name}, not on {end}",
@@ -129,7 +129,7 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
     claim.require(services, "no service has a ClusterIP of IPv6")
     for service in services:
         claim.require(service.cluster_ip in ranges(lab).service_cidr, f"{service} is not in {ranges(lab).service_cidr}")
-        wanted = {each.to: proxy.of(lab).way(service, each) for each in service.endpoints}
+        wanted = {endpoint.to: proxy.of(lab).way(service, endpoint) for endpoint in service.endpoints}
         claim.require(wanted, f"{service} has no endpoint of IPv6")
         for node in lab.nodes:
             ends = prerouting(node, proxy.connection(client, service))
@@ -144,7 +144,7 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
                 f"not to {listed(wanted)} by {service.chain}",
                 *(rule for end in ends for rule in end.path),
             )
-    named = {each.service: each for each in proxy.expectations(lab)}
+    named = {service.service: service for service in proxy.expectations(lab)}
     last = services[-1]
     claim.saw(
         f"{last.service} is {named[last.service].cluster_ip} and {last.cluster_ip}, which leads to {listed(wanted)}"
@@ -185,7 +185,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> No
     claim.require(
         asked.answer.remote == pod.address6, f"{other} saw {asked.answer.remote}, not {pod.address6} of {pod}"
     )
-    ours = [each for each in asked.packets["outer"] if (each.inner or each).dst == other.address6]
+    ours = [packet for packet in asked.packets["outer"] if (packet.inner or packet).dst == other.address6]
     claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *asked.packets["outer"])
     for packet in ours:
         outer = (packet.src, packet.dst, packet.vni)
@@ -202,11 +202,11 @@ def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
     """A connection to an IPv6 ClusterIP reaches one of its pods; the client's address stays."""
     service, client = session.service("echo", ipv6=True), session.client
     answer = session.request(client, f"http://{with_port(service.cluster_ip, service.port)}/").answer
-    behind = {each.address for each in service.endpoints}
+    behind = {endpoint.address for endpoint in service.endpoints}
     claim.require(answer.local in behind, f"{answer.local} answered for {service}, which is not behind it", *behind)
     # where the pod reached itself an address of its node stands for it: the bridge's, or eth0's where there is none
     itself = answer.local == client.address6
-    kept = {each.address for each in client.node[ADDRESSES6]} if itself else {client.address6}
+    kept = {entry.address for entry in client.node[ADDRESSES6]} if itself else {client.address6}
     claim.require(answer.remote in kept, f"the pod saw {answer.remote}, not {client.address6} of {client}")
     claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")
 

@@ -100,7 +100,7 @@ def test_junit_has_a_suite_per_chapter_and_a_case_per_claim() -> None:
     nat = suites[1]
     assert [nat.get(key) for key in ("tests", "failures", "skipped", "time")] == ["3", "1", "1", "0.750"]
     assert nat.get("timestamp") == "2026-11-23T04:12:00+00:00"
-    properties = {each.get("name"): each.get("value") for each in nat.findall("properties/property")}
+    properties = {entry.get("name"): entry.get("value") for entry in nat.findall("properties/property")}
     assert properties == {
         "lab": "blue",
         "nodes": "2",
@@ -146,7 +146,7 @@ def test_the_page_shows_every_claim_by_chapter() -> None:
     assert [len(page.having(outcome)) > 0 for outcome in ("passed", "failed", "skipped")] == [True] * 3
     claims = page.having("claim")
     assert len(claims) == 4
-    assert [("failed" in str(each["class"]), "open" in each) for each in claims] == [
+    assert [("failed" in str(tag["class"]), "open" in tag) for tag in claims] == [
         (False, False),
         (False, False),
         (True, True),  # what failed is unfolded
@@ -248,8 +248,8 @@ def test_the_json_document() -> None:
 def test_the_screen_has_sentences_by_chapter() -> None:
     out = io.StringIO()
     say = ConsoleReporter(out)
-    for each in MIXED.results:
-        say.result(each)
+    for outcome in MIXED.results:
+        say.result(outcome)
     say.summary(MIXED)
     say.note("wrote [x].html")
     assert out.getvalue().splitlines() == [

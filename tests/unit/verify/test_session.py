@@ -219,7 +219,7 @@ def test_the_client_is_beside_the_server() -> None:
     assert healthy.client.node is healthy.single.node
     assert healthy.client in healthy.echo_pods
     home = healthy.single.node.name
-    kept = {netns: each for netns, each in RECORDED.netns_facts[home].items() if netns == healthy.single.netns}
+    kept = {netns: facts for netns, facts in RECORDED.netns_facts[home].items() if netns == healthy.single.netns}
     alone = replace(RECORDED, netns_facts={**RECORDED.netns_facts, home: kept})
     with pytest.raises(ClaimFailed, match=f"no pod `echo` of the verification workload runs on {home}"):
         _ = replace(healthy, snapshot=alone).client

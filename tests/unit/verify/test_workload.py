@@ -171,7 +171,7 @@ def test_certificates_make_secrets_and_change_the_digest() -> None:
     objects = {(body["kind"], body["metadata"]["name"]): body for _, body in workload.manifests(front)}
     assert objects["Secret", "my-tls-secret"]["stringData"] == {"tls.crt": "certificate", "tls.key": "key"}
     apps = objects["Ingress", "apps"]
-    assert {each["secretName"] for each in apps["spec"]["tls"]} == set(workload.SITES)
+    assert {site["secretName"] for site in apps["spec"]["tls"]} == set(workload.SITES)
     assert apps["metadata"]["annotations"] == {"a": "b"}
     assert workload.digest(front) != workload.digest()
 
@@ -186,5 +186,5 @@ def test_every_longer_path_leads_elsewhere() -> None:
     """So that an answer tells which rule was meant."""
     for paths in workload.ROUTES.values():
         for path, to in paths.items():
-            shorter = [each for each in paths if each != path and path.startswith(each)]
+            shorter = [prefix for prefix in paths if prefix != path and path.startswith(prefix)]
             assert not shorter or paths[max(shorter, key=len)] != to
