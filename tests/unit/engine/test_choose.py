@@ -20,7 +20,7 @@ from hoplab.spec.model import LabSpec
         ("pulumi", True, False, "PulumiCli"),
     ],
 )
-def test_which_engine(
+def test_choose_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, cli: bool, made_by_embedded: bool, expected: str
 ) -> None:
     paths = LabPaths("dev", tmp_path)
@@ -31,7 +31,7 @@ def test_which_engine(
     assert type(choose_engine(LabSpec("dev", engine=asked), paths)).__name__ == expected  # type: ignore[arg-type]
 
 
-def test_a_missing_cli_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choose_engine_names_a_missing_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(EngineError) as caught:
         choose_engine(LabSpec("dev", engine="pulumi"), LabPaths("dev", tmp_path))

@@ -72,7 +72,7 @@ def exported(tmp_path: Path) -> dict[str, dict[str, Any]]:
     return {entry["urn"].removeprefix(URN): entry for entry in document["deployment"]["resources"]}
 
 
-def test_each_resource_comes_after_what_it_needs(tmp_path: Path) -> None:
+def test_deployment_is_ordered_by_dependency(tmp_path: Path) -> None:
     seen: set[str] = set()
     for entry in exported(tmp_path).values():
         needs = {entry.get("parent", ""), entry.get("provider", "").rpartition("::")[0], *entry.get("dependencies", [])}
@@ -80,7 +80,7 @@ def test_each_resource_comes_after_what_it_needs(tmp_path: Path) -> None:
         seen.add(entry["urn"])
 
 
-def test_an_object_has_its_id_and_what_the_provider_would_read(tmp_path: Path) -> None:
+def test_deployment_has_ids_and_outputs_of_the_provider(tmp_path: Path) -> None:
     domain = exported(tmp_path)["libvirt:index/domain:Domain::worker1"]
     assert (domain["id"], domain["custom"], domain["outputs"]["running"]) == ("uuid-1", True, True)
     assert domain["outputs"]["consoles"] == [{"type": "file", "sourceHost": "127.0.0.1", "sourceService": "0"}]
@@ -89,7 +89,7 @@ def test_an_object_has_its_id_and_what_the_provider_would_read(tmp_path: Path) -
     assert domain["provider"] == f"{URN}pulumi:providers:libvirt::libvirt::p-1"
 
 
-def test_secrets_are_marked(tmp_path: Path) -> None:
+def test_deployment_marks_secrets(tmp_path: Path) -> None:
     entries = exported(tmp_path)
     secret = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
     seed = entries["libvirt:index/cloudInitDisk:CloudInitDisk::worker1-seed"]
@@ -102,19 +102,19 @@ def test_secrets_are_marked(tmp_path: Path) -> None:
     }
 
 
-def test_the_cluster_is_run_by_pulumis_python_provider(tmp_path: Path) -> None:
+def test_deployment_gives_the_cluster_pulumis_python_provider(tmp_path: Path) -> None:
     entries = exported(tmp_path)
     runner = entries["pulumi:providers:pulumi-python::default"]
     for name in ("Cluster::dev", "Member::worker1-member"):
         assert entries[f"pulumi-python:dynamic/hoplab:{name}"]["provider"] == f"{runner['urn']}::{runner['id']}"
 
 
-def test_a_lab_that_is_not_there_has_no_state(tmp_path: Path) -> None:
+def test_exported_refuses_a_lab_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="the embedded engine has no lab 'dev'"):
         EmbeddedEngine(LabPaths("dev", tmp_path)).exported()
 
 
-def test_handing_over_needs_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adopt_needs_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(EngineError, match="there is no `pulumi` on PATH"):
         cli_engine(LabPaths("dev", tmp_path))

@@ -48,7 +48,7 @@ class Publisher:
         return self.files[url]
 
 
-def test_both_are_unpacked_where_pulumi_looks(tmp_path: Path) -> None:
+def test_install_unpacks_both_where_pulumi_looks(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
     assert len(install.install(tmp_path, Quiet(), publisher)) == 2
     programs = [tmp_path / "bin/pulumi", *tmp_path.glob("plugins/resource-libvirt-v*/pulumi-resource-libvirt")]
@@ -57,7 +57,7 @@ def test_both_are_unpacked_where_pulumi_looks(tmp_path: Path) -> None:
     assert install.install(tmp_path, Quiet(), publisher) == []
 
 
-def test_a_wrong_checksum_installs_nothing(tmp_path: Path) -> None:
+def test_install_refuses_a_wrong_checksum(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
     publisher.files[install.releases(tmp_path)[0].archive] += b"more"
     with pytest.raises(EngineError, match=r"linux-x64.tar.gz has the checksum \w{64}, its publisher says \w{64}"):
@@ -65,14 +65,14 @@ def test_a_wrong_checksum_installs_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_without_checksum_is_not_installed(tmp_path: Path) -> None:
+def test_install_refuses_an_archive_without_checksum(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
     publisher.files[install.releases(tmp_path)[0].checksums] = b""
     with pytest.raises(EngineError, match="the publisher's list of checksums has no pulumi-v"):
         install.install(tmp_path, Quiet(), publisher)
 
 
-def test_a_host_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_install_names_a_host_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(install, "RELEASES", "https://{project}.invalid/{version}/{file}")
     monkeypatch.setattr(install, "TIMEOUT_S", 5.0)
     with pytest.raises(EngineError, match=r"https://pulumi.invalid/.* can't be fetched: ") as caught:

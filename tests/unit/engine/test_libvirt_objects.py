@@ -81,7 +81,7 @@ def upload(pool: Pool, stream: Stream, source: Path) -> Any:
     return driver._upload(pool, "disk", source, "qcow2", Quiet())  # type: ignore[arg-type]
 
 
-def test_the_whole_file_arrives(tmp_path: Path) -> None:
+def test_upload_sends_the_whole_file(tmp_path: Path) -> None:
     source = tmp_path / "disk"
     source.write_bytes(os.urandom(200_000))
     stream, pool = Stream(), Pool(free=10**12)
@@ -90,7 +90,7 @@ def test_the_whole_file_arrives(tmp_path: Path) -> None:
     assert not pool.volume.deleted
 
 
-def test_too_little_space_is_said_before_anything_is_made(tmp_path: Path) -> None:
+def test_upload_checks_the_space_first(tmp_path: Path) -> None:
     source = tmp_path / "disk"
     with source.open("wb") as file:
         file.truncate(100 * 2**20)
@@ -104,7 +104,7 @@ def test_too_little_space_is_said_before_anything_is_made(tmp_path: Path) -> Non
     assert pool.made == 0
 
 
-def test_a_disk_that_fills_up_meanwhile_leaves_no_half_volume(tmp_path: Path) -> None:
+def test_upload_to_a_full_disk_leaves_no_half_volume(tmp_path: Path) -> None:
     source = tmp_path / "disk"
     source.write_bytes(b"x" * 1000)
     pool = Pool(free=10**12)
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_no_half_volume(tmp_path: Path) ->
     assert pool.volume.deleted
 
 
-def test_another_failure_leaves_no_half_volume_either(tmp_path: Path) -> None:
+def test_upload_that_fails_leaves_no_half_volume(tmp_path: Path) -> None:
     source = tmp_path / "disk"
     source.write_bytes(b"x")
     pool = Pool(free=10**12)
@@ -123,13 +123,13 @@ def test_another_failure_leaves_no_half_volume_either(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("mkisofs") is None, reason="needs mkisofs")
-def test_the_seed_carries_its_label_and_files(tmp_path: Path) -> None:
+def test_seed_has_its_label_and_files(tmp_path: Path) -> None:
     image = make_iso(tmp_path, SEED).read_bytes()
     assert image[32808:32840].decode().strip() == "cidata"
     assert all(text.encode() in image for text in SEED.values())
 
 
-def test_a_missing_mkisofs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_iso_names_a_missing_mkisofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError) as caught:
         make_iso(tmp_path, SEED)
@@ -139,7 +139,7 @@ def test_a_missing_mkisofs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
 
 
-def test_a_failing_mkisofs_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_iso_quotes_a_failing_mkisofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], 1, "", "write error\n")
 
@@ -148,7 +148,7 @@ def test_a_failing_mkisofs_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         make_iso(tmp_path, SEED)
 
 
-def test_a_machine_that_does_not_start_is_not_left_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_domain_that_does_not_start_is_not_left_defined(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         undefined = False
 

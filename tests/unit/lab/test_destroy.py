@@ -14,7 +14,7 @@ from hoplab.lab import lifecycle
 
 
 @pytest.mark.parametrize(("goes", "swept"), [(True, []), (False, ["dev"])])
-def test_a_libvirt_that_went_with_the_resources_is_not_asked(
+def test_destroy_does_not_sweep_a_libvirt_that_went_with_the_resources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: bool, swept: list[str]
 ) -> None:
     """The Pulumi CLI's Host resource ends the private libvirt; the embedded engine leaves that to `lab destroy`."""

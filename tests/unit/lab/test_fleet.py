@@ -76,7 +76,7 @@ def stand_in(of: Fleet, text: str) -> None:
     script.chmod(0o755)
 
 
-def test_members_differ_in_name_and_network_only(course: Fleet) -> None:
+def test_member_specs_differ_in_name_and_network_only(course: Fleet) -> None:
     first, second = fleet.write_specs(course, 2)
     assert (first.lab, second.lab) == ("course-s1", "course-s2")
     one, two = load_spec(first), load_spec(second)
@@ -103,7 +103,7 @@ def test_networks_never_leave_the_private_ranges() -> None:
     )
 
 
-def test_a_second_run_finds_what_the_first_wrote_and_a_change_reaches_all(course: Fleet) -> None:
+def test_write_specs_again_keeps_members_and_applies_a_change(course: Fleet) -> None:
     fleet.write_specs(course, 3)
     (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 2}\n")
     assert [member.lab for member in fleet.write_specs(course, 2)] == ["course-s1", "course-s2"]
@@ -111,14 +111,14 @@ def test_a_second_run_finds_what_the_first_wrote_and_a_change_reaches_all(course
     assert yaml.safe_load(course.member(2).spec.read_text())["config"]["lab:nodes"] == {"workers": 2}
 
 
-def test_a_wrong_spec_writes_nothing(course: Fleet) -> None:
+def test_write_specs_writes_nothing_for_a_wrong_spec(course: Fleet) -> None:
     (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 0}\n")
     with pytest.raises(SpecError, match=r"Pulumi\.course\.yaml: 1 mistake"):
         fleet.write_specs(course, 2)
     assert course.made() == ()
 
 
-def test_somebody_elses_lab_is_left_alone(course: Fleet) -> None:
+def test_write_specs_leaves_a_lab_of_no_fleet_alone(course: Fleet) -> None:
     own = course.project / "Pulumi.course-s2.yaml"
     own.write_text("config: {}\n")
     with pytest.raises(LabError) as refused:
@@ -128,7 +128,7 @@ def test_somebody_elses_lab_is_left_alone(course: Fleet) -> None:
     assert not course.member(1).spec.exists()
 
 
-def test_a_name_that_leaves_no_room_for_a_number(tmp_path: Path) -> None:
+def test_write_specs_refuses_a_name_without_room_for_a_number(tmp_path: Path) -> None:
     name = "a-course-with-a-name"
     (tmp_path / f"Pulumi.{name}.yaml").write_text("config: {}\n")
     with pytest.raises(LabError) as refused:
@@ -139,7 +139,7 @@ def test_a_name_that_leaves_no_room_for_a_number(tmp_path: Path) -> None:
     assert refused.value.remedy == "give the spec 'a-course-with-a-name' a shorter name"
 
 
-def test_memory_is_checked_before_anything_starts(course: Fleet) -> None:
+def test_check_host_looks_at_memory(course: Fleet) -> None:
     wanted = plans(course, 7)  # 2 GiB for a worker, 1 for its hosted control plane
     with pytest.raises(HostError, match="the machines need 21504 MiB of memory, and 20000"):
         fleet.check_host(course, wanted, HOST)
@@ -149,13 +149,13 @@ def test_memory_is_checked_before_anything_starts(course: Fleet) -> None:
     assert fleet.check_host(course, wanted, HOST) == ["7 emulated machines share 2 processors: everything takes longer"]
 
 
-def test_disk_is_checked_before_anything_starts(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_host_looks_at_disk_space(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HostFacts, "disk_free_gib", lambda *_: 3.0)
     with pytest.raises(HostError, match=re.escape("4.0 GiB of disk space are needed")):
         fleet.check_host(course, plans(course, 2), HOST)
 
 
-def test_every_lab_has_a_process_and_a_log_of_its_own(course: Fleet) -> None:
+def test_run_all_gives_every_lab_a_process_and_a_log(course: Fleet) -> None:
     members, heard = fleet.write_specs(course, 3), Heard()
     stand_in(course, 'echo "[   12s] cluster: worker1: kubeadm join" >&2; echo "made $3"')
     fleet.run_all(course, members, "up", 2, heard)
@@ -165,12 +165,12 @@ def test_every_lab_has_a_process_and_a_log_of_its_own(course: Fleet) -> None:
     assert course.folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_no_more_at_once_than_was_said(course: Fleet) -> None:
+def test_run_all_keeps_to_the_number_of_parallel_labs(course: Fleet) -> None:
     stand_in(course, 'mkdir busy || { echo "error: two at once"; exit 1; }; read -rt 0.05 <> <(:); rmdir busy')
     fleet.run_all(course, fleet.write_specs(course, 4), "up", 1, Heard())
 
 
-def test_one_that_fails_does_not_stop_the_others(course: Fleet) -> None:
+def test_run_all_continues_after_a_lab_that_failed(course: Fleet) -> None:
     members, heard = fleet.write_specs(course, 3), Heard()
     stand_in(course, '[ "$3" != course-s2 ] || { echo "error: worker1 is broken"; exit 1; }')
     with pytest.raises(FleetError) as failed:
@@ -181,14 +181,14 @@ def test_one_that_fails_does_not_stop_the_others(course: Fleet) -> None:
     assert len(heard.notes) == 2
 
 
-def test_one_that_dies_without_a_word(course: Fleet) -> None:
+def test_run_all_names_the_exit_code_of_a_silent_failure(course: Fleet) -> None:
     stand_in(course, "exit 3")
     with pytest.raises(FleetError, match="course-s1: ended with 3"):
         fleet.run_all(course, fleet.write_specs(course, 1), "up", 1, Heard())
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_reaches_each_lab_and_starts_no_other(course: Fleet) -> None:
+def test_run_all_passes_ctrl_c_on_and_starts_no_other_lab(course: Fleet) -> None:
     members = fleet.write_specs(course, 2)
     mark = course.project / "mark"
     os.mkfifo(mark)
@@ -224,7 +224,7 @@ def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kind", fleet.SHEETS)
-def test_a_sheet(kind: Any, golden: Any) -> None:
+def test_sheet(kind: Any, golden: Any) -> None:
     member = LabPaths("course-s2", Path("/srv/hoplab"))
     spec = LabSpec("course-s2", network=IPv4Network("192.168.78.0/24"))
     golden(f"fleet_sheet.{kind}", fleet.sheet(member, plan_lab(spec, lab_id="course-s2-1a2b3c", accel="tcg"), kind))
@@ -237,7 +237,7 @@ def test_destroy_leaves_nothing_but_the_spec(course: Fleet) -> None:
     assert sorted(path.name for path in course.project.iterdir()) == [".lab", "Pulumi.course.yaml", "lab"]
 
 
-def test_a_lab_that_can_not_be_destroyed_keeps_its_spec(course: Fleet) -> None:
+def test_destroy_keeps_the_spec_of_a_lab_that_stays(course: Fleet) -> None:
     fleet.write_specs(course, 1)
     stand_in(course, "echo 'error: libvirt does not answer'; exit 1")
     with pytest.raises(FleetError, match="libvirt does not answer"):

@@ -71,17 +71,17 @@ def refused(text: str, known: Seen) -> str:
         ("default/ingress", Wanted("default/ingress")),
     ],
 )
-def test_what_can_be_asked_for(text: str, wanted: Wanted) -> None:
+def test_wanted_is_parsed(text: str, wanted: Wanted) -> None:
     assert Wanted.parse(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "8080", "8080:80", "0:web", "65536:web", "a/b/c", "Web", "web:", ":web"])
-def test_what_can_not_be_asked_for(text: str) -> None:
+def test_wanted_refuses_what_cannot_be_forwarded(text: str) -> None:
     with pytest.raises(LabError, match="can't be forwarded"):
         Wanted.parse(text)
 
 
-def test_a_service_is_reached_as_it_is_from_outside() -> None:
+def test_plan_takes_the_way_from_outside() -> None:
     node_port = replace(HTTP, node_port=30080)
     assert ways("shop/web", seen(service("web", HTTP))) == ["8080 10.96.7.7:80 from worker1"]
     assert ways("shop/web", seen(service("web", node_port))) == ["8080 192.168.77.20:30080"]
@@ -92,7 +92,7 @@ def test_a_service_is_reached_as_it_is_from_outside() -> None:
     assert ways("shop/web", seen(headless)) == ["8080 10.244.1.9:8080 from worker2"]
 
 
-def test_a_node_that_is_down_is_not_asked() -> None:
+def test_plan_avoids_a_node_that_is_down() -> None:
     known = seen(service("web", replace(HTTP, node_port=30080)))
     half = replace(known, nodes=(node("worker1", FIRST, ready=False), node("worker2", SECOND)))
     assert ways("shop/web", half) == ["8080 192.168.77.21:30080"]
@@ -100,7 +100,7 @@ def test_a_node_that_is_down_is_not_asked() -> None:
     assert refused("shop/web", none) == "no node is Ready; see ./lab status"
 
 
-def test_each_port_gets_one_of_its_own() -> None:
+def test_plan_gives_every_port_a_local_one() -> None:
     web = service("web", ServicePort("http", "TCP", 80, 0), ServicePort("admin", "TCP", 9090, 0))
     known = seen(web, service("dns", ServicePort("dns", "UDP", 53, 0), ServicePort("dns-tcp", "TCP", 53, 0)))
     assert ways("shop/web", known) == ["8080 10.96.7.7:80 from worker1", "9090 10.96.7.7:9090 from worker1"]
@@ -110,7 +110,7 @@ def test_each_port_gets_one_of_its_own() -> None:
     assert [forward.local for forward in twice] == [8080, 8081]
 
 
-def test_mistakes_are_told_with_what_is_there() -> None:
+def test_plan_refuses_with_what_there_is() -> None:
     dns = service("dns", ServicePort("dns", "UDP", 53, 0))
     two = service("two", ServicePort("http", "TCP", 80, 0), ServicePort("admin", "TCP", 9090, 0))
     known = seen(service("web", HTTP), dns, two)
@@ -137,7 +137,7 @@ INGRESS = """{"items": [
 ]}"""
 
 
-def test_the_ingress_address_and_who_is_served_there() -> None:
+def test_plan_of_the_ingress_address() -> None:
     ingresses = API_INGRESSES.parse(INGRESS)
     assert str(ingresses[0]) == "shop/apps"
     known = seen(ingresses=ingresses)
@@ -168,7 +168,7 @@ def a_forward(way: Way) -> Forward:
     return Forward(free_port(), "shop/web:80", way)
 
 
-def test_a_taken_port_is_named_with_another() -> None:
+def test_listen_names_a_taken_port_and_another() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -181,7 +181,7 @@ def test_a_taken_port_is_named_with_another() -> None:
     forwarder.listen([free])[free].close()  # the first one was given back
 
 
-def test_a_port_that_is_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listen_names_a_port_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
     def bind(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -255,7 +255,7 @@ def while_it_runs(way: Way, body: Callable[[int], object]) -> tuple[object, list
     return asyncio.run(run()), said
 
 
-def test_a_connection_is_carried_both_ways_to_its_end() -> None:
+def test_forwarder_carries_both_ways_to_the_end() -> None:
     text = os.urandom(300_000).hex().encode()
     with far_end(shout) as way:
         found, said = while_it_runs(way, lambda port: [asked(port, text), asked(port, b"again")])
@@ -263,14 +263,14 @@ def test_a_connection_is_carried_both_ways_to_its_end() -> None:
     assert said == []
 
 
-def test_who_does_not_answer_is_told() -> None:
+def test_forwarder_reports_who_does_not_answer() -> None:
     way = Way(IPv4Address("127.0.0.1"), free_port())
     found, said = while_it_runs(way, lambda port: asked(port, b""))
     assert found == b""
     assert said == [f"shop/web:80: {way} does not answer: Connection refused"]
 
 
-def test_who_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarder_gives_up_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def silent(*_: object) -> None:
         await asyncio.sleep(3600)
 
@@ -311,14 +311,14 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ssh")
-def test_a_cluster_ip_is_asked_through_a_node() -> None:
+def test_forwarder_reaches_a_cluster_ip_through_a_node() -> None:
     with far_end(shout) as way:
         found, said = while_it_runs(replace(way, node="worker1"), lambda port: asked(port, b"hello"))
     assert (found, said) == (b"HELLO", [])
 
 
 @pytest.mark.usefixtures("ssh")
-def test_what_ssh_says_against_it_is_told() -> None:
+def test_forwarder_reports_the_complaint_of_ssh() -> None:
     way = Way(IPv4Address("127.0.0.1"), free_port(), "worker1")
     found, said = while_it_runs(way, lambda port: asked(port, b""))
     assert found == b""
@@ -326,7 +326,7 @@ def test_what_ssh_says_against_it_is_told() -> None:
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_ends_it_also_with_connections_open() -> None:
+def test_forwarder_ends_by_ctrl_c_with_open_connections() -> None:
     carried, ended = threading.Event(), threading.Event()
 
     def hold(connection: socket.socket) -> None:

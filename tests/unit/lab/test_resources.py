@@ -87,7 +87,7 @@ def registered(folder: Path, *, rolling: bool = False) -> Recorder:
     return recorder
 
 
-def test_what_the_cluster_depends_on(tmp_path: Path) -> None:
+def test_cluster_dependencies(tmp_path: Path) -> None:
     seen = {wanted.type.rpartition(":")[2]: wanted for wanted in registered(tmp_path).seen.values()}
     cluster = seen["Cluster"]
     assert cluster.inputs["nodes"] == {"worker1": "id-of-worker1", "worker2": "id-of-worker2"}
@@ -99,14 +99,14 @@ def test_what_the_cluster_depends_on(tmp_path: Path) -> None:
     assert {"worker1-member", "worker2-member"} <= {urn.rpartition("::")[2] for urn in cluster.dependencies}
 
 
-def test_the_hosts_part_is_there_first_and_goes_last(tmp_path: Path) -> None:
+def test_host_is_made_first_and_deleted_last(tmp_path: Path) -> None:
     seen = registered(tmp_path).seen
     provider = next(wanted for wanted in seen.values() if wanted.type == "pulumi:providers:libvirt")
     assert [seen[urn].type for urn in provider.dependencies] == ["pulumi-python:dynamic/hoplab:Host"]
 
 
 @pytest.mark.parametrize("provider", [HostProvider(), ClusterProvider()])
-def test_a_provider_is_kept_by_its_name(provider: Any) -> None:
+def test_provider_is_pickled_by_its_name(provider: Any) -> None:
     """Or a change of its code would be a change of the resource, and its state would grow with the code."""
     kept = base64.b64decode(serialize_provider(provider))
     assert type(pickle.loads(kept)) is type(provider)
@@ -114,13 +114,13 @@ def test_a_provider_is_kept_by_its_name(provider: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["settings", "roles", "image", "nodes"])
-def test_what_is_a_reason_to_converge(name: str) -> None:
+def test_cluster_diff_names_reasons_to_converge(name: str) -> None:
     assert ClusterProvider().diff("id", PROPS, PROPS).changes is False
     changed = ClusterProvider().diff("id", PROPS, {**PROPS, name: "another"})
     assert (changed.changes, changed.replaces) == (True, [])
 
 
-def test_what_is_no_reason_to_converge() -> None:
+def test_cluster_diff_ignores_other_changes() -> None:
     olds = {**PROPS, "kubeconfig": "the administrator's", "__provider": "as it was"}
     assert ClusterProvider().diff("id", olds, {**PROPS, "__provider": "as it is"}).changes is False
 
@@ -145,7 +145,7 @@ def test_check_shows_every_issue_of_the_spec(paths: LabPaths, monkeypatch: pytes
     ]
 
 
-def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_refuses_another_dataplane(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", proxy_mode="nftables"))
     assert ClusterProvider().check({}, PROPS).failures == []
     state.save(MADE, paths)
@@ -158,7 +158,7 @@ def test_another_dataplane_is_a_mistake_of_the_spec(paths: LabPaths, monkeypatch
     ]
 
 
-def test_another_family_is_one_too(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_refuses_another_family(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", ipv6=Ipv6Spec()))
     state.save(MADE, paths)
     (failure,) = ClusterProvider().check({}, PROPS).failures
@@ -166,14 +166,14 @@ def test_another_family_is_one_too(paths: LabPaths, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])
-def test_the_cluster_is_made(paths: LabPaths, done: list[str], verb: str) -> None:
+def test_cluster_create_drains_and_converges(paths: LabPaths, done: list[str], verb: str) -> None:
     provider = ClusterProvider()
     outs = provider.create(PROPS).outs if verb == "create" else provider.update("id", PROPS, PROPS).outs
     assert done == ["drain_removed", "make_cluster"]
     assert outs == {**PROPS, "kubeconfig": "the administrator's"}
 
 
-def test_a_cluster_goes_and_its_machines_stay(paths: LabPaths, done: list[str]) -> None:
+def test_cluster_delete_keeps_the_machines(paths: LabPaths, done: list[str]) -> None:
     ClusterProvider().delete("id", PROPS)
     assert done == []  # of a lab that was never made there is nothing to remove
     state.save(MADE, paths)
@@ -181,13 +181,13 @@ def test_a_cluster_goes_and_its_machines_stay(paths: LabPaths, done: list[str]) 
     assert done == ["remove_cluster"]
 
 
-def test_the_hosts_part_goes(paths: LabPaths, done: list[str]) -> None:
+def test_host_delete_leaves_the_host(paths: LabPaths, done: list[str]) -> None:
     HostProvider().delete("id", {"lab": "dev"})
     assert done == ["leave_host"]
 
 
 @pytest.mark.parametrize(("member", "expected"), [(True, ["drain_node", "admit_node"]), (False, [])])
-def test_only_a_member_is_drained_and_let_in_again(
+def test_member_alone_is_drained_and_admitted(
     paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch, member: bool, expected: list[str]
 ) -> None:
     monkeypatch.setattr("hoplab.lab.lifecycle.is_member", lambda *_: member)
@@ -197,7 +197,7 @@ def test_only_a_member_is_drained_and_let_in_again(
     assert done == expected
 
 
-def test_a_machine_that_is_gone_is_not_drained(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drain_node_skips_a_machine_that_is_gone(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[list[str]] = []
     monkeypatch.setattr("hoplab.lab.lifecycle.leave", lambda nodes, *_, **__: left.append(nodes))
     state.save(replace(MADE, libvirt_uri="test:///default"), paths)
@@ -209,14 +209,14 @@ def test_a_machine_that_is_gone_is_not_drained(paths: LabPaths, monkeypatch: pyt
     assert left == [["worker1"]]
 
 
-def test_a_member_goes_with_its_machine() -> None:
+def test_member_is_replaced_with_its_machine() -> None:
     same, other = {"machine": "id-1"}, {"machine": "id-2"}
     assert MemberProvider().diff("id", same, same).changes is False
     changed = MemberProvider().diff("id", same, other)
     assert (changed.replaces, changed.delete_before_replace) == (["machine"], True)
 
 
-def test_what_happens_to_workers_happens_to_one_after_the_other(tmp_path: Path) -> None:
+def test_members_are_replaced_one_after_the_other(tmp_path: Path) -> None:
     def waits(rolling: bool) -> dict[str, set[str]]:
         seen = registered(tmp_path, rolling=rolling).seen
         disks = [wanted for wanted in seen.values() if wanted.name.endswith("-disk") and wanted.name != "image-disk"]
@@ -227,7 +227,7 @@ def test_what_happens_to_workers_happens_to_one_after_the_other(tmp_path: Path) 
     assert waits(rolling=True) == {"worker1-disk": set(), "worker2-disk": {"worker1-member"}}
 
 
-def test_refresh_sees_who_is_a_member(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_read_keeps_the_members(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.lab.lifecycle.members", lambda _: {"worker1", "a stranger"})
     read = ClusterProvider().read("id", PROPS)
     assert read.outs is not None
@@ -235,12 +235,14 @@ def test_refresh_sees_who_is_a_member(paths: LabPaths, monkeypatch: pytest.Monke
     assert ClusterProvider().diff("id", read.outs, PROPS).changes is True
 
 
-def test_refresh_sees_that_there_is_no_cluster(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_read_finds_no_cluster(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.lab.lifecycle.members", lambda _: None)
     assert ClusterProvider().read("id", PROPS).id == ""
 
 
-def test_an_error_is_text_with_its_remedy(paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lab_error_becomes_text_with_its_remedy(
+    paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object) -> None:
         raise ConvergeError("worker1: Join: no route", remedy="ask", log="the log")
 
@@ -250,7 +252,7 @@ def test_an_error_is_text_with_its_remedy(paths: LabPaths, done: list[str], monk
     assert str(caught.value) == "hoplab: worker1: Join: no route\n  -> ask\n  log: the log"
 
 
-def test_two_do_not_work_on_one_lab(paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_working_takes_the_labs_lock(paths: LabPaths, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(paths.lock, "lab up"):
         with pytest.raises(Failed, match="dev is being worked on by `lab up`"):
             ClusterProvider().create(PROPS)

@@ -26,7 +26,7 @@ MADE = state.lab_state(
 )
 
 
-def test_a_dataplane_in_a_few_words() -> None:
+def test_dataplane_in_words() -> None:
     assert dataplane(SPEC) == MADE.dataplane == "flannel vxlan, kube-proxy iptables"
     own = replace(SPEC, cni=CniSpec("flannel", "host-gw", nftables=True), proxy_mode="nftables")
     assert dataplane(own) == "flannel host-gw with nftables, kube-proxy nftables"
@@ -40,7 +40,7 @@ def test_a_dataplane_in_a_few_words() -> None:
         (replace(SPEC, cni=CniSpec(nftables=True)), "flannel vxlan with nftables, kube-proxy iptables"),
     ],
 )
-def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
+def test_refuse_another_dataplane(asked: LabSpec, words: str) -> None:
     with pytest.raises(LabError) as caught:
         state.refuse_another_dataplane(asked, MADE)
     assert caught.value.message == (
@@ -61,7 +61,7 @@ def test_another_one_is_refused(asked: LabSpec, words: str) -> None:
         ),
     ],
 )
-def test_another_family_is_refused(made: LabSpec, asked: LabSpec, words: tuple[str, str]) -> None:
+def test_refuse_another_family(made: LabSpec, asked: LabSpec, words: tuple[str, str]) -> None:
     plan = plan_lab(made, lab_id="dev-0", accel="tcg")
     before = state.lab_state(plan, libvirt_uri="", netns="", image="", image_bin=Path("/bin"))
     state.refuse_another_family(made, before)
@@ -71,13 +71,13 @@ def test_another_family_is_refused(made: LabSpec, asked: LabSpec, words: tuple[s
     assert caught.value.remedy.endswith("./lab destroy --lab dev, then ./lab up --lab dev")
 
 
-def test_the_same_one_is_not() -> None:
+def test_same_dataplane_and_family_are_accepted() -> None:
     state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
     state.refuse_another_family(replace(SPEC, workers=3), MADE)
     state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
 
 
-def test_what_was_made_before(tmp_path: Path) -> None:
+def test_made_before_is_none_without_a_readable_state(tmp_path: Path) -> None:
     paths = LabPaths("dev", tmp_path)
     assert state.made_before(paths) is None
     state.save(MADE, paths)
@@ -109,7 +109,7 @@ touch ROOT/etc/cni/net.d/10-flannel.conflist ROOT/run/flannel/subnet.env ROOT/va
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason=f"needs root and {TOOLS}")
-def test_a_reset_leaves_what_a_fresh_machine_has(tmp_path: Path) -> None:
+def test_reset_leaves_what_a_fresh_machine_has(tmp_path: Path) -> None:
     """In a network namespace that stands for a node: made into one of a cluster, reset, and compared."""
     seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} look joined; reset; look after")
     joined = set(seen["joined"]) - set(seen["fresh"])
@@ -121,7 +121,7 @@ def test_a_reset_leaves_what_a_fresh_machine_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason=f"needs root and {TOOLS}")
-def test_what_a_reset_does_not_know_of_is_seen(tmp_path: Path) -> None:
+def test_look_shows_what_reset_does_not_remove(tmp_path: Path) -> None:
     seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} ip rule add pref 500 table 500; reset; look after")
     assert set(seen["after"]) ^ set(seen["fresh"]) == {"rule 500:\tfrom all lookup 500"}
 
