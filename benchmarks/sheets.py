@@ -6,6 +6,7 @@ benchmark always make the same machines and the same cluster. Neither Pulumi nor
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,6 +110,11 @@ def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
     def program() -> None:
         Lab(paths.lab, LabArgs.of(context, paths))
 
+    # The mocks take the thread's event loop as it is, and asyncio.run() leaves a thread without one.
+    try:
+        asyncio.get_event_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
     pulumi.runtime.set_mocks(Recorder(), stack=paths.lab)
     program()
     return tuple(seen)
