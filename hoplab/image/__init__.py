@@ -3,8 +3,8 @@
     components.toml -> Go programs   -\\
                     -> Debian systems -+-> container images -> node disk (roles over a chroot, images baked in)
 
-Every arrow is a stage that is kept under a digest of its input, so that a build makes only what changed. docs/image.md
-tells it to people.
+Every arrow is a stage. The store keeps it under a digest of its input, so a build makes only what changed.
+docs/image.md has the details.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hoplab.image.archives import Kept
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.spec.catalog import ArchivedImage, Components, components
 
-# What the kernel is told at boot. mitigations=off: the machines run only what the lab brings, and an emulated CPU pays
-# at every switch. lsm: no AppArmor or SELinux, whose hooks would ask a policy that nobody wrote. No fsck: the file
+# The kernel command line. mitigations=off: the machines run only what the lab brings, and an emulated CPU pays
+# at every switch. lsm: no AppArmor or SELinux, whose hooks have no policy here. No fsck: the file
 # system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
 KERNEL_CMDLINE = (
     "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off lsm=capability"
@@ -57,33 +57,33 @@ class NodeImage:
 
 
 def component_versions() -> dict[str, str]:
-    """Component -> version, from the table alone (nothing is built): ``{"kubernetes": "1.37.2", ...}``."""
+    """Return component -> version, from the table alone (nothing is built): ``{"kubernetes": "1.37.2", ...}``."""
     return components().versions()
 
 
 def archived_components() -> dict[str, tuple[ArchivedImage, ...]]:
-    """Component -> the images it needs that can't be built here: ``{"cni_calico": (...), ...}``."""
+    """Return component -> the images it needs that can't be built here: ``{"cni_calico": (...), ...}``."""
     entries = components().archives
     return {entry.component: components().archives_of([entry.component]) for entry in entries}
 
 
 def missing_images(component: str) -> tuple[str, ...]:
-    """Names of the images of a component that are not in the local folder; none for one that is built here."""
+    """Return the names of a component's images that are not in the local folder; () for a component built here."""
     return tuple(entry.name for entry in archives.missing(components().archives_of([component])))
 
 
 def add_archive(archive: Path) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:
-    """Put the images in an archive into the local folder: those that are there now, and names that nobody needs."""
+    """Put the images of an archive into the local folder; return those, and the names that no component needs."""
     return archives.add(archive, components().archives)
 
 
 def list_archives() -> list[tuple[ArchivedImage, Kept | None]]:
-    """What the table has, and what of it is in the local folder."""
+    """Return each archived image of the table with its file in the local folder, None where there is none."""
     return [(entry, next(iter(archives.find([entry])), None)) for entry in components().archives]
 
 
 def ingress_controllers() -> tuple[str, ...]:
-    """The ingress controllers whose container images are built here or in the local folder: ``("readable",)``."""
+    """Return the ingress controllers whose images are built here or in the local folder: ``("readable",)``."""
     names = (image.name for image in components().images)
     built = [name[len(INGRESS) :].partition(":")[0] for name in names if name.startswith(INGRESS)]
     roles = [role for role in archived_components() if role.startswith(INGRESS_ROLE) and not missing_images(role)]
@@ -91,7 +91,7 @@ def ingress_controllers() -> tuple[str, ...]:
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
-    """Kernel and initrd of the nodes, made now or earlier; for a boot probe there is no need of the whole image."""
+    """Return kernel and initrd of the nodes, built or cached. A boot probe needs no more than these."""
     store, table = _store(), components()
     stage = _find_stages(table, store).get("boot")
     if stage is None:
@@ -104,10 +104,10 @@ def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]
 def ensure_image(
     accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "", needs: Collection[str] = ()
 ) -> NodeImage:
-    """The image for machines of this acceleration: the cached one, or a new one of which only what changed is built.
+    """Return the image for machines of this acceleration: the cached one, or a new one with changed stages rebuilt.
 
-    ``needs`` are components (roles' names); the images of theirs that can't be built here come from the local folder,
-    or from a container registry.
+    ``needs`` are components (names of roles). Their images that can't be built here come from the local folder or a
+    container registry.
     """
     store, table = _store(), components()
     wanted = table.archives_of(needs)
@@ -122,10 +122,10 @@ def ensure_image(
             archives.pull(wanted, containerd.directory, store, progress)
             brought = archives.find(wanted)
         stages = _build_boot(table, store, progress, mirror)
-        programs = {f"go.{name}": partial(gobuild.build, each, store, progress) for name, each in table.go.items()}
+        programs = {f"go.{name}": partial(gobuild.build, module, store, progress) for name, module in table.go.items()}
         systems = {
-            f"debian.{name}": partial(debian.build, each, store, progress, mirror)
-            for name, each in table.debian.items()
+            f"debian.{name}": partial(debian.build, system, store, progress, mirror)
+            for name, system in table.debian.items()
         }
         stages |= _at_once({**programs, **systems})
         stages["containers"] = containers.build(table.images, stages, store, progress)
@@ -135,7 +135,7 @@ def ensure_image(
 
 
 def _build_boot(table: Components, store: Store, progress: Progress, mirror: str) -> dict[str, Stage]:
-    """What the nodes boot with, and the two stages it is made of."""
+    """Build what the nodes boot with; return it with its two input stages."""
     stages = {
         "go.initrd": gobuild.build(table.go["initrd"], store, progress),
         "debian.node": debian.build(table.debian["node"], store, progress, mirror),
@@ -144,28 +144,30 @@ def _build_boot(table: Components, store: Store, progress: Progress, mirror: str
 
 
 def _at_once(builds: Mapping[str, Callable[[], Stage]]) -> dict[str, Stage]:
-    """Stages that need none of each other: while one downloads or links, another compiles. The first failure counts,
-    and none is begun after it."""
+    """Run independent builds at the same time: while one downloads or links, another compiles.
+
+    The first failure is raised; no build starts after it.
+    """
     pool = ThreadPoolExecutor(BUILDERS)
-    begun = {name: pool.submit(build) for name, build in builds.items()}
+    futures = {name: pool.submit(build) for name, build in builds.items()}
     try:
-        ended, _ = wait(begun.values(), return_when=FIRST_EXCEPTION)
-        for each in ended:
-            each.result()
+        done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
     finally:
         pool.shutdown(cancel_futures=True)
-    return {name: each.result() for name, each in begun.items()}
+    return {name: future.result() for name, future in futures.items()}
 
 
 def list_images() -> list[NodeImage]:
-    """The images in the cache, oldest first."""
+    """Return the images in the cache, oldest first."""
     store = _store()
     found = sorted(store.stages.glob("node-*"), key=lambda directory: directory.stat().st_mtime)
     return [_image(store, directory) for directory in found]
 
 
 def prune_images(keep: set[str]) -> list[str]:
-    """Remove all images but these digests, and the stages that neither they nor the next build need; say what went."""
+    """Remove other images and the stages that neither kept images nor the next build need; return what was removed."""
     store = _store()
     needed = {stage.name for stage in _find_stages(components(), store).values()}
     needed |= {f"node-{digest}" for digest in keep}
@@ -204,7 +206,7 @@ def _check_host() -> None:
 
 
 def _find_stages(table: Components, store: Store) -> dict[str, Stage]:
-    """The stages below the node's that are there."""
+    """Return the cached stages below the node's."""
     found: dict[str, Stage | None] = {}
     for name, component in table.go.items():
         found[f"go.{name}"] = store.find(f"go-{name}", gobuild.key(component))

@@ -1,9 +1,9 @@
-"""Container images that can't be built from the package registries: brought as archives, or pulled by digest.
+"""Container images that can't be built from the package registries: added as archives, or pulled by digest.
 
 <cache>/image/archives/<name>.tar  one image for linux/amd64, checked, and written anew by hoplab.image.oci
 
 ``./lab image add`` reads OCI archives (`ctr image export`, `skopeo copy`, `podman save --format oci-archive`) and
-docker-archives (`docker save`). Which images there can be, and for which component, is said by the component table.
+docker-archives (`docker save`). The component table lists the possible images and their components.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Kept:
     file: Path
 
     def is_release(self, entry: ArchivedImage) -> bool:
-        """Whether it is upstream's own, not one that was built elsewhere."""
+        """Return whether it is upstream's own, not one that was built elsewhere."""
         return entry.digest in (self.digest, self.source)
 
 
 @dataclass(frozen=True)
 class Found:
-    """An image in an archive that somebody brought."""
+    """An image in an added archive."""
 
     name: str
     source: str
@@ -63,12 +63,12 @@ class Found:
 
 
 def folder() -> Path:
-    """The local folder of images."""
+    """Return the local folder of images."""
     return paths.cache_dir() / "image" / "archives"
 
 
 def file_of(name: str) -> Path:
-    """Where an image of this name is kept.
+    """Return the file of an image of this name.
 
     >>> file_of("quay.io/calico/node:v3.32.1").name
     'quay.io+calico+node_v3.32.1.tar'
@@ -77,12 +77,12 @@ def file_of(name: str) -> Path:
 
 
 def find(wanted: Iterable[ArchivedImage]) -> tuple[Kept, ...]:
-    """Those of the wanted images that are in the local folder. Only the archives' first kilobytes are read."""
+    """Return those wanted images that are in the local folder. Only the first kilobytes of each archive are read."""
     return tuple(kept for entry in wanted if (kept := _kept(file_of(entry.name))))
 
 
 def missing(wanted: Iterable[ArchivedImage]) -> tuple[ArchivedImage, ...]:
-    """Those of the wanted images that are not."""
+    """Return those wanted images that are not in the local folder."""
     return tuple(entry for entry in wanted if not file_of(entry.name).exists())
 
 
@@ -100,7 +100,7 @@ def _kept(file: Path) -> Kept | None:
 
 
 def add(archive: Path, table: Sequence[ArchivedImage]) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:
-    """Take the images that components need out of an archive; returns them, and the names of those nobody needs."""
+    """Take needed images out of an archive; return them, and the names of those that no component needs."""
     with _opened_archive(archive) as tar, tempfile.TemporaryDirectory(dir=_made(folder())) as scratch:
         reader = _Reader(archive, tar, Path(scratch))
         with explained_space(archive.name, 2 * archive.stat().st_size / 2**30, folder()):
@@ -197,9 +197,9 @@ class _Reader:
         source = entry["digest"]
         if entry.get("mediaType") in INDEXES:
             index = json.loads(self._blob(entry, f"the index of {name}").data)
-            there = {_platform(each): each for each in reversed(index["manifests"])}
+            there = {_platform(entry): entry for entry in reversed(index["manifests"])}
             if PLATFORM not in there:
-                raise self._wrong_platform(name, ", ".join(sorted(each for each in there if "unknown" not in each)))
+                raise self._wrong_platform(name, ", ".join(sorted(found for found in there if "unknown" not in found)))
             entry = there[PLATFORM]
         if entry.get("mediaType") not in MANIFESTS:
             raise self._fault(f"{name} is a {entry.get('mediaType')}, not an image", _HOW)

@@ -23,7 +23,7 @@ OWN = "here/"  # before the path of a file beside the table
 
 
 def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
-    """Digest of the images' descriptions, of what is put in them, and of the code that writes the archive."""
+    """Return the digest of the images' descriptions, of their content, and of the code that writes the archive."""
     files = {source for image in images for source in image.files.values()}
     own = {source: file_digest(HERE / source.partition("/")[2]) for source in sorted(files) if source.startswith(OWN)}
     sources = {source.partition("/")[0] for source in files - set(own)}
@@ -33,7 +33,7 @@ def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
 
 
 def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:
-    """The archive with all images, made now or earlier; ``stages`` by "go.<component>" and "debian.<system>"."""
+    """Return the stage with the archive of all images; ``stages`` by "go.<component>" and "debian.<system>"."""
 
     def write(output: Path) -> dict[str, Any]:
         progress.task("writing container images")
@@ -131,7 +131,7 @@ def _with_containerd(
 
 
 def _file(source: str, stages: Mapping[str, Stage], work: Path, log: Path) -> Path:
-    """The file that a table entry means: one of ours, a program we built, or one out of a Debian root file system."""
+    """Return the file of a table entry: one beside the table, a built program, or one of a Debian root file system."""
     if source.startswith(OWN):
         return HERE / source.removeprefix(OWN)
     stage, _, name = source.partition("/")

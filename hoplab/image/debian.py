@@ -1,4 +1,4 @@
-"""Debian root file systems, and the kernel that comes with the node's."""
+"""Builds Debian root file systems, and extracts the kernel from the node's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT_TAR = "root.tar"
 KERNEL = "vmlinuz"
 MODULES = "modules"  # folder with what the initrd needs
 
-# Neither people nor programs read these on a node; a third of the files, and mke2fs copies each.
+# Nothing on a node reads these: a third of the files, all of which mke2fs would copy.
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 
@@ -27,7 +27,7 @@ INITRD_MODULES = ("virtio_blk",)
 
 
 def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
-    """mmdebstrap's command line. Without a mirror it uses its own default, with the keys of Debian's keyring."""
+    """Return mmdebstrap's command line. Without a mirror it uses its own default, with the keys of Debian's keyring."""
     argv = ["mmdebstrap", f"--variant={system.variant}", f"--include={','.join(system.packages)}"]
     argv += [f"--dpkgopt=path-exclude={path}" for path in UNWANTED]
     argv += [f"--dpkgopt=path-include={path}" for path in KEPT]
@@ -37,12 +37,12 @@ def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
 
 
 def key(system: DebianSystem) -> str:
-    """Digest of what is asked for; the mirror is only where it comes from."""
+    """Return the digest of the request; the mirror does not count, it is only where the packages come from."""
     return digest(command(system, Path("root.tar"), ""))
 
 
 def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -> Stage:
-    """The root file system as a tar archive, made now or earlier; the node's with the kernel beside it."""
+    """Return the stage with the root file system as a tar archive, built or cached; the node's has the kernel too."""
 
     def bootstrap(output: Path) -> dict[str, Any]:
         log = store.log(f"debian-{system.name}")
@@ -65,7 +65,7 @@ def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -
 
 
 def _take_boot_files(tar: Path, output: Path, log: Path) -> None:
-    """Kernel and modules out of the archive: machines are booted directly with them, without a boot loader."""
+    """Extract kernel and modules from the archive: machines boot directly with them, without a boot loader."""
     extract = ["tar", "--extract", f"--file={tar}", "--wildcards", "--transform=s,.*/,,"]
     what = "taking the kernel out of the root file system"
     run([*extract, f"--directory={output}", "./boot/vmlinuz-*"], what, log)

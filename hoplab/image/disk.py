@@ -89,7 +89,7 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
 
 
 def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
-    """All programs in one folder, CNI plugins in its folder cni: for the roles, and for a hosted control plane."""
+    """Link all programs into one folder, CNI plugins in its folder cni: for roles and a hosted control plane."""
     (target / "cni").mkdir(parents=True)
     for name, stage in stages.items():
         if not name.startswith("go.") or name == "go.initrd":
@@ -101,7 +101,7 @@ def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:
 
 
 def _link_files(stages: Mapping[str, Stage], target: Path) -> None:
-    """What Go components have beside their programs, in one folder: for the roles, on this host."""
+    """Link the files that Go components have beside their programs into one folder: for the roles, on this host."""
     target.mkdir()
     for name, stage in stages.items():
         if name.startswith("go."):
@@ -110,7 +110,7 @@ def _link_files(stages: Mapping[str, Stage], target: Path) -> None:
 
 
 def _unpack(tar: Path, root: Path, log: Path) -> None:
-    """The root file system, without the kernel: the machine is booted with the one beside its disk."""
+    """Unpack the root file system without the kernel: the machine boots the kernel beside its disk."""
     root.mkdir()
     options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./boot/vmlinuz-*"]
     argv = ["tar", "--extract", "--preserve-permissions", f"--file={tar}", f"--directory={root}", *options]
@@ -118,7 +118,7 @@ def _unpack(tar: Path, root: Path, log: Path) -> None:
 
 
 def _variables(order: Order, programs: Path) -> dict[str, Any]:
-    """What the playbook is told: playbooks/image.yml and the profiles read these."""
+    """Return the variables that playbooks/image.yml and the profiles read."""
     return {
         "accel": order.accel,
         "image_digest": order.key,
@@ -151,7 +151,7 @@ def _play(root: Path, variables: Mapping[str, Any], log: Path, progress: Progres
 
 
 def _write_disk(root: Path, raw: Path, disk: Path, log: Path) -> None:
-    """An ext4 file system on the whole disk, straight from the folder: no partition, no loop device, no mount."""
+    """Write an ext4 file system on the whole disk, straight from the folder: no partition, no loop device, no mount."""
     with raw.open("wb") as file:
         file.truncate(SIZE_GIB * 2**30)
     run([*MKE2FS, "-d", str(root), str(raw)], "making the file system", log)

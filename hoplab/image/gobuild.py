@@ -1,6 +1,6 @@
-"""Go programs from their pinned modules, and files that come with them.
+"""Builds Go programs from their pinned modules, and takes files out of these modules.
 
-The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) are respected.
+The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) apply.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SPACE_GIB = 1.0
 SHARE = "share"  # folder of a stage with the files
 # GOWORK: a go.work somewhere above must not change what is built.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
-# The compiler collects garbage less often and is a sixth faster, for more memory. The programs are the same, so it is
-# no part of what they are known by.
-HURRY = {"GOGC": os.environ.get("GOGC", "400")}
+# The compiler collects garbage less often and is a sixth faster, for more memory. The programs are the same, so the key
+# of the stage leaves it out.
+GO_BUILD_ENV = {"GOGC": os.environ.get("GOGC", "400")}
 
 
 def command(component: GoComponent, program: str, output: Path) -> tuple[list[str], dict[str, str]]:
-    """The command that builds one program, and the environment it needs."""
+    """Return the command that builds one program, and its environment."""
     link = ["-s", "-w", *(f"-X {variable}" for variable in component.variables)]
     if component.cgo:
         link.append("-extldflags -static")  # it runs in containers of any base, and on hosts with another libc
@@ -36,14 +36,14 @@ def command(component: GoComponent, program: str, output: Path) -> tuple[list[st
 
 
 def key(component: GoComponent) -> str:
-    """Digest of all that decides what the programs are: commands, environment and the locked sources."""
+    """Return the digest of everything that determines the programs: commands, environment and the locked sources."""
     commands = [command(component, program, Path("out")) for program in component.programs]
     files = [component.files] if component.files else []
     return digest(commands, tree_digest([component.folder], component.folder), *files)
 
 
 def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
-    """The component's programs and files, built now or earlier."""
+    """Return the stage with the component's programs and files, built or cached."""
 
     def compile_all(output: Path) -> dict[str, Any]:
         log = store.log(f"go-{component.name}")
@@ -51,7 +51,13 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
         for program in component.programs:
             progress.task(f"building {program} {component.version}")
             argv, environment = command(component, program, output)
-            run(argv, f"building {program} {component.version}", log, cwd=component.folder, env=HURRY | environment)
+            run(
+                argv,
+                f"building {program} {component.version}",
+                log,
+                cwd=component.folder,
+                env=GO_BUILD_ENV | environment,
+            )
         if component.files:
             _take_files(component, output / SHARE, log)
         return {"version": component.version, "source": component.source}
@@ -60,7 +66,7 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
 
 
 def _take_files(component: GoComponent, target: Path, log: Path) -> None:
-    """Files out of the module that the programs were just built from: its go.sum locks them as it locks the sources."""
+    """Copy files out of the module that the programs were just built from: go.sum locks them like the sources."""
     printed: list[str] = []
     argv = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", component.source]
     run(argv, f"finding {component.source}", log, cwd=component.folder, env=ENVIRONMENT, on_line=printed.append)

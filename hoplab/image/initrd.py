@@ -19,12 +19,12 @@ CONSOLE = (5, 1)  # the kernel opens /dev/console for /init before anything is m
 
 
 def key(stages: Mapping[str, Stage]) -> str:
-    """Digest of program and kernel, and of the code that puts them together."""
+    """Return the digest of program and kernel, and of the code that combines them."""
     return digest(stages["go.initrd"].content, stages["debian.node"].content, RECIPE)
 
 
 def build(stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:
-    """Kernel and initrd, made now or earlier."""
+    """Return the stage with kernel and initrd, built or cached."""
 
     def write(output: Path) -> dict[str, Any]:
         progress.task("writing the initrd")
@@ -38,7 +38,7 @@ def build(stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stag
 
 
 def archive(files: Mapping[str, Path]) -> bytes:
-    """A cpio archive ("newc", what the kernel unpacks) with these files, executable, and the folders /init needs."""
+    """Return a cpio archive ("newc", what the kernel unpacks) with these executable files and the folders of /init."""
     entries = [_entry(folder, DIRECTORY) for folder in ("dev", "modules", "proc", "root")]
     entries.append(_entry("dev/console", CHARACTER_DEVICE, device=CONSOLE))
     entries += [_entry(name, FILE, file.read_bytes()) for name, file in files.items()]

@@ -44,12 +44,12 @@ class Blob:
         return cls(media_type, hashlib.sha256(data).hexdigest(), len(data), data=data)
 
     def descriptor(self) -> dict[str, Any]:
-        """How other files of the archive refer to this one."""
+        """Return the reference to this file in other files of the archive."""
         return {"mediaType": self.media_type, "digest": f"sha256:{self.sha256}", "size": self.size}
 
 
 def write_layer(path: Path, files: Mapping[str, Path]) -> None:
-    """A tar with these files (path in the image -> file here): mode 0755, root's, at the epoch, with their folders."""
+    """Write a tar with these files (path in the image -> file here): mode 0755, root's, at the epoch, and folders."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         folders = {str(parent) for name in files for parent in Path(name).parents if str(parent) != "."}
         for name in sorted(folders):
@@ -64,7 +64,7 @@ def write_layer(path: Path, files: Mapping[str, Path]) -> None:
 def image(
     name: str, layers: Iterable[Blob], entrypoint: Iterable[str], command: Iterable[str] = ()
 ) -> tuple[Blob, Blob, tuple[Blob, ...], str]:
-    """Manifest, config and layers of one image for linux/amd64, and its name: what ``write_archive`` takes."""
+    """Return manifest, config and layers of one image for linux/amd64, and its name, for ``write_archive``."""
     parts = tuple(layers)
     config = Blob.of_json(
         CONFIG,
@@ -84,7 +84,7 @@ def image(
 
 
 def manifest(config: Blob, layers: Iterable[Blob]) -> Blob:
-    """What ties an image's parts together; its digest is the image's."""
+    """Return the manifest that refers to an image's parts; its digest is the image's."""
     return Blob.of_json(
         MANIFEST,
         {
@@ -101,7 +101,7 @@ def write_archive(
     images: Iterable[tuple[Blob, Blob, tuple[Blob, ...], str]],
     annotations: Mapping[str, str] | None = None,
 ) -> None:
-    """One OCI archive with all the images; a layer that several share is in it once. The index comes first."""
+    """Write one OCI archive with all images; a shared layer is in it once. The index comes first."""
     blobs: dict[str, Blob] = {}
     manifests = []
     for top, config, layers, name in images:

@@ -1,8 +1,8 @@
-"""Stages on disk: each is a folder named by the digest of what it was asked to be, and is there whole or not at all.
+"""Stages on disk: each is a folder named by the digest of its request, and is complete or does not exist.
 
-<cache>/image/lock                 held while anything is built or removed; says by whom
+<cache>/image/lock                 held while anything is built or removed; names its holder
 <cache>/image/work/<pid>-<stage>/  being made; moved into place when done, or removed by the next build
-<cache>/image/stages/<stage>-<key> done: files and manifest.json (what was asked, and a digest of what came of it)
+<cache>/image/stages/<stage>-<key> done: files and manifest.json (the request, and a digest of the result)
 <cache>/image/logs/<stage>.log     the output of the commands that made it
 """
 
@@ -38,13 +38,13 @@ def digest(*parts: object) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_digest(paths: Iterable[Path], below: Path) -> str:
-    """One digest of many files: names, modes and contents, in any order given; folders are walked."""
+    """Return one digest of the names, modes and contents of many files, in any order; folders are walked."""
     files = sorted({file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))})
     return digest(
         *(
@@ -61,7 +61,7 @@ class Stage:
 
     name: str  # "go-etcd-0123..."
     directory: Path
-    content: str  # digest of what came of it: the same question may get another answer later (Debian packages)
+    content: str  # digest of the result: the same request may give another one later (Debian packages)
 
 
 class Store:
@@ -74,7 +74,7 @@ class Store:
         self.work = root / "work"
 
     def find(self, name: str, key: str) -> Stage | None:
-        """A stage made earlier, or None."""
+        """Return a cached stage, or None."""
         directory = self.stages / f"{name}-{key}"
         try:
             manifest = json.loads((directory / MANIFEST).read_text())
@@ -83,7 +83,7 @@ class Store:
         return Stage(directory.name, directory, manifest["content"])
 
     def make(self, name: str, key: str, build: Callable[[Path], dict[str, Any]], *, space_gib: float) -> Stage:
-        """A stage made earlier, or made now by ``build``, which fills a folder and returns facts for the manifest.
+        """Return a cached stage, or let ``build`` make it: it fills a folder and returns entries for the manifest.
 
         The lock must be held. The folder appears under its name in one step, so that a build that is killed at any
         moment leaves either nothing or everything.
@@ -108,17 +108,17 @@ class Store:
         return Stage(f"{name}-{key}", self.stages / f"{name}-{key}", manifest["content"])
 
     def manifest(self, directory: Path) -> dict[str, Any]:
-        """What is written down about a stage."""
+        """Return the manifest of a stage."""
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_text())
         return manifest
 
     def log(self, name: str) -> Path:
-        """The log file of a stage's commands."""
+        """Return the log file of a stage's commands."""
         self.logs.mkdir(parents=True, exist_ok=True)
         return self.logs / f"{name}.log"
 
     def check_space(self, name: str, space_gib: float) -> None:
-        """Refuse a stage that cannot fit, before it starts."""
+        """Raise ImageError before a stage starts that cannot fit on the disk."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if free < space_gib * GIB:
@@ -126,7 +126,7 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
-        """Hold the lock; while another build does, report it and wait. What a dead build left behind goes first."""
+        """Hold the lock, after other builds have released it, and remove the leftovers of interrupted builds."""
         with locked(self.root / "lock", "image build", name="the node image", wait=progress.note):
             for leftover in sorted(self.work.glob("*")):
                 progress.note(f"removing what an interrupted build left: {leftover.name}")
@@ -136,7 +136,7 @@ class Store:
 
 @contextlib.contextmanager
 def explained_space(name: str, space_gib: float, root: Path) -> Iterator[None]:
-    """Turn "no space left on device" into an error that says how much is missing."""
+    """Turn "no space left on device" into an ImageError with the needed and the free space."""
     try:
         yield
     except OSError as error:
@@ -146,7 +146,7 @@ def explained_space(name: str, space_gib: float, root: Path) -> Iterator[None]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder, whatever is in it; fine if there is none."""
+    """Remove a folder and its content, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path)
 

@@ -1,4 +1,4 @@
-"""What a machine is told at its first boot, as cloud-init's NoCloud reads it: pure text from the plan and the keys."""
+"""Renders the NoCloud seed that cloud-init applies at a machine's first boot: pure text from the plan and the keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CloudInit:
 
 
 def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_private: str, host_public: str) -> CloudInit:
-    """The seed of one machine: its name, static address, user ``lab`` and the host key we made for it."""
+    """Return the seed of one machine: its name, static address, user ``lab`` and host key."""
     user_data = "#cloud-config\n" + _dump(
         {
             "hostname": node.name,
@@ -75,7 +75,7 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, with texts of several lines as literal blocks: what people expect of a cloud-config."""
+    """Block style, with texts of several lines as literal blocks, as is usual for a cloud-config."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

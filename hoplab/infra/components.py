@@ -11,7 +11,7 @@ import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 
 from hoplab.core.paths import LabPaths
-from hoplab.host.machines import domain_name as domain_name  # noqa: PLC0414 - those who ask for a lab's machines
+from hoplab.host.machines import domain_name as domain_name  # noqa: PLC0414 - re-exported
 from hoplab.infra import libvirt
 from hoplab.infra.cloudinit import CloudInit, render
 from hoplab.infra.context import LabContext
@@ -19,7 +19,7 @@ from hoplab.spec.plan import NetworkPlan, NodePlan
 
 
 class LabNetwork(ComponentResource):
-    """The bridge every machine is on; its host end is their gateway and name server."""
+    """The bridge of all machines; its host end is their gateway and name server."""
 
     id_: Output[str]
     name: Output[str]
@@ -90,7 +90,7 @@ class NodeArgs:
     kernel: Input[str]
     initrd: Input[str]
     network: Input[str]
-    after: tuple[pulumi.Resource, ...] = ()  # what has to be done before this machine may be touched
+    after: tuple[pulumi.Resource, ...] = ()  # resources that have to be complete before this machine changes
 
 
 class Node(ComponentResource):
@@ -113,7 +113,7 @@ class Node(ComponentResource):
         seed = libvirt.seed_disk(f"{name}-seed", volume=f"{name}-seed.iso", pool=args.pool, seed=args.seed, parent=self)
         if not pulumi.runtime.is_dry_run():
             args.console.parent.mkdir(parents=True, exist_ok=True)
-            args.console.touch()  # QEMU opens the console's file and does not make it
+            args.console.touch()  # QEMU opens the console's file and does not create it
         domain = libvirt.domain(
             name,
             domain=args.domain,
@@ -144,9 +144,9 @@ class LabArgs:
     context: LabContext
     pool: Path
     console: Path
-    host: pulumi.Resource | None = None  # what has to be there before all of it, and to go after it
+    host: pulumi.Resource | None = None  # created before everything else, deleted after it
     member: Membership | None = None
-    rolling: bool = False  # the lab is there: what happens to its workers happens to one after the other
+    rolling: bool = False  # the lab exists: its workers change one after the other
 
     @staticmethod
     def of(
@@ -173,7 +173,7 @@ class Lab(ComponentResource):
         context, plan = args.context, args.context.plan
         on_host = ResourceOptions(parent=self, depends_on=[args.host] if args.host else None)
         here = ResourceOptions(parent=self, provider=libvirt.provider("libvirt", context.uri, on_host))
-        # What can't be made again: all disks at once, and a control plane with what etcd holds
+        # What can't be recreated: all disks together, and a control plane with the content of etcd
         kept = ResourceOptions.merge(here, ResourceOptions(protect=plan.protect or None))
         store = Store("store", plan.network.name, args.pool, opts=kept)
         network = LabNetwork("network", plan.network, {node.name: str(node.address) for node in plan.nodes}, opts=here)

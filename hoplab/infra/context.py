@@ -1,4 +1,4 @@
-"""What the program needs beyond the spec: the plan for this host, the node image, a libvirt that answers, keys."""
+"""What the Pulumi program needs beyond the spec: the plan for this host, the node image, a running libvirt, keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hoplab.spec.plan import LabPlan, plan_lab
 
 @dataclass(frozen=True)
 class LabContext:
-    """A plan with everything that has to be there before machines can be made."""
+    """A plan with everything that has to exist before machines can be created."""
 
     plan: LabPlan
     image: NodeImage
@@ -33,7 +33,7 @@ class LabContext:
     spec: LabSpec | None = None  # what the plan is made from
 
 
-_resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` asks, then the program in the same process
+_resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` resolves, then the program in the same process
 
 
 def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> LabContext:
@@ -45,7 +45,7 @@ def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) ->
 
 
 def node_image(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
-    """The plan of a spec on this host, and its node image, built or found."""
+    """Return the plan of a spec on this host, and its node image, built or cached."""
     kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
     choice = accel.resolve(spec.accel, kernel, initrd)
     plan = plan_lab(spec, parts, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
@@ -65,7 +65,7 @@ def _resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -
 
 
 def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
-    """A machine's disk starts as a copy of the image's, and can't be smaller."""
+    """Raise SpecError where a machine's disk is smaller than the image, of which it is a copy."""
     fields = {"control-plane": "nodes.controlPlane.disk", "worker": "nodes.worker.disk"}
     small = {fields[node.role]: node.disk_gib for node in plan.nodes if node.disk_gib < image.size_gib}
     if small:

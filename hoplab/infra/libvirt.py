@@ -1,4 +1,4 @@
-"""The only place that knows pulumi_libvirt: what our components need of it, in our words.
+"""The only module that imports pulumi_libvirt: one function for each resource that the components create.
 
 The properties are those of libvirt provider 0.8.1. It can't set a disk's cache mode, a CPU model or a SATA disk
 without an XSLT, so: the seed is a virtio disk (cloud-init finds it by its label ``cidata``), an emulated machine gets
@@ -21,17 +21,17 @@ GIB = 1024**3
 
 
 def provider(name: str, uri: str, opts: ResourceOptions) -> pulumi.ProviderResource:
-    """The libvirt that everything is made on."""
+    """Return the provider of the libvirt at this URI."""
     return libvirt.Provider(name, uri=uri, opts=opts)
 
 
 def _owned(parent: pulumi.Resource, **options: Any) -> ResourceOptions:
-    """Names in libvirt are fixed, so the old object has to go before its successor can be made."""
+    """Return options for a child that is deleted before it is replaced: names in libvirt are unique and fixed."""
     return ResourceOptions(parent=parent, delete_before_replace=True, **options)
 
 
 def pool(name: str, *, pool_name: str, path: Path, parent: pulumi.Resource) -> libvirt.Pool:
-    """A directory of volumes."""
+    """Create a directory of volumes."""
     return libvirt.Pool(
         name, name=pool_name, type="dir", target=libvirt.PoolTargetArgs(path=str(path)), opts=_owned(parent)
     )
@@ -40,7 +40,7 @@ def pool(name: str, *, pool_name: str, path: Path, parent: pulumi.Resource) -> l
 def uploaded_volume(
     name: str, *, volume: str, pool: Input[str], source: Path, format: Literal["qcow2", "raw"], parent: pulumi.Resource
 ) -> libvirt.Volume:
-    """A volume with the content of a file. Named by content, so its successor can be made before it goes."""
+    """Create a volume with the content of a file. Its name has the digest, so a replacement can exist beside it."""
     return libvirt.Volume(
         name, name=volume, pool=pool, source=str(source), format=format, opts=ResourceOptions(parent=parent)
     )
@@ -56,7 +56,7 @@ def overlay_volume(
     parent: pulumi.Resource,
     after: Sequence[pulumi.Resource] = (),
 ) -> libvirt.Volume:
-    """A copy-on-write disk on top of another volume; its turn comes ``after`` these are what they shall be."""
+    """Create a copy-on-write disk on top of another volume, once the resources in ``after`` are complete."""
     opts = _owned(parent, depends_on=list(after))
     return libvirt.Volume(
         name, name=volume, pool=pool, base_volume_id=base, size=size_gib * GIB, format="qcow2", opts=opts
@@ -66,7 +66,7 @@ def overlay_volume(
 def seed_disk(
     name: str, *, volume: str, pool: Input[str], seed: CloudInit, parent: pulumi.Resource
 ) -> libvirt.CloudInitDisk:
-    """An ISO image with the three NoCloud files. The user data holds the host's private key."""
+    """Create an ISO image with the three NoCloud files. The user data holds the host's private key."""
     return libvirt.CloudInitDisk(
         name,
         name=volume,
@@ -79,7 +79,7 @@ def seed_disk(
 
 
 def seed_volume_id(disk: libvirt.CloudInitDisk) -> Output[str]:
-    """The volume below a seed disk: the provider's id is "<volume id>;<random>"."""
+    """Return the id of the volume below a seed disk: the provider's id is "<volume id>;<random>"."""
     return disk.id.apply(lambda id: id.split(";")[0])
 
 
@@ -93,9 +93,9 @@ def nat_network(
     hosts: Mapping[str, str],
     parent: pulumi.Resource,
 ) -> libvirt.Network:
-    """A bridge with NAT to the outside and a DNS server on its host end; machines have static addresses, so no DHCP.
+    """Create a bridge with NAT to the outside and a DNS server on its host end, without DHCP: addresses are static.
 
-    Its range of IPv6, where there is one, is routed to the outside as it is: the provider knows no NAT for it.
+    An IPv6 range is routed to the outside without NAT: the provider has no NAT for it.
     """
     return libvirt.Network(
         name,
@@ -131,7 +131,7 @@ def domain(
     console: Path,
     parent: pulumi.Resource,
 ) -> libvirt.Domain:
-    """A running machine, booted straight into its kernel; ``disks`` become /dev/vda, /dev/vdb, ..."""
+    """Create a running machine that boots its kernel directly; ``disks`` become /dev/vda, /dev/vdb, ..."""
     return libvirt.Domain(
         name,
         name=domain,
@@ -156,7 +156,7 @@ def domain(
 
 
 def kernel_arguments(cmdline: str) -> list[Mapping[str, Input[str]]]:
-    """A kernel command line as the provider wants it, and reads it back.
+    """Return a kernel command line in the provider's form, which is also what it reads back.
 
     >>> kernel_arguments("root=/dev/vda console=tty0 console=ttyS0 ro quiet")
     [{'root': '/dev/vda', 'console': 'tty0'}, {'console': 'ttyS0'}, {'_': 'ro quiet'}]

@@ -1,4 +1,4 @@
-"""A certificate authority of the lab's own, and the certificates of its sites: made once and kept.
+"""The lab's own certificate authority and the certificates of its sites, made once and kept.
 
 <lab>/ca.crt                       what a client has to trust: curl --cacert .lab/dev/ca.crt ...
 <lab>/keys/ca.key                  0600
@@ -27,8 +27,8 @@ from hoplab.core import fs
 from hoplab.core.errors import StateError
 from hoplab.core.paths import LabPaths
 
-LIFE = timedelta(days=3650)  # a lab may be stopped for long
-EARLIER = timedelta(days=1)  # clocks of machines differ
+VALIDITY = timedelta(days=3650)  # a lab may be stopped for long
+CLOCK_SKEW = timedelta(days=1)  # clocks of machines differ
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Pair:
 
 
 def ensure_certificates(paths: LabPaths, sites: Mapping[str, tuple[str, ...]]) -> dict[str, Pair]:
-    """A pair for each site (name -> DNS names), signed by the lab's CA; what is there and right stays as it is."""
+    """Return a pair for each site (name -> DNS names), signed by the lab's CA. Valid existing pairs are kept."""
     folder = paths.keys / "tls"
     folder.mkdir(parents=True, exist_ok=True)
-    for each in (paths.keys, folder):
-        each.chmod(0o700)
+    for directory in (paths.keys, folder):
+        directory.chmod(0o700)
     try:
         ca, key = _authority(paths)
         return {name: _site(folder / name, names, ca, key) for name, names in sites.items()}
@@ -61,7 +61,7 @@ def _authority(paths: LabPaths) -> tuple[x509.Certificate, ec.EllipticCurvePriva
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"hoplab {paths.id}")])
         made = (
-            _begun(name, name, key)
+            _new_builder(name, name, key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs=True), critical=True)
             .sign(key, SHA256())
@@ -78,7 +78,7 @@ def _site(file: Path, names: tuple[str, ...], ca: x509.Certificate, authority: e
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         made = (
-            _begun(subject, ca.subject, key)
+            _new_builder(subject, ca.subject, key)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -92,17 +92,17 @@ def _site(file: Path, names: tuple[str, ...], ca: x509.Certificate, authority: e
 
 
 def _is_for(file: Path, names: tuple[str, ...], ca: x509.Certificate) -> bool:
-    """Whether a certificate that was made earlier has these names and was signed by this CA."""
+    """Return whether an existing certificate has these names, was signed by this CA and has not expired."""
     found = x509.load_pem_x509_certificate(file.read_bytes())
     try:
         found.verify_directly_issued_by(ca)
-    except Exception:  # another name, another key: cryptography says it in several ways
+    except Exception:  # cryptography raises several types for another name or another key
         return False
     given = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(given.get_values_for_type(x509.DNSName)) == names and found.not_valid_after_utc > datetime.now(UTC)
 
 
-def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _new_builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()
@@ -110,8 +110,8 @@ def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKe
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - EARLIER)
-        .not_valid_after(now + LIFE)
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + VALIDITY)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 

@@ -1,4 +1,4 @@
-"""The keys of a lab: one key pair for the person who logs in, one host key per machine, made once and kept.
+"""The keys of a lab: one key pair for the user who logs in, one host key per machine, made once and kept.
 
     <lab>/keys/id_ed25519, id_ed25519.pub         logs in as user "lab" on every machine
     <lab>/keys/host/<node>, <node>.pub            injected into the machine before its first boot
@@ -46,7 +46,7 @@ class LabKeys:
 
 
 def ensure_keys(paths: LabPaths, nodes: Iterable[str]) -> LabKeys:
-    """The keys of a lab with these machines; what is missing is made, what is there stays as it is."""
+    """Return the keys of a lab with these machines. Missing keys are made, existing ones are kept."""
     folder = paths.keys
     for directory in (folder, folder / "host"):
         directory.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def ensure_keys(paths: LabPaths, nodes: Iterable[str]) -> LabKeys:
 
 
 def _key_pair(path: Path, comment: str) -> HostKey:
-    """The key pair in ``path`` and ``path``.pub; the public half is always derived from the private one."""
+    """Return the key pair in ``path`` and ``path``.pub; the public half is always derived from the private one."""
     if not path.exists():
         made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
         fs.write(path, made.decode(), mode=0o600)
@@ -77,5 +77,5 @@ def _key_pair(path: Path, comment: str) -> HostKey:
 
 
 def _bare(public: str) -> str:
-    """Type and key, without the comment."""
+    """Return type and key, without the comment."""
     return " ".join(public.split()[:2])

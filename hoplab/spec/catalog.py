@@ -1,4 +1,4 @@
-"""The component table, read: what the node image is made of (components.toml says it in full)."""
+"""Reads the component table, components.toml: what the node image is made of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GoComponent:
 
     name: str
     version: str
-    source: str  # module path; what is built is what go.sum in ``folder`` says
+    source: str  # module path; go.sum in ``folder`` locks the sources
     folder: Path  # holds go.mod and go.sum
     programs: dict[str, str]  # file name -> package
     tags: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class ContainerImage:
 
 @dataclass(frozen=True)
 class ArchivedImage:
-    """A container image that can't be built here: an archive of it is brought, or it is pulled by digest."""
+    """A container image that can't be built here: it is added as an archive, or pulled by digest."""
 
     component: str  # what needs it, by the name of its role: cni_calico
     name: str
@@ -68,16 +68,16 @@ class Components:
     archives: tuple[ArchivedImage, ...] = ()
 
     def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
-        """The images that these components need."""
+        """Return the images that these components need."""
         return tuple(entry for entry in self.archives if entry.component in components)
 
     def versions(self) -> dict[str, str]:
-        """Component -> version, for people and for the spec's list of supported versions."""
+        """Return component -> version, for people and for the spec's list of supported versions."""
         return {name: component.version for name, component in self.go.items()} | {"debian": self.debian["node"].suite}
 
 
 def parse(text: str, folder: Path) -> Components:
-    """The table from its text; the Go components' folders are below ``folder``."""
+    """Return the table from its text; the Go components' folders are below ``folder``."""
     table = tomllib.loads(text)
     go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
     debian = {
@@ -123,5 +123,5 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
 
 @functools.cache
 def components() -> Components:
-    """The table of this hoplab."""
+    """Return the table of this installation."""
     return parse((HERE / "components.toml").read_text(), HERE)

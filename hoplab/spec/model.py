@@ -55,7 +55,7 @@ class AddressRange:
 
     @classmethod
     def parse(cls, text: str) -> AddressRange:
-        """Two addresses, a network or one address; ValueError for anything else.
+        """Return the range from two addresses, a network or one address; ValueError for anything else.
 
         >>> str(AddressRange.parse("192.168.77.240/29")), str(AddressRange.parse("192.168.77.9"))
         ('192.168.77.240-192.168.77.247', '192.168.77.9')
@@ -114,7 +114,7 @@ class LabSpec:
 
     @property
     def libvirt_uri(self) -> str:
-        """Where an existing libvirt answers; "" for a private one, which has its address when it runs."""
+        """Return the URI of an existing libvirt; "" for a private one, whose address is known when it runs."""
         return {"private": "", "system": "qemu:///system"}.get(self.libvirt, self.libvirt)
 
 
@@ -137,7 +137,7 @@ class MachineSize:
 
 
 def machine_size(asked: NodeSize | None, role: str, accel: str) -> MachineSize:
-    """What was asked for, completed: kubeadm wants two vCPUs for a control plane; emulated workers race with two."""
+    """Return the requested size with defaults: kubeadm requires two vCPUs; emulated workers may crash with two."""
     asked = asked or NodeSize()
     control_plane = role == "control-plane"
     return MachineSize(
@@ -148,7 +148,7 @@ def machine_size(asked: NodeSize | None, role: str, accel: str) -> MachineSize:
 
 
 def taken_addresses(spec: LabSpec) -> dict[IPv4Address, str]:
-    """The addresses of the lab network that are somebody's already, and whose."""
+    """Return the assigned addresses of the lab network, and their owners."""
     network = spec.network
     machines = {network[FIRST_WORKER + index]: f"worker{index + 1}" for index in range(spec.workers)}
     return {
@@ -161,7 +161,7 @@ def taken_addresses(spec: LabSpec) -> dict[IPv4Address, str]:
 
 
 def pool_of(spec: LabSpec) -> AddressRange | None:
-    """The load balancer's pool: what was asked for, or the network's last addresses; None where none is left."""
+    """Return the load balancer's pool: the one in the spec, or the network's last free addresses; None without any."""
     if spec.load_balancer_pool is not None:
         return spec.load_balancer_pool
     last = spec.network.num_addresses - 2

@@ -120,12 +120,12 @@ def parse_spec(
 
 
 def supported_versions() -> tuple[str, ...]:
-    """The Kubernetes versions a node image can be built with."""
+    """Return the Kubernetes versions that a node image can be built with."""
     return (components().versions()["kubernetes"],)
 
 
 def archived_components() -> tuple[str, ...]:
-    """The components whose container images are brought, not built."""
+    """Return the components whose container images are added as archives, not built."""
     return tuple(dict.fromkeys(entry.component for entry in components().archives))
 
 

@@ -1,4 +1,4 @@
-"""The plan: everything a lab will be, computed from its spec alone. Pure: same spec, same addresses, MACs, names."""
+"""Computes the plan of a lab from its spec alone. Pure: the same spec gives the same addresses, MACs and names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class NetworkPlan:
 
 
 def dataplane(lab: LabSpec | LabPlan) -> str:
-    """What a lab's network is made of, in a few words: "flannel vxlan, kube-proxy iptables"."""
+    """Return what a lab's network is made of, in a few words: "flannel vxlan, kube-proxy iptables"."""
     return in_words(lab.cni, lab.proxy_mode, lab.ipv6)
 
 
@@ -63,7 +63,7 @@ def in_words(cni: CniSpec, proxy_mode: str, ipv6: Ipv6Spec | None) -> str:
 
 
 def host_address6(network: IPv6Network, number: int) -> IPv6Address:
-    """The address with the digits of a host number, so that 192.168.77.20 and fd00:77::20 are the same machine.
+    """Return the address with the digits of a host number, so that 192.168.77.20 and fd00:77::20 are the same machine.
 
     >>> str(host_address6(IPv6Network("fd00:77::/64"), 20))
     'fd00:77::20'
@@ -95,17 +95,17 @@ class LabPlan:
 
     @property
     def api_service_ip(self) -> IPv4Address:
-        """ClusterIP of the service ``kubernetes``: the first address of the service range."""
+        """Return the ClusterIP of the service ``kubernetes``: the first address of the service range."""
         return self.service_cidr[1]
 
     @property
     def dns_ip(self) -> IPv4Address:
-        """ClusterIP of ``kube-dns``: the tenth address of the service range."""
+        """Return the ClusterIP of ``kube-dns``: the tenth address of the service range."""
         return self.service_cidr[10]
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The roles that the choices of the spec stand for: ``("cni_flannel", "ingress_nginx")``."""
+        """Return the roles that the choices of the spec stand for: ``("cni_flannel", "ingress_nginx")``."""
         chosen = [f"cni_{self.cni.name}", f"ingress_{self.ingress_controller}"]
         return tuple(name.replace("-", "_") for name in chosen if not name.endswith("_none"))
 
@@ -115,7 +115,7 @@ class LabPlan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed and will probably hurt, one sentence each."""
+        """Return what is allowed and likely to cause problems, one sentence each."""
         found = []
         if self.accel == "tcg" and self.placement == "vm":
             found.append(
@@ -129,13 +129,13 @@ class LabPlan:
 
 
 def mac_address(lab: str, node: str, attempt: int = 0) -> str:
-    """A stable MAC in QEMU's range, from the names alone; a further attempt gives another one."""
+    """Return a stable MAC in QEMU's range, from the names alone; another ``attempt`` gives another one."""
     digest = hashlib.sha256(f"{lab}/{node}{f'/{attempt}' if attempt else ''}".encode()).hexdigest()
     return f"52:54:00:{digest[0:2]}:{digest[2:4]}:{digest[4:6]}"
 
 
 def mac_addresses(lab: str, nodes: Iterable[str]) -> dict[str, str]:
-    """A MAC for each node. Where two names give the same one (3 % of labs with 1000 nodes), the later moves on.
+    """Return a MAC for each node. Where two names give the same one (3 % of labs with 1000 nodes), the later moves.
 
     A node's MAC depends on the nodes before it only, so adding workers changes none.
     """

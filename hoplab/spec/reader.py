@@ -32,7 +32,7 @@ UNIQUE_LOCAL = IPv6Network("fc00::/7")
 
 
 class Reader:
-    """Takes values out of a configuration and remembers every issue; a wrong value reads as the default."""
+    """Reads values of a configuration and collects every issue; a wrong value reads as the default."""
 
     def __init__(self, issues: list[SpecIssue]) -> None:
         self.issues = issues
@@ -44,7 +44,7 @@ class Reader:
         self.issues.append(SpecIssue(path, problem, hint))
 
     def namespace(self, config: Mapping[str, Any]) -> Section:
-        """The settings of the namespace ``lab``; Pulumi's own and its providers' are left alone."""
+        """Return the settings of the namespace ``lab``; those of Pulumi and its providers are ignored."""
         values = {}
         for key, value in config.items():
             space, colon, name = printed(key).partition(":")
@@ -95,7 +95,7 @@ class Reader:
                 self.refuse(path, "is not a setting", hint)
 
     def text(self, section: Section, key: str, hint: str) -> str | None:
-        """A scalar as text; None when absent, or when it is something else."""
+        """Return a scalar as text; None when absent, or when it is something else."""
         value = section.values.get(key)
         path = section.path_of(key)
         if value is None:
@@ -130,7 +130,7 @@ class Reader:
         return default
 
     def truth(self, section: Section, key: str) -> bool:
-        """True or false, also as `pulumi config set` writes it; false when absent."""
+        """Return true or false, also as `pulumi config set` writes it; false when absent."""
         value = section.values.get(key)
         if value is None or printed(value).lower() in ("true", "false"):
             return printed(value).lower() == "true"
@@ -248,7 +248,7 @@ class Reader:
         return default
 
     def ipv6(self, top: Section) -> Ipv6Spec | None:
-        """The second family: ``true`` for the usual ranges, or a mapping with others; None without it."""
+        """Return the second family: ``true`` for the usual ranges, or a mapping with others; None without it."""
         given = top.values.get("ipv6")
         if not (isinstance(given, Mapping) or printed(given).lstrip().startswith("{")):
             return Ipv6Spec() if self.truth(top, "ipv6") else None
@@ -261,7 +261,7 @@ class Reader:
         )
 
     def network6(self, section: Section, key: str, default: IPv6Network) -> IPv6Network:
-        """A range of unique local addresses (fc00::/7)."""
+        """Return a range of unique local addresses (fc00::/7)."""
         path, hint = section.path_of(key), f"an IPv6 range such as {default}"
         text = self.text(section, key, hint)
         if text is None:
@@ -282,7 +282,7 @@ class Reader:
         return default
 
     def addresses(self, section: Section, key: str) -> AddressRange | None:
-        """A range of addresses; None when absent or wrong."""
+        """Return a range of addresses; None when absent or wrong."""
         hint = "a range of addresses such as 192.168.77.245-192.168.77.254 or 192.168.77.240/29"
         text = self.text(section, key, hint)
         try:
@@ -303,7 +303,7 @@ class Reader:
         return text
 
     def names(self, section: Section, key: str, known: Collection[str]) -> tuple[str, ...]:
-        """A list of known names."""
+        """Return a list of known names."""
         value = section.values.get(key)
         path = section.path_of(key)
         hint = f"a list of {listed(known)}"
@@ -338,7 +338,7 @@ class Section:
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """The known word that was probably meant, "" when none is near."""
+    """Return the known word that was probably meant, "" when none is near."""
     folded = {name.lower().replace("_", ""): name for name in known}
     found = difflib.get_close_matches(word.lower().replace("_", "").replace("-", ""), folded, n=1)
     return folded[found[0]] if found else ""
@@ -353,7 +353,7 @@ def printed(value: object) -> str:
 
 
 def described(value: object) -> str:
-    """What a value is, in words: "the list [1, 2]"."""
+    """Return what a value is, in words: "a list ([1, 2])"."""
     names = {list: "a list", dict: "a mapping", bool: "a yes or no", str: "a text", int: "a number", float: "a number"}
     text = printed(value) if not isinstance(value, bool) else str(value).lower()
     return f"{names.get(type(value), 'something else')} ({text if len(text) <= 30 else text[:27] + '...'})"

@@ -45,7 +45,7 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
-    """What this host cannot give: memory, and ranges that are not in use on it already."""
+    """Return what this host does not have: enough memory, and ranges that it does not use itself."""
     issues = []
     worker = machine_size(spec.worker_size, "worker", spec.accel).memory_mib
     memory = spec.workers * worker
@@ -69,7 +69,7 @@ def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
 
 
 def _has_control_plane_vm(spec: LabSpec) -> bool:
-    """Whether a control-plane VM is possible: with everything on auto that depends on the host."""
+    """Return whether a control-plane VM is possible: with `auto` that depends on the host."""
     if spec.control_plane_placement == "auto":
         return spec.accel != "tcg"
     return spec.control_plane_placement == "vm"
@@ -99,7 +99,7 @@ def _range_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Co
 
 
 def _range6_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
-    """Ranges of IPv6 that overlap, or that Kubernetes does not take."""
+    """Return issues of IPv6 ranges: they overlap, or Kubernetes does not accept them."""
     if spec.ipv6 is None or any(path.startswith("ipv6") for path in wrong):
         return []
     issues = []
@@ -130,7 +130,7 @@ def _range6_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
 
 
 def _pool_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
-    """A pool that nobody uses, that is elsewhere, or that has somebody's address."""
+    """Return issues of the pool: unused, outside the network, or with an assigned address."""
     path, pool = "loadBalancer.pool", spec.load_balancer_pool
     needed = {"network", "nodes.workers", "loadBalancer", "loadBalancer.name", path}
     if needed.intersection(wrong) or _small_ranges(spec, parts, {"network"}):
@@ -179,7 +179,7 @@ def _has_blocks(spec: LabSpec, parts: Parts) -> bool:
 
 
 def unusable(network: IPv4Network) -> str:
-    """Why no lab can use a range, "" when it can."""
+    """Return why no lab can use a range, "" when it can."""
     if network.overlaps(IPv4Network("0.0.0.0/8")) or network.overlaps(IPv4Network("127.0.0.0/8")):
         return "partly or wholly this host itself (0.0.0.0/8, 127.0.0.0/8)"
     if network.overlaps(IPv4Network("169.254.0.0/16")):
@@ -190,7 +190,7 @@ def unusable(network: IPv4Network) -> str:
 
 
 def _free_range(prefix: int, taken: Collection[IPv4Network]) -> IPv4Network | str:
-    """The first private range of this size that overlaps none of the others."""
+    """Return the first private range of this size that overlaps none of the others."""
     for block in _PRIVATE_RANGES:
         if prefix < block.prefixlen:
             continue

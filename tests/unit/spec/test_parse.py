@@ -1,4 +1,4 @@
-"""The spec: what is accepted, and what is said about each mistake."""
+"""The spec: what is accepted, and the text of each issue."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def test_messages_of_pools(golden: Callable[[str, str], None]) -> None:
 def test_a_pool_is_not_checked_against_what_is_wrong_itself() -> None:
     metallb = {"name": "metallb", "pool": "10.9.9.9"}
     for wrong in ({"network": "lan"}, {"nodes": {"workers": 0}}, {"network": "10.1.1.0/29"}):
-        assert not [each for each in issues(loadBalancer=metallb, **wrong) if each.startswith("loadBalancer")]
+        assert not [issue for issue in issues(loadBalancer=metallb, **wrong) if issue.startswith("loadBalancer")]
     assert len(issues(loadBalancer={**metallb, "name": "x"})) == 1
 
 
@@ -389,7 +389,7 @@ def test_load_shortest_files(tmp_path: Path, text: str) -> None:
 def test_load_what_is_not_a_stack_file(tmp_path: Path, text: str, issue: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_spec(write(tmp_path, "dev", text))
-    assert [str(each) for each in caught.value.issues] == [issue]
+    assert [str(found) for found in caught.value.issues] == [issue]
 
 
 def test_load_missing_file_names_the_labs_there_are(tmp_path: Path) -> None:
