@@ -46,7 +46,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     lab = state.load(paths)
     setting = state.built_setting(lab, paths)
     versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
-    front = workload.Front(
+    options = workload.IngressOptions(
         get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, workload.SITES),
     )
@@ -56,7 +56,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods that verification asks with")
-        workload.ensure(api, front, announced=setting.load_balancer != "none")
+        workload.ensure(api, options, announced=setting.load_balancer != "none")
         say("looking at the nodes")
 
         def look() -> Snapshot:

@@ -1,4 +1,4 @@
-"""The workload that verification looks at and asks with: pods and services in a namespace of their own.
+"""The verification workload: the pods and services of the lessons, in their own namespace.
 
 They are made by the first `lab verify` and stay for the next one (an emulated node needs half a minute to start a pod);
 they go with the lab, or with `lab verify --cleanup`. The namespace carries a digest of what is in
@@ -56,18 +56,18 @@ DEADLINE = 300.0  # seconds until every pod answers, on a machine with little to
 
 
 @dataclass(frozen=True)
-class Front:
+class IngressOptions:
     """What the Ingresses of the apps need beside their rules."""
 
     annotations: Mapping[str, str] = field(default_factory=dict)  # that the lab's controller wants
     certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
 
 
-PLAIN = Front()
+NO_OPTIONS = IngressOptions()
 
 
-def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
-    """What is made, in order: the path it is posted to, and the object."""
+def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str, Any]]]:
+    """Return what is created, in order: the path it is posted to, and the object."""
     ingresses = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses"
     core, apps = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
     return [
@@ -125,8 +125,11 @@ def manifests(front: Front = PLAIN) -> list[tuple[str, dict[str, Any]]]:
         (f"{apps}/deployments", _app(APP1, replicas=2)),
         (f"{apps}/deployments", _app(APP2, replicas=1)),
         *((f"{core}/services", _service(app, selector={"app": app})) for app in (APP1, APP2)),
-        *((f"{core}/secrets", _secret(name, pair)) for name, pair in front.certificates.items()),
-        (ingresses, ingress("apps", ROUTES, tls=SITES if front.certificates else {}, annotations=front.annotations)),
+        *((f"{core}/secrets", _secret(name, pair)) for name, pair in options.certificates.items()),
+        (
+            ingresses,
+            ingress("apps", ROUTES, tls=SITES if options.certificates else {}, annotations=options.annotations),
+        ),
         (ingresses, ingress("orphan", {ORPHAN: {"/": APP1}}, ingress_class="nobody")),
     ]
 
@@ -205,18 +208,18 @@ def _service(name: str, *, node_port: int = 0, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {**spec, "ports": [port]}}
 
 
-def digest(front: Front = PLAIN) -> str:
-    return hashlib.sha256(json.dumps(manifests(front), sort_keys=True).encode()).hexdigest()[:12]
+def digest(options: IngressOptions = NO_OPTIONS) -> str:
+    return hashlib.sha256(json.dumps(manifests(options), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def ensure(
     api: Api,
-    front: Front = PLAIN,
+    options: IngressOptions = NO_OPTIONS,
     *,
     announced: bool = False,
     timing: Timing = HOST,
 ) -> bool:
-    """Make the workload unless it is there, and wait until all of its pods are ready; True when it was made now.
+    """Create the workload unless it exists and wait until all of its pods are ready; return whether it was created.
 
     ``announced`` says that the lab has a load balancer, which has to give its addresses too.
     """
@@ -238,7 +241,7 @@ def ensure(
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
     going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago
-    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest(front):
+    if status == 200 and not going and found["metadata"].get("labels", {}).get(DIGEST) == digest(options):
         made = False
     else:
         remove(api)
@@ -250,9 +253,9 @@ def ensure(
             )
         )
         made = True
-        metadata = {"name": NAMESPACE, "labels": {DIGEST: digest(front)}}
+        metadata = {"name": NAMESPACE, "labels": {DIGEST: digest(options)}}
         _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-    for path, body in manifests(front):
+    for path, body in manifests(options):
         _create(api, path, body)
     _give_address(api)
     wait(lambda: unready(api) or (unannounced(api) if announced else ""))
@@ -260,7 +263,7 @@ def ensure(
 
 
 def _give_address(api: Api) -> None:
-    """What a load balancer's controller does: write the address it announces into the service's status."""
+    """Write an address into the status of `balanced`, as the controller of a load balancer does."""
     path = f"/api/v1/namespaces/{NAMESPACE}/services/balanced"
     _, service = api("GET", path)
     wanted = {"ingress": [{"ip": BALANCED_IP, "ipMode": "VIP"}]}
@@ -275,7 +278,7 @@ def _give_address(api: Api) -> None:
 
 
 def unready(api: Api) -> str:
-    """What is still missing, in a few words; "" when every pod is ready."""
+    """Return what is still missing, in a few words; "" when every pod is ready."""
     apps = f"/apis/apps/v1/namespaces/{NAMESPACE}"
     kinds = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
     for name, kind in kinds.items():
@@ -289,7 +292,7 @@ def unready(api: Api) -> str:
 
 
 def unannounced(api: Api) -> str:
-    """Which service the lab's load balancer has not given an address yet; "" when each has one."""
+    """Return which service has no address of the lab's load balancer yet; "" when all have one."""
     for name in ANNOUNCED:
         _, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}/services/{name}")
         if not found.get("status", {}).get("loadBalancer", {}).get("ingress"):
@@ -298,7 +301,7 @@ def unannounced(api: Api) -> str:
 
 
 def _reason(api: Api, app: str) -> str:
-    """Why a pod of the app is not ready, as Kubernetes tells it."""
+    """Return why a pod of the app is not ready, in the words of its status."""
     _, pods = api("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{app}")
     for pod in pods.get("items", []):
         status = pod.get("status", {})
@@ -313,7 +316,7 @@ def _reason(api: Api, app: str) -> str:
 
 
 def remove(api: Api) -> bool:
-    """Delete the workload; True when there was one. Kubernetes finishes it in the background."""
+    """Delete the workload and return whether there was one. Kubernetes finishes it in the background."""
     status, _ = api("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
     return status < 300
 

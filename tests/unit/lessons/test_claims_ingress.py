@@ -232,7 +232,7 @@ class World:
     def _ingress(self, name: str) -> dict[str, Any]:
         objects = {
             body["metadata"]["name"]: body
-            for _, body in workload.manifests(workload.Front(certificates={}))
+            for _, body in workload.manifests(workload.IngressOptions(certificates={}))
             if body["kind"] == "Ingress"
         }
         found: dict[str, Any] = json.loads(json.dumps(objects[name]))

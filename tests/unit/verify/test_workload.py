@@ -167,7 +167,7 @@ def test_the_manifests_fit_together() -> None:
 
 
 def test_certificates_make_secrets_and_change_the_digest() -> None:
-    front = workload.Front({"a": "b"}, {name: Pair("certificate", "key") for name in workload.SITES})
+    front = workload.IngressOptions({"a": "b"}, {name: Pair("certificate", "key") for name in workload.SITES})
     objects = {(body["kind"], body["metadata"]["name"]): body for _, body in workload.manifests(front)}
     assert objects["Secret", "my-tls-secret"]["stringData"] == {"tls.crt": "certificate", "tls.key": "key"}
     apps = objects["Ingress", "apps"]
