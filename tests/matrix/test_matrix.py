@@ -28,7 +28,7 @@ from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, together
-from tests.system.test_2_faults import try_
+from tests.system.faults.trial import try_faults
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
@@ -124,7 +124,7 @@ def try_all(faults: list[Fault], session: LabSession) -> None:
     site = Site.of(session)
     with site.still():
         for group in together(faults):
-            try_(group, site)
+            try_faults(group, site)
 
 
 def test_what_a_reset_leaves_is_noticed(lab: LabCommand) -> None:

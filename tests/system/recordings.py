@@ -1,4 +1,4 @@
-"""Records a lab that runs, healthy and then broken in each of the places of faults.py: tests/recordings.
+"""Records a lab that runs, healthy and then broken in each of the places of tests/system/faults: tests/recordings.
 
     .venv/bin/python -m tests.system.recordings dev
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from hoplab.core.paths import LabPaths
-from hoplab.expectations.loadbalancer import metallb
 from hoplab.observe import capture
 from hoplab.observe.capture import Capture
 from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.snapshot import Node
 from hoplab.verify.session import LabSession, opened
+from tests.system.announcers import announcer, settled
 from tests.system.conftest import LabCommand
 from tests.system.faults import wait
 
@@ -28,23 +28,6 @@ def session(lab: LabCommand, paths: LabPaths) -> Iterator[LabSession]:
         if session.snapshot.setting.load_balancer != "metallb":
             pytest.skip("the lab has no load balancer: lab:loadBalancer.name")
         yield session
-
-
-def announcer(session: LabSession) -> Node | None:
-    """The node that a client outside sends to, once it has asked anew."""
-    address = session.announced("announced")
-    session.external.flush_neighbour(address)
-    session.request_from_outside(f"http://{address}/")
-    mac = session.external.neighbour(address)
-    return next((node for node in session.snapshot.nodes if (link := node.link("eth0")) and link.mac == mac), None)
-
-
-def settled(session: LabSession) -> Node:
-    """The node that has to announce the address, once it does."""
-    name = metallb.announcer(session.announced("announced"), [node.name for node in session.snapshot.nodes])
-    (right,) = (node for node in session.snapshot.nodes if node.name == name)
-    wait(lambda: announcer(session) is right)
-    return right
 
 
 def run(session: LabSession, node: Node, command: str) -> None:

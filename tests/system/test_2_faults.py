@@ -6,8 +6,7 @@ the whole lab is what takes the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,13 +14,14 @@ from hoplab.core.paths import LabPaths
 from hoplab.verify import observations, requirements
 from tests.support.lesson_functions import applies, failures, read_only, with_traffic
 from tests.system.conftest import LabCommand
-from tests.system.faults import FAULTS, Fault, Site, opened, together, wait
+from tests.system.faults import FAULTS, Fault, Site, opened, together
+from tests.system.faults.trial import try_faults
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
 # What no command on a node can break: kernels do their sums right, a namespace made for a look has no routes, and
 # iptables lists built-in chains also where there are none and refuses to work with others. These lessons' negative
-# controls are broken recordings, in tests/unit/lessons/test_claims.py.
+# controls are broken recordings, in tests/support/edited.
 RECORDINGS_ONLY = {
     "first_and_last_address_follow_from_the_prefix",
     "no_route_means_unreachable",
@@ -52,32 +52,7 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
 def test_faults_fail_exactly_their_lessons(faults: tuple[Fault, ...], site: Site) -> None:
     if reason := requirements.skip_reason(site.session.snapshot, **faults[0].needs):
         pytest.skip(reason)
-    try_(faults, site)
-
-
-def try_(faults: Sequence[Fault], site: Site) -> None:
-    """Make them, see who notices and what it says, repair them, and see that all is well again."""
-    traffic = [lesson for fault in faults for lesson in fault.traffic]
-    with ExitStack() as stack:
-        for fault in faults:
-            stack.enter_context(fault.broken(site))
-        found = failing(traffic, site)
-    due = {lesson for fault in faults for lesson in fault.lessons if applies(lesson, site.session.snapshot)}
-    assert set(found) == due, found
-    for fault in faults:
-        assert fault.says.format(**site.words) in found[fault.lessons[0]], found
-    if traffic:
-        for node in site.session.snapshot.nodes:
-            site.run("conntrack -F", node)  # what it remembers of broken connections would be told of whole ones
-        wait(lambda: not failures(traffic, site.session.snapshot, site.session))
-    if any(fault.caught_by for fault in faults):  # where nobody saw anything, the next fault's look is early enough
-        wait(lambda: not failing([], site))
-
-
-def failing(traffic: Iterable[str], site: Site) -> dict[str, str]:
-    """All read-only lessons that fail now, and of the others those that are to notice one of the faults."""
-    seen = site.session.refreshed()
-    return failures([*read_only(), *traffic], seen.snapshot, seen)
+    try_faults(faults, site)
 
 
 def test_a_kube_proxy_that_stands_still_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

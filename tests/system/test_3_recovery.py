@@ -12,9 +12,9 @@ import pytest
 
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.verify.session import opened
+from tests.system.announcers import announcer, settled
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, processes_of, recorded, virsh
 from tests.system.faults import wait
-from tests.system.test_2_failover import announcer, settled
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 

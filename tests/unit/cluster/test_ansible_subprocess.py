@@ -14,7 +14,7 @@ from hoplab.cluster.converge import play
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import SHOWN
-from tests.unit.cluster.test_converge import Told
+from tests.support.progress import RecordingProgress
 
 PLAYBOOK = """
 - name: Here
@@ -40,8 +40,8 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
     return LabPaths("dev", tmp_path)
 
 
-def played(paths: LabPaths, command: str, **options: Any) -> tuple[Any, Told]:
-    told = Told()
+def played(paths: LabPaths, command: str, **options: Any) -> tuple[Any, RecordingProgress]:
+    told = RecordingProgress()
     return play("it.yml", paths, "", told, "mend it", variables={"word": "hi", "command": command}, **options), told
 
 

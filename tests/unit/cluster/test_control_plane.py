@@ -19,7 +19,7 @@ from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import NotYet, until
 from tests.support.files import GOLDEN
-from tests.unit.cluster.test_inventory import ShortRun
+from tests.support.labs import ShortRun
 
 MANIFESTS = GOLDEN / "manifests"  # kubeadm 1.37's own
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,8 @@ import pytest
 from hoplab.cluster.converge import converge, leave, task_message
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
-from hoplab.lab.spec_file import plan_lab
-from hoplab.spec.model import LabSpec
-
-PLAN = plan_lab(LabSpec("dev"), lab_id="dev-0", accel="tcg")
-
-
-@dataclass
-class Told:
-    """A progress that remembers."""
-
-    tasks: list[str] = field(default_factory=list)
-
-    def phase(self, title: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def task(self, text: str) -> None:
-        self.tasks.append(text)
-
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
+from tests.support.labs import PLAN
+from tests.support.progress import RecordingProgress
 
 
 def event(kind: str, task: str = "Join the cluster", host: str = "worker1", **data: Any) -> dict[str, Any]:
@@ -81,8 +62,8 @@ def ran(
     events: list[dict[str, Any]],
     status: str = "successful",
     **options: Any,
-) -> tuple[FakeRunner, Any, Told]:
-    fake, told = FakeRunner(events, status), Told()
+) -> tuple[FakeRunner, Any, RecordingProgress]:
+    fake, told = FakeRunner(events, status), RecordingProgress()
     monkeypatch.setattr(ansible_runner, "run", fake.run)
     monkeypatch.setattr("hoplab.cluster.converge.inputs_digest", lambda _paths, nodes=True: "0123" if nodes else "89ab")
     return fake, converge(PLAN, LabPaths("dev", tmp_path), "", told, **options), told
@@ -143,7 +124,7 @@ def test_ansible_gets_inventory_variables_and_limit(monkeypatch: pytest.MonkeyPa
 def test_workers_that_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = FakeRunner(RUN)
     monkeypatch.setattr(ansible_runner, "run", fake.run)
-    assert leave(["worker2", "worker3"], LabPaths("dev", tmp_path), "", Told()).changed == 1
+    assert leave(["worker2", "worker3"], LabPaths("dev", tmp_path), "", RecordingProgress()).changed == 1
     assert (Path(fake.given["playbook"]).name, fake.given["limit"]) == ("leave.yml", "worker2,worker3")
 
 

@@ -15,6 +15,7 @@ from hoplab.lab.spec_file import plan_lab
 from hoplab.pki.keys import LabKeys
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
+from tests.support.labs import ShortRun
 
 SSH_CONFIG = """\
 # written by `lab up`
@@ -67,14 +68,6 @@ BIN, PARTS = Path("/image/bin"), known_parts()
 KEYS = LabKeys(
     user_private=Path("/keys/id_ed25519"), user_public="ssh-ed25519 A", host={}, known_hosts=Path("/keys/known_hosts")
 )
-
-
-class ShortRun(LabPaths):
-    """A lab whose /run folder is below the test's own folder."""
-
-    @property
-    def run(self) -> Path:
-        return self.project / "run"
 
 
 @pytest.fixture

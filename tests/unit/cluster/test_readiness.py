@@ -17,7 +17,8 @@ from hoplab.cluster.readiness import ClusterObjects, NodeRow, missing, node_row
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
-from tests.unit.cluster.test_converge import PLAN, Told
+from tests.support.labs import PLAN
+from tests.support.progress import RecordingProgress
 
 NAMES = ("worker1", "worker2")
 
@@ -178,7 +179,7 @@ def test_waiting_ends_with_the_last_reason(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(readiness, "connect", no_api)
     monkeypatch.setattr(readiness, "list_objects", lambda _api: seen)
     with pytest.raises(ClusterError, match="not usable after 0 s: node worker2 has not joined"):
-        readiness.wait_usable(PLAN, LabPaths("dev", tmp_path), "", Told(), known_parts(), deadline_s=0)
+        readiness.wait_usable(PLAN, LabPaths("dev", tmp_path), "", RecordingProgress(), known_parts(), deadline_s=0)
 
 
 def test_waiting_outlasts_a_silent_api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_waiting_outlasts_a_silent_api(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert isinstance(answer, ClusterObjects)
         return answer
 
-    told = Told()
+    told = RecordingProgress()
     monkeypatch.setattr(readiness, "connect", no_api)
     monkeypatch.setattr(readiness, "list_objects", list_objects)
     monkeypatch.setattr(readiness, "POLL_S", 0)

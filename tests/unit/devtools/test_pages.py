@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoplab import cli
-from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.paths import LabPaths
 from hoplab.devtools import pages
 from hoplab.devtools.pages import (
     Block,
@@ -31,15 +31,15 @@ from hoplab.devtools.pages import (
     swapped,
     written,
 )
-from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output, Script
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import session, workload
 from hoplab.verify.claims import listed
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
+from tests.support.recordings import recording
 
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+RECORDED = recording("flannel-vxlan")
 PAGE = """# Routes
 
 <!-- lab: worker2-echo=10.9.9.9 -->

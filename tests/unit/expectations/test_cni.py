@@ -9,17 +9,16 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from hoplab.core.errors import LabError
-from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
 from hoplab.expectations.cni import FdbExpectation, NeighbourExpectation, RouteExpectation, calico, flannel
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour
 from hoplab.observe.facts.routes import Route
-from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
+from tests.support.recordings import recording
 
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+RECORDED = recording("flannel-vxlan")
 FIRST, SECOND = RECORDED.nodes[:2]
 
 

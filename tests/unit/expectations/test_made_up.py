@@ -27,10 +27,11 @@ from hoplab.spec.parse import parse_spec
 from hoplab.spec.plan import plan_lab
 from hoplab.verify import comparison
 from tests.support.lesson_functions import failures
+from tests.support.recordings import recording
 
 HERE = Path(__file__).parent / "made_up"
 NAME = "hoplab.expectations.cni.madeup"
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-host-gw.json")
+RECORDED = recording("flannel-host-gw")
 ASKED = {"lab:cni": {"name": "madeup", "backend": "x"}}
 TO_OTHERS = "a_node_routes_every_other_range_to_its_node"
 

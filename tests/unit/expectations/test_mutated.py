@@ -19,8 +19,10 @@ from hoplab.expectations import cni, proxy
 from hoplab.expectations.cni import flannel
 from hoplab.expectations.proxy import iptables
 from hoplab.observe.snapshot import Snapshot
+from tests.support.edited.flannel import FAULTS
+from tests.support.edited.flannel_requirements import MORE
+from tests.support.edits import FIRST, HEALTHY
 from tests.support.lesson_functions import failures, lessons, read_only
-from tests.unit.lessons.test_claims import FAULTS, FIRST, HEALTHY, MORE
 
 Path = tuple[int | str, ...]  # the way to a value: ("routes", 0, "dev")
 Change = Callable[[Any], Any]

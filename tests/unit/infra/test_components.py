@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import pulumi
 import pytest
@@ -15,49 +13,17 @@ import yaml
 from hoplab.core.errors import SpecError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import schema
-from hoplab.engine.monitor import PROJECT_NAME, Registered, Registration, run_program
+from hoplab.engine.monitor import PROJECT_NAME, Registration, run_program
 from hoplab.image import NodeImage
 from hoplab.infra import context as context_module
 from hoplab.infra.components import Lab, LabArgs
 from hoplab.infra.context import LabContext, _check_disks
 from hoplab.infra.libvirt import kernel_arguments
 from hoplab.lab.spec_file import plan_lab
-from hoplab.pki.keys import HostKey, LabKeys
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parts import Parts
-
-IMAGE = NodeImage("c" * 64, Path("/i"), Path("/i/disk"), Path("/i/vmlinuz"), Path("/i/initrd"), Path("/i/bin"), 20, {})
-HOST_KEY = HostKey("PRIVATE\n", "ssh-ed25519 AAAA node")
-
-
-def lab_context(accel: str, paths: LabPaths, *, protect: bool = False) -> LabContext:
-    plan = plan_lab(LabSpec("dev", protect=protect), lab_id="dev-1a2b3c", accel=accel)  # type: ignore[arg-type]
-    keys = LabKeys(
-        paths.keys / "id", "ssh-ed25519 AAAA lab", {n.name: HOST_KEY for n in plan.nodes}, paths.keys / "known"
-    )
-    return LabContext(plan, IMAGE, "qemu:///system", "", keys, "root=/dev/vda rw")
-
-
-class Recorder:
-    """Answers every registration as if it had been made, and keeps them by URN."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, Registration] = {}
-        self.outputs: dict[str, Any] = {}
-
-    def register(self, wanted: Registration) -> Registered:
-        self.seen[wanted.urn] = wanted
-        return Registered(f"id-of-{wanted.name}" if wanted.custom else "", {})
-
-    def stack_outputs(self, outputs: dict[str, Any]) -> None:
-        self.outputs = outputs
-
-    def phase(self, title: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def task(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
+from tests.support.labs import lab_context
+from tests.support.monitor import Recorder
 
 
 def registered(accel: str, folder: Path, *, dry_run: bool = False, protect: bool = False) -> Recorder:

@@ -33,8 +33,8 @@ from hoplab.lab.resources import (
     MemberProvider,
 )
 from hoplab.spec.model import Ipv6Spec, LabSpec
-from tests.unit.infra.test_components import Recorder, lab_context
-from tests.unit.lab.test_switch import MADE
+from tests.support.labs import MADE, lab_context
+from tests.support.monitor import Recorder
 
 PROPS: dict[str, Any] = {
     "lab": "dev",

@@ -18,12 +18,8 @@ from hoplab.lab import state
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import dataplane
-from tests.unit.project.test_roles import defaults, render
-
-SPEC = LabSpec("dev")
-MADE = state.lab_state(
-    plan_lab(SPEC, lab_id="dev-0", accel="tcg"), libvirt_uri="", netns="", image="", image_bin=Path("/bin")
-)
+from tests.support.labs import MADE, SPEC
+from tests.support.roles import defaults, render
 
 
 def test_dataplane_in_words() -> None:

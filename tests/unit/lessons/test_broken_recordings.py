@@ -1,6 +1,6 @@
 """Recordings of a real lab, broken in one place each: exactly the lessons on it fail, without any machine.
 
-They are what `python -m tests.system.recordings` saw while it tried the faults of tests/system/faults.py.
+They are what `python -m tests.system.recordings` saw while it tried the faults of tests/system/faults.
 """
 
 from __future__ import annotations

@@ -2,219 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
-from ipaddress import IPv6Address
-from typing import Any
-
 import pytest
 
-from hoplab.core.paths import PROJECT
-from hoplab.expectations import proxy
-from hoplab.observe.recording_format import load
-from hoplab.observe.snapshot import Snapshot
-from tests.support.lesson_functions import applies, lessons
-from tests.unit.lessons import test_claims as flannel
-from tests.unit.lessons.test_claims import Edit, Fault, api_item, changed, in_api, lines_without, without
-
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
-FIRST, SECOND = RECORDED.nodes[:2]
-POD = next(pod for pod in RECORDED.pods_on(FIRST) if pod.api.label("app") == "echo")
-OTHER = next(pod for pod in RECORDED.pods_on(SECOND) if pod.api.label("app") == "echo")
-ECHO = next(each for each in proxy.expectations6(RECORDED) if each.service == "hoplab-verify/echo")
-GATEWAY = IPv6Address("fd00:77::1")
-
-EVERYBODY, WAY_OUT = "everybody_has_an_address_of_each_family", "a_pods_way_out_by_ipv6"
-ROUTES, UNWRAPS = "nodes_route_ipv6_as_they_route_ipv4", "who_unwraps_ipv6_is_written_down"
-SERVICE, MASKED = "a_service_of_both_families_has_two_addresses", "what_leaves_the_ipv6_pod_range_is_masqueraded"
-TALK, CLUSTER_IP = "pods_of_two_nodes_talk_by_ipv6", "an_ipv6_cluster_ip_is_a_pod"
-OUTSIDE = "the_outside_sees_the_nodes_ipv6_address"
-LIVE = (TALK, CLUSTER_IP, OUTSIDE)
-
-
-def on_node(fact: str, edit: Edit) -> Snapshot:
-    return flannel.on_node(fact, edit, RECORDED, FIRST.name)
-
-
-def in_pod(fact: str, edit: Edit) -> Snapshot:
-    return flannel.in_pod(fact, edit, RECORDED, POD)
-
-
-def of_api(fact: str, name: str, change: Callable[[dict[str, Any]], None]) -> Snapshot:
-    return in_api(fact, api_item(name, change), RECORDED)
-
-
-def is_known_by(address: str) -> Callable[[dict[str, Any]], None]:
-    def change(item: dict[str, Any]) -> None:
-        for each in item["status"]["addresses"]:
-            if ":" in each.get("address", ""):
-                each["address"] = address
-
-    return change
-
-
-def has_addresses(address: IPv6Address) -> Callable[[dict[str, Any]], None]:
-    def change(item: dict[str, Any]) -> None:
-        item["status"]["podIPs"] = [{"ip": str(POD.address)}, {"ip": str(address)}]
-
-    return change
-
-
-def other_address(fact: str, address: IPv6Address) -> Snapshot:
-    """The pod has another address of IPv6, and Kubernetes knows it by that."""
-    told = of_api("pods", POD.api.name, has_addresses(address))
-    known = in_pod(fact, lambda text: text.replace(f'"{POD.address6}"', f'"{address}"'))
-    return replace(told, netns_facts=known.netns_facts)
-
-
-def no_endpoints6(text: str) -> str:
-    document = json.loads(text)
-    document["items"] = [each for each in document["items"] if each["addressType"] != "IPv6"]
-    return json.dumps(document)
-
-
-def moved(item: dict[str, Any]) -> None:
-    item["spec"]["clusterIPs"] = [each if "." in each else "fd00:1::1" for each in item["spec"]["clusterIPs"]]
-
-
-def single_stack(text: str) -> str:
-    document = json.loads(text)
-    for each in document["items"]:
-        each["spec"]["clusterIPs"] = [ip for ip in each["spec"].get("clusterIPs", ()) if ":" not in ip]
-    return json.dumps(document)
-
-
-FAULTS = (
-    Fault(
-        "a node has no address of IPv6",
-        lambda: on_node("addresses6", lambda text: text.replace(str(FIRST.address6), "fd00:77::99")),
-        (EVERYBODY,),
-        f"{FIRST.name} has no {FIRST.address6} in fd00:77::/64 on eth0",
-    ),
-    Fault(
-        "Kubernetes knows a node by another address of IPv6",
-        lambda: of_api("nodes", FIRST.name, is_known_by("fd00:77::99")),
-        (EVERYBODY,),
-        f"Kubernetes knows {FIRST.name} by fd00:77::99",
-        exactly=False,
-    ),
-    Fault(
-        "a pod has no address of IPv6",
-        lambda: in_pod("addresses6", lambda text: text.replace(str(POD.address6), "fd00:244:0:9::9")),
-        (EVERYBODY,),
-        f"{POD} has no {POD.address6} on its eth0",
-    ),
-    Fault(
-        "a pod has an address of IPv6 of no node's range",
-        lambda: other_address("addresses6", IPv6Address("fd00:244:0:9::9")),
-        (EVERYBODY,),
-        f"{POD} has fd00:244:0:9::9, which is not of {FIRST.name}'s",
-        exactly=False,
-    ),
-    Fault(
-        "two pods share an address of IPv6",
-        lambda: other_address("addresses6", next(pod for pod in RECORDED.pods_on(FIRST) if pod is not POD).address6),
-        (EVERYBODY,),
-        "two pods share an address",
-        exactly=False,
-    ),
-    Fault(
-        "a pod has no default route of IPv6",
-        lambda: in_pod("routes6", without(dst="default", type="unicast")),
-        (WAY_OUT,),
-        f"{POD} has the default routes nothing, not one via {FIRST.pod_cidr6[1]}",
-    ),
-    Fault(
-        "a pod's gateway of IPv6 is nobody's address",
-        lambda: on_node("addresses6", lambda text: text.replace(f'"{FIRST.pod_cidr6[1]}"', '"fd00:244:0:9::1"')),
-        (WAY_OUT,),
-        f"{FIRST.pod_cidr6[1]} is on nothing of {FIRST.name}, not on cni0",
-    ),
-    Fault(
-        "a node has no route of IPv6 to the other's pods",
-        lambda: on_node("routes6", without(dst=str(SECOND.pod_cidr6), table="main")),
-        (ROUTES,),
-        f"{FIRST.name} has no route {SECOND.pod_cidr6} via {SECOND.pod_cidr6[0]} dev flannel-v6.1 onlink",
-        exactly=False,
-    ),
-    Fault(
-        "a node does not forward IPv6",
-        lambda: on_node(
-            "sysctls", lambda text: text.replace("ipv6/conf/all/forwarding:1", "ipv6/conf/all/forwarding:0")
-        ),
-        (ROUTES,),
-        f"net.ipv6.conf.all.forwarding is 0 on {FIRST.name}",
-    ),
-    Fault(
-        "a node has no VXLAN interface for IPv6",
-        lambda: on_node("links", without(ifname="flannel-v6.1")),
-        (UNWRAPS,),
-        f"{FIRST.name} has no VXLAN interface for IPv6",
-        exactly=False,
-    ),
-    Fault(
-        "the MTU of flannel-v6.1 leaves no room for an outer header of IPv6",
-        lambda: on_node("links", changed({"ifname": "flannel-v6.1"}, mtu=1450)),
-        (UNWRAPS,),
-        f"flannel-v6.1 on {FIRST.name} has the MTU 1450, not 1430",
-        exactly=False,
-    ),
-    Fault(
-        "flannel-v6.1 has another MAC than announced",
-        lambda: on_node("links", changed({"ifname": "flannel-v6.1"}, address="02:00:00:00:00:01")),
-        (UNWRAPS,),
-        "but flannel-v6.1 has 02:00:00:00:00:01",
-    ),
-    Fault(
-        "a neighbour of IPv6 is not written down",
-        lambda: on_node("neighbours6", without(dst=str(SECOND.pod_cidr6[0]))),
-        (UNWRAPS,),
-        f"{FIRST.name} has no neighbour {SECOND.pod_cidr6[0]} dev flannel-v6.1",
-    ),
-    Fault(
-        "an FDB entry of IPv6 is not there",
-        lambda: on_node("fdb", without(dst=str(SECOND.address6))),
-        (UNWRAPS,),
-        f"{FIRST.name} has no FDB entry",
-    ),
-    Fault(
-        "no service has two addresses",
-        lambda: in_api("services", single_stack, RECORDED),
-        (SERVICE,),
-        "no service has a ClusterIP of IPv6",
-    ),
-    Fault(
-        "a ClusterIP of IPv6 is of another range",
-        lambda: of_api("services", "echo", moved),
-        (SERVICE,),
-        "is not in fd00:96::/112",
-    ),
-    Fault(
-        "a service has no endpoint of IPv6",
-        lambda: in_api("endpoints6", no_endpoints6, RECORDED),
-        (SERVICE,),
-        "has no endpoint of IPv6",
-    ),
-    Fault(
-        "the rules of IPv6 know nothing of a service",
-        lambda: on_node("ip6tables", lines_without(rf"-A KUBE-SERVICES -d {ECHO.cluster_ip}")),
-        (SERVICE,),
-        "leads to ACCEPT, not to",
-    ),
-    Fault(
-        "nothing masks IPv6",
-        lambda: on_node("ip6tables", lines_without("FLANNEL-POSTRTG .*MASQUERADE")),
-        (MASKED,),
-        f"to {GATEWAY} ends in ACCEPT, not MASQUERADE",
-    ),
-    Fault(
-        "IPv6 between pods is masked",
-        lambda: on_node("ip6tables", lines_without("FLANNEL-POSTRTG .*(RETURN|-m mark)")),
-        (MASKED,),
-        "is translated",
-    ),
+from tests.support import edits
+from tests.support.edited.ipv6 import (
+    ECHO,
+    EVERYBODY,
+    FAULTS,
+    LIVE,
+    MASKED,
+    OTHER,
+    POD,
+    RECORDED,
+    ROUTES,
+    SERVICE,
+    UNWRAPS,
+    WAY_OUT,
 )
+from tests.support.edits import Fault
+from tests.support.lesson_functions import applies, lessons
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -223,7 +29,7 @@ def test_a_fault_fails_its_lessons(fault: Fault) -> None:
 
 
 def test_chapter_9_is_for_labs_with_ipv6_only() -> None:
-    without_ipv6 = flannel.HEALTHY
+    without_ipv6 = edits.HEALTHY
     chapter = [name for name, each in lessons().items() if "test_09" in each.function.__code__.co_filename]
     assert set(chapter) == {EVERYBODY, WAY_OUT, ROUTES, UNWRAPS, SERVICE, MASKED, *LIVE}
     assert not any(applies(name, without_ipv6) for name in chapter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,28 @@ from hoplab.core.paths import PROJECT
 from hoplab.observe import capture
 from hoplab.verify import observations
 from hoplab.verify.claims import Claim
+from tests.support.edited import calico, flannel, flannel_requirements, ipv6, nftables, wireguard
+from tests.support.imaginary import ingress, policies, traffic, traffic_faults
+from tests.support.imaginary import ipv6 as ipv6_traffic
+from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
-from tests.unit.lessons import (
-    test_claims_calico,
-    test_claims_ingress,
-    test_claims_ipv6,
-    test_claims_ipv6_traffic,
-    test_claims_policies,
-    test_claims_traffic,
-    test_claims_wireguard,
-    test_claims_wireguard_traffic,
-)
-from tests.unit.lessons.test_claims import FAULTS, MORE
-from tests.unit.lessons.test_claims_nftables import FAULTS as NFTABLES_FAULTS
 
-CALICO_FAULTS = (*test_claims_calico.FAULTS, *test_claims_calico.MORE)
+ON_RECORDINGS = (
+    *flannel.FAULTS,
+    *flannel_requirements.MORE,
+    *nftables.FAULTS,
+    *calico.FAULTS,
+    *calico.MORE,
+    *ipv6.FAULTS,
+    *wireguard.FAULTS,
+)
 LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
-WORLDS: tuple[Any, ...] = (
-    test_claims_traffic,
-    test_claims_ingress,
-    test_claims_policies,
-    test_claims_ipv6_traffic,
-    test_claims_wireguard_traffic,
+WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] = (
+    (traffic, traffic_faults.FAULTS),
+    (ingress, ingress.FAULTS),
+    (policies, policies.FAULTS),
+    (ipv6_traffic, ipv6_traffic.FAULTS),
+    (wireguard_traffic, wireguard_traffic.FAULTS),
 )
 DEMANDS = ("require", "each_met")
 
@@ -84,23 +84,16 @@ def controls(
 ) -> Iterator[tuple[str, str, bool]]:
     """What the careless lesson says on each of its negative controls, what it should, and whether this is its own."""
     if lesson in read_only():
-        for fault in (
-            *FAULTS,
-            *MORE,
-            *NFTABLES_FAULTS,
-            *CALICO_FAULTS,
-            *test_claims_ipv6.FAULTS,
-            *test_claims_wireguard.FAULTS,
-        ):
+        for fault in ON_RECORDINGS:
             if lesson in fault.caught_by:
                 yield says(careless, lab=fault.broken(), claim=Claim()), fault.says, fault.caught_by[0] == lesson
-    for place in WORLDS:
+    for place, faults in WORLDS:
         monkeypatch.setattr(observations, "SETTLE_DEADLINE", place.PATIENCE)
-        for switch, value, caught_by, wanted in place.FAULTS:
+        for switch, value, caught_by, wanted in faults:
             if lesson in caught_by:
                 world = place.World()
                 if not applies(lesson, place.RECORDED):
-                    world.lab = test_claims_traffic.NFTABLES
+                    world.lab = traffic.NFTABLES
                 setattr(world, switch, value)
                 monkeypatch.setattr(capture, "read", world.read)
                 lab = getattr(world, "lab", place.RECORDED)

@@ -2,57 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from hoplab.core.paths import PROJECT
-from hoplab.observe.recording_format import load
-from hoplab.observe.snapshot import Snapshot
-from tests.unit.lessons import test_claims as flannel
-from tests.unit.lessons.test_claims import Edit, Fault, without
-
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-wireguard.json")
-FIRST, SECOND = RECORDED.nodes[:2]
-DECRYPTS = "who_decrypts_is_written_down"
-KEY = "c3RyYW5nZXI="
-
-
-def on_node(fact: str, edit: Edit) -> Snapshot:
-    return flannel.on_node(fact, edit, RECORDED, FIRST.name)
-
-
-def replaced(old: object, new: str) -> Callable[[str], str]:
-    return lambda text: text.replace(str(old), new)
-
-
-FAULTS = (
-    Fault(
-        "a peer is sent to another address",
-        lambda: on_node("wireguard", replaced(SECOND.address, "192.168.77.99")),
-        (DECRYPTS,),
-        f"{FIRST.name} has no peer of flannel-wg, endpoint {SECOND.address}:51820, allowed ips {SECOND.pod_cidr}",
-    ),
-    Fault(
-        "a peer may send from another range",
-        lambda: on_node("wireguard", replaced(SECOND.pod_cidr, "203.0.113.0/24")),
-        (DECRYPTS,),
-        f"{FIRST.name} has no peer of flannel-wg",
-    ),
-    Fault(
-        "a stranger is a peer",
-        lambda: on_node("wireguard", lambda text: f"flannel-wg\t{KEY}\t(none)\n{text}flannel-wg\t{KEY}\t(none)\n"),
-        (DECRYPTS,),
-        f"{FIRST.name} has a peer that is no node",
-    ),
-    Fault(
-        "the route into the tunnel is gone",
-        lambda: on_node("routes", without(dst=str(RECORDED.setting.pod_cidr))),
-        ("a_node_routes_every_other_range_to_its_node", "kinds_of_routes", "the_longest_prefix_decides"),
-        f"{FIRST.name} has no route {RECORDED.setting.pod_cidr} dev flannel-wg",
-        exactly=False,
-    ),
-)
+from tests.support.edited.wireguard import FAULTS
+from tests.support.edits import Fault
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

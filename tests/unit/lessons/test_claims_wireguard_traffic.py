@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
 import pytest
 
 from hoplab.observe import capture
-from hoplab.observe.pcap import CapturedPacket
-from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Snapshot
+from tests.support.imaginary.wireguard import FAULTS, WRAPPED, World
 from tests.support.lesson_functions import failures
-from tests.unit.lessons import test_claims_traffic
-from tests.unit.lessons.test_claims_wireguard import RECORDED
-
-PATIENCE = test_claims_traffic.PATIENCE
-WRAPPED = "between_nodes_a_packet_travels_wrapped"
-
-
-@dataclass
-class World(test_claims_traffic.World):
-    """Each switch is one fault."""
-
-    lab: Snapshot = RECORDED
-    encrypts: bool = True
-
-    def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
-        pod, to = self.sent
-        target = next(each for each in self.lab.pods if each.address == to)
-        inner = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080)
-        outer = replace(inner, protocol="udp", src=pod.node.address, dst=target.node.address, dport=51820)
-        return {"outer": (outer if self.encrypts else inner,) if self.sees else ()}
-
-
-FAULTS = (
-    ("encrypts", False, (WRAPPED,), "can be read on eth0"),
-    ("sees", False, (WRAPPED,), "by eth0"),
-)
 
 
 def test_it_holds_in_a_healthy_world(monkeypatch: pytest.MonkeyPatch) -> None:

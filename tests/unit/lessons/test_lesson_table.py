@@ -1,6 +1,6 @@
 """The tables of docs/lessons/README.md: no claim without lesson, control and page, and all that they name exists.
 
-UPDATE_GOLDEN=1 writes the table of faults anew from tests/system/faults.py.
+UPDATE_GOLDEN=1 writes the table of faults anew from tests/system/faults.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pytest
 
 from hoplab import practice
 from hoplab.core.paths import PROJECT
+from tests.support.edited import calico, flannel
 from tests.support.lesson_functions import lessons
 from tests.system import faults
-from tests.unit.lessons import test_claims, test_claims_calico
 
 README = PROJECT / "docs" / "lessons" / "README.md"
 PAGES = tuple(sorted([*README.parent.glob("*.md"), *(PROJECT / "docs" / "days").glob("*.md")]))
@@ -29,7 +29,7 @@ HEAD = ["claim", "lesson", "negative control", "page"]
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 
 CAUGHT = {fault.name: {*fault.lessons} for fault in faults.FAULTS}
-CAUGHT_ON_RECORDINGS = {fault.name: set(fault.caught_by) for fault in (*test_claims.FAULTS, *test_claims_calico.FAULTS)}
+CAUGHT_ON_RECORDINGS = {fault.name: set(fault.caught_by) for fault in (*flannel.FAULTS, *calico.FAULTS)}
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ def test_every_exercise_has_its_day(exercise: practice.Exercise) -> None:
 
 def test_no_fault_is_for_the_shell_that_it_is_in() -> None:
     """A shell's command line has the pattern that it looks for in it."""
-    patterns = re.findall(r"pgrep -f '([^']+)'", Path(faults.__file__).read_text())
+    sources = "".join(file.read_text() for file in sorted(Path(faults.__file__).parent.glob("*.py")))
+    patterns = re.findall(r"pgrep -f '([^']+)'", sources)
     assert len(patterns) > 3
     for pattern in patterns:
         assert not re.search(pattern, f"sh -c kill $(pgrep -f '{pattern}')"), pattern

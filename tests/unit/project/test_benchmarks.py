@@ -37,8 +37,8 @@ from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
 from hoplab.verify import observations
 from hoplab.verify.workload import APP1
+from tests.support.imaginary import ingress as ingress_lab
 from tests.support.lesson_functions import failures, read_only
-from tests.unit.lessons import test_claims_ingress
 
 UP = """\
 [    1s] machines ...
@@ -398,16 +398,16 @@ def test_wrk_is_read() -> None:
 
 
 def test_the_plain_nginx_has_the_same_pods_behind_it() -> None:
-    world = test_claims_ingress.World()
+    world = ingress_lab.World()
     (_, conf), (_, pod) = ingress.plain(world.session())
     text = conf["data"]["nginx.conf"]
-    assert all(f"server {address}:8080;" in text for address in test_claims_ingress.PODS[APP1][:2])
-    assert pod["spec"]["nodeName"] == test_claims_ingress.FIRST.name
+    assert all(f"server {address}:8080;" in text for address in ingress_lab.PODS[APP1][:2])
+    assert pod["spec"]["nodeName"] == ingress_lab.FIRST.name
     assert pod["spec"]["containers"][0]["ports"][0]["hostPort"] == ingress.PLAIN_PORT
 
 
 def test_what_is_lost_while_things_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observations, "SETTLE_DEADLINE", 2.0)
-    assert ingress.changing(test_claims_ingress.World().session(), 1).lost == ()
-    found = ingress.changing(test_claims_ingress.World(loses=True).session(), 3)
+    assert ingress.changing(ingress_lab.World().session(), 1).lost == ()
+    found = ingress.changing(ingress_lab.World(loses=True).session(), 3)
     assert set(found.lost) <= {"502"} and found.sent >= len(found.lost)

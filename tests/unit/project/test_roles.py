@@ -9,10 +9,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 import yaml
-from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]  # has no types
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
@@ -22,17 +20,9 @@ from hoplab.expectations.parts import known_parts
 from hoplab.image.readable import controller
 from hoplab.spec.parts import usable
 from hoplab.verify import workload
+from tests.support.roles import defaults, documents, load, render
 
 ROLES = sorted(path.name for path in (PROJECT / "roles").iterdir() if path.is_dir())
-
-
-def load(path: Path) -> Any:
-    return yaml.safe_load(path.read_text())
-
-
-def defaults(role: str) -> dict[str, Any]:
-    found: dict[str, Any] = load(PROJECT / "roles" / role / "defaults/main.yml")
-    return found
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -75,22 +65,6 @@ def test_the_map_of_inputs_has_those_that_are_required() -> None:
     required = {name for role in ROLES for name, option in inputs_of(role).items() if option.get("required")}
     assert required - set(load(PROJECT / "inventory/group_vars/all.yml")) == set()
     assert "cni_flannel_kubeconfig" in required
-
-
-def render(path: str, **values: Any) -> str:
-    """A template as Ansible renders it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PROJECT),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(FilterModule().filters())
-    return environment.get_template(path).render(values)
-
-
-def documents(text: str) -> dict[str, dict[str, Any]]:
-    return {document["kind"]: document for document in yaml.safe_load_all(text)}
 
 
 def kubeadm(**values: Any) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from hoplab.core.paths import PROJECT
 from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import comparison
-from tests.unit.lessons.test_claims import HEALTHY, on_node, without
+from tests.support.edits import HEALTHY, on_node, without
 
 RECORDINGS = PROJECT / "tests" / "recordings"
 PAGE = PROJECT / "docs" / "comparison.md"

@@ -25,11 +25,12 @@ from hoplab.observe.recording_format import load, save
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import recording, session
+from tests.support.recordings import recording as recorded_lab
 
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
-DUAL = load(PROJECT / "tests" / "recordings" / "flannel-vxlan-dual.json")
-WITH_CALICO = load(PROJECT / "tests" / "recordings" / "calico-bgp.json")
-DUAL_WITH_CALICO = load(PROJECT / "tests" / "recordings" / "calico-bgp-dual.json")
+RECORDED = recorded_lab("flannel-vxlan")
+DUAL = recorded_lab("flannel-vxlan-dual")
+WITH_CALICO = recorded_lab("calico-bgp")
+DUAL_WITH_CALICO = recorded_lab("calico-bgp-dual")
 SECRET = "c2VjcmV0LXRva2Vu"
 HARMLESS = (
     "/run/calico/bird.ctl",

@@ -13,21 +13,20 @@ from typing import Any, cast
 import pytest
 
 from hoplab.core.errors import ClusterError, HostError
-from hoplab.core.paths import PROJECT
 from hoplab.core.wait import Timing
 from hoplab.host import netns
 from hoplab.observe.facts import Facts, nftables
 from hoplab.observe.facts.conntrack import CONNTRACK
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.nft_expressions import Nat
-from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import external, observations, session, traffic, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.traffic import Answer, Exchange
+from tests.support.recordings import recording
 
-RECORDED = load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+RECORDED = recording("flannel-vxlan")
 ANSWER = '{"remote_addr":"10.244.0.5:41000","local_addr":"10.244.1.2:8080","node":"worker2","hostname":"echo-x"}'
 LOOPBACK = IPv4Address("127.0.0.1")
 

@@ -7,7 +7,6 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from hoplab.core.errors import FactError
-from hoplab.core.paths import PROJECT
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
@@ -31,15 +30,15 @@ from hoplab.observe.facts.rules import RULES
 from hoplab.observe.facts.sockets import SOCKETS, Socket
 from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD
-from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from tests.support.files import CAPTURED
+from tests.support.recordings import recording
 
 
 @pytest.fixture(scope="module")
 def recorded() -> Snapshot:
-    return load(PROJECT / "tests" / "recordings" / "flannel-vxlan.json")
+    return recording("flannel-vxlan")
 
 
 def test_facts_are_discovered_in_their_places() -> None:

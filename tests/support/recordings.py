@@ -1,0 +1,18 @@
+"""The recordings of real labs, each loaded once a process."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hoplab.observe.recording_format import load
+from hoplab.observe.snapshot import Snapshot
+from tests.support.files import RECORDINGS
+
+
+@cache
+def recording(name: str) -> Snapshot:
+    """Return a recording by its path under tests/recordings, without the ``.json``: ``recording("calico-bgp")``.
+
+    Snapshots are frozen: a test that wants another lab makes one with ``dataclasses.replace``.
+    """
+    return load(RECORDINGS / f"{name}.json")

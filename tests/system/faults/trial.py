@@ -1,0 +1,35 @@
+"""The trial of faults: exactly their lessons fail while they are there, and none afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+from tests.support.lesson_functions import applies, failures, read_only
+from tests.system.faults.fault import Fault
+from tests.system.faults.site import Site, wait
+
+
+def try_faults(faults: Sequence[Fault], site: Site) -> None:
+    """Make faults, check that exactly their lessons fail, repair them, and wait until all lessons hold."""
+    traffic = [lesson for fault in faults for lesson in fault.traffic]
+    with ExitStack() as stack:
+        for fault in faults:
+            stack.enter_context(fault.broken(site))
+        found = failing(traffic, site)
+    due = {lesson for fault in faults for lesson in fault.lessons if applies(lesson, site.session.snapshot)}
+    assert set(found) == due, found
+    for fault in faults:
+        assert fault.says.format(**site.words) in found[fault.lessons[0]], found
+    if traffic:
+        for node in site.session.snapshot.nodes:
+            site.run("conntrack -F", node)  # what it remembers of broken connections would be told of whole ones
+        wait(lambda: not failures(traffic, site.session.snapshot, site.session))
+    if any(fault.caught_by for fault in faults):  # where nobody saw anything, the next fault's look is early enough
+        wait(lambda: not failing([], site))
+
+
+def failing(traffic: Iterable[str], site: Site) -> dict[str, str]:
+    """Return the read-only lessons that fail now, and those of ``traffic`` that fail, each with its message."""
+    seen = site.session.refreshed()
+    return failures([*read_only(), *traffic], seen.snapshot, seen)
