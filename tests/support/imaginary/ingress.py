@@ -13,7 +13,6 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
-from hoplab.core.wait import Timing
 from hoplab.expectations.ingress import readable
 from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
@@ -25,9 +24,9 @@ from hoplab.verify.session import LabSession
 from hoplab.verify.workload import APP1, APP2, HOST1, HOST2, ORPHAN
 from tests.support.imaginary.traffic import RECORDED as LAB
 from tests.support.lesson_functions import lessons
+from tests.support.timing import UNSCALED
 
 PATIENCE = 2.0  # seconds: what is so comes at once here, also on a busy machine
-TIMING = Timing(slowness=lambda: 1.0)
 WITHOUT = replace(LAB, setting=replace(LAB.setting, ingress="none"))
 GATEWAY = WITHOUT.setting.gateway
 CLUSTER_IPS = {APP1: "10.96.7.1", APP2: "10.96.7.2"}
@@ -256,7 +255,7 @@ class World:
         if not self.fronts:
             lab = replace(RECORDED)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
-        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=TIMING)
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED)
 
 
 def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:

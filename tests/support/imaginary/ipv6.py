@@ -16,6 +16,7 @@ from hoplab.observe.ssh import Hosts
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
 from tests.support.edited.ipv6 import CLUSTER_IP, ECHO, GATEWAY, OTHER, OUTSIDE, RECORDED, TALK
+from tests.support.timing import UNSCALED
 
 OUTSIDE_PORT = 36511
 PATIENCE = 0.0  # seconds: what is not there at the first look will never be
@@ -82,7 +83,9 @@ class World:
 
     def session(self) -> LabSession:
         mute: Any = None
-        return LabSession(self.lab, cast("Hosts", self), mute, mute, lambda: self.lab, cast("ExternalHost", self))
+        return LabSession(
+            self.lab, cast("Hosts", self), mute, mute, lambda: self.lab, cast("ExternalHost", self), timing=UNSCALED
+        )
 
 
 FAULTS = (

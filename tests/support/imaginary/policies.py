@@ -18,6 +18,7 @@ from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
 from tests.support.imaginary.traffic import echo_answer
 from tests.support.recordings import recording
+from tests.support.timing import UNSCALED
 
 _HEALTHY = recording("flannel-vxlan")
 RECORDED = replace(_HEALTHY, setting=replace(_HEALTHY.setting, cni="calico", backend="bgp"))
@@ -125,7 +126,9 @@ class World:
         return {}
 
     def session(self) -> LabSession:
-        return LabSession(RECORDED, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: RECORDED)
+        return LabSession(
+            RECORDED, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: RECORDED, timing=UNSCALED
+        )
 
 
 DENIES, ALLOWS = "a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label"

@@ -25,6 +25,7 @@ from hoplab.verify.external import ExternalHost, Reply
 from hoplab.verify.session import LabSession
 from tests.support.edits import added, address_of, announced_by, on_node
 from tests.support.recordings import recording
+from tests.support.timing import UNSCALED
 
 RECORDED, NFTABLES = (recording(f"{name}") for name in ("flannel-vxlan", "flannel-vxlan-nftables"))
 GATEWAY = RECORDED.setting.gateway
@@ -308,7 +309,7 @@ class World:
             lab = on_node("addresses", added(address_of("lo", workload.BALANCED_IP)), lab)
         for node in () if self.plugged else self.lab.nodes:
             lab = on_node("links", _only_eth0, lab, node.name)
-        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab)
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED)
 
 
 BALANCED = IPv4Address(workload.BALANCED_IP)
