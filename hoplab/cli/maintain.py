@@ -202,7 +202,7 @@ def pages(paths: LabPaths, check: bool) -> None:
 
 
 @click.command()
-@click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no virtual machines.")
+@click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no mutants, no virtual machines.")
 @click.option("--matrix", is_flag=True, help="Every combination of CNI and proxy mode on real machines: hours.")
 def test(fast: bool, matrix: bool) -> None:
     """Run linters, type checks, unit tests and the system test."""

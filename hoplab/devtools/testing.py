@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hoplab.core.console import clock
@@ -30,7 +30,8 @@ AGAIN = re.compile(
 AGAIN_LINES = 60  # the last ones
 PARSERS = ("tests/unit/observe/facts",)
 SLOWEST = ("--durations=25", "--durations-min=5")  # says where the time went
-UNIT = ("--timeout-method=thread", *SLOWEST)
+PARALLEL = ("-n", "auto", "--dist", "worksteal")  # a worker for each processor; neighbours, which share fixtures, first
+UNIT = ("--timeout-method=thread", *PARALLEL, *SLOWEST)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Stage:
     slow: bool = False  # needs virtual machines
     matrix: bool = False  # only when it is asked for: hours of them
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
+    fast: tuple[str, ...] = ()  # further arguments with --fast
 
 
 STAGES = (
@@ -58,7 +60,11 @@ STAGES = (
     # own tests also fail when they leave too much of the code untried (tool.coverage in pyproject.toml); for all tests
     # that count would take more time than the tests.
     Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov")),
-    Stage("pytest: unit tests", ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS))),
+    Stage(
+        "pytest: unit tests",
+        ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS)),
+        fast=("-m", "not mutation"),
+    ),
     Stage(
         "pytest: real machines",
         ("pytest", "-v", "-s", *SLOWEST, "tests/system"),
@@ -78,11 +84,13 @@ STAGES = (
 def run(*, fast: bool = False, matrix: bool = False) -> int:
     """Run the stages and return the exit code.
 
-    ``fast`` leaves those out that need machines, ``matrix`` those that need none or only the usual lab.
+    ``fast`` leaves out the stages that need machines, and tests of mutants, which take most of the unit tests' time;
+    ``matrix`` leaves out the stages that need no machines or only the usual lab.
     """
-    if matrix:
-        return run_stages([stage for stage in STAGES if stage.matrix], PROJECT)
-    return run_stages([stage for stage in STAGES if not stage.matrix and not (fast and stage.slow)], PROJECT)
+    stages = [stage for stage in STAGES if stage.matrix == matrix and not (fast and stage.slow)]
+    if fast:
+        stages = [replace(stage, command=(*stage.command, *stage.fast)) for stage in stages]
+    return run_stages(stages, PROJECT)
 
 
 def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:

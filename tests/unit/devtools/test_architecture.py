@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 from pathlib import Path
 
+import pytest
+
 from hoplab.core.paths import PROJECT
 from hoplab.devtools import architecture
 from hoplab.devtools.architecture import (
@@ -20,6 +22,8 @@ from hoplab.devtools.architecture import (
     table,
     without_sizes,
 )
+
+pytestmark = pytest.mark.docs
 
 LAB = Folder("lab", "Operations on a lab.", 9, 1840, frozenset({"spec", "core"}))
 SPEC = Folder("spec", "The spec.", 4, 12, frozenset({"core"}))

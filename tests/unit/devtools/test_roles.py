@@ -10,6 +10,8 @@ import pytest
 from hoplab.devtools import roles
 from hoplab.devtools.roles import COMMAND, current, readmes, regenerated, table
 
+pytestmark = pytest.mark.docs
+
 SPECS = {
     "argument_specs": {
         "main": {

@@ -96,16 +96,35 @@ def test_counted() -> None:
     assert counted("== 1 failed, 7 passed, 2 errors in 0.1s ==") == Counter(passed=7, failed=3, skipped=0)
     assert counted("1 passed, 1 error in 2s") == Counter(passed=1, failed=1, skipped=0)
     assert counted("no tests ran in 0.01s") == Counter(passed=0, failed=0, skipped=0)
+    assert counted("1 passed, 3 deselected in 2s") == Counter(passed=1, failed=0, skipped=0)
 
 
-def test_fast_leaves_out_what_needs_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_parallel_tests_are_in_the_last_line(tmp_path: Path) -> None:
+    """pytest-xdist prints its workers first, then what pytest prints; one worker here, as many as processors there."""
+    text = "def test_one(): pass\ndef test_two(): assert 1 == 2\ndef test_three(): __import__('pytest').skip('no')\n"
+    (tmp_path / "test_it.py").write_text(text)
+    one_worker = [word if word != "auto" else "1" for word in testing.UNIT]
+    code, lines = lines_of([Stage("unit", ("pytest", "-p", "no:cacheprovider", *one_worker, "test_it.py"))], tmp_path)
+    assert code == 1
+    assert "E   assert 1 == 2" in [line.rstrip() for line in lines[-4:]]
+    assert lines[-1] == "1 passed, 1 failed, 1 skipped"
+
+
+def test_fast_leaves_out_machines_and_mutants(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(testing, "run_stages", lambda stages, _project: ran.extend(stage.title for stage in stages))
+    commands: list[tuple[str, ...]] = []
+
+    def run_stages(stages: list[Stage], _project: Path) -> None:
+        ran.extend(stage.title for stage in stages)
+        commands.extend(stage.command for stage in stages if stage.title == "pytest: unit tests")
+
+    monkeypatch.setattr(testing, "run_stages", run_stages)
     testing.run(fast=True)
     assert "pytest: real machines" not in ran
     assert "pytest: unit tests" in ran
     testing.run()
     assert ran[-1] == "pytest: real machines"
+    assert commands[0] == (*commands[1], "-m", "not mutation")
     ran.clear()
     testing.run(matrix=True)
     assert ran == ["pytest: every combination"]

@@ -24,6 +24,8 @@ from tests.support.edited.flannel_requirements import MORE
 from tests.support.edits import FIRST, HEALTHY
 from tests.support.lesson_functions import failures, lessons, read_only
 
+pytestmark = pytest.mark.mutation
+
 Path = tuple[int | str, ...]  # the way to a value: ("routes", 0, "dev")
 Change = Callable[[Any], Any]
 

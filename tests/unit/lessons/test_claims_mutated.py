@@ -22,6 +22,8 @@ from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
 
+pytestmark = pytest.mark.mutation
+
 ON_RECORDINGS = (
     *flannel.FAULTS,
     *flannel_requirements.MORE,

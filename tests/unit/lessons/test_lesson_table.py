@@ -20,6 +20,8 @@ from tests.support.edited import calico, flannel
 from tests.support.lesson_functions import lessons
 from tests.system import faults
 
+pytestmark = pytest.mark.docs
+
 README = PROJECT / "docs" / "lessons" / "README.md"
 PAGES = tuple(sorted([*README.parent.glob("*.md"), *(PROJECT / "docs" / "days").glob("*.md")]))
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")

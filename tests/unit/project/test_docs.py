@@ -11,6 +11,8 @@ import pytest
 
 from hoplab.core.paths import PROJECT
 
+pytestmark = pytest.mark.docs
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 ADRS = sorted((PROJECT / "docs" / "adr").glob("[0-9]*.md"))

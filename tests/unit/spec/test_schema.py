@@ -19,12 +19,14 @@ jsonschema: Any = importlib.import_module("jsonschema")
 UPDATE = "run: python -m hoplab.devtools.spec_pages"
 
 
+@pytest.mark.docs
 def test_the_table_of_settings_is_up_to_date() -> None:
     text = spec_pages.PAGE.read_text()
     assert spec_pages.page(text) == text, UPDATE
     assert all(f"| `lab:{setting.path}` |" in text for setting in DECLARED)
 
 
+@pytest.mark.docs
 def test_the_json_schema_is_up_to_date() -> None:
     assert spec_pages.SCHEMA.read_text() == spec_pages.schema(), UPDATE
 

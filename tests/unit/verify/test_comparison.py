@@ -27,6 +27,7 @@ def recorded() -> list[Snapshot]:
     return [load(file) for file in files]
 
 
+@pytest.mark.docs
 def test_the_page_is_what_the_recordings_say() -> None:
     text = comparison.page(recorded())
     if os.environ.get("UPDATE_GOLDEN"):
