@@ -6,148 +6,16 @@ It has no uploads, no disks and only domains of type "test"; those three things 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
-import libvirt
 import pytest
 
-from hoplab.core.errors import EngineError, ProtectedError
-from hoplab.core.paths import LabPaths
-from hoplab.engine import Change, Changes, embedded, libvirt_objects
+from hoplab.core.errors import ProtectedError
+from hoplab.engine import Change, embedded, libvirt_objects
 from hoplab.engine import libvirt_xml as xml
-from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.monitor import UNKNOWN
 from hoplab.engine.state_file import Journal
-
-URI = "test:///default"
-PROGRAM = """
-import json
-from pathlib import Path
-import pulumi
-from hoplab.image import NodeImage
-from hoplab.infra.context import LabContext
-from hoplab.infra.components import Lab, LabArgs
-from hoplab.pki.keys import ensure_keys
-from hoplab.core.paths import LabPaths
-from hoplab.lab.spec_file import plan_lab
-from hoplab.spec.model import LabSpec, NodeSize
-
-here = Path(__file__).parent
-asked = json.loads((here / "asked.json").read_text())
-paths = LabPaths(pulumi.get_stack(), here)
-spec = LabSpec(paths.lab, workers=asked["workers"], worker_size=NodeSize(1, asked["memory"], 2))
-plan = plan_lab(spec, lab_id=paths.id, accel="tcg")
-image = NodeImage(asked["image"], here, here / "disk", here / "kernel", here / "initrd", here, 2, {})
-keys = ensure_keys(paths, [node.name for node in plan.nodes])
-lab = Lab(paths.lab, LabArgs.of(LabContext(plan, image, asked["uri"], "", keys, "root=/dev/vda rw"), paths))
-pulumi.export("nodes", lab.nodes)
-if asked["more"]:
-    exec(asked["more"])
-"""
-
-FIRST = {
-    Change("create", "Pool", "store"),
-    Change("create", "Network", "network"),
-    Change("create", "Volume", "image-disk"),
-    Change("create", "Volume", "image-kernel"),
-    Change("create", "Volume", "image-initrd"),
-    *(
-        change
-        for node in ("worker1", "worker2")
-        for change in (
-            Change("create", "CloudInitDisk", f"{node}-seed"),
-            Change("create", "Volume", f"{node}-disk"),
-            Change("create", "Domain", node),
-        )
-    ),
-}
-
-
-class Quiet:
-    """Progress nobody looks at."""
-
-    def phase(self, title: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def task(self, text: str) -> None: ...
-
-    def note(self, text: str) -> None: ...
-
-
-class World:
-    """A lab's project folder, the libvirt below it, and what to ask of the engine."""
-
-    def __init__(self, folder: Path, connection: libvirt.virConnect) -> None:
-        self.connection = connection
-        self.paths = LabPaths("dev", folder)
-        self.asked: dict[str, Any] = {"workers": 2, "memory": 300, "image": "a" * 64, "uri": URI, "more": ""}
-        self.engine = EmbeddedEngine(self.paths)
-        (folder / "__main__.py").write_text(PROGRAM)
-        for name in ("disk", "kernel", "initrd"):
-            (folder / name).write_text(name)
-        self.paths.pool.mkdir(parents=True)
-
-    def ask(self, **changed: Any) -> None:
-        self.asked.update(changed)
-        (self.paths.project / "asked.json").write_text(json.dumps(self.asked))
-
-    def up(self, **changed: Any) -> Changes:
-        self.ask(**changed)
-        return self.engine.up(Quiet()).changes
-
-    def preview(self, **changed: Any) -> Changes:
-        self.ask(**changed)
-        return self.engine.preview(Quiet())
-
-    def domain(self, node: str) -> libvirt.virDomain:
-        return self.connection.lookupByName(f"hoplab-{self.paths.id}-{node}")
-
-    def there(self) -> dict[str, list[str]]:
-        """Names of all objects of the lab that libvirt has."""
-        own = f"hoplab-{self.paths.id}"
-        pools = [pool for pool in self.connection.listAllStoragePools() if pool.name() == own]
-        return {
-            "domains": sorted(
-                domain.name().removeprefix(f"{own}-")
-                for domain in self.connection.listAllDomains()
-                if domain.name().startswith(own)
-            ),
-            "networks": [network.name() for network in self.connection.listAllNetworks() if network.name() == own],
-            "volumes": sorted(volume.name() for pool in pools for volume in pool.listAllVolumes()),
-            "pools": [pool.name() for pool in pools],
-        }
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    original = xml.domain
-
-    def test_domain(inputs: Any, **options: Any) -> str:
-        return original({**inputs, "type": "test"}, **options)
-
-    def filled(_self: object, pool: Any, name: str, source: Path, format: str, _progress: object) -> Any:
-        return pool.createXML(xml.volume(name, capacity=source.stat().st_size, format=format))
-
-    def no_iso(folder: Path, _inputs: object) -> Path:
-        (folder / "seed.iso").write_text("seed")
-        return folder / "seed.iso"
-
-    monkeypatch.setattr(xml, "domain", test_domain)
-    monkeypatch.setattr(libvirt_objects.Volumes, "_upload", filled)
-    monkeypatch.setattr(libvirt_objects, "make_iso", no_iso)
-    monkeypatch.setattr("os.fsync", lambda _: None)
-    libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    connection = libvirt.open(URI)  # the same libvirt for everyone as long as one connection is open
-    yield World(tmp_path, connection)
-    connection.close()
-
-
-def brief(changes: Sequence[Change]) -> dict[str, str]:
-    """What is not the same: name -> operation."""
-    return {change.name: change.op for change in changes if change.op != "same"}
+from tests.support.embedded_lab import FIRST, Quiet, World, brief
 
 
 def test_everything_is_made_once(world: World) -> None:
@@ -405,116 +273,12 @@ def test_a_half_made_object_is_made_again(world: World, monkeypatch: pytest.Monk
     assert changes["worker2"] == ("create", "was half made")
 
 
-def test_what_is_not_ours_is_left_alone(world: World) -> None:
-    world.up(workers=1)
-    for file in world.paths.root.glob("engine.json*"):
-        file.unlink()
-    before = world.there()
-    with pytest.raises(
-        EngineError, match=r"libvirt already has a (Pool|Network) 'hoplab-dev-\w+' that this lab's"
-    ) as caught:
-        world.up()
-    assert caught.value.remedy.startswith("if it is a leftover of this lab, `lab destroy` removes it")
-    assert world.there() == before
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (
-            "import pulumi\npulumi.CustomResource('aws:s3:Bucket', 'b', {})",
-            "the embedded engine does not know the resource type aws:s3:Bucket (of 'b')",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.Pool('p', name='p', type='dir', path='/x')",
-            "the embedded engine does not know the property path of Pool 'p'",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.Domain('d', name='d', tpm=l.DomainTpmArgs(model='x'))",
-            "the embedded engine does not know the property tpm of Domain 'd'",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.Network('n', name='n', mode='bridge')",
-            "the embedded engine does not support mode = 'bridge' of Network 'n'",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.Network('n', name='n', mode='nat', bridge='b')",
-            "Network 'n' has no explicit libvirt provider",
-        ),
-        (
-            "import pulumi_libvirt as l\nkept = pulumi.ResourceOptions(retain_on_delete=True)\n"
-            "l.Pool('p', name='p', type='dir', opts=kept)",
-            "the embedded engine does not support the resource option retain_on_delete (libvirt:index/pool:Pool p)",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.get_node_info()",
-            "the embedded engine does not support the function libvirt:index/getNodeInfo:getNodeInfo",
-        ),
-        (
-            "import pulumi_libvirt as l\nl.Pool.get('p', 'id')",
-            "the embedded engine does not support reading an existing resource (libvirt:index/pool:Pool p)",
-        ),
-    ],
-    ids=["type", "property", "deep", "value", "provider", "option", "function", "read"],
-)
-def test_what_it_does_not_know_is_refused_by_name(world: World, more: str, message: str) -> None:
-    with pytest.raises(EngineError) as caught:
-        world.preview(more=more)
-    assert caught.value.message == message
-    assert caught.value.remedy
-
-
-def test_two_resources_of_one_name_are_refused(world: World) -> None:
-    more = "pulumi.ComponentResource('a:b:C', 'x')\npulumi.ComponentResource('a:b:C', 'x')"
-    with pytest.raises(EngineError, match="two resources of type a:b:C named 'x'"):
-        world.preview(more=more)
-
-
-def test_an_error_of_the_program_is_the_error_one_sees(world: World) -> None:
-    with pytest.raises(ZeroDivisionError):
-        world.up(more="1 / 0")
-    assert world.there()["domains"] in ([], ["worker1"], ["worker2"], ["worker1", "worker2"])
-    assert brief(world.preview(more="")).get("store") in (None, "create")
-
-
-def test_a_failed_run_deletes_nothing(world: World) -> None:
-    world.up()
-    with pytest.raises(EngineError):
-        world.up(workers=1, more="pulumi.CustomResource('aws:s3:Bucket', 'b', {})")
-    assert world.there()["domains"] == ["worker1", "worker2"]
-
-
-def test_a_libvirt_that_does_not_answer_is_named(world: World) -> None:
-    with pytest.raises(EngineError) as caught:
-        world.up(uri="qemu+unix:///system?socket=/nonexistent")
-    assert caught.value.message.startswith("libvirt does not answer at qemu+unix:///system?socket=/nonexistent: ")
-    assert caught.value.remedy == "`lab doctor` checks the host"
-
-
-def test_what_libvirt_refuses_is_said_with_its_words(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xml, "network", lambda inputs: "<network/>")
-    with pytest.raises(EngineError) as caught:
-        world.up()
-    assert caught.value.message.startswith("could not create Network network: ")
-    assert "`lab up` continues where it stopped" in caught.value.remedy
-
-
 def test_secrets_do_not_show_in_a_preview(world: World) -> None:
     world.up(workers=1)
     (world.paths.keys / "host" / "worker1").unlink()
     details = {change.name: change.detail for change in world.preview()}
     assert details["worker1-seed"] == "metaData, userData"
     assert "PRIVATE KEY" not in str(details)
-
-
-def test_a_disk_smaller_than_the_image_is_refused(world: World) -> None:
-    pool = libvirt_objects.Pools(world.connection, URI)
-    pool.create({"name": "p", "type": "dir", "target": {"path": str(world.paths.pool)}}, Quiet())
-    base = world.connection.storagePoolLookupByName("p").createXML(xml.volume("base", capacity=10**9, format="qcow2"))
-    inputs = {"name": "small", "pool": "p", "baseVolumeId": base.key(), "size": 10**8, "format": "qcow2"}
-    with pytest.raises(EngineError, match="less than the 1000000000 of the image below it"):
-        libvirt_objects.Volumes(world.connection, URI).create(inputs, Quiet())
-    pool.delete(pool.find({"name": "p"}), {})
 
 
 def test_describe_names_what_differs_and_shortens_it() -> None:

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from hoplab import cli
 from hoplab.core.errors import LabError
-from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.paths import LabPaths
 from hoplab.lab import state
 from hoplab.lab.spec_file import plan_lab
-from hoplab.observe.facts import Facts
-from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.practice import CheckResult, Inspection, PracticeError, Request, checks, discover, find, runner
 from hoplab.practice.runner import ExerciseRunner
 from hoplab.spec.model import LabSpec
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
-from tests.support.machine import Machine, lacking
+from tests.support.machine import Machine
 
 NAMES = [exercise.name for exercise in discover()]
-
-
-@pytest.fixture
-def machine() -> Iterator[Machine]:
-    if why := lacking():
-        pytest.skip(why)
-    machine = Machine()
-    yield machine
-    machine.close()
-
-
-@pytest.fixture
-def worker(machine: Machine) -> ExerciseRunner:
-    return ExerciseRunner({"worker1": machine})
 
 
 # -- every exercise
@@ -111,66 +93,6 @@ def test_find_of_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(PracticeError, match=r"there is no exercise 'brigde'; the nearest is 'bridge'") as error:
         find("brigde")
     assert error.value.remedy == f"there are: {', '.join(NAMES)}"
-
-
-def by_rules(name: str, rules: str, *answers: Output) -> list[str]:
-    """What is missing where a router has these rules and packets are answered like this."""
-    exercise = find(name)
-    places = {place: Facts(place, {IPTABLES.name: Output(0, rules)}) for place in exercise.facts}
-    inspection = Inspection(places, dict(zip(exercise.requests, answers, strict=True)))
-    return [result.message for result in exercise.check(inspection) if not result.passed]
-
-
-def asked_by(server: str, client: str) -> Output:
-    return Output(0, f"practice-{server} was asked by {client}\n")
-
-
-NAT = "*nat\n:PREROUTING ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n:MINE - [0:0]\n{}\nCOMMIT\n"
-FILTER = "*filter\n:FORWARD {} [0:0]\n:OUTPUT ACCEPT [0:0]\n{}\nCOMMIT\n"
-COUNTING = "[6:400] -A OUTPUT -d 10.200.7.2/32 -p tcp -m tcp --dport 8080"
-TOLD = Output(1, "", "no answer within 4 s\n"), asked_by("vault", "172.31.7.80"), asked_by("vault", "10.200.7.1")
-
-
-@pytest.mark.parametrize(
-    "rules",
-    [
-        "[1:60] -A POSTROUTING -s 10.200.5.0/24 ! -d 10.200.5.0/24 -j SNAT --to-source 172.31.5.1",
-        "[1:60] -A POSTROUTING -j MINE\n[1:60] -A MINE -o outside0 -j MASQUERADE",
-    ],
-)
-def test_snat_accepts_other_solutions(rules: str) -> None:
-    assert by_rules("snat", NAT.format(rules), asked_by("outside", "172.31.5.1")) == []
-
-
-@pytest.mark.parametrize(
-    "rules",
-    [
-        "[1:60] -A PREROUTING -d 172.31.6.1/32 -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.200.6.2:8080",
-        "[1:60] -A PREROUTING -m addrtype --dst-type LOCAL -j MINE\n"
-        "[1:60] -A MINE -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.200.6.2:8080",
-    ],
-)
-def test_dnat_accepts_other_solutions(rules: str) -> None:
-    assert by_rules("dnat", NAT.format(rules), asked_by("inner", "172.31.6.80")) == []
-
-
-@pytest.mark.parametrize(
-    ("policy", "rules"),
-    [
-        ("ACCEPT", "[3:180] -A FORWARD -s 172.31.7.80/32 -p tcp -m tcp --dport 8080 -j DROP"),
-        ("DROP", "[9:540] -A FORWARD\n[6:400] -A FORWARD -p tcp -m tcp ! --dport 8080 -j ACCEPT"),
-    ],
-)
-def test_hooks_accepts_other_solutions(policy: str, rules: str) -> None:
-    assert by_rules("hooks", FILTER.format(policy, f"{rules}\n{COUNTING}"), *TOLD) == []
-
-
-def test_hooks_reports_rules_that_counted_nothing() -> None:
-    refusing = "[0:0] -A FORWARD -p tcp -m tcp --dport 8080 -j DROP"
-    assert by_rules("hooks", FILTER.format("ACCEPT", f"{refusing}\n{COUNTING.replace('6:400', '0:0')}"), *TOLD) == [
-        "the rule is in FORWARD, but no packet has met it: its counter is 0",
-        "the rule in OUTPUT is there, but has counted nothing",
-    ]
 
 
 # -- starting, and where it is
@@ -351,90 +273,6 @@ def test_server_keeps_a_log(worker: ExerciseRunner, machine: Machine) -> None:
     worker.check(VETH, LONG)
     log = machine.run("cat /run/hoplab-practice/veth/practice-right.log")
     assert log == "practice-right was asked by 172.31.3.1"
-
-
-# -- as a person sees it
-
-PAGE = PROJECT / "docs" / "practice.md"
-
-
-@pytest.fixture
-def lab(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "nodes", lambda _: {"worker1": machine})
-    monkeypatch.setattr(runner, "PATIENCE", LONG)
-
-
-def practice(*words: str) -> Result:
-    return CliRunner().invoke(cli.cli, ["practice", *words], catch_exceptions=False)
-
-
-SOLUTION = course("veth")["solution"]
-SESSION = [  # what was done on the node, in words and for real, and what was typed then
-    ("", "", ""),
-    ("", "", "start veth"),
-    ("", "", "check veth"),
-    ("", "", "hint veth"),
-    (
-        "a pair is laid, both ends are up and have addresses, left0 by: ip address add 172.31.3.1 dev left0",
-        SOLUTION.replace("172.31.3.1/24", "172.31.3.1"),
-        "check veth",
-    ),
-    (
-        "the address of left0 is made anew, now with its prefix length",
-        "ip -n practice-left address flush dev left0; ip -n practice-left address add 172.31.3.1/24 dev left0",
-        "check veth",
-    ),
-    ("", "", "reset veth"),
-]
-
-
-def test_practice_page_shows_a_real_session(lab: None, machine: Machine, golden: Callable[[str, str], None]) -> None:
-    """UPDATE_GOLDEN=1 writes the session into the page, where it is the last thing."""
-    lines: list[str] = []
-    for words, commands, words_typed in SESSION:
-        machine.run(commands)
-        lines += [f"# {words}"] if words else []
-        lines += [f"$ ./lab practice {words_typed}".rstrip(), *practice(*words_typed.split()).output.splitlines(), ""]
-    text, heading, _ = PAGE.read_text().partition("## A session\n\n")
-    session = "\n".join(f"    {line}".rstrip() for line in lines).rstrip()
-    golden(str(PAGE), f"{text}{heading}{session}\n")
-
-
-def test_practice_page_lists_every_exercise() -> None:
-    for exercise in discover():
-        assert f"| {exercise.day} | `{exercise.name}` | {exercise.title} |\n" in PAGE.read_text()
-
-
-def test_check_exit_code_tells_solved(lab: None, machine: Machine) -> None:
-    practice("start", "gateway")
-    assert practice("check", "gateway").exit_code == 1
-    machine.run(course("gateway")["solution"])
-    result = practice("check", "gateway")
-    assert result.exit_code == 0
-    assert "4 of 4 on worker1: done; ./lab practice reset gateway removes it\n" in result.output
-
-
-def test_messages_name_another_lab_in_every_command(lab: None) -> None:
-    for at in ("--lab", "blue"), ("--lab", "blue", "--node", "worker1"):
-        started = practice("start", "veth", *at).output
-        assert "./lab ssh --lab blue worker1\n" in started
-        assert "./lab practice check veth --lab blue\n" in started
-    kept = "it was started already, and what you made is kept; anew: ./lab practice start veth --again --lab blue\n"
-    assert kept in started
-    assert "./lab practice hint veth --lab blue" in practice("check", "veth", "--lab", "blue").output
-
-
-def test_hint_more_gives_all(lab: None) -> None:
-    practice("start", "veth")
-    assert [line[:3] for line in practice("hint", "veth", "--more").output.splitlines() if line[0] != " "] == [
-        "1/3",
-        "2/3",
-        "3/3",
-    ]
-
-
-def test_reset_with_nothing_to_remove(lab: None) -> None:
-    assert practice("reset", "veth").output == "there was nothing to remove\n"
 
 
 def test_nodes_lists_workers_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

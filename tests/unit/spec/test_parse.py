@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import hoplab.spec.parse
-from hoplab.core.errors import LabError, SpecError, SpecIssue
-from hoplab.core.paths import LabPaths
-from hoplab.expectations.parts import known_parts
-from hoplab.lab.spec_file import load_spec
+from hoplab.core.errors import SpecError, SpecIssue
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec, NodeSize, pool_of
 from hoplab.spec.parse import parse_spec
-from hoplab.spec.settings import SETTINGS
-
-PARTS = known_parts()
-VERSIONS = ("1.37.2",)
-
-
-@dataclass(frozen=True)
-class FakeHost:
-    memory_mib: int = 16384
-    networks: tuple[IPv4Network, ...] = ()
+from tests.support.specs import PARTS, VERSIONS, FakeHost
 
 
 @pytest.fixture(autouse=True)
@@ -344,81 +328,6 @@ def test_a_wrong_field_causes_no_further_issue() -> None:
     assert len(issues(host, network="x", libvirt="system", nodes={"workers": "x"}, podCIDR="y")) == 3
 
 
-def write(folder: Path, lab: str, text: str) -> LabPaths:
-    (folder / f"Pulumi.{lab}.yaml").write_text(textwrap.dedent(text))
-    return LabPaths(lab, folder)
-
-
-def test_load(tmp_path: Path) -> None:
-    paths = write(
-        tmp_path,
-        "dev",
-        """\
-        encryptionsalt: v1:abc
-        config:
-          lab:nodes:
-            workers: 3
-          lab:accel: tcg
-        """,
-    )
-    spec = load_spec(paths)
-    assert (spec.workers, spec.accel) == (3, "tcg")
-
-
-@pytest.mark.parametrize("text", ["", "config: {}\n", "config:\n", "encryptionsalt: x\n"])
-def test_load_shortest_files(tmp_path: Path, text: str) -> None:
-    assert load_spec(write(tmp_path, "dev", text)) == LabSpec("dev")
-
-
-@pytest.mark.parametrize(
-    ("text", "issue"),
-    [
-        ("config: [1]\n", "config: is a list ([1]); settings as `lab:name: value` below `config:`"),
-        ("- x\n", "the file: is a list (['x']); settings as `lab:name: value` below `config:`"),
-        (
-            "config:\n  lab:accel: tcg\n  lab:accel: kvm\n",
-            "line 3, column 3: lab:accel is there twice; valid YAML is needed (docs/spec.md has examples)",
-        ),
-        (
-            "config:\n  lab:nodes: {workers: 3\n",
-            "line 3, column 1: expected ',' or '}', but got '<stream end>'; "
-            "valid YAML is needed (docs/spec.md has examples)",
-        ),
-    ],
-)
-def test_load_what_is_not_a_stack_file(tmp_path: Path, text: str, issue: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        load_spec(write(tmp_path, "dev", text))
-    assert [str(found) for found in caught.value.issues] == [issue]
-
-
-def test_load_missing_file_names_the_labs_there_are(tmp_path: Path) -> None:
-    with pytest.raises(LabError) as caught:
-        load_spec(LabPaths("dev", tmp_path))
-    assert caught.value.message == "there is no lab 'dev': Pulumi.dev.yaml does not exist"
-    assert caught.value.remedy == (
-        "there is no lab here yet; the shortest spec of a new one is the line `config: {}` in Pulumi.dev.yaml"
-    )
-    write(tmp_path, "demo", "")
-    write(tmp_path, "dev", "")
-    with pytest.raises(LabError) as caught:
-        load_spec(LabPaths("deb", tmp_path))
-    assert caught.value.remedy.startswith("did you mean dev? labs here: demo, dev; ")
-
-
-def test_load_unreadable_file(tmp_path: Path) -> None:
-    (tmp_path / "Pulumi.dev.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(LabError, match=r"Pulumi\.dev\.yaml can't be read: .*utf-8"):
-        load_spec(LabPaths("dev", tmp_path))
-
-
-@pytest.mark.parametrize("name", ["", "Dev", "1dev", "dev-", "a.b", "../x", "a" * 21, "dev\n"])
-def test_load_invalid_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SpecError) as caught:
-        load_spec(LabPaths(name, tmp_path))
-    assert [issue.path for issue in caught.value.issues] == ["name"]
-
-
 def test_name_of_the_greatest_length() -> None:
     assert parse_spec("a" * 20, {}, "x", PARTS).lab == "a" * 20
 
@@ -450,59 +359,3 @@ def test_a_value_that_python_cannot_print_is_an_issue(config: dict[str, Any], is
     found = issues(**config)
     assert len(found) == 1, found
     assert issue is None or found == [issue]
-
-
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        (DIGITS, "line 2, column 24: a number of 5000 characters is too long"),
-        ("!!int two", "line 2, column 24: a value that can't be read"),
-        ("2026-02-30", "line 2, column 24: a value that can't be read"),
-        ("{[1]: 2}", "line 2, column 25: a name is a list or a mapping"),
-        ("\x01", "the file: is not YAML"),
-        ("[" * 5000, "the file: is not YAML"),
-    ],
-)
-def test_load_a_value_that_yaml_cannot_make(tmp_path: Path, value: str, problem: str) -> None:
-    paths = write(tmp_path, "dev", f"config:\n  lab:nodes: {{workers: {value}}}\n")
-    with pytest.raises(SpecError) as caught:
-        load_spec(paths)
-    assert [str(issue) for issue in caught.value.issues] == [
-        f"{problem}; valid YAML is needed (docs/spec.md has examples)"
-    ]
-
-
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.dates()
-    | st.binary(max_size=4)
-    | st.text(max_size=8)
-    | st.sampled_from(
-        ["auto", "calico", "metallb", "true", "2GiB", "10.0.0.0/8", "10.9.0.0/30", "fd00:1::/64", "{", 10**4000]
-    )
-)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["workers", "worker", "memory", "name", "blockSize", "network", "pool", "podCIDR"])
-            | SCALARS,
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=6,
-)
-
-
-@given(st.dictionaries(st.sampled_from([f"lab:{name}" for name in SETTINGS]) | st.text(max_size=8), VALUES, max_size=5))
-def test_every_configuration_is_a_spec_or_a_spec_error(config: dict[str, Any]) -> None:
-    try:
-        assert isinstance(parse_spec("dev", config, "x", PARTS, FakeHost()), LabSpec)
-    except SpecError as error:
-        assert error.issues
-        assert error.message

@@ -1,0 +1,30 @@
+"""A Python file has at most 400 lines: longer ones are split by subject."""
+
+from __future__ import annotations
+
+import pytest
+
+from hoplab.core.paths import PROJECT
+
+LIMIT = 400
+EXCEPTIONS = {
+    "hoplab/image/readable/controller.py": "one file in a container image; its text is an input of the image's digest",
+}
+FILES = sorted(
+    str(file.relative_to(PROJECT))
+    for folder in ("hoplab", "tests", "benchmarks", "playbooks", "roles", "inventory")
+    for file in (PROJECT / folder).rglob("*.py")
+)
+
+
+def lines(file: str) -> int:
+    return len((PROJECT / file).read_text().splitlines())
+
+
+def test_files_are_short() -> None:
+    assert {file: lines(file) for file in FILES if file not in EXCEPTIONS and lines(file) > LIMIT} == {}
+
+
+@pytest.mark.parametrize("file", EXCEPTIONS)
+def test_exceptions_are_long_files(file: str) -> None:
+    assert lines(file) > LIMIT

@@ -1,0 +1,219 @@
+"""Manifests of the ingress controllers and of MetalLB, as their roles write them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hoplab.core.paths import PROJECT
+from hoplab.expectations.ingress import Access, ingress_nginx, nginx
+from hoplab.expectations.ingress import readable as expectation
+from hoplab.image.readable import controller
+from hoplab.verify import workload
+from tests.support.roles import defaults, documents, load, render
+
+
+def readable() -> dict[str, Any]:
+    """The manifest of the ingress controller, by kind: of Roles and bindings the last."""
+    return documents(render("roles/ingress_readable/templates/controller.yml.j2", **defaults("ingress_readable")))
+
+
+def test_readable_is_what_its_module_says() -> None:
+    seen = readable()
+    assert seen["Namespace"]["metadata"]["name"] == expectation.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == expectation.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == expectation.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == expectation.CONTAINER
+    (mounted,) = container["volumeMounts"]
+    assert expectation.CONFIGURATION.startswith(f"{mounted['mountPath']}/")
+
+
+def test_readable_may_do_no_more_than_it_needs() -> None:
+    seen = readable()
+    pod = seen["DaemonSet"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    ports = {port["name"]: (port["containerPort"], port.get("hostPort")) for port in container["ports"]}
+    assert ports == {
+        "http": (controller.HTTP, 80),
+        "https": (controller.HTTPS, 443),
+        "health": (controller.HEALTH, None),
+    }
+    verbs = {verb for rule in seen["ClusterRole"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"list", "watch", "patch", "create"}
+    writes = [rule for rule in seen["ClusterRole"]["rules"] if set(rule["verbs"]) - {"list", "watch"}]
+    assert [(rule["resources"], rule["verbs"]) for rule in writes] == [
+        (["ingresses/status"], ["patch"]),
+        (["events"], ["create"]),
+    ]
+    assert seen["Role"]["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+
+
+def f5(**values: Any) -> list[dict[str, Any]]:
+    given = {f"ingress_nginx_{name}": value for name, value in values.items()}
+    inputs = defaults("ingress_nginx") | {"ingress_nginx_addresses": ["192.168.77.20", "192.168.77.21"]} | given
+    return list(yaml.safe_load_all(render("roles/ingress_nginx/templates/controller.yml.j2", **inputs)))
+
+
+def test_f5_is_what_its_module_says() -> None:
+    seen = {document["kind"]: document for document in f5()}
+    assert seen["Namespace"]["metadata"]["name"] == nginx.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == nginx.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == nginx.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == nginx.CONTAINER
+    assert {port["containerPort"]: port.get("hostPort") for port in container["ports"]} == {
+        80: 80,
+        443: 443,
+        8081: None,
+    }
+    assert seen["ConfigMap"]["data"]["ssl-redirect"] == "False"
+    line = seen["ConfigMap"]["data"]["log-format"]
+    for name, value in {"remote_addr": "192.168.77.1", "scheme": "http", "host": "app1.yash.com"}.items():
+        line = line.replace(f"${name}", value)
+    line = line.replace("$request", "GET /a HTTP/1.1").replace("$status", "200")
+    line = line.replace("$upstream_addr", "10.244.1.3:8080").replace("$upstream_status", "200")
+    assert nginx.access(line) == Access("192.168.77.1", "app1.yash.com", "/a", 200, "10.244.1.3:8080", line)
+
+
+def test_f5_reports_the_nodes_by_a_service_that_nobody_uses() -> None:
+    service = next(each for each in f5() if each["kind"] == "Service")
+    assert service["spec"]["clusterIP"] == "None"  # with a ClusterIP kube-proxy would take the nodes' ports 80 and 443
+    assert service["spec"]["externalIPs"] == ["192.168.77.20", "192.168.77.21"]
+    args = f5()[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"-external-service={service['metadata']['name']}" in args
+    assert "-enable-custom-resources=false" in args
+    assert "-disable-ipv6=true" in args
+    assert "-disable-ipv6=false" in f5(ipv6=True)[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_f5_may_write_no_more_than_it_needs() -> None:
+    looks = {"get", "list", "watch"}
+    rules = {each["kind"]: each["rules"] for each in f5() if "rules" in each}
+    writes = [(rule["resources"], set(rule["verbs"]) - looks) for kind in rules for rule in rules[kind]]
+    assert [rule for rule in writes if rule[1]] == [
+        (["ingresses/status"], {"update"}),
+        (["events"], {"create", "patch"}),
+        (["leases"], {"create", "update"}),
+        (["pods"], {"update"}),
+    ]
+    (container,) = f5()[-1]["spec"]["template"]["spec"]["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "runAsNonRoot": True,
+        "runAsUser": 101,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+    }
+
+
+def test_ingress_nginx_is_what_its_module_says() -> None:
+    inputs = defaults("ingress_ingress_nginx") | {"ingress_ingress_nginx_addresses": ["192.168.77.20", "192.168.77.21"]}
+    seen = documents(render("roles/ingress_ingress_nginx/templates/controller.yml.j2", **inputs))
+    assert seen["Namespace"]["metadata"]["name"] == ingress_nginx.NAMESPACE
+    assert seen["IngressClass"]["spec"]["controller"] == ingress_nginx.CONTROLLER
+    assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
+    assert seen["ConfigMap"]["data"]["ssl-redirect"] == "false"
+    assert seen["ConfigMap"]["data"]["log-format-upstream"] == f5_config()["log-format"]
+    pod = seen["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == ingress_nginx.LABELS
+    (container,) = pod["spec"]["containers"]
+    assert container["name"] == ingress_nginx.CONTAINER
+    assert "--publish-status-address=192.168.77.20,192.168.77.21" in container["args"]
+    assert f"--controller-class={ingress_nginx.CONTROLLER}" in container["args"]
+
+
+def f5_config() -> dict[str, str]:
+    found: dict[str, str] = next(each["data"] for each in f5() if each["kind"] == "ConfigMap")
+    return found
+
+
+def test_one_label_finds_all_of_a_controller() -> None:
+    """playbooks/tasks/ingress.yml removes by it what is of another controller than the lab's."""
+    for role, name in (("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")):
+        inputs = defaults(f"ingress_{role}") | {f"ingress_{role}_addresses": ["192.168.77.20"]}
+        text = render(f"roles/ingress_{role}/templates/controller.yml.j2", **inputs)
+        for each in yaml.safe_load_all(text):
+            if not each["metadata"].get("namespace"):
+                assert each["metadata"]["labels"]["hoplab.local/ingress"] == name, each["kind"]
+
+
+def test_readable_is_the_one_that_is_in_the_image() -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    name = defaults("ingress_readable")["ingress_readable_image"]
+    assert name in {image["name"] for image in table["image"]}
+
+
+def metallb(**values: Any) -> list[dict[str, Any]]:
+    inputs = defaults("loadbalancer_metallb") | {
+        "loadbalancer_metallb_api_address": "192.168.77.1",
+        "loadbalancer_metallb_pool": "192.168.77.245-192.168.77.254",
+    }
+    given = {f"loadbalancer_metallb_{name}": value for name, value in values.items()}
+    text = render("roles/loadbalancer_metallb/templates/metallb.yml.j2", **inputs | given)
+    text += "---\n" + render("roles/loadbalancer_metallb/templates/pool.yml.j2", **inputs | given)
+    return list(yaml.safe_load_all(text))
+
+
+def test_metallb_manifest() -> None:
+    seen = metallb()
+    named = {(each["kind"], each["metadata"]["name"]): each for each in seen}
+    assert len(named) == len(seen)
+    for kind in ("Deployment", "DaemonSet"):
+        pod = next(each for each in seen if each["kind"] == kind)["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in container["env"]
+        assert "--port=0" in container["args"], "metrics are served to nobody"
+        assert container["readinessProbe"]["timeoutSeconds"] == container["livenessProbe"]["timeoutSeconds"] == 1
+        assert ("ServiceAccount", pod["serviceAccountName"]) in named
+        assert ("ClusterRoleBinding", pod["serviceAccountName"]) in named
+        mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in pod.get("volumes", [])}
+    assert (
+        "--webhook-mode=disabled"
+        in named["Deployment", "metallb-controller"]["spec"]["template"]["spec"]["containers"][0]["args"]
+    )
+    assert named["IPAddressPool", "lab"]["spec"]["addresses"] == ["192.168.77.245-192.168.77.254"]
+    assert named["L2Advertisement", "lab"]["spec"] == {"ipAddressPools": ["lab"], "interfaces": ["eth0"]}
+
+
+def test_metallb_on_slow_machines() -> None:
+    env = [{"name": "GOMAXPROCS", "value": "1"}]
+    seen = metallb(liveness=False, patient=True, env=env, probe={"periodSeconds": 20, "timeoutSeconds": 15})
+    containers = [
+        each["spec"]["template"]["spec"]["containers"][0]
+        for each in seen
+        if each["kind"] in ("Deployment", "DaemonSet")
+    ]
+    for container in containers:
+        assert "livenessProbe" not in container
+        assert container["readinessProbe"]["timeoutSeconds"] == 15
+        assert env[0] in container["env"]
+    assert "--ml-wan-config" in containers[1]["args"]
+
+
+@pytest.mark.parametrize("program", ["controller", "speaker"])
+def test_metallb_is_the_one_that_is_in_the_image(program: str) -> None:
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    image = defaults("loadbalancer_metallb")[f"loadbalancer_metallb_{program}_image"]
+    assert image == f"hoplab.local/metallb-{program}:v{table['go']['metallb']['version']}"
+    assert f"hoplab.local/metallb-{program}:v{{go.metallb}}" in [each["name"] for each in table["image"]]
+
+
+def test_metallb_takes_the_crds_of_the_image() -> None:
+    file = Path(load(PROJECT / "inventory/group_vars/all.yml")["loadbalancer_metallb_crds"]).name
+    table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
+    assert file in table["go"]["metallb"]["files"]
