@@ -34,9 +34,12 @@ pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of 
 
 LAB = "matrix"
 MISSING = {
-    each: missing for each in dict.fromkeys(c.component for c in COMBINATIONS) if (missing := missing_images(each))
+    component: missing
+    for component in dict.fromkeys(combination.component for combination in COMBINATIONS)
+    if (missing := missing_images(component))
 }
-AT_HAND = sorted({each.component for each in COMBINATIONS} - set(MISSING) - {"cni_flannel"})  # which is in every image
+# cni_flannel is in every image
+AT_HAND = sorted({combination.component for combination in COMBINATIONS} - set(MISSING) - {"cni_flannel"})
 USUAL: dict[str, Any] = {
     "cni": "flannel",
     "backend": "vxlan",
@@ -79,7 +82,7 @@ def lab(paths: LabPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     paths.spec.unlink()
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda each: each.name)
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda combination: combination.name)
 def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabPaths, figures: Figures) -> None:
     if missing := MISSING.get(combination.component):
         pytest.skip(f"needs `./lab image add` with archives of {', '.join(missing)}")
@@ -95,7 +98,7 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
     lab("up", *(["--recreate"] if before else []))
     up = time.monotonic() - began
     report = lab("verify", "--json").json()
-    assert report["failed"] == 0, [each for each in report["claims"] if each["outcome"] == "failed"]
+    assert report["failed"] == 0, [claim for claim in report["claims"] if claim["outcome"] == "failed"]
     tried = faults_of(paths)
     if os.environ.get("HOPLAB_RECORD") and combination is not COMBINATIONS[0]:  # the usual lab has many broken ones
         recordings.main(LAB)

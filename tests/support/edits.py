@@ -49,7 +49,7 @@ def without(**wanted: Any) -> Edit:
     """A JSON list without the objects that have these values."""
 
     def edit(text: str) -> str:
-        return json.dumps([each for each in json.loads(text) if not _has(each, wanted)])
+        return json.dumps([item for item in json.loads(text) if not _has(item, wanted)])
 
     return edit
 
@@ -58,13 +58,13 @@ def changed(wanted: Mapping[str, Any], **to: Any) -> Edit:
     """A JSON list with values changed in the objects that have the wanted ones."""
 
     def edit(text: str) -> str:
-        return json.dumps([{**each, **to} if _has(each, wanted) else each for each in json.loads(text)])
+        return json.dumps([{**item, **to} if _has(item, wanted) else item for item in json.loads(text)])
 
     return edit
 
 
-def _has(each: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return all(each.get(key) == value for key, value in wanted.items())
+def _has(item: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(item.get(key) == value for key, value in wanted.items())
 
 
 def added(*items: Any) -> Edit:

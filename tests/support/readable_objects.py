@@ -46,7 +46,7 @@ def endpoints(name: str, *addresses: str, port: str = "", conditions: Any = None
         },
         "addressType": "IPv4",
         "ports": [{"name": port, "port": 8080}],
-        "endpoints": [{"addresses": [each], "conditions": conditions or {"ready": True}} for each in addresses],
+        "endpoints": [{"addresses": [address], "conditions": conditions or {"ready": True}} for address in addresses],
     }
 
 

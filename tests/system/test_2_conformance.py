@@ -61,7 +61,7 @@ def warnings(session: LabSession, ingress: str) -> list[str]:
     """What `kubectl describe ingress` would warn of."""
     query = f"fieldSelector=involvedObject.name%3D{ingress},type%3DWarning"
     _, found = session.api("GET", f"/api/v1/namespaces/{NAMESPACE}/events?{query}")
-    return [each["message"] for each in found["items"]]
+    return [item["message"] for item in found["items"]]
 
 
 def test_a_bad_ingress_does_not_harm_the_others(session: LabSession) -> None:

@@ -45,7 +45,7 @@ def heard(session: LabSession, node: Node) -> Iterator[Callable[[], list[Capture
     def said() -> list[CapturedPacket]:
         stopped = session.hosts.batch(node.name, capture.stop(captures, place))
         found = capture.read({**started, **stopped})["arp"]
-        return [each for each in found if each.src == each.dst == address and each.eth_src == mac(node)]
+        return [packet for packet in found if packet.src == packet.dst == address and packet.eth_src == mac(node)]
 
     yield said
 
@@ -53,7 +53,7 @@ def heard(session: LabSession, node: Node) -> Iterator[Callable[[], list[Capture
 def speaker(session: LabSession, node: Node) -> dict[str, Any]:
     """MetalLB's pod on the node; an empty one while there is none."""
     _, found = session.api("GET", "/api/v1/namespaces/metallb-system/pods?labelSelector=component%3Dspeaker")
-    return next((each for each in found["items"] if each["spec"].get("nodeName") == node.name), {"metadata": {}})
+    return next((pod for pod in found["items"] if pod["spec"].get("nodeName") == node.name), {"metadata": {}})
 
 
 def test_the_address_moves_when_its_speaker_stands_still_and_comes_back(session: LabSession) -> None:

@@ -36,11 +36,11 @@ remote = SECOND.pod_cidr
 host_end = POD.host_end
 assert host_end
 HOST_END = host_end.name
-NOBODY = next(each for each in proxy.expectations(HEALTHY) if each.service == "hoplab-verify/nobody")
-ECHO = next(each for each in proxy.expectations(HEALTHY) if each.service == "hoplab-verify/echo")
+NOBODY = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/nobody")
+ECHO = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/echo")
 
 
-ANNOUNCED = next(each for each in HEALTHY.api[API_SERVICES] if each.name == "announced").balancer_ips[0]
+ANNOUNCED = next(service for service in HEALTHY.api[API_SERVICES] if service.name == "announced").balancer_ips[0]
 
 
 FAULTS = (

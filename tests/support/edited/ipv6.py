@@ -18,7 +18,7 @@ RECORDED = recording("flannel-vxlan-dual")
 FIRST, SECOND = RECORDED.nodes[:2]
 POD = next(pod for pod in RECORDED.pods_on(FIRST) if pod.api.label("app") == "echo")
 OTHER = next(pod for pod in RECORDED.pods_on(SECOND) if pod.api.label("app") == "echo")
-ECHO = next(each for each in proxy.expectations6(RECORDED) if each.service == "hoplab-verify/echo")
+ECHO = next(expected for expected in proxy.expectations6(RECORDED) if expected.service == "hoplab-verify/echo")
 GATEWAY = IPv6Address("fd00:77::1")
 
 EVERYBODY, WAY_OUT = "everybody_has_an_address_of_each_family", "a_pods_way_out_by_ipv6"
@@ -43,9 +43,9 @@ def of_api(fact: str, name: str, change: Callable[[dict[str, Any]], None]) -> Sn
 
 def is_known_by(address: str) -> Callable[[dict[str, Any]], None]:
     def change(item: dict[str, Any]) -> None:
-        for each in item["status"]["addresses"]:
-            if ":" in each.get("address", ""):
-                each["address"] = address
+        for entry in item["status"]["addresses"]:
+            if ":" in entry.get("address", ""):
+                entry["address"] = address
 
     return change
 
@@ -66,18 +66,18 @@ def other_address(fact: str, address: IPv6Address) -> Snapshot:
 
 def no_endpoints6(text: str) -> str:
     document = json.loads(text)
-    document["items"] = [each for each in document["items"] if each["addressType"] != "IPv6"]
+    document["items"] = [found for found in document["items"] if found["addressType"] != "IPv6"]
     return json.dumps(document)
 
 
 def moved(item: dict[str, Any]) -> None:
-    item["spec"]["clusterIPs"] = [each if "." in each else "fd00:1::1" for each in item["spec"]["clusterIPs"]]
+    item["spec"]["clusterIPs"] = [ip if "." in ip else "fd00:1::1" for ip in item["spec"]["clusterIPs"]]
 
 
 def single_stack(text: str) -> str:
     document = json.loads(text)
-    for each in document["items"]:
-        each["spec"]["clusterIPs"] = [ip for ip in each["spec"].get("clusterIPs", ()) if ":" not in ip]
+    for service in document["items"]:
+        service["spec"]["clusterIPs"] = [ip for ip in service["spec"].get("clusterIPs", ()) if ":" not in ip]
     return json.dumps(document)
 
 

@@ -13,7 +13,7 @@ from tests.support.recordings import recording
 
 HEALTHY = recording("flannel-vxlan-nftables")
 FIRST = HEALTHY.nodes[0]
-SERVICES = {each.service: each for each in proxy.expectations(HEALTHY)}
+SERVICES = {expected.service: expected for expected in proxy.expectations(HEALTHY)}
 ECHO, NOBODY, STICKY, SINGLE, LOCAL = (
     SERVICES[f"hoplab-verify/{name}"] for name in ("echo", "nobody", "sticky", "single", "single-local")
 )
@@ -45,8 +45,8 @@ def table(change: Change, node: str = FIRST.name, *more: Object) -> Snapshot:
         line = next(line for line in text.splitlines() if line.startswith("{"))
         changed = [
             {kind: kept}
-            for each in json.loads(line)["nftables"]
-            for kind, found in each.items()
+            for item in json.loads(line)["nftables"]
+            for kind, found in item.items()
             if (kept := change(kind, found)) is not None
         ]
         return json.dumps({"nftables": [*changed, *more]})
@@ -80,7 +80,7 @@ def emptied(name: str, word: str = "") -> Change:
     def change(found: str, item: Object) -> Object:
         if found not in ("set", "map") or item["name"] != name:
             return item
-        return {**item, "elem": [each for each in item["elem"] if word not in json.dumps(each)]}
+        return {**item, "elem": [element for element in item["elem"] if word not in json.dumps(element)]}
 
     return change
 
@@ -88,7 +88,7 @@ def emptied(name: str, word: str = "") -> Change:
 def more(**items: Object) -> Snapshot:
     """The lab with more objects in kube-proxy's table, one of each kind."""
     own = {"family": "ip", "table": "kube-proxy"}
-    return table(lambda _kind, each: each, FIRST.name, *({kind: {**own, **item}} for kind, item in items.items()))
+    return table(lambda _kind, item: item, FIRST.name, *({kind: {**own, **item}} for kind, item in items.items()))
 
 
 def drawn(modulus: int) -> Callable[[Object], Object]:
@@ -98,7 +98,7 @@ def drawn(modulus: int) -> Callable[[Object], Object]:
 
 def only(word: str) -> Callable[[Object], Object]:
     """A rule without the expressions that have a word in them."""
-    return lambda rule: {"expr": [each for each in rule["expr"] if word not in each]}
+    return lambda rule: {"expr": [expression for expression in rule["expr"] if word not in expression]}
 
 
 FAULTS = (

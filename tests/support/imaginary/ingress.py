@@ -146,7 +146,7 @@ class World:
         if path.startswith("/apiary"):
             return self.apiary_to
         known = {**workload.ROUTES[HOST1], "/login": self.login_to}
-        fits = [each for each in known if each in ("/", path) or path.startswith(f"{each}/")]
+        fits = [prefix for prefix in known if prefix in ("/", path) or path.startswith(f"{prefix}/")]
         return known[max(fits, key=len)]
 
     def _endpoint(self, service: str) -> str:
@@ -198,7 +198,7 @@ class World:
         lines = []
         for service, pods in PODS.items():
             known = pods[: self.replicas if service == APP1 else 1] if self.configured_endpoints else pods[:1]
-            lines.append(f"upstream {service} {{ {' '.join(f'server {each}:8080;' for each in known)} }}")
+            lines.append(f"upstream {service} {{ {' '.join(f'server {address}:8080;' for address in known)} }}")
         for host, paths in workload.ROUTES.items():
             locations = " ".join(f"location {path} {{ proxy_pass http://{to}; }}" for path, to in paths.items())
             if host == HOST1 or self.configured_hosts:
@@ -222,7 +222,7 @@ class World:
         if body:
             paths = body["spec"]["rules"][0]["http"]["paths"]
             known = workload.ROUTES[HOST1]
-            self.extra = {each["path"]: APP2 for each in paths if each["path"] not in known}
+            self.extra = {path["path"]: APP2 for path in paths if path["path"] not in known}
             return 200, body
         return 200, self._ingress(path.rpartition("/")[2])
 
@@ -262,13 +262,13 @@ def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:
     """An EndpointSliceList."""
     ports = [{"name": "", "port": 8080, "protocol": "TCP"}]
     metadata = {"namespace": workload.NAMESPACE, "labels": {"kubernetes.io/service-name": service}}
-    ends = [{"addresses": [each], "conditions": {"ready": True}} for each in addresses]
+    ends = [{"addresses": [address], "conditions": {"ready": True}} for address in addresses]
     return {"items": [{"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": ends}]}
 
 
 def names() -> tuple[str, ...]:
     """The lessons of this chapter."""
-    return tuple(name for name, each in lessons().items() if "test_08_" in each.function.__code__.co_filename)
+    return tuple(name for name, lesson in lessons().items() if "test_08_" in lesson.function.__code__.co_filename)
 
 
 ALONE, HOST, PATH, LONGEST = (

@@ -52,13 +52,13 @@ class World:
             self.asked[path] = masked if self.masquerades else pod.address6
             return "{}"
         kept = self.keeps_pod_addresses
-        target = next((each for each in self.lab.pods if each.address6 == to), OTHER)
+        target = next((other for other in self.lab.pods if other.address6 == to), OTHER)
         if to == ECHO.cluster_ip:
             kept = self.keeps_clients
-            behind = {each.address for each in ECHO.endpoints}
-            target = next(each for each in self.lab.pods if each.address6 in behind and each is not pod)
+            behind = {endpoint.address for endpoint in ECHO.endpoints}
+            target = next(other for other in self.lab.pods if other.address6 in behind and other is not pod)
             if self.stranger_answers:
-                target = next(each for each in self.lab.pods if each.address6 not in behind)
+                target = next(other for other in self.lab.pods if other.address6 not in behind)
             if self.reaches_itself:
                 target, kept = pod, False
                 if not self.keeps_clients:

@@ -62,7 +62,7 @@ class World:
 
     def asked(self, netns: str, host: str) -> Output:
         """A pod's request."""
-        pod = next(each for each in RECORDED.pods if each.netns == netns)
+        pod = next(pod for pod in RECORDED.pods if pod.netns == netns)
         to = IPv4Address(host)
         if self.stopped(to):
             self.dropped += 3
@@ -89,7 +89,7 @@ class World:
     def rules(self) -> str:
         """The filter table of the node that `single` and its client are on."""
         shown = self.policies or ([] if self.forgets else self.was)
-        client = next(each for each in RECORDED.pods_on(self.single.node) if each.api.label("app") == "echo")
+        client = next(pod for pod in RECORDED.pods_on(self.single.node) if pod.api.label("app") == "echo")
         direction, pod = ("from", client) if shown == ["stay"] else ("to", self.single)
         assert pod.host_end
         chain = calico.chain(direction, pod.host_end.name)

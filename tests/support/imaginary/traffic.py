@@ -166,21 +166,21 @@ class World:
         if to == GATEWAY:
             self.asked[path] = masked if self.masquerades else pod.address
             return Output(0, "{}"), _flow(pod.address, to, number, to, self.asked[path])
-        service = next((each for each in self.services.values() if each.cluster_ip == to), None)
+        service = next((service for service in self.services.values() if service.cluster_ip == to), None)
         if service is None:
             seen = pod.address if self.keeps_pod_addresses else masked
-            target = next(each for each in self.lab.pods if each.address == to)
+            target = next(other for other in self.lab.pods if other.address == to)
             return _answers([(seen, target)], self.tells_node), _flow(pod.address, to, number, to, seen)
         if not service.endpoints:
             return Output(7 if self.refuses else 28, "", "curl: (7) Failed to connect"), ""
-        behind = [each for each in self.lab.pods if each.address in {end.address for end in service.endpoints}]
+        behind = [other for other in self.lab.pods if other.address in {end.address for end in service.endpoints}]
         if self.stranger_answers:
-            behind = [next(each for each in self.lab.pods if each not in behind)]
+            behind = [next(other for other in self.lab.pods if other not in behind)]
         seen = pod.address if self.keeps_clients else masked
         chooses = self.chooses and not (service.affinity and self.sticks)
         chosen = [behind[turn % len(behind) if chooses else 0] for turn in range(23 if self.loses else 24)]
         reply = behind[0].address if self.translates else to
-        return _answers([(seen, each) for each in chosen]), _flow(pod.address, to, number, reply, pod.address)
+        return _answers([(seen, target) for target in chosen]), _flow(pod.address, to, number, reply, pod.address)
 
     def url(self, path: str) -> str:
         return f"http://{GATEWAY}:{OUTSIDE_PORT}/{path}"
@@ -223,7 +223,7 @@ class World:
             "arrived": (replace(packet, ttl=64 - self.hops),),
         }
         found["left"] = () if self.stays else (packet,)
-        if target := next((each for each in self.lab.pods if each.address == to), None):
+        if target := next((other for other in self.lab.pods if other.address == to), None):
             inner = replace(
                 packet, eth_src=vtep_mac(pod.node), eth_dst=vtep_mac(target.node if self.inner_macs else pod.node)
             )
@@ -333,7 +333,7 @@ def _iptables(world: World, facts: Facts) -> dict[str, Output]:
 
 def _nftables(world: World, facts: Facts) -> dict[str, Output]:
     document = json.loads(facts.outputs["nftables"].out.splitlines()[0])
-    for rule in (each["rule"] for each in document["nftables"] if "rule" in each):
+    for rule in (item["rule"] for item in document["nftables"] if "rule" in item):
         if rule["chain"] == world.single_service.chain and world.followed:
             both = [to.partition(":") for to in (world.single_service.endpoints[0].to, SECOND)]
             drawn = {"numgen": {"mode": "random", "mod": 2, "offset": 0}}
@@ -345,7 +345,7 @@ def _nftables(world: World, facts: Facts) -> dict[str, Output]:
 def _slices(endpoints: Iterable[str]) -> dict[str, Any]:
     """An EndpointSliceList."""
     ports = [{"name": "", "port": 8080, "protocol": "TCP"}]
-    addresses = [{"addresses": [each.partition(":")[0]], "conditions": {"ready": True}} for each in endpoints]
+    addresses = [{"addresses": [endpoint.partition(":")[0]], "conditions": {"ready": True}} for endpoint in endpoints]
     metadata = {"namespace": workload.NAMESPACE, "labels": {"kubernetes.io/service-name": "single"}}
     return {"items": [{"addressType": "IPv4", "metadata": metadata, "ports": ports, "endpoints": addresses}]}
 

@@ -24,7 +24,7 @@ class World(traffic.World):
 
     def read(self, _outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         pod, to = self.sent
-        target = next(each for each in self.lab.pods if each.address == to)
+        target = next(other for other in self.lab.pods if other.address == to)
         inner = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080)
         outer = replace(inner, protocol="udp", src=pod.node.address, dst=target.node.address, dport=51820)
         return {"outer": (outer if self.encrypts else inner,) if self.sees else ()}

@@ -38,7 +38,7 @@ def led_astray(item: dict[str, Any]) -> None:
 def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
     def edit(item: dict[str, Any]) -> None:
         paths = rules_of(item, workload.HOST1)
-        paths[:] = [each for each in paths if each["path"] != path]
+        paths[:] = [known for known in paths if known["path"] != path]
 
     return edit
 

@@ -68,9 +68,9 @@ def posted(path: str, body: Mapping[str, Any], status: Mapping[str, Any]) -> Bro
 
 def _filled(value: Any, words: Mapping[str, object]) -> Any:
     if isinstance(value, Mapping):
-        return {key: _filled(each, words) for key, each in value.items()}
+        return {key: _filled(item, words) for key, item in value.items()}
     if isinstance(value, list):
-        return [_filled(each, words) for each in value]
+        return [_filled(item, words) for item in value]
     return value.format(**words) if isinstance(value, str) else value
 
 
@@ -89,9 +89,9 @@ def moved_service(namespace: str, name: str, address: str) -> Broken:
             code, found = site.session.api("GET", API_ENDPOINTS.command)
             assert code == 200, found
             return {
-                each.address
-                for each in API_ENDPOINTS.parse(json.dumps(found))
-                if (each.namespace, each.service) == (namespace, name) and each.ready
+                endpoint.address
+                for endpoint in API_ENDPOINTS.parse(json.dumps(found))
+                if (endpoint.namespace, endpoint.service) == (namespace, name) and endpoint.ready
             }
 
         behind = endpoints()
@@ -119,7 +119,7 @@ def not_ready(site: Site) -> Iterator[None]:
     site.run("kill -STOP $(pidof kubelet)")
     try:
         _, node = site.session.api("GET", path)
-        conditions = [each for each in node["status"]["conditions"] if each["type"] != "Ready"]
+        conditions = [condition for condition in node["status"]["conditions"] if condition["type"] != "Ready"]
         broken = {"type": "Ready", "status": "False", "reason": "Broken", "message": "broken by hand"}
         status = {**node["status"], "conditions": [*conditions, broken]}
         code, answer = site.session.api("PUT", f"{path}/status", {**node, "status": status})

@@ -33,7 +33,7 @@ class Site:
     @classmethod
     def of(cls, session: LabSession) -> Site:
         node = session.client.node
-        return cls(session, node, session.client, next(each for each in session.snapshot.nodes if each is not node))
+        return cls(session, node, session.client, next(other for other in session.snapshot.nodes if other is not node))
 
     @property
     def words(self) -> Mapping[str, object]:

@@ -61,7 +61,7 @@ def test_prose_names_nothing_that_another_recording_changes(name: str) -> None:
     names = {
         f"{of}{name}" for of in ("", "app2-") for name in ("home", "away", "home-address", "away-address")
     }  # nodes' names and addresses are the spec's
-    values = [each for block in found.blocks for name, each in block.values.items() if name not in names]
+    values = [value for block in found.blocks for name, value in block.values.items() if name not in names]
     used = {value for value in values if swapped(prose, {value: "\0"}) != prose}
     assert not used, f"write it without {listed(sorted(used))}, or in a console block"
 

@@ -123,12 +123,12 @@ BLOCK, OWN_BLOCK = (IPv4Network(f"{node.pod_cidr[0]}/26") for node in (SECOND, F
 def test_bgp_leads_to_the_remote_node() -> None:
     expected = cni.expectations(with_calico("bgp"))[FIRST.name]
     assert expected.routes == (RouteExpectation(BLOCK, "eth0", SECOND.address, protocol="bird"),)
-    assert [str(each) for each in expected.blackholes] == [f"blackhole {OWN_BLOCK} proto bird"]
+    assert [str(route) for route in expected.blackholes] == [f"blackhole {OWN_BLOCK} proto bird"]
     assert (expected.interfaces, expected.bridge, expected.overhead) == (("lo", "eth0"), "", 0)
     assert (expected.ranges, expected.bgp, expected.fdb) == ((OWN_BLOCK,), (SECOND.address,), ())
     assert expected.pod_gateway == IPv4Address("169.254.1.1")
     pods = [pod for pod in RECORDED.own_address_pods if pod.node == FIRST.name]
-    assert {str(each) for each in expected.own_routes} == {
+    assert {str(route) for route in expected.own_routes} == {
         f"{pod.address}/32 dev {calico.host_end(pod)}" for pod in pods
     }
 
@@ -143,7 +143,7 @@ def test_vxlan_leads_to_the_remote_interface_without_bgp() -> None:
     expected, mac = cni.expectations(with_calico("vxlan"))[FIRST.name], calico.vxlan_mac(SECOND)
     via = SECOND.pod_cidr[0]
     assert expected.routes == (RouteExpectation(BLOCK, "vxlan.calico", via, onlink=True, protocol="boot"),)
-    assert [each.protocol for each in expected.blackholes] == ["80"]
+    assert [route.protocol for route in expected.blackholes] == ["80"]
     assert expected.neighbours == (NeighbourExpectation(via, "vxlan.calico", mac),)
     assert expected.fdb == (FdbExpectation(mac, "vxlan.calico", SECOND.address),)
     assert expected.tunnel and (expected.tunnel.mac, expected.tunnel.vni) == (calico.vxlan_mac(FIRST), 4096)

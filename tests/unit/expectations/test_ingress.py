@@ -29,7 +29,7 @@ def test_the_module_names_the_controller_that_is_there() -> None:
 
 
 def test_server_blocks() -> None:
-    found = {each.host: each.paths for each in readable.served(CONF)}
+    found = {server.host: server.paths for server in readable.served(CONF)}
     assert found["app1.yash.com"] == {
         "/login": ("10.244.1.4:8080",),
         "/api": (),
@@ -41,7 +41,7 @@ def test_server_blocks() -> None:
 
 def test_quotes_comments_and_words() -> None:
     found = nginx_conf.parse('a \'b; c\' "d \\" e"; # f;\ng ${h}i { j k; } l')
-    assert [each.words for each in found.block] == [("a", "b; c", 'd " e'), ("g", "${h}i")]
+    assert [directive.words for directive in found.block] == [("a", "b; c", 'd " e'), ("g", "${h}i")]
     assert found.value("j") == ("k",) and found.value("x") == ()
 
 
@@ -101,7 +101,7 @@ server {
 
 
 def test_server_blocks_of_f5() -> None:
-    found = {each.host: each.paths for each in nginx.served(F5)}
+    found = {server.host: server.paths for server in nginx.served(F5)}
     assert found == {
         "app1.yash.com": {"/api": ("10.244.0.3:8080", "10.244.1.3:8080"), "/none": ()},
         "app2.yash.com": {"/": ("10.244.1.4:8080",)},
@@ -142,5 +142,5 @@ BACKENDS = [
 
 
 def test_server_blocks_of_ingress_nginx_and_endpoints_from_its_memory() -> None:
-    found = {each.host: each.paths for each in ingress_nginx.served(f"{COMMUNITY}\n{json.dumps(BACKENDS)}")}
+    found = {server.host: server.paths for server in ingress_nginx.served(f"{COMMUNITY}\n{json.dumps(BACKENDS)}")}
     assert found == {"": {"/": ()}, "app1.yash.com": {"/api": ("10.244.0.3:8080",), "/": ()}}

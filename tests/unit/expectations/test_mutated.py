@@ -61,7 +61,7 @@ def other(value: Any) -> Any:
 def mutants(value: Any) -> Iterator[tuple[Path, Change]]:
     """Every way to get one thing wrong in it."""
     if is_dataclass(value):
-        parts: Iterator[tuple[int | str, Any]] = ((each.name, getattr(value, each.name)) for each in fields(value))
+        parts: Iterator[tuple[int | str, Any]] = ((field.name, getattr(value, field.name)) for field in fields(value))
     elif isinstance(value, Mapping):
         parts = iter(value.items())
     elif isinstance(value, (tuple, frozenset)):
@@ -84,8 +84,8 @@ def mutated(value: Any, path: Path, change: Change) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{str(key): mutated(getattr(value, str(key)), tuple(rest), change)})
     if isinstance(value, Mapping):
-        return {each: mutated(part, tuple(rest), change) if each == key else part for each, part in value.items()}
-    return tuple(mutated(part, tuple(rest), change) if each == key else part for each, part in enumerate(value))
+        return {name: mutated(part, tuple(rest), change) if name == key else part for name, part in value.items()}
+    return tuple(mutated(part, tuple(rest), change) if index == key else part for index, part in enumerate(value))
 
 
 @cache
@@ -147,7 +147,7 @@ def test_what_kube_proxy_has_to_leave(
     monkeypatch.setattr(
         proxy,
         "expectations",
-        lambda lab: tuple(mutated(each, path, change) if each.service == service else each for each in real(lab)),
+        lambda lab: tuple(mutated(found, path, change) if found.service == service else found for found in real(lab)),
     )
     assert noticed()
 

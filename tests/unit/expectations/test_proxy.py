@@ -48,18 +48,25 @@ def test_expectations_of_a_recorded_lab(lab: Snapshot) -> None:
         assert endpoint.to == f"{endpoint.address}:53"
     client = lab.setting.pod_cidr[-2]
     for service in found.values():
-        assert proxy.targets(lab.nodes[0], client, service) == {each.to for each in service.endpoints}
+        assert proxy.targets(lab.nodes[0], client, service) == {endpoint.to for endpoint in service.endpoints}
         assert {service.chain} <= proxy.of(lab).chains(lab.nodes[0]) or not service.endpoints
 
 
 def test_both_modes_have_the_same_expectations() -> None:
     """But for names of chains, and addresses, which each lab has its own of; of services that both labs have."""
-    shared = set.intersection(*({each.service for each in proxy.expectations(lab)} for lab in LABS.values()))
+    shared = set.intersection(*({found.service for found in proxy.expectations(lab)} for lab in LABS.values()))
     one, other = (
         {
-            (each.service, each.protocol, each.port, each.node_port, each.external_policy, each.affinity)
-            for each in proxy.expectations(lab)
-            if each.service in shared
+            (
+                found.service,
+                found.protocol,
+                found.port,
+                found.node_port,
+                found.external_policy,
+                found.affinity,
+            )
+            for found in proxy.expectations(lab)
+            if found.service in shared
         }
         for lab in LABS.values()
     )

@@ -74,7 +74,7 @@ def test_docker_save_is_understood(tmp_path: Path) -> None:
     with tarfile.open(kept.file) as tar:
         index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
         manifest = json.load(tar.extractfile("blobs/sha256/" + kept.digest[7:]))  # type: ignore[arg-type]
-        layers = [tar.extractfile("blobs/sha256/" + each["digest"][7:]).read() for each in manifest["layers"]]  # type: ignore[union-attr]
+        layers = [tar.extractfile("blobs/sha256/" + layer["digest"][7:]).read() for layer in manifest["layers"]]  # type: ignore[union-attr]
     assert index["manifests"][0]["annotations"]["io.containerd.image.name"] == CNI
     assert layers == [b"base", b"program"]
 
@@ -234,7 +234,7 @@ def test_add_says_what_was_added_and_what_is_still_missing(tmp_path: Path) -> No
         "ingress_nginx: still missing docker.io/nginx/nginx-ingress:5.5.3",
         "ingress_ingress_nginx: still missing registry.k8s.io/ingress-nginx/controller:v1.15.1",
     ]
-    others = [written(tmp_path / f"{n}.tar", oci_files(each.name)) for n, each in enumerate((node, controllers))]
+    others = [written(tmp_path / f"{n}.tar", oci_files(entry.name)) for n, entry in enumerate((node, controllers))]
     _, out = run("add", *map(str, others))
     assert "cni_calico: complete" in out.splitlines()
 

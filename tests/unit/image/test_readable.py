@@ -110,7 +110,7 @@ def test_what_is_not_there_is_told() -> None:
     spec = yaml.safe_load(rules("a", ("/", "Prefix", "gone")))
     asked = ingress("x", yaml.safe_dump({**spec, "tls": [{"hosts": ["a"], "secretName": "gone"}]}))
     sites, complaints = controller.wishes(seen(asked))
-    assert [(each.ingress, each.reason, each.message) for each in complaints] == [
+    assert [(complaint.ingress, complaint.reason, complaint.message) for complaint in complaints] == [
         ("shop/x", "NoService", "there is no port 80 of a service shop/gone"),
         ("shop/x", "NoSecret", "there is no secret shop/gone of type kubernetes.io/tls"),
     ]
@@ -220,7 +220,7 @@ def test_a_bad_rule_does_not_harm_the_others(nginx: Nginx, monkeypatch: pytest.M
 
     before = nginx.served
     found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "BAD once more"))
-    assert [each.ingress for each in subject.apply(found)] == ["shop/bad"]
+    assert [complaint.ingress for complaint in subject.apply(found)] == ["shop/bad"]
     assert nginx.served == before, "what was good of it is served on"
 
     found["EndpointSlice"] = listed(endpoints("one", "10.244.7.7"))

@@ -30,11 +30,11 @@ def test_a_fault_fails_its_lessons(fault: Fault) -> None:
 
 def test_chapter_9_is_for_labs_with_ipv6_only() -> None:
     without_ipv6 = edits.HEALTHY
-    chapter = [name for name, each in lessons().items() if "test_09" in each.function.__code__.co_filename]
+    chapter = [name for name, lesson in lessons().items() if "test_09" in lesson.function.__code__.co_filename]
     assert set(chapter) == {EVERYBODY, WAY_OUT, ROUTES, UNWRAPS, SERVICE, MASKED, *LIVE}
     assert not any(applies(name, without_ipv6) for name in chapter)
     assert all(applies(name, RECORDED) for name in chapter)
 
 
 def test_services_of_ipv6_have_endpoints_with_brackets() -> None:
-    assert {each.to for each in ECHO.endpoints} == {f"[{pod.address6}]:8080" for pod in (POD, OTHER)}
+    assert {endpoint.to for endpoint in ECHO.endpoints} == {f"[{pod.address6}]:8080" for pod in (POD, OTHER)}

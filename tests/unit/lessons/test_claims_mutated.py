@@ -62,7 +62,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
 def without(path: Path, name: str, number: int) -> Callable[..., None]:
     """A lesson that does not demand one of the things it demands."""
     tree = ast.parse(path.read_text())
-    function = next(each for each in functions(tree) if each.name == name)
+    function = next(node for node in functions(tree) if node.name == name)
     demand = demands(function)[number]
     assert isinstance(demand.func, ast.Attribute)
     demand.args[0] = ast.Constant(True) if demand.func.attr == "require" else ast.List([], ast.Load())
@@ -75,7 +75,7 @@ def without(path: Path, name: str, number: int) -> Callable[..., None]:
 def says(lesson: Callable[..., None], **given: Any) -> str:
     """Why the lesson fails; "" where it holds."""
     try:
-        lesson(**{name: each for name, each in given.items() if name in inspect.signature(lesson).parameters})
+        lesson(**{name: value for name, value in given.items() if name in inspect.signature(lesson).parameters})
     except (AssertionError, LabError, TypeError, ValueError, LookupError) as error:  # what is missing may also be used
         return str(error) or type(error).__name__
     return ""

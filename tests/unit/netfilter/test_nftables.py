@@ -40,7 +40,7 @@ def ends(
     base = {"type": "filter", "hook": "forward", "prio": 0, "policy": policy}
     objects: list[dict[str, Any]] = [{"table": {"family": "ip", "name": "kube-proxy"}}]
     objects += [{"chain": {**own, "name": "first", **base}}, {"chain": {**own, "name": "second"}}]
-    objects += [{"set": {**own, "type": "ipv4_addr", **each}} for each in sets]
+    objects += [{"set": {**own, "type": "ipv4_addr", **fields}} for fields in sets]
     for rule in rules:
         objects.append({"rule": {**own, "chain": rule[0]["chain"], "expr": rule[1:]}})
     table = NFTABLES.parse(json.dumps({"nftables": objects})).table()
@@ -128,7 +128,7 @@ def test_a_number_that_leads_nowhere_has_its_share(proxy: Table) -> None:
 
 def test_a_client_that_is_remembered_goes_where_it_was(proxy: Table) -> None:
     packet = Packet(POD, STICKY)
-    assert [len(walk(proxy, "nat-prerouting", each)) for each in (packet, replace(packet, known=True))] == [1, 2]
+    assert [len(walk(proxy, "nat-prerouting", sent)) for sent in (packet, replace(packet, known=True))] == [1, 2]
     (end,) = walk(proxy, "nat-prerouting", packet)
     assert end.to == "10.244.1.3:8080" and end.chains[-1].startswith("endpoint-33OLLWVQ-demo/sticky")
 
@@ -163,7 +163,7 @@ def test_both_kinds_of_rules_are_met() -> None:
     assert end.verdict == "MASQUERADE" and end.chains == ("POSTROUTING",)
     (end,) = postrouting(both, Packet(OUTSIDE, OTHER, mark=0x4000))
     assert end.verdict == "MASQUERADE" and end.chains == ("nat-postrouting", "masquerading")
-    assert {each.to for each in prerouting(both, Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))} == {
+    assert {end.to for end in prerouting(both, Packet(POD, IPv4Address("10.96.0.10"), "udp", 53))} == {
         "10.244.0.2:53",
         "10.244.1.2:53",
     }

@@ -22,7 +22,8 @@ def test_flannel_manifest(backend: str) -> None:
     assert network["Backend"] == {"Type": backend}
     pod = seen["DaemonSet"]["spec"]["template"]["spec"]
     assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in pod["containers"][0]["env"]
-    mounted = {mount["name"] for each in [*pod["containers"], *pod["initContainers"]] for mount in each["volumeMounts"]}
+    containers = [*pod["containers"], *pod["initContainers"]]
+    mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
@@ -34,7 +35,7 @@ def calico(template: str, **values: Any) -> list[dict[str, Any]]:
 
 
 def calico_node(**values: Any) -> dict[str, Any]:
-    found: dict[str, Any] = next(each for each in calico("calico", **values) if each["kind"] == "DaemonSet")
+    found: dict[str, Any] = next(document for document in calico("calico", **values) if document["kind"] == "DaemonSet")
     pod: dict[str, Any] = found["spec"]["template"]["spec"]
     return pod
 
@@ -50,12 +51,12 @@ def calico_node(**values: Any) -> dict[str, Any]:
 def test_calico_manifest(backend: str, wanted: dict[str, str]) -> None:
     pod = calico_node(backend=backend, block_size=28, environment={"GOGC": 400})
     (node,) = pod["containers"]
-    env = {each["name"]: each.get("value") for each in node["env"]}
+    env = {variable["name"]: variable.get("value") for variable in node["env"]}
     wanted = wanted | {"CALICO_IPV4POOL_CIDR": "10.244.0.0/16", "CALICO_IPV4POOL_BLOCK_SIZE": "28", "GOGC": "400"}
     assert {name: env[name] for name in wanted} == wanted
-    for each in (node, *pod["initContainers"]):
-        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in each["env"]
-    mounted = {mount["name"] for each in (node, *pod["initContainers"]) for mount in each["volumeMounts"]}
+    for container in (node, *pod["initContainers"]):
+        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in container["env"]
+    mounted = {mount["name"] for container in (node, *pod["initContainers"]) for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in pod["volumes"]}
     assert ("-bird-live" in node["livenessProbe"]["exec"]["command"]) == (backend != "vxlan")
 
@@ -63,15 +64,15 @@ def test_calico_manifest(backend: str, wanted: dict[str, str]) -> None:
 def test_calico_is_asked_by_http_on_an_emulated_machine() -> None:
     (node,) = calico_node(probes="http")["containers"]
     assert "livenessProbe" not in node and node["readinessProbe"]["httpGet"]["port"] == 9099
-    controllers = next(each for each in calico("calico", probes="http") if each["kind"] == "Deployment")
+    controllers = next(document for document in calico("calico", probes="http") if document["kind"] == "Deployment")
     (container,) = controllers["spec"]["template"]["spec"]["containers"]
     assert not {"livenessProbe", "readinessProbe"} & set(container)
 
 
 def test_calicos_plugins_are_the_expected_ones() -> None:
-    config = next(each for each in calico("calico") if each["kind"] == "ConfigMap")["data"]["cni_network_config"]
-    plugins = yaml.safe_load(config.replace("__CNI_MTU__", "0"))["plugins"]
-    assert tuple(each["type"] for each in plugins) == cni.get_cni("calico").PLUGINS
+    config = next(document["data"] for document in calico("calico") if document["kind"] == "ConfigMap")
+    plugins = yaml.safe_load(config["cni_network_config"].replace("__CNI_MTU__", "0"))["plugins"]
+    assert tuple(plugin["type"] for plugin in plugins) == cni.get_cni("calico").PLUGINS
     # without it a pod that is made before Felix has looked gets the MTU 1500, whatever wraps its packets
     assert (plugins[0]["mtu"], plugins[0]["require_mtu_file"]) == (0, True)
     (installer,) = calico_node()["initContainers"]
@@ -79,7 +80,7 @@ def test_calicos_plugins_are_the_expected_ones() -> None:
 
 
 def test_calicos_kinds_have_a_place_in_the_api() -> None:
-    kinds = {each["metadata"]["name"]: each["spec"] for each in calico("kinds")}
+    kinds = {document["metadata"]["name"]: document["spec"] for document in calico("kinds")}
     assert kinds["ipamblocks.crd.projectcalico.org"]["scope"] == "Cluster"
     assert kinds["networkpolicies.crd.projectcalico.org"]["scope"] == "Namespaced"
     for name, spec in kinds.items():
@@ -91,7 +92,7 @@ def test_calicos_kinds_have_a_place_in_the_api() -> None:
 def test_calicos_accounts_have_rights() -> None:
     found = calico("rights")
     for kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding"):
-        names = {each["metadata"]["name"] for each in found if each["kind"] == kind}
+        names = {document["metadata"]["name"] for document in found if document["kind"] == kind}
         assert names == {"calico-node", "calico-cni-plugin", "calico-kube-controllers"}
 
 

@@ -91,7 +91,7 @@ def test_f5_is_what_its_module_says() -> None:
 
 
 def test_f5_reports_the_nodes_by_a_service_that_nobody_uses() -> None:
-    service = next(each for each in f5() if each["kind"] == "Service")
+    service = next(document for document in f5() if document["kind"] == "Service")
     assert service["spec"]["clusterIP"] == "None"  # with a ClusterIP kube-proxy would take the nodes' ports 80 and 443
     assert service["spec"]["externalIPs"] == ["192.168.77.20", "192.168.77.21"]
     args = f5()[-1]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -103,7 +103,7 @@ def test_f5_reports_the_nodes_by_a_service_that_nobody_uses() -> None:
 
 def test_f5_may_write_no_more_than_it_needs() -> None:
     looks = {"get", "list", "watch"}
-    rules = {each["kind"]: each["rules"] for each in f5() if "rules" in each}
+    rules = {document["kind"]: document["rules"] for document in f5() if "rules" in document}
     writes = [(rule["resources"], set(rule["verbs"]) - looks) for kind in rules for rule in rules[kind]]
     assert [rule for rule in writes if rule[1]] == [
         (["ingresses/status"], {"update"}),
@@ -137,7 +137,7 @@ def test_ingress_nginx_is_what_its_module_says() -> None:
 
 
 def f5_config() -> dict[str, str]:
-    found: dict[str, str] = next(each["data"] for each in f5() if each["kind"] == "ConfigMap")
+    found: dict[str, str] = next(document["data"] for document in f5() if document["kind"] == "ConfigMap")
     return found
 
 
@@ -146,9 +146,9 @@ def test_one_label_finds_all_of_a_controller() -> None:
     for role, name in (("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")):
         inputs = defaults(f"ingress_{role}") | {f"ingress_{role}_addresses": ["192.168.77.20"]}
         text = render(f"roles/ingress_{role}/templates/controller.yml.j2", **inputs)
-        for each in yaml.safe_load_all(text):
-            if not each["metadata"].get("namespace"):
-                assert each["metadata"]["labels"]["hoplab.local/ingress"] == name, each["kind"]
+        for document in yaml.safe_load_all(text):
+            if not document["metadata"].get("namespace"):
+                assert document["metadata"]["labels"]["hoplab.local/ingress"] == name, document["kind"]
 
 
 def test_readable_is_the_one_that_is_in_the_image() -> None:
@@ -170,10 +170,10 @@ def metallb(**values: Any) -> list[dict[str, Any]]:
 
 def test_metallb_manifest() -> None:
     seen = metallb()
-    named = {(each["kind"], each["metadata"]["name"]): each for each in seen}
+    named = {(document["kind"], document["metadata"]["name"]): document for document in seen}
     assert len(named) == len(seen)
     for kind in ("Deployment", "DaemonSet"):
-        pod = next(each for each in seen if each["kind"] == kind)["spec"]["template"]["spec"]
+        pod = next(document for document in seen if document["kind"] == kind)["spec"]["template"]["spec"]
         (container,) = pod["containers"]
         assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in container["env"]
         assert "--port=0" in container["args"], "metrics are served to nobody"
@@ -194,9 +194,9 @@ def test_metallb_on_slow_machines() -> None:
     env = [{"name": "GOMAXPROCS", "value": "1"}]
     seen = metallb(liveness=False, patient=True, env=env, probe={"periodSeconds": 20, "timeoutSeconds": 15})
     containers = [
-        each["spec"]["template"]["spec"]["containers"][0]
-        for each in seen
-        if each["kind"] in ("Deployment", "DaemonSet")
+        document["spec"]["template"]["spec"]["containers"][0]
+        for document in seen
+        if document["kind"] in ("Deployment", "DaemonSet")
     ]
     for container in containers:
         assert "livenessProbe" not in container
@@ -210,7 +210,7 @@ def test_metallb_is_the_one_that_is_in_the_image(program: str) -> None:
     table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
     image = defaults("loadbalancer_metallb")[f"loadbalancer_metallb_{program}_image"]
     assert image == f"hoplab.local/metallb-{program}:v{table['go']['metallb']['version']}"
-    assert f"hoplab.local/metallb-{program}:v{{go.metallb}}" in [each["name"] for each in table["image"]]
+    assert f"hoplab.local/metallb-{program}:v{{go.metallb}}" in [image["name"] for image in table["image"]]
 
 
 def test_metallb_takes_the_crds_of_the_image() -> None:

@@ -125,7 +125,7 @@ def test_both_ends_of_a_pair_in_one_namespace_know_each_other_by_name() -> None:
 
 def test_addresses(recorded: Snapshot) -> None:
     node = recorded.nodes[0]
-    (own,) = [each for each in node[ADDRESSES] if each.dev == "eth0"]
+    (own,) = [address for address in node[ADDRESSES] if address.dev == "eth0"]
     assert (own.address, own.network) == (recorded.setting.nodes[node.name], recorded.setting.network)
     assert own.broadcast == recorded.setting.network.broadcast_address
     assert str(own) == f"{own.address}/24 dev eth0"
@@ -165,13 +165,13 @@ def test_proc_routes() -> None:
 
 def test_neighbours_fdb_rules_sysctls(recorded: Snapshot) -> None:
     node, other = recorded.nodes[:2]
-    (peer,) = [each for each in node[NEIGHBOURS] if each.dev == "flannel.1"]
+    (peer,) = [neighbour for neighbour in node[NEIGHBOURS] if neighbour.dev == "flannel.1"]
     assert peer.address == other.pod_cidr[0] and peer.states == ("PERMANENT",)
     assert str(peer) == f"{peer.address} dev flannel.1 lladdr {peer.mac} PERMANENT"
-    (entry,) = [each for each in node[FDB] if each.dev == "flannel.1" and each.dst]
+    (entry,) = [row for row in node[FDB] if row.dev == "flannel.1" and row.dst]
     assert (entry.mac, entry.dst) == (peer.mac, str(other.address))
     assert (entry.state, str(entry)) == ("permanent", f"{peer.mac} dev flannel.1 dst {other.address}")
-    (bridged, *_) = [each for each in node[FDB] if each.master == "cni0"]
+    (bridged, *_) = [row for row in node[FDB] if row.master == "cni0"]
     assert not bridged.dst and str(bridged) == f"{bridged.mac} dev {bridged.dev}"
     assert [str(rule) for rule in node[RULES]] == [
         "0: from all lookup local",
@@ -244,8 +244,8 @@ def test_cni_config(recorded: Snapshot) -> None:
 
 def test_sets() -> None:
     text = (CAPTURED / "ipset.txt").read_text()
-    found = {each.name: each for each in IPSET.parse(text)}
-    assert "".join(f"{each}\n" for each in found.values()) == text
+    found = {ipset.name: ipset for ipset in IPSET.parse(text)}
+    assert "".join(f"{ipset}\n" for ipset in found.values()) == text
     assert found["ipp"].kind == "hash:ip,port,ip"
     assert found["ipp"].members == (Member("10.0.0.1,tcp:80,10.0.0.2"),)
     assert found["nets"].members[0] == Member("192.168.0.0/24", "timeout 3599 nomatch packets 0 bytes 0")
@@ -268,7 +268,8 @@ def test_sockets() -> None:
     assert Socket("tcp", "::1", "", 9, both) in found
     assert Socket("tcp", "*", "", 10256, both) in found  # one socket for IPv4 and IPv6
     assert Socket("udp", "0.0.0.0", "", 8473, ()) in found  # VXLAN: the kernel itself
-    assert {str(each) for each in found if each.port == 22} == {"tcp 0.0.0.0:22 a,python3", "tcp [::]:22 a,python3"}
+    ssh = {str(socket) for socket in found if socket.port == 22}
+    assert ssh == {"tcp 0.0.0.0:22 a,python3", "tcp [::]:22 a,python3"}
     with pytest.raises(FactError, match=r"'tcp ESTAB 0 0 .*' is not a socket that listens"):
         SOCKETS.parse("tcp ESTAB 0 0 10.0.0.1:22 10.0.0.2:4711\n")
 
@@ -298,7 +299,7 @@ def test_blocks_say_who_has_which_address() -> None:
             IPv4Address("10.244.235.131"): "",  # whose, nobody wrote down
         },
     )
-    assert [str(each) for each in (first, free)] == [
+    assert [str(block) for block in (first, free)] == [
         "10.244.235.128/26 of worker1, 3 taken",
         "10.244.189.64/26 of no node, 0 taken",
     ]
@@ -317,7 +318,7 @@ def test_bgp_sessions() -> None:
     assert good == Session("Mesh_192_168_77_21", "up", "Established") and good.established
     assert good.peer == IPv4Address("192.168.77.21")
     assert bad == Session("Mesh_192_168_77_91", "start", "Connect") and not bad.established
-    assert [str(each) for each in (good, bad)] == [
+    assert [str(session) for session in (good, bad)] == [
         "Mesh_192_168_77_21 up Established",
         "Mesh_192_168_77_91 start Connect",
     ]
@@ -341,8 +342,9 @@ def test_the_api_side(recorded: Snapshot) -> None:
     assert services["hoplab-verify/single"].ports[0].node_port == 30080
     assert services["hoplab-verify/single-local"].external_policy == "Local"
     assert str(echo[0]) == f"hoplab-verify/{echo[0].name}" and not echo[0].label("missing")
-    behind = [each for each in recorded.api[API_ENDPOINTS] if each.service == "echo"]
-    assert {(each.address, each.port, each.ready) for each in behind} == {(pod.address, 8080, True) for pod in echo}
+    behind = [endpoint for endpoint in recorded.api[API_ENDPOINTS] if endpoint.service == "echo"]
+    found = {(endpoint.address, endpoint.port, endpoint.ready) for endpoint in behind}
+    assert found == {(pod.address, 8080, True) for pod in echo}
 
 
 def test_api_oddities() -> None:

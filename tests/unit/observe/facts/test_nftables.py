@@ -150,7 +150,7 @@ def test_sets_and_maps_have_types(proxy: Table) -> None:
     services, addresses = proxy.sets["service-ips"], proxy.sets["cluster-ips"]
     assert (services.key_type, services.value_type) == (("ipv4_addr", "inet_proto", "inet_service"), "verdict")
     assert (addresses.key_type, addresses.value_type) == (("ipv4_addr",), "")
-    assert [str(each) for each in addresses.elements] == ["10.96.0.1", "10.96.0.10", "10.103.7.7", "10.104.1.1"]
+    assert [str(element) for element in addresses.elements] == ["10.96.0.1", "10.96.0.10", "10.103.7.7", "10.104.1.1"]
     assert proxy.sets["firewall-ips"].elements == ()
 
 
@@ -159,7 +159,7 @@ def test_tables_are_kept_apart() -> None:
     assert [(table.family, table.name) for table in found.tables] == [("inet", "other"), ("ip", "natted")]
     other = found.table("other", "inet")
     assert other and set(other.chains) == {"c", "d", "f"} and found.table() is None
-    assert [str(each) for each in other.sets["iv"].elements] == ["10.0.0.0/8", "192.168.1.3-192.168.1.9"]
+    assert [str(element) for element in other.sets["iv"].elements] == ["10.0.0.0/8", "192.168.1.3-192.168.1.9"]
     assert str(other.sets["ex"].elements[0]) == '10.0.0.9 comment "one"'
     (chosen,) = (rule.expressions[0] for rule in other.rules("f"))
     assert isinstance(chosen, Nat) and chosen.chosen == Lookup(("meta mark",), "names") and chosen.targets == ()

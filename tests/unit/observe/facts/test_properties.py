@@ -180,8 +180,8 @@ def test_nft_prints_a_ruleset_of_kube_proxys_shape_in_a_way_that_is_understood()
     done = subprocess.run(["unshare", "--net", "sh", "-c", load], capture_output=True, text=True, check=True)
     (here,), (there,) = NFTABLES.parse(done.stdout).tables, NFTABLES.parse(captured("nft-kube-proxy.json")).tables
     assert here.chains == there.chains
-    assert {name: set(each.elements) for name, each in here.sets.items()} == {
-        name: set(each.elements) for name, each in there.sets.items()
+    assert {name: set(found.elements) for name, found in here.sets.items()} == {
+        name: set(found.elements) for name, found in there.sets.items()
     }
 
 
@@ -231,11 +231,11 @@ def test_a_rule_survives_being_written_and_read(rule: Rule) -> None:
             ).map(tuple),
         ),
         max_size=3,
-        unique_by=lambda each: each.name,
+        unique_by=lambda ipset: ipset.name,
     )
 )
 def test_sets_survive_being_written_and_read(sets: list[IpSet]) -> None:
-    assert IPSET.parse("".join(f"{each}\n" for each in sets)) == tuple(sets)
+    assert IPSET.parse("".join(f"{ipset}\n" for ipset in sets)) == tuple(sets)
 
 
 directions = st.builds(Direction, addresses.map(str), addresses.map(str), ports, ports)
@@ -243,9 +243,7 @@ directions = st.builds(Direction, addresses.map(str), addresses.map(str), ports,
 
 @given(st.builds(Flow, st.just("tcp"), st.sampled_from(["ESTABLISHED", "SYN_SENT2"]), directions, directions))
 def test_a_connection_survives_being_written_and_read(flow: Flow) -> None:
-    both = (
-        f"src={each.src} dst={each.dst} sport={each.sport} dport={each.dport}" for each in (flow.original, flow.reply)
-    )
+    both = (f"src={way.src} dst={way.dst} sport={way.sport} dport={way.dport}" for way in (flow.original, flow.reply))
     line = f"tcp      6 117 {flow.state} {' '.join(both)} [ASSURED] mark=0 use=1\n"
     assert CONNTRACK.parse(line) == (flow,)
 
@@ -308,12 +306,12 @@ def test_a_socket_survives_being_written_and_read(socket: Socket) -> None:
     assert SOCKETS.parse(line) == (socket,)
 
 
-@given(st.lists(st.builds(Reservation, names, addresses, names, names), unique_by=lambda each: each.address))
+@given(st.lists(st.builds(Reservation, names, addresses, names, names), unique_by=lambda taken: taken.address))
 def test_reservations_survive_being_written_and_read(taken: list[Reservation]) -> None:
     text = "".join(
-        f"/var/lib/cni/networks/{each.network}/{each.address}:{line}\n"
-        for each in taken
-        for line in (f"{each.container}\r", each.dev)
+        f"/var/lib/cni/networks/{reservation.network}/{reservation.address}:{line}\n"
+        for reservation in taken
+        for line in (f"{reservation.container}\r", reservation.dev)
     )
     assert IPAM.parse(text) == tuple(taken)
 
