@@ -1,7 +1,7 @@
 """The command line: `./lab VERB`, one module for each group of verbs.
 
-A verb decides nothing: it calls hoplab.lab or another package and prints the result. It imports that package when it
-runs, so that `./lab --help` and `./lab status` import little.
+A verb has no logic of its own: it calls hoplab.lab or another package and prints the result. It imports that package
+when it runs, so that `./lab --help` and `./lab status` import little.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def verify(paths: LabPaths, recording: Path | None, cleanup: bool, **options: An
 
     lab_given = click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
     if recording and lab_given:
-        raise click.UsageError("--lab and --recording exclude each other: a recording says which lab it is of")
+        raise click.UsageError("--lab and --recording exclude each other: a recording is of one lab")
     if recording and cleanup:
         raise click.UsageError("--recording and --cleanup exclude each other: a recording has no pods to remove")
     if not recording:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
 @click.option("--recreate", is_flag=True, help="Remove the old cluster first: for another CNI or proxy mode.")
 def up(paths: LabPaths, full: bool, recreate: bool) -> None:
-    """Make the lab what its spec says.
+    """Make the lab as its spec describes it.
 
     Run it again to continue after an interruption or to apply a change of the spec.
     """

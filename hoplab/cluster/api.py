@@ -1,4 +1,4 @@
-"""The one client of a lab's Kubernetes API, always from the host side and with the lab's own kubeconfig.
+"""The client of a lab's Kubernetes API, which connects from the host with the lab's own kubeconfig.
 
 with connect(paths, netns) as api:
     api.read("/api/v1/nodes")["items"]
@@ -75,6 +75,6 @@ def connect(paths: LabPaths, netns: str, *, timeout_s: float = TIMEOUT_S) -> Ite
     with namespaces.entered(netns):
         settings = client.Configuration()
         config.load_kube_config(config_file=str(paths.kubeconfig), client_configuration=settings)
-        settings.retries = False  # whoever waits does so with a deadline and a reason
+        settings.retries = False  # no retries here: callers wait with a deadline and a reason
         with client.ApiClient(settings) as connection:
             yield KubernetesApi(connection, timeout_s)

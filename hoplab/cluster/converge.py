@@ -26,7 +26,7 @@ from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.inventory import inputs_digest
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import PROJECT, LabPaths
-from hoplab.core.progress import SHOWN, Progress
+from hoplab.core.progress import CURRENT, Progress
 from hoplab.host import netns as namespaces
 from hoplab.spec.plan import LabPlan
 
@@ -129,7 +129,7 @@ def play(
         "quiet": True,
     }
     with namespaces.entered(netns):
-        if SHOWN.forks:
+        if CURRENT.forks:
             status = ansible_runner.run(**arguments, event_handler=events, cancel_callback=cancelled).status
         else:
             status = ansible_subprocess.run(arguments, events, cancelled)

@@ -75,7 +75,7 @@ def lab_facts(
 
 
 def reset_facts(parts: Parts) -> dict[str, list[str]]:
-    """Return what a reset removes and unloads on a node: what any known CNI leaves, whichever was there."""
+    """Return what a reset removes and unloads on a node: what each known CNI leaves, also those that were not used."""
     scopes = [part.reset for part in parts.cni.values()]
     return {
         "directories": sorted({folder for scope in scopes for folder in scope.directories}),

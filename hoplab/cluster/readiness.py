@@ -1,4 +1,4 @@
-"""What is missing until a cluster is usable, and the wait for it. All of it comes from the API of the lab."""
+"""Conditions for a usable cluster, read from the API of the lab, and the wait for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hoplab.spec.plan import LabPlan
 
 POLL_S = 1.0
 ESSENTIAL = ("kube-proxy", "coredns")
-CRITICAL = {"system-node-critical", "system-cluster-critical"}  # priorities of what is not people's own
+CRITICAL = {"system-node-critical", "system-cluster-critical"}  # priority classes of system pods
 PATIENCE_S = {"kvm": 300.0, "tcg": 1200.0}  # from joined to usable, on an unloaded host a fifth of it
 
 

@@ -1,4 +1,4 @@
-"""The two ways progress is shown: a live display on a terminal, plain lines everywhere else (pipes, CI logs)."""
+"""Two displays of progress: a live display on a terminal, plain lines everywhere else (pipes, CI logs)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Differences of two documents: a recording of a broken lab holds only its difference from a healthy one's.
+"""Differences of two documents: a recording of a broken lab holds only its difference from that of a healthy lab.
 
->>> delta({"links": "1: lo\\n2: eth0\\n", "mtu": 1500}, {"links": "1: lo\\n", "mtu": 1500})
+>>> diff({"links": "1: lo\\n2: eth0\\n", "mtu": 1500}, {"links": "1: lo\\n", "mtu": 1500})
 {'links': [[6, '2: eth0\\n', '']]}
 """
 
@@ -13,10 +13,13 @@ from typing import Any
 _PIECES = re.compile(r"[^\n,]*[\n,]?")  # a text is edited by lines and, as JSON often has only one, by items
 
 
-def delta(base: Any, now: Any) -> Any:
-    """Return how `now` differs: members of an object (null: removed), [offset, before, after] of a text, else all."""
+def diff(base: Any, now: Any) -> Any:
+    """Return the changes from `base` to `now`: members of an object (null: removed), edits of a text.
+
+    An edit is [offset, before, after]. For any other value the change is the new value.
+    """
     if isinstance(base, dict) and isinstance(now, dict):
-        changed = {key: delta(base[key], value) if key in base else value for key, value in now.items()}
+        changed = {key: diff(base[key], value) if key in base else value for key, value in now.items()}
         return {key: value for key, value in changed.items() if key not in base or base[key] != now[key]} | {
             key: None for key in base if key not in now
         }
@@ -25,11 +28,11 @@ def delta(base: Any, now: Any) -> Any:
     return now
 
 
-def applied(base: Any, changes: Any) -> Any:
-    """Return the document that differs so from the base; raise ValueError if that is another base."""
+def patch(base: Any, changes: Any) -> Any:
+    """Apply changes to their base and return the result; raise ValueError when they are of another base."""
     if isinstance(base, dict) and isinstance(changes, dict):
         kept = {
-            key: applied(value, changes[key]) if key in changes else value
+            key: patch(value, changes[key]) if key in changes else value
             for key, value in base.items()
             if key not in changes or changes[key] is not None
         }
@@ -37,7 +40,7 @@ def applied(base: Any, changes: Any) -> Any:
     if isinstance(base, str) and isinstance(changes, list):
         for offset, before, after in reversed(changes):
             if base[offset : offset + len(before)] != before:
-                raise ValueError(f"the recording it is like has no {before!r} at {offset}")
+                raise ValueError(f"the base recording has no {before!r} at {offset}")
             base = base[:offset] + after + base[offset + len(before) :]
         return base
     return changes

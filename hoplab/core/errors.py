@@ -1,4 +1,4 @@
-"""The exceptions a user can meet: each has a cause and a remedy.
+"""The errors that are reported to the user, each with a cause and a remedy.
 
 LabError                exit code 1; shown as "error: <message>", then "  -> <remedy>"
 ├── SpecError           the spec is wrong (exit code 2)

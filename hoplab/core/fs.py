@@ -1,4 +1,4 @@
-"""The one writer of files that must be whole: a reader sees the old file or the new one, never a part of it.
+"""Atomic writes: a reader sees the old file or the new one, never a part of it.
 
 write(paths.state, text)
 with replacing(archive) as draft:
@@ -27,7 +27,7 @@ def check(file: Path, *, force: bool = True) -> None:
     if file.exists() and not force:
         raise FileError(f"{file} exists", remedy="name another file, or overwrite it with --force")
     draft = _draft(file)
-    with _explained(file):
+    with _file_errors(file):
         draft.touch()
         draft.unlink()
 
@@ -37,7 +37,7 @@ def write(file: Path, text: str, *, mode: int = 0o666, previous: Path | None = N
 
     A new file has ``mode`` (less the umask) from its first byte on. The version before is kept as ``previous``.
     """
-    with replacing(file, mode=mode, previous=previous) as draft, _explained(file):
+    with replacing(file, mode=mode, previous=previous) as draft, _file_errors(file):
         draft.write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -56,10 +56,10 @@ def replacing(file: Path, *, mode: int = 0o666, previous: Path | None = None) ->
     _refuse_special(file)
     target, draft = file.resolve(), _draft(file)  # a symbolic link stays one
     try:
-        with _explained(file):
+        with _file_errors(file):
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield draft
-        with _explained(file):
+        with _file_errors(file):
             _sync(draft)
             if previous is not None and target.exists():
                 second_name = _draft(previous)
@@ -95,7 +95,7 @@ def _draft(file: Path) -> Path:
 
 
 def _refuse_special(file: Path) -> None:
-    if file.exists() and not file.is_file():  # a regular file in the place of a folder or of /dev/null helps nobody
+    if file.exists() and not file.is_file():  # never replace a folder or /dev/null by a regular file
         raise FileError(f"{file} is not a regular file", remedy="name another one")
 
 
@@ -109,8 +109,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """Turn an OSError of the body into a FileError with a remedy."""
+def _file_errors(file: Path) -> Iterator[None]:
+    """Raise FileError with a remedy in place of an OSError of the body."""
     try:
         yield
     except OSError as error:

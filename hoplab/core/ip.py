@@ -1,4 +1,4 @@
-"""Addresses and ranges of IPv4 and IPv6; a text that is none is a FactError with the place it was found in."""
+"""Addresses and ranges of IPv4 and IPv6; any other text raises FactError with the place of that text."""
 
 from __future__ import annotations
 

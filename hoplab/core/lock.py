@@ -1,4 +1,4 @@
-"""The one lock: one command at a time works on a lab, or on the node image. The lock file names its holder.
+"""The lock of a lab and of the node image: one command at a time has it. The lock file names its holder.
 
 The kernel frees the lock when its holder ends, however it ends; there are no stale locks to remove.
 """
@@ -20,7 +20,7 @@ LOCK_INHERITED = "HOPLAB_LOCK_INHERITED"  # set for programs that a command runs
 
 @contextmanager
 def locked(path: Path, what: str, *, name: str = "", wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock file ``path`` for the body; ``what`` is the command that does, as its user knows it ("lab up").
+    """Hold the lock file ``path`` for the body; ``what`` is the command that holds it, as typed ("lab up").
 
     While another command holds it: raise BusyError with that command or, given ``wait`` (``progress.note``), report it
     once and wait for it to end. ``name`` is what is locked, by default the stem of the path (a lab's name).
@@ -64,7 +64,7 @@ def _lock(descriptor: int, name: str, wait: Callable[[str], None] | None) -> Non
 
 
 def _holder(descriptor: int) -> str:
-    """Return who holds it: "`lab up` (pid 4711) since 12:00:01"."""
+    """Return the holder: "`lab up` (pid 4711) since 12:00:01"."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
         return f"`{holder['command']}` (pid {holder['pid']}) since {holder['since']}"

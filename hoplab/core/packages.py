@@ -56,7 +56,7 @@ INSTALL = {  # family of distributions, as ID or ID_LIKE of /etc/os-release name
 def install_remedy(programs: Iterable[str]) -> str:
     """Return the command that installs these programs on the distribution at hand, by /etc/os-release.
 
-    What the distribution has no package for is named. For an unknown distribution the packages are Debian's.
+    Programs that the distribution has no package for are named. For an unknown distribution the packages are Debian's.
     """
     wanted = list(programs)
     families = [family for family in _families() if family in INSTALL]

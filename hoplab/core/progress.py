@@ -1,4 +1,4 @@
-"""How long work reports itself: phases with their elapsed time, and the current task."""
+"""Progress of long work: phases with their elapsed time, and the current task."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Progress(Protocol):
         ...
 
 
-class _Shown:
-    """The progress of work that has no parameter for it: providers of the Pulumi program, run in this process."""
+class _Current:
+    """Progress for the providers of the Pulumi program in this process, which can't be given one as a parameter."""
 
     progress: Progress | None = None
     forks: bool = True  # whether this process may fork: not one of Pulumi's own, with gRPC's threads in it
 
 
-SHOWN = _Shown()
+CURRENT = _Current()

@@ -1,4 +1,4 @@
-"""The one way to wait: look until there is a value, or until a deadline that grows with the slowness of the host.
+"""Waiting: poll until there is a value, or until a deadline that grows with the slowness of the host.
 
 def ready() -> Pod | NotYet:
     return pod if (pod := find()) else NotYet("no pod has this label")
@@ -41,7 +41,7 @@ def slowness(accel: Literal["kvm", "tcg"] = "kvm") -> float:
 
 @dataclass(frozen=True)
 class NotYet:
-    """What ``until`` waits for is not there, and why."""
+    """The value that ``until`` waits for does not exist yet, with the reason."""
 
     reason: str
 
@@ -92,11 +92,11 @@ class Timing:
         seconds: float | Deadline,
         *,
         poll_s: float = 1.0,
-        tell: Callable[[str], None] = lambda _reason: None,
+        report: Callable[[str], None] = lambda _reason: None,
     ) -> T:
         """Return the first value of ``look`` that is not ``NotYet``; raise Expired with the last reason.
 
-        ``look`` is called at least once, and ``poll_s`` seconds after each call that found nothing; ``tell`` gets the
+        ``look`` is called at least once, and ``poll_s`` seconds after each call that found nothing; ``report`` gets the
         reason of each of those. Several waits can have one deadline.
         """
         deadline = seconds if isinstance(seconds, Deadline) else self.deadline(seconds)
@@ -107,7 +107,7 @@ class Timing:
             left = deadline.left()
             if not left:
                 raise Expired(found.reason, deadline.seconds)
-            tell(found.reason)
+            report(found.reason)
             self.sleep(min(poll_s, left))
 
     def settled(self, look: Callable[[], T], good: Callable[[T], bool], seconds: float, *, poll_s: float = 0.2) -> T:

@@ -9,7 +9,7 @@ worker1/echo# curl -s 10.244.0.5:8080 | jq -r .remote_addr
 A line that looks like a prompt is a command, what follows is its output. `worker1#` is root on that node,
 `worker1/echo#` the network namespace of the pod of that app there, `single#` that of an app's only pod, and
 `host$` this machine, for verbs of ./lab. The comment names those of the lab's `values` that are others elsewhere
-and that the block uses; `fails` in it says that the commands have to fail.
+and that the block uses; with `fails` in it the commands have to fail.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _PROMPT = re.compile(r"(host(?=\$)|[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)?(?=#))[$#
 
 
 class PageError(LabError):
-    """A page can't be parsed, or one of its commands does not do what the page says."""
+    """A page can't be parsed, or one of its commands unexpectedly fails or succeeds."""
 
     def __init__(self, page: str, line: int, what: str, remedy: str = "") -> None:
         super().__init__(
-            f"{page}:{line + 1}: {what}", remedy=remedy or "docs/lessons/README.md says how pages are written"
+            f"{page}:{line + 1}: {what}", remedy=remedy or "see docs/lessons/README.md for the format of pages"
         )
 
 
@@ -133,20 +133,20 @@ def written(page: Page, blocks: Sequence[Block]) -> str:
     return "\n".join([*lines, *page.lines[done:]])
 
 
-def swapped(text: str, words: Mapping[str, str]) -> str:
+def substitute(text: str, words: Mapping[str, str]) -> str:
     """Return the text with all of the words replaced at once."""
     some = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     return re.sub(rf"(?<![\w.-])(?:{some})(?![\w-]|\.\w)", lambda found: words[found[0]], text) if words else text
 
 
-def filled(page: Page, block: Block, known: Mapping[str, str]) -> Block:
+def bind_values(page: Page, block: Block, known: Mapping[str, str]) -> Block:
     """Return a block with the values of another lab, without outputs."""
     for name in block.values:
         if name not in known:
             what = f"this lab has no value `{name}`; it has {', '.join(known)}"
             raise PageError(page.name, block.steps[0].line - 2, what)
     words = {old: known[name] for name, old in block.values.items()}
-    steps = (Step(step.line, swapped(step.place, words), swapped(step.command, words)) for step in block.steps)
+    steps = (Step(step.line, substitute(step.place, words), substitute(step.command, words)) for step in block.steps)
     return Block(tuple(steps), {name: known[name] for name in block.values}, block.fails)
 
 
@@ -155,7 +155,7 @@ def recorded(page: Page, lab: OnLab) -> tuple[Block, ...]:
 
     All are run, also after one that failed: what a page makes on a node it removes at its end.
     """
-    blocks = [filled(page, block, lab.values) for block in page.blocks]
+    blocks = [bind_values(page, block, lab.values) for block in page.blocks]
     steps = [step for block in blocks for step in block.steps]
     for step in steps:
         if step.place not in lab.places:
@@ -209,9 +209,7 @@ _MASKS = (
 _HEX = re.compile(r"(?<=\t)[0-9A-F]{8}(?=\t)")  # an address in /proc/net/route
 _MAC = re.compile(r"\b(?!33:33|01:00:5e|01:80:c2|ff:ff:ff|00:00:00)(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b")
 _ADDRESS = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b")
-_BY_KEY = re.compile(
-    r"(ip|bridge|ss|conntrack|cat /proc/net/route|\./lab kubectl)\b"
-)  # the order of their lines says nothing
+_BY_KEY = re.compile(r"(ip|bridge|ss|conntrack|cat /proc/net/route|\./lab kubectl)\b")  # whose lines come in any order
 
 
 def comparable(line: str, setting: Setting) -> str:
@@ -251,7 +249,7 @@ def drifts(page: Page, blocks: Sequence[Block], setting: Setting) -> Iterator[st
 
     def keys(block: Block, step: Step) -> list[str]:
         names = {value: name for name, value in block.values.items()}
-        return [comparable(swapped(line, names), setting) for line in step.output]
+        return [comparable(substitute(line, names), setting) for line in step.output]
 
     for old, new in zip(page.blocks, blocks, strict=True):
         for before, after in zip(old.steps, new.steps, strict=True):

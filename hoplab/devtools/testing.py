@@ -1,6 +1,6 @@
 """``lab test``: the stages of the project's own test, in order, each with its title, time and output.
 
-It stops at the first stage that fails and repeats the failures of pytest, which are pages further up otherwise. The
+It stops at the first stage that fails and repeats the failures of pytest at the end of the output. The
 last line is the sum of what pytest counted in all stages:
 
     N passed, N failed, N skipped
@@ -29,7 +29,7 @@ AGAIN = re.compile(
 )  # pytest's line of an error's message, and the title above a failure
 AGAIN_LINES = 60  # the last ones
 PARSERS = ("tests/unit/observe/facts",)
-SLOWEST = ("--durations=25", "--durations-min=5")  # says where the time went
+SLOWEST = ("--durations=25", "--durations-min=5")  # lists the slowest tests
 PARALLEL = ("-n", "auto", "--dist", "worksteal")  # a worker for each processor; neighbours, which share fixtures, first
 UNIT = ("--timeout-method=thread", *PARALLEL, *SLOWEST)
 

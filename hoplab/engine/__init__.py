@@ -14,14 +14,14 @@ from hoplab.spec.model import LabSpec
 if TYPE_CHECKING:
     from hoplab.engine.pulumi_cli import PulumiCli
 
-MARK = "hoplab: "  # what a LabError begins with where only the text of a traceback comes through
+MARK = "hoplab: "  # begins a LabError in the text of a traceback
 
 Op = Literal["create", "update", "replace", "delete", "same"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What happened, or in a preview would happen, to one libvirt object or to the cluster."""
+    """A change of one libvirt object or of the cluster; in a preview, one that `up` would make."""
 
     op: Op
     type: str  # "Domain", "Volume", "CloudInitDisk", "Network", "Pool", "Cluster"
@@ -50,24 +50,24 @@ class Engine(Protocol):
         ...
 
     def up(self, progress: Progress) -> Applied:
-        """Make everything what the program says; running it again after an interruption continues."""
+        """Apply the program; continue after an interruption."""
         ...
 
     def converged(self) -> None:
-        """Record that the cluster on the machines of the last ``up`` is made, unless the engine made it itself."""
+        """Record that the cluster of the last ``up`` was made; do nothing where the engine itself makes it."""
         ...
 
     def destroy(self, progress: Progress) -> Changes:
-        """Remove everything this engine has made, last made first."""
+        """Delete every resource that this engine made, the last made first."""
         ...
 
     def outputs(self) -> dict[str, Any] | None:
-        """Return what the program exported at the last ``up``; None when there is no lab."""
+        """Return the exports of the program at the last ``up``; None when there is no lab."""
         ...
 
 
 def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
-    """Return the engine that the spec names; "auto" keeps the one that made the lab, else prefers the Pulumi CLI."""
+    """Return the engine of the spec; "auto" is the one that made the lab, in a new lab the Pulumi CLI if installed."""
     if spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists()):
         return cli_engine(paths)
     from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415 - the SDK takes a while to import
@@ -85,7 +85,7 @@ def cli_engine(paths: LabPaths) -> PulumiCli:
     if not has_cli():
         raise EngineError(
             "there is no `pulumi` on PATH",
-            remedy="`./lab pulumi install` fetches it; without it the embedded engine does all of this (lab:engine)",
+            remedy="run `./lab pulumi install`, or set lab:engine to embedded, which needs no CLI",
         )
     from hoplab.engine.pulumi_cli import PulumiCli  # noqa: PLC0415
 

@@ -1,8 +1,9 @@
 """The embedded engine: runs the Pulumi program in this process and applies its resources to libvirt.
 
-For each resource the program registers: nothing, create, update in place or replace, decided from what the journal
-says was applied last and from what libvirt has now. What the program no longer registers is deleted at the end. Every
-step is in the journal before and after it, so an interrupted run is continued by the next.
+For each resource the program registers: nothing, create, update in place or replace. The engine decides it from the
+state file, which holds what was applied last, and from what libvirt has now. Resources that the program no longer
+registers are deleted at the end. The state file is written before and after every step, so the next run continues an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import libvirt
 
 from hoplab.core.errors import EngineError, ProtectedError, StateError
 from hoplab.core.paths import LabPaths
-from hoplab.core.progress import SHOWN, Progress
+from hoplab.core.progress import CURRENT, Progress
 from hoplab.engine import Applied, Change, Changes, Op, schema
 from hoplab.engine.export import deployment
 from hoplab.engine.libvirt_objects import DRIVERS, Driver
 from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_file
-from hoplab.engine.state_file import Journal, Resource
+from hoplab.engine.state_file import Resource, StateFile
 
 DETAIL_LENGTH = 40  # of a value in a change's detail
 
@@ -46,56 +47,56 @@ class EmbeddedEngine:
 
     def up(self, progress: Progress) -> Applied:
         deployment = self._run(progress, dry_run=False)
-        return Applied(deployment.journal.outputs or {}, tuple(deployment.changes))
+        return Applied(deployment.state.outputs or {}, tuple(deployment.changes))
 
     def converged(self) -> None:
-        journal = self._journal()
-        for resource in [made for made in journal.resources.values() if made.type == schema.CLUSTER and made.pending]:
-            journal.put(replace(resource, pending=False))
+        state = self._load_state()
+        for resource in [made for made in state.resources.values() if made.type == schema.CLUSTER and made.pending]:
+            state.put(replace(resource, pending=False))
 
     def destroy(self, progress: Progress) -> Changes:
-        journal = self._journal()
-        with Deployment(journal, progress, dry_run=False) as deployment:
+        state = self._load_state()
+        with Deployment(state, progress, dry_run=False) as deployment:
             deployment.delete_all()
-        journal.delete()
+        state.delete()
         return tuple(deployment.changes)
 
     def outputs(self) -> dict[str, Any] | None:
-        return self._journal().outputs
+        return self._load_state().outputs
 
     def exported(self, kubeconfig: str = "") -> dict[str, Any]:
-        """Its state in Pulumi's deployment format; secrets in it are plain."""
+        """Return its state in Pulumi's deployment format; secrets in it are plain."""
         if not self.paths.engine_state.exists():
             raise StateError(
                 f"the embedded engine has no lab {self.paths.lab!r}",
-                remedy=f"`./lab up --lab {self.paths.lab}` makes one; of the CLI's there is `pulumi stack export`",
+                remedy=f"`./lab up --lab {self.paths.lab}` makes one; for a stack of the CLI use `pulumi stack export`",
             )
-        return deployment(self._journal(), self.paths.lab, kubeconfig)
+        return deployment(self._load_state(), self.paths.lab, kubeconfig)
 
-    def _journal(self) -> Journal:
-        return Journal.load(self.paths.engine_state, self.paths.id)
+    def _load_state(self) -> StateFile:
+        return StateFile.load(self.paths.engine_state, self.paths.id)
 
     def _run(self, progress: Progress, *, dry_run: bool) -> Deployment:
-        with Deployment(self._journal(), progress, dry_run=dry_run) as deployment:
-            SHOWN.progress = progress
+        with Deployment(self._load_state(), progress, dry_run=dry_run) as deployment:
+            CURRENT.progress = progress
             try:
                 run_file(self.program, self.paths.lab, deployment, progress, dry_run=dry_run)
             finally:
-                SHOWN.progress = None
+                CURRENT.progress = None
             deployment.delete_leftovers()
         return deployment
 
 
 class Deployment:
-    """One run: brings libvirt and the journal to what the program registers. A dry run only says what it would do."""
+    """One run of the program, applied to libvirt and the state file; a dry run only lists the changes."""
 
-    def __init__(self, journal: Journal, progress: Progress, *, dry_run: bool) -> None:
-        self.journal = journal
+    def __init__(self, state: StateFile, progress: Progress, *, dry_run: bool) -> None:
+        self.state = state
         self.progress = progress
         self.dry_run = dry_run
         self.changes: list[Change] = []
         self._seen: set[str] = set()
-        self._cleared: dict[str, str] = {}  # URN -> why it was deleted to make way, and is to be made again
+        self._cleared: dict[str, str] = {}  # URN -> why it was deleted before its replacement
         self._renewed: set[str] = set()  # objects behind these URNs are new in this run
         self._connections: dict[str, libvirt.virConnect] = {}
 
@@ -108,7 +109,7 @@ class Deployment:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
 
-    # What the program asks for
+    # What the program registers
 
     def register(self, wanted: Registration) -> Registered:
         if wanted.urn in self._seen:
@@ -122,15 +123,15 @@ class Deployment:
             return Registered("", {})
         schema.check(wanted.type, wanted.name, wanted.inputs)
         if wanted.type in schema.RECORDED:
-            return self._record(wanted, self.journal.resources.get(wanted.urn))
+            return self._record(wanted, self.state.resources.get(wanted.urn))
         if not wanted.provider:
             raise EngineError(
                 f"{schema.short(wanted.type)} {wanted.name!r} has no explicit libvirt provider", remedy="pass provider="
             )
-        return self._apply(wanted, self.journal.resources.get(wanted.urn))
+        return self._apply(wanted, self.state.resources.get(wanted.urn))
 
     def _record(self, wanted: Registration, old: Resource | None) -> Registered:
-        """Only record it: libvirt has nothing of it. ``lab.lifecycle`` makes the cluster afterwards."""
+        """Only record the resource: it has no object in libvirt. ``lab.lifecycle`` makes the cluster afterwards."""
         id = str(uuid5(NAMESPACE_URL, wanted.urn))
         changed = changed_properties(old.inputs if old else {}, wanted.inputs) - {"__provider"}
         if wanted.type == schema.MEMBER:
@@ -156,8 +157,8 @@ class Deployment:
 
     def stack_outputs(self, outputs: dict[str, Any]) -> None:
         if not self.dry_run:
-            self.journal.outputs = outputs
-            self.journal.write()
+            self.state.outputs = outputs
+            self.state.write()
 
     def _apply(self, wanted: Registration, old: Resource | None) -> Registered:
         if old is not None and old.pending:
@@ -170,7 +171,7 @@ class Deployment:
         if drift == "gone":
             self._renewed.add(wanted.urn)
             if not self.dry_run:
-                self.journal.remove(old)
+                self.state.remove(old)
             return self._create(wanted, "create", "was gone")
         if self._changes_kind(wanted, old, changed):
             return self._replace(wanted, old, changed)
@@ -202,7 +203,7 @@ class Deployment:
             if driver.find(wanted.inputs):
                 raise EngineError(
                     f"libvirt already has a {schema.short(wanted.type)} {wanted.inputs['name']!r} "
-                    "that this lab's state does not know",
+                    "that is not in this lab's state",
                     remedy="if it is a leftover of this lab, `lab destroy` removes it; then run `lab up` again",
                 )
             self._remember(wanted, pending=True)
@@ -211,7 +212,7 @@ class Deployment:
         return Registered(made.id, made.outputs)
 
     def _finish_making(self, wanted: Registration, old: Resource) -> Registered:
-        """Make an object anew whose creation was interrupted; nothing uses it yet."""
+        """Make an object again after an interrupted creation; nothing uses it yet."""
         if not self.dry_run:
             self._delete(old)
         return self._create(wanted, "create", "was half made")
@@ -233,11 +234,11 @@ class Deployment:
         same_name = wanted.inputs.get("name") == old.inputs.get("name")
         if not wanted.delete_before_replace and not same_name:
             if not self.dry_run:
-                self.journal.mark_for_delete(old)
+                self.state.mark_for_delete(old)
             return self._create(wanted, "replace", detail)
         if not self.dry_run:
             for member in self._members_on(old):
-                self.journal.put(replace(member, pending=True))
+                self.state.put(replace(member, pending=True))
                 _provider_of(member.inputs).delete(member.id, member.inputs)
         for dependent in self._built_on(old):
             self._cleared[dependent.urn] = f"is built on {old.name}"
@@ -250,32 +251,32 @@ class Deployment:
     def _members_on(self, resource: Resource) -> list[Resource]:
         """Return the members whose machines are built on it: one for a node's own disk, none for the image below."""
         urns = {resource.urn, *(dependent.urn for dependent in self._built_on(resource))}
-        return [member for member in self.journal.ordered() if member.type == schema.MEMBER and member.built_on(urns)]
+        return [member for member in self.state.ordered() if member.type == schema.MEMBER and member.built_on(urns)]
 
     def _built_on(self, resource: Resource) -> list[Resource]:
         """Return what uses a resource, directly or not, the last made first."""
         urns = {resource.urn}
         found: list[Resource] = []
-        for other in self.journal.ordered():
+        for other in self.state.ordered():
             if _is_object(other) and other.built_on(urns):
                 urns.add(other.urn)
                 found.append(other)
         return found[::-1]
 
     def delete_leftovers(self) -> None:
-        """Delete what the program no longer registers, and what was replaced: the last made first."""
-        if protected := [old for old in self.journal.ordered() if old.urn not in self._seen and old.protect]:
+        """Delete resources that the program no longer registers, and replaced ones; the last made first."""
+        if protected := [old for old in self.state.ordered() if old.urn not in self._seen and old.protect]:
             raise _protected(protected[0], "would be deleted")
-        gone = [*self.journal.pending_delete, *(old for old in self.journal.ordered() if old.urn not in self._seen)]
+        gone = [*self.state.pending_delete, *(old for old in self.state.ordered() if old.urn not in self._seen)]
         for resource in reversed(gone):
-            if _is_object(resource) and resource not in self.journal.pending_delete:
+            if _is_object(resource) and resource not in self.state.pending_delete:
                 self._change("delete", resource)
             if not self.dry_run:
                 self._delete(resource)
 
     def delete_all(self) -> None:
-        """Delete every resource of the journal, the last made first. The caller checks the spec's protection."""
-        for resource in reversed([*self.journal.pending_delete, *self.journal.ordered()]):
+        """Delete every resource of the state file, the last made first. The caller checks the spec's protection."""
+        for resource in reversed([*self.state.pending_delete, *self.state.ordered()]):
             if _is_object(resource):
                 self._change("delete", resource)
             self._delete(resource)
@@ -287,7 +288,7 @@ class Deployment:
                 id = resource.id or driver.find(resource.inputs)
                 if id:
                     driver.delete(id, resource.inputs)
-        self.journal.remove(resource)
+        self.state.remove(resource)
 
     # Helpers
 
@@ -301,7 +302,7 @@ class Deployment:
             raise
 
     def _driver(self, type: str, provider: str) -> Driver:
-        uri = self.journal.resources[provider.rpartition("::")[0]].inputs["uri"]
+        uri = self.state.resources[provider.rpartition("::")[0]].inputs["uri"]
         if uri not in self._connections:
             try:
                 self._connections[uri] = libvirt.open(uri)
@@ -344,9 +345,9 @@ class Deployment:
         )
         if self.dry_run:
             if wanted.type == schema.PROVIDER:  # later resources look up where they are
-                self.journal.resources[wanted.urn] = resource
+                self.state.resources[wanted.urn] = resource
         else:
-            self.journal.put(resource)
+            self.state.put(resource)
 
     def _change(self, op: Op, what: Registration | Resource, detail: str = "") -> None:
         self.changes.append(Change(op, schema.short(what.type), what.name, detail))
@@ -370,7 +371,7 @@ def _protected(resource: Registration | Resource, what: str) -> ProtectedError:
 
 
 def changed_properties(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    """Return the properties that differ; one that is not known yet counts as different."""
+    """Return the properties that differ; an unknown value counts as different."""
     return {key for key in {*old, *new} if old.get(key) != new.get(key) or _unknown(new.get(key))}
 
 

@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from hoplab.engine import schema
 from hoplab.engine.monitor import PROJECT_NAME, SECRET, SIGNATURE, STACK
-from hoplab.engine.state_file import Journal, Resource
+from hoplab.engine.state_file import Resource, StateFile
 
 FORMAT = 3
 DYNAMIC = "pulumi:providers:pulumi-python"  # runs the dynamic resources
@@ -23,17 +23,17 @@ GRAPHICS = {"listenAddress": "127.0.0.1", "websocket": 0}
 DOMAIN = {"running": True, "coreosIgnition": "", "fwCfgName": "opt/com.coreos/config", "qemuAgent": False}
 
 
-def deployment(journal: Journal, stack: str, kubeconfig: str = "") -> dict[str, Any]:
-    """Return every resource of the journal as `pulumi stack export` writes it."""
+def deployment(state: StateFile, stack: str, kubeconfig: str = "") -> dict[str, Any]:
+    """Return every resource of the state file as `pulumi stack export` writes it."""
     dynamic = f"urn:pulumi:{stack}::{PROJECT_NAME}::{DYNAMIC}::default"
     runner = {"urn": dynamic, "type": DYNAMIC, "custom": True, "id": str(uuid5(NAMESPACE_URL, dynamic))}
     resources: list[dict[str, Any]] = []
-    for resource in journal.ordered():
+    for resource in state.ordered():
         entry = _entry(resource, kubeconfig)
         if resource.type == STACK:
             entry["outputs"] = {
                 name: _secret(value) if name in ("kubeconfig", "sshKey") else value
-                for name, value in {**(journal.outputs or {}), "kubeconfig": kubeconfig}.items()
+                for name, value in {**(state.outputs or {}), "kubeconfig": kubeconfig}.items()
             }
             resources = [entry, runner, *resources]
             continue

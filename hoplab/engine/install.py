@@ -82,8 +82,8 @@ def _install(release: Release, fetch: Fetch) -> None:
     found = hashlib.new(HASHES[len(expected)], content).hexdigest()
     if found != expected:
         raise EngineError(
-            f"{release.archive} has the checksum {found}, its publisher says {expected}",
-            remedy="try again; if it stays so, something between here and there changes files",
+            f"{release.archive} has the checksum {found}, and its publisher lists {expected}",
+            remedy="try again; if it happens again, a proxy may be changing the file",
         )
     part = release.into.with_name(f".{release.into.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -115,6 +115,6 @@ def _download(url: str) -> bytes:
     except OSError as error:
         raise EngineError(
             f"{url} can't be fetched: {getattr(error, 'reason', None) or error}",
-            remedy="without it nothing is missing: the embedded engine makes the same lab (docs/pulumi.md)",
+            remedy="the embedded engine makes the same lab without it (docs/pulumi.md)",
         ) from None
     return content

@@ -35,7 +35,7 @@ NOT_FOUND = {
 
 @dataclass(frozen=True)
 class Made:
-    """A new object: its id and the properties only known now."""
+    """A new object: its id, and the properties that libvirt gave it."""
 
     id: str
     outputs: dict[str, Any]
@@ -45,25 +45,25 @@ class Driver(Protocol):
     """Operations on one type of object. ``id`` is the provider's id for it."""
 
     def must_replace(self, old: Inputs, new: Inputs, changed: set[str]) -> bool:
-        """Whether these changed properties need a new object."""
+        """Return whether a change of these properties needs a new object."""
         ...
 
     def find(self, inputs: Inputs) -> str:
-        """The id of the object with this name, "" when there is none."""
+        """Return the id of the object with this name, "" when there is none."""
         ...
 
     def drift(self, id: str, inputs: Inputs) -> str:
-        """What is wrong with an object: "" nothing, "gone", or a word for what ``update`` would put right."""
+        """Return how an object differs: "" (not at all), "gone", or a word for what ``update`` corrects."""
         ...
 
     def create(self, inputs: Inputs, progress: Progress) -> Made: ...
 
     def update(self, id: str, inputs: Inputs, progress: Progress) -> dict[str, Any]:
-        """Make the object what its properties say, keeping its id; its outputs."""
+        """Change the object to match its properties, with the same id; return its outputs."""
         ...
 
     def delete(self, id: str, inputs: Inputs) -> None:
-        """Remove the object; fine when it is gone already."""
+        """Remove the object; do nothing when it does not exist."""
         ...
 
 
@@ -78,7 +78,7 @@ class _Fixed:
 
 
 class Pools:
-    """Directory pools. Everything in the directory belongs to the pool and goes with it."""
+    """Directory pools. A pool is deleted with all files in its directory."""
 
     def __init__(self, connection: libvirt.virConnect, uri: str) -> None:
         self.connection = connection
@@ -157,7 +157,7 @@ class Volumes(_Fixed):
         if size < smallest:
             raise EngineError(
                 f"volume {inputs['name']} would have {size} bytes, less than the {smallest} of the image below it",
-                remedy="ask for a bigger disk",
+                remedy="set a larger disk size",
             )
         backing = xml.Backing(base.path(), xml.volume_format(description))
         return pool.createXML(xml.volume(inputs["name"], capacity=size, format=inputs["format"], backing=backing))
@@ -170,9 +170,9 @@ class Volumes(_Fixed):
     def _upload(
         self, pool: libvirt.virStoragePool, name: str, source: Path, format: str, progress: Progress
     ) -> libvirt.virStorageVol:
-        """A new volume with the content of a file; none when it could not be filled."""
+        """Create a volume with the content of a file; remove it again when the upload fails."""
         size = source.stat().st_size
-        pool.refresh()  # libvirt remembers how much was free
+        pool.refresh()  # libvirt caches the free space
         free = pool.info()[3]
         if free < size + MARGIN:
             raise _disk_full(name, size, free)

@@ -108,7 +108,7 @@ class DiskVolume:
 
 
 def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: Sequence[str], uuid: str = "") -> str:
-    """A machine. ``networks`` are the names behind the interfaces; ``uuid`` redefines the one that has it."""
+    """Return a machine. ``networks`` are the names behind the interfaces; ``uuid`` redefines the one that has it."""
     root = _document("domain", type=inputs.get("type", "kvm"))
     _add(root, "name", inputs["name"])
     if uuid:
@@ -136,7 +136,7 @@ def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: 
         _add(element, "source", network=network)
         _add(element, "model", type="virtio")
     for console in inputs.get("consoles", []):
-        # Type "dev" whatever was asked for: so the provider does it. QEMU opens the path, also that of a file.
+        # Always type "dev", as the provider writes it. QEMU opens the path, also that of a file.
         element = _add(devices, "console", type="dev")
         _add(element, "source", path=console["sourcePath"])
         _add(element, "target", type=console["targetType"], port=console["targetPort"])

@@ -1,7 +1,7 @@
-"""Runs a Pulumi program in this process, and is the resource monitor its SDK talks to.
+"""Runs a Pulumi program in this process and serves as the resource monitor of its SDK.
 
 The SDK takes any object with the methods of its gRPC service in place of an address, so there is no server and no
-port. What comes in is turned into plain Python; what the service offers beyond that is refused by name.
+port. Requests become plain Python values. Features of the service that hoplab does not use are refused by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STACK = "pulumi:pulumi:Stack"
 
 FEATURES = [
     resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,  # of no meaning here: such a resource is only recorded
+    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,  # ignored here: such a resource is only recorded
 ]
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks values that are not plain, in Pulumi's wire format
@@ -60,7 +60,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Registered:
-    """A resource as it exists: an empty id stands for one that is not known yet."""
+    """A resource as it exists; an empty id is not known yet."""
 
     id: str
     outputs: dict[str, Any]
@@ -93,13 +93,15 @@ def run_program(
     def main() -> None:
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # as the SDK's own reset does
         pulumi.runtime.configure(settings)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # one error is said once, not by each of its dependents
+        logging.getLogger("asyncio").setLevel(
+            logging.CRITICAL
+        )  # one error is reported once, not for each of its dependents
         asyncio.run(_in_stack(program, monitor))
 
     try:
         contextvars.copy_context().run(main)
     except BaseException as error:
-        said = error.__cause__ if isinstance(error, pulumi.RunError) else None  # the program said it in its own words
+        said = error.__cause__ if isinstance(error, pulumi.RunError) else None  # the exception is the program's own
         raise monitor.failure or said or error from None
 
 
@@ -123,7 +125,7 @@ class Monitor:
         self._stack_urn = ""
 
     def close(self) -> None:
-        """Refuse what comes from now on."""
+        """Refuse all later requests."""
         self._closed = True
 
     def GetDeploymentInfo(self, _: object) -> resource_pb2.DeploymentInfo:
@@ -167,7 +169,7 @@ class Monitor:
 
     @contextmanager
     def _step(self) -> Iterator[None]:
-        """One request at a time; the first that fails ends the run, whatever the SDK makes of its exception."""
+        """Handle one request at a time; the first failure ends the run, even if the SDK catches the exception."""
         with self._lock:
             if self._closed:
                 raise EngineError("stopped after an earlier error")
@@ -214,7 +216,7 @@ class Monitor:
         )
 
     def _urn(self, parent: str, type: str, name: str) -> str:
-        """Pulumi's name of a resource: "urn:pulumi:dev::hoplab::hoplab:lab:Lab$hoplab:lab:Node::worker1"."""
+        """Return Pulumi's name of a resource: "urn:pulumi:dev::hoplab::hoplab:lab:Lab$hoplab:lab:Node::worker1"."""
         parents = parent.split("::")[2] + "$" if parent and parent != self._stack_urn else ""
         return f"urn:pulumi:{self.stack}::{PROJECT_NAME}::{parents}{type}::{name}"
 

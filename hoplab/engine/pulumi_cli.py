@@ -1,8 +1,8 @@
-"""The Pulumi CLI, driven through its Automation API: same program, same answers as the embedded engine.
+"""The Pulumi CLI, driven through its Automation API: same program, same results as the embedded engine.
 
 Without an account: unless the user is logged in somewhere, the state goes to <lab>/pulumi and is encrypted with a
-passphrase of our own (<lab>/keys/passphrase). The CLI works from a project file of its own there, whose program is
-ours: it writes to the stack's settings what its encryption needs, and the lab's spec stays as it is.
+passphrase of the lab (<lab>/keys/passphrase). There the CLI has its own project file, which names the same program.
+The CLI writes its encryption settings to the stack file beside it, so the lab's spec stays unchanged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PulumiCli:
         return Applied({name: output.value for name, output in result.outputs.items()}, seen.changes)
 
     def converged(self) -> None:
-        """The CLI has its own memory, and its Cluster resource was made by ``up``."""
+        """Do nothing: ``up`` made the Cluster resource, which is in the CLI's own state."""
 
     def destroy(self, progress: Progress) -> Changes:
         seen = _Events(progress)
@@ -74,20 +74,20 @@ class PulumiCli:
         return seen.changes
 
     def adopt(self, deployment: dict[str, Any]) -> None:
-        """Take over what another engine made, from its state in Pulumi's format."""
+        """Import the state of another engine, in Pulumi's format."""
         stack = self._required()
         with self._translated(None):
             empty = json.loads(json.dumps(stack.export_stack().deployment or {}))
             if empty.get("resources"):
                 raise EngineError(
                     f"the stack {self.paths.lab!r} of the Pulumi CLI has resources already",
-                    remedy=f"it is another lab's: pulumi stack --stack {self.paths.lab} shows them",
+                    remedy=f"they may be of another lab: pulumi stack --stack {self.paths.lab} lists them",
                 )
-            # Who encrypts secrets is the stack's affair; without a word on that the CLI panics at the first one.
-            told = dict(deployment["deployment"])
+            # The secrets provider is the stack's; without one in the document the CLI panics at the first secret.
+            document = dict(deployment["deployment"])
             if "secrets_providers" in empty:
-                told["secrets_providers"] = empty["secrets_providers"]
-            stack.import_stack(automation.Deployment(deployment["version"], told))
+                document["secrets_providers"] = empty["secrets_providers"]
+            stack.import_stack(automation.Deployment(deployment["version"], document))
 
     def outputs(self) -> dict[str, Any] | None:
         with self._translated(None):
@@ -101,8 +101,8 @@ class PulumiCli:
         return stack
 
     def _open_stack(self, create: bool) -> Stack | None:
-        told = {**environment(self.paths), LOCK_INHERITED: "1"}
-        options = automation.LocalWorkspaceOptions(env_vars=told)
+        variables = {**environment(self.paths), LOCK_INHERITED: "1"}
+        options = automation.LocalWorkspaceOptions(env_vars=variables)
         find = automation.create_or_select_stack if create else automation.select_stack
         try:
             return find(self.paths.lab, work_dir=str(workspace(self.paths)), opts=options)
@@ -111,7 +111,7 @@ class PulumiCli:
 
     @contextmanager
     def _translated(self, seen: _Events | None) -> Iterator[None]:
-        """Pulumi's errors in our words."""
+        """Raise LabErrors in place of Pulumi's errors."""
         try:
             yield
         except automation.ConcurrentUpdateError as error:
@@ -126,11 +126,11 @@ class PulumiCli:
             if "is protected" in said or "cannot be deleted" in said:
                 remedy = "if that is what you want: set lab:protect to false, run `lab up`, then try again"
                 raise ProtectedError(f"pulumi refused: {said}", remedy=remedy) from error
-            raise EngineError(f"pulumi failed: {said}", remedy="correct what it names; `lab up` continues") from error
+            raise EngineError(f"pulumi failed: {said}", remedy="correct the cause; `lab up` continues") from error
 
 
 class _Events:
-    """What Pulumi's engine reports while it works: progress for the screen, changes and errors for us."""
+    """Handles events of Pulumi's engine: shows progress, collects changes and errors."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -163,18 +163,18 @@ class _Events:
 def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[str, str]:
     """Return the CLI's environment variables; those that the user has set are left alone."""
     user = dict(os.environ) if given is None else given
-    told = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    variables = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     if not _logged_in(user):
         backend = paths.root / "pulumi"
         backend.mkdir(parents=True, exist_ok=True)
-        told["PULUMI_BACKEND_URL"] = f"file://{backend}"
+        variables["PULUMI_BACKEND_URL"] = f"file://{backend}"
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & user.keys():
-        told["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(paths))
-    return told
+        variables["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase(paths))
+    return variables
 
 
 def workspace(paths: LabPaths) -> Path:
-    """Make the folder that the CLI works from: the project's own file, with our program and our virtual environment."""
+    """Make the CLI's working directory: a project file with this program and this virtual environment."""
     folder = paths.root / "pulumi"
     folder.mkdir(parents=True, exist_ok=True)
     project = yaml.safe_load((paths.project / "Pulumi.yaml").read_text())

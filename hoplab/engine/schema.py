@@ -1,4 +1,4 @@
-"""The resource types the embedded engine knows, with their properties: anything else is refused by name."""
+"""The resource types and properties that the embedded engine supports; any other is refused by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "pulumi-python:dynamic/hoplab:Host"
 MEMBER = "pulumi-python:dynamic/hoplab:Member"
 
 DYNAMIC = (HOST, CLUSTER, MEMBER)  # run by Pulumi's own provider for Python
-RECORDED = (PROVIDER, *DYNAMIC)  # what the engine keeps in mind and does nothing for: that is `hoplab.lab.lifecycle`'s
+RECORDED = (PROVIDER, *DYNAMIC)  # recorded only: `hoplab.lab.lifecycle` does the work
 
 # A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
 Shape = type | list[Any] | dict[str | None, Any]
@@ -68,7 +68,7 @@ SHAPES: Mapping[str, Shape] = {
     },
 }
 
-# Values that stand for one way of doing things; the other ways are not built.
+# The values that the engine implements.
 ONLY: Mapping[tuple[str, str], tuple[Any, ...]] = {
     (POOL, "type"): ("dir",),
     (NETWORK, "mode"): ("nat",),
@@ -87,11 +87,11 @@ def short(type: str) -> str:
 
 
 def check(type: str, name: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse a resource type or property that is not known, and a value of the wrong kind."""
+    """Raise EngineError for an unsupported resource type or property, and for a value of the wrong kind."""
     if type not in SHAPES:
         raise EngineError(
-            f"the embedded engine does not know the resource type {type} (of {name!r})",
-            remedy="it knows what this project's program uses; for anything else install the Pulumi CLI",
+            f"the embedded engine does not support the resource type {type} (of {name!r})",
+            remedy="it supports the types of this project's program; for any other install the Pulumi CLI",
         )
     _check(type, name, "", inputs, SHAPES[type])
 
@@ -107,13 +107,13 @@ def _check(type: str, name: str, path: str, value: Any, shape: Shape) -> None:
             inner = f"{path}.{key}" if path else str(key)
             if key not in shape and None not in shape:
                 raise EngineError(
-                    f"the embedded engine does not know the property {inner} of {short(type)} {name!r}",
+                    f"the embedded engine does not support the property {inner} of {short(type)} {name!r}",
                     remedy="leave the property out, or install the Pulumi CLI",
                 )
             _check(type, name, inner, item, shape[key] if key in shape else shape[None])
     elif isinstance(shape, list | dict) or not isinstance(value, shape) or (shape is int and isinstance(value, bool)):
         raise EngineError(
-            f"{short(type)} {name!r}: property {path} is {value!r}, which is not what the embedded engine takes there",
+            f"{short(type)} {name!r}: property {path} is {value!r}, a value that the embedded engine does not support",
             remedy="correct the program",
         )
     allowed = ONLY.get((type, path))

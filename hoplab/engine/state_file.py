@@ -28,7 +28,7 @@ class Resource:
     parent: str = ""
     provider: str = ""  # "<urn>::<id>" of the provider it was made with
     id: str = ""
-    pending: bool = False  # its making was begun and may have been interrupted
+    pending: bool = False  # its creation began and may have been interrupted
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # inputs that are never shown
@@ -38,26 +38,26 @@ class Resource:
 
     @property
     def needs(self) -> set[str]:
-        """URNs of what has to exist as long as this does."""
+        """Return the URNs of the resources that it depends on."""
         return {self.parent, self.provider.rpartition("::")[0], *self.dependencies} - {""}
 
     def built_on(self, urns: set[str]) -> bool:
-        """Whether one of its properties comes from one of these resources."""
+        """Return whether one of its properties comes from one of these resources."""
         return any(not urns.isdisjoint(sources) for sources in self.property_dependencies.values())
 
 
 @dataclass(frozen=True)
 class _Document:
-    """What the file holds."""
+    """The content of the file; its field names are the keys in it."""
 
     format: int
     lab: str  # its id
     resources: tuple[Resource, ...]
-    condemned: tuple[Resource, ...]  # those to be deleted
+    condemned: tuple[Resource, ...]  # replaced, and not deleted yet
     outputs: dict[str, Any] | None
 
 
-class Journal:
+class StateFile:
     """All resources of a lab. Each change is on disk before the method that makes it returns."""
 
     def __init__(self, path: Path, lab_id: str) -> None:
@@ -70,34 +70,34 @@ class Journal:
 
     @property
     def previous(self) -> Path:
-        """The version before the last step."""
+        """Return the path of the version before the last step."""
         return self.path.with_name(self.path.name + ".previous")
 
     @staticmethod
-    def load(path: Path, lab_id: str) -> Journal:
-        """Return a lab's journal, an empty one where there is no file; StateError where it can't be trusted."""
-        journal = Journal(path, lab_id)
+    def load(path: Path, lab_id: str) -> StateFile:
+        """Return a lab's state, an empty one where there is no file; raise StateError when the file is not intact."""
+        state = StateFile(path, lab_id)
         try:
             text = path.read_text()
         except FileNotFoundError:
-            return journal
+            return state
         except (OSError, UnicodeDecodeError) as error:
-            raise journal._refused(f"can't be read: {error}") from error
+            raise state._refused(f"can't be read: {error}") from error
         try:
             document = json.loads(text)
             if document["format"] != FORMAT:
-                raise journal._refused(f"has format {document['format']!r}, this version reads format {FORMAT}")
+                raise state._refused(f"has format {document['format']!r}, this version reads format {FORMAT}")
             if document["lab"] != lab_id:
-                raise journal._refused(f"belongs to the lab {document['lab']!r}, not to {lab_id!r}")
+                raise state._refused(f"belongs to the lab {document['lab']!r}, not to {lab_id!r}")
             found = from_json(_Document, document)
         except (ValueError, KeyError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise journal._refused(f"is not an intact state file ({what})") from error
-        journal.resources = {resource.urn: resource for resource in found.resources}
-        journal.pending_delete = list(found.condemned)
-        journal.outputs = found.outputs
-        journal._written = text
-        return journal
+            raise state._refused(f"is not an intact state file ({what})") from error
+        state.resources = {resource.urn: resource for resource in found.resources}
+        state.pending_delete = list(found.condemned)
+        state.outputs = found.outputs
+        state._written = text
+        return state
 
     def ordered(self) -> list[Resource]:
         """Return all resources, dependencies first."""
@@ -118,13 +118,13 @@ class Journal:
         self.write()
 
     def mark_for_delete(self, resource: Resource) -> None:
-        """Keep a resource until it can be deleted: its successor takes its place."""
+        """Keep a replaced resource until it is deleted; its replacement has its URN."""
         self.resources.pop(resource.urn, None)
         self.pending_delete.append(resource)
         self.write()
 
     def write(self) -> None:
-        """Write the file if its content changed. A reader sees one version or the next; the one before is kept."""
+        """Write the file atomically if its content changed, and keep the version before."""
         resources, pending_delete = tuple(self.resources.values()), tuple(self.pending_delete)
         document = _Document(FORMAT, self.lab_id, resources, pending_delete, self.outputs)
         text = json.dumps(to_json(document), indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""KVM or emulation: /dev/kvm may be there and still not run a normal kernel, so only booting one tells."""
+"""KVM or emulation. /dev/kvm may exist and still fail to run a kernel, so a kernel is booted to find out."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ REASONS = {
 }
 
 TICK_S = 1.0
-HANG_S = 60.0  # nothing on the console and no work done for so long is a hang; a guest that waits still ticks
+HANG_S = 60.0  # a guest without console output and CPU time for so long hangs; an idle guest still uses some CPU time
 HANG_CPU_S = 0.3  # less CPU time than this is no work
 MAX_RESTARTS = 3
 BOOT_S = 60.0  # power-on to SSH on an idle machine with KVM is under 10 s
@@ -93,15 +93,15 @@ def watch_boot(
         boots = [_Boot(lookup(connection, name)) for name in names]
         while True:
             for boot in boots:
-                trouble = boot.trouble(deadline_s)
-                if trouble and boot.restarts == max_restarts:
-                    error = _gave_up(boot, trouble, qemu_logs)
+                problem = boot.problem(deadline_s)
+                if problem and boot.restarts == max_restarts:
+                    error = _gave_up(boot, problem, qemu_logs)
                     power_off(boot.domain)  # a kernel that panicked would keep a core busy
                     raise error
-                if trouble:
+                if problem:
                     boot.restart()
                     progress.note(
-                        f"{boot.name}: {trouble}; restarted it ({boot.restarts} of at most {max_restarts} times)"
+                        f"{boot.name}: {problem}; restarted it ({boot.restarts} of at most {max_restarts} times)"
                     )
                 elif not boot.up and is_up(boot.name):
                     boot.up = True
@@ -136,7 +136,7 @@ class _Boot:
         self.restarts += 1
         self._begin()
 
-    def trouble(self, deadline_s: float) -> str:
+    def problem(self, deadline_s: float) -> str:
         """Return what is wrong with it now, "" when nothing is."""
         said_something = self.console.read()
         (state, reason), cpu_s = self.domain.state(), self.domain.info()[4] / 1e9
@@ -148,7 +148,7 @@ class _Boot:
         return "" if self.up else self._slow(said_something, cpu_s, deadline_s)
 
     def _slow(self, said_something: bool, cpu_s: float, deadline_s: float) -> str:
-        """Return whether it hangs, or takes too long, "" when neither."""
+        """Return a reason when it hangs or exceeds the deadline, else ""."""
         now = time.monotonic()
         if said_something or cpu_s - self.cpu_s > HANG_CPU_S:
             self.moved, self.cpu_s = now, cpu_s
@@ -159,14 +159,14 @@ class _Boot:
         return ""
 
 
-def _gave_up(boot: _Boot, trouble: str, qemu_logs: Path) -> BootError:
+def _gave_up(boot: _Boot, problem: str, qemu_logs: Path) -> BootError:
     """Return the error with the end of the console and of QEMU's own log."""
     words = {"its console": boot.console.last_words(), "QEMU": _qemu_said(qemu_logs / f"{boot.name}.log")}
     said = [
         f"\nlast words of {who}:" + "".join(f"\n  {line}" for line in lines) for who, lines in words.items() if lines
     ]
     return BootError(
-        f"{boot.name} does not boot ({boot.restarts + 1} attempts): {trouble}{''.join(said)}",
+        f"{boot.name} does not boot ({boot.restarts + 1} attempts): {problem}{''.join(said)}",
         remedy="read its console log; when emulated, one vCPU a machine and less load on the host help: ./lab up",
         log=str(boot.console.path or ""),
     )
@@ -200,7 +200,7 @@ def _lifecycle_events(uri: str) -> Iterator[tuple[libvirt.virConnect, threading.
                 connection.domainEventDeregisterAny(callback)
 
 
-_event_loop_runs = threading.Lock()  # taken for good by the first who needs it
+_event_loop_runs = threading.Lock()  # never released: the first caller starts the event loop
 
 
 def _run_event_loop() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 LAST_WORDS = 15  # lines
 
-# What a kernel that will not get any further says. Lockup warnings ("BUG: soft lockup") are not among them: a
-# busy host makes emulated kernels print them, and they carry on.
+# Messages of a kernel that has crashed. Lockup warnings ("BUG: soft lockup") are not among them: a
+# busy host makes emulated kernels print them, and they continue.
 CRASH = re.compile(
     r".*(?:Kernel panic - not syncing"
     r"|BUG: (?!soft lockup|workqueue lockup)"
@@ -40,7 +40,7 @@ class Console:
                 os.truncate(self.path, 0)
 
     def read(self) -> bool:
-        """Read on; whether there was anything new."""
+        """Read new output; return whether there was any."""
         try:
             new = self._rest() if self.path else b""
         except OSError:

@@ -18,7 +18,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What was read of the host at one moment."""
+    """Figures of the host at one moment."""
 
     memory_mib: int
     available_memory_mib: int

@@ -68,7 +68,7 @@ class PrivateLibvirt:
         return self.paths.libvirt / "log" / "qemu"
 
     def running(self) -> bool:
-        """Return whether it answers."""
+        """Return whether libvirtd answers."""
         if not netns.exists(self.paths.netns):
             return False
         try:
@@ -78,7 +78,7 @@ class PrivateLibvirt:
             return False
 
     def start(self) -> str:
-        """Make the namespace and start libvirtd, unless it answers already; its URI.
+        """Make the namespace and start libvirtd, unless it answers already; return its URI.
 
         Machines that a libvirtd before left running are found again.
         """
@@ -146,7 +146,7 @@ class PrivateLibvirt:
         fs.write(etc / "qemu.conf", QEMU_CONF)
 
     def _launch(self) -> None:
-        """Start libvirtd; with --daemon it returns when it listens, and says on stderr why it does not."""
+        """Start libvirtd; with --daemon it returns when it listens, or prints the reason on stderr."""
         binds = [f"{ours}:{compiled_in}" for compiled_in, ours in self._directories.items()]
         launcher = [sys.executable, "-I", mounts.__file__, *binds, "--"]
         libvirtd = ["libvirtd", "--daemon", "--pid-file", str(self._pid_file)]

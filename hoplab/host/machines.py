@@ -57,7 +57,7 @@ def has_domain(uri: str, id: str) -> bool:
 
 
 def start_domain(uri: str, name: str) -> bool:
-    """Start a machine, its console log anew; one that runs is left alone (False)."""
+    """Start a machine with an empty console log; return False when it runs already."""
     with connected(uri) as connection:
         domain = lookup(connection, name)
         if domain.isActive():
@@ -98,7 +98,7 @@ def start_network(uri: str, name: str) -> None:
 
 
 def sweep(uri: str, lab_id: str) -> list[str]:
-    """Remove what carries a lab's name, however it came to be: machines, network, pool. Says what it removed."""
+    """Remove what carries a lab's name, whatever made it: machines, network, pool. Return what was removed."""
     removed = []
     own = re.compile(re.escape(domain_name(lab_id, "")) + r"(cp|worker)\d+")  # not those of a lab "<this one>-2"
     with connected(uri) as connection:
@@ -141,6 +141,6 @@ def power_on(domain: libvirt.virDomain) -> None:
 
 
 def power_off(domain: libvirt.virDomain) -> None:
-    """Power a machine off; fine when it is off already."""
+    """Power a machine off; do nothing when it is off."""
     with suppress(libvirt.libvirtError):
         domain.destroy()

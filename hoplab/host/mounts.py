@@ -1,4 +1,4 @@
-"""Run a command with directories of ours in place of the system's, seen by that command and its children only.
+"""Run a command with other directories mounted over the system's, for that command and its children only.
 
     python -I mounts.py SOURCE:TARGET ... -- COMMAND [ARGUMENT ...]
 

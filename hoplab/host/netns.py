@@ -1,4 +1,4 @@
-"""Network namespaces: made, entered and removed.
+"""Create, enter and delete network namespaces.
 
 `ip netns` keeps a namespace alive by a file in /run/netns, so a lab's namespace outlives every command and is gone
 after a reboot. ``entered`` moves the calling thread only: sockets, threads and child processes made inside belong to
@@ -35,8 +35,8 @@ def exists(name: str) -> bool:
 def create(name: str) -> None:
     """Make the namespace with its loopback up and forwarding on; one that is there already is kept.
 
-    Frames between machines on a bridge in it are no business of its iptables: libvirt's masquerade would change the
-    sender of what a node sends to another node's pods.
+    br_netfilter is off in it: libvirt's masquerade would change the source of packets that a node sends to another
+    node's pods.
     """
     if not exists(name):
         (NAMED / name).unlink(missing_ok=True)

@@ -336,24 +336,24 @@ def _opened_archive(archive: Path) -> Iterator[tarfile.TarFile]:
 
 def pull(wanted: Sequence[ArchivedImage], programs: Path, store: Store, progress: Progress) -> None:
     """Bring the images that are not in the local folder from their registries, each by its digest."""
-    lacking = missing(wanted)
+    missing_images = missing(wanted)
     log = store.log("pull")
     log.unlink(missing_ok=True)
-    for entry in lacking:
+    for entry in missing_images:
         progress.task(f"pulling {entry.name}")
         with tempfile.TemporaryDirectory(dir=_made(folder())) as scratch:
             archive = Path(scratch) / "pulled.tar"
             try:
                 containers.pull(entry.name, entry.digest, archive, programs, Path(scratch) / "containerd", log)
             except ImageError as error:
-                raise _unreachable(lacking, error) from None
+                raise _unreachable(missing_images, error) from None
             add(archive, [entry])
 
 
-def _unreachable(lacking: Sequence[ArchivedImage], error: ImageError) -> ImageError:
+def _unreachable(missing_images: Sequence[ArchivedImage], error: ImageError) -> ImageError:
     """Neither archive nor registry: which images, for what, and why the first could not be pulled."""
-    needs = ", ".join(sorted({entry.component for entry in lacking}))
-    images = "\n".join(f"  {entry.name}@{entry.digest}" for entry in lacking)
+    needs = ", ".join(sorted({entry.component for entry in missing_images}))
+    images = "\n".join(f"  {entry.name}@{entry.digest}" for entry in missing_images)
     reason = error.message.strip().splitlines()[-1]
     return ImageError(
         f"container images of {needs} are not in {folder()}, and could not be pulled:\n{images}\n{reason}",

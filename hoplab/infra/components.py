@@ -77,7 +77,7 @@ class NodeImage(ComponentResource):
 
 @dataclass(frozen=True)
 class NodeArgs:
-    """One machine and what it is made of."""
+    """The inputs of one machine."""
 
     plan: NodePlan
     domain: str

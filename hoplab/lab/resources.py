@@ -34,7 +34,7 @@ from pulumi.dynamic import Resource as DynamicResource
 from hoplab.cluster.inventory import lab_facts, roles_digest
 from hoplab.core.errors import LabError, SpecError
 from hoplab.core.paths import LabPaths
-from hoplab.core.progress import SHOWN
+from hoplab.core.progress import CURRENT
 from hoplab.engine import MARK
 from hoplab.expectations.parts import known_parts
 from hoplab.infra.context import LabContext
@@ -230,14 +230,14 @@ def _working(paths: LabPaths, what: str) -> Iterator[Any]:
     from hoplab.core.console import PlainProgress  # noqa: PLC0415
     from hoplab.core.lock import LOCK_INHERITED, locked  # noqa: PLC0415
 
-    inherited = os.environ.get(LOCK_INHERITED) or SHOWN.progress  # the embedded engine runs in `lab up` itself
+    inherited = os.environ.get(LOCK_INHERITED) or CURRENT.progress  # the embedded engine runs in `lab up` itself
     lock = contextlib.nullcontext() if inherited else locked(paths.lock, f"{what} --stack {paths.lab}")
-    SHOWN.forks = SHOWN.progress is not None
+    CURRENT.forks = CURRENT.progress is not None
     try:
         with CONVERGE_LOCK, lock:
-            yield SHOWN.progress or PlainProgress(sys.stdout)
+            yield CURRENT.progress or PlainProgress(sys.stdout)
     except LabError as error:
-        if SHOWN.progress:
+        if CURRENT.progress:
             raise
         raise Failed(f"{MARK}{error.whole()}") from None
 

@@ -1,1 +1,1 @@
-"""The outcome of a packet's way through the rules of a host, over iptables and nftables."""
+"""The outcome of a packet in the rules of a host, over iptables and nftables."""

@@ -1,4 +1,4 @@
-"""The packet that rules are applied to, and the outcomes of its way through them; pure."""
+"""A packet, and the outcomes of the rules that it traverses; pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 @dataclass(frozen=True)
 class Packet:
-    """The fields of a packet that rules match, and what the kernel knows of its connection."""
+    """The fields of a packet that rules match, and the conntrack state of its connection."""
 
     src: IPv4Address | IPv6Address
     dst: IPv4Address | IPv6Address
@@ -37,7 +37,7 @@ R_co = TypeVar("R_co", bound=InChain, covariant=True)
 
 @dataclass(frozen=True)
 class Outcome(Generic[R_co]):
-    """One possible end of a packet's way through the rules."""
+    """One possible outcome of a packet in the rules."""
 
     verdict: str  # "ACCEPT", "DNAT", "MASQUERADE", "REJECT", ...; the policy when no rule decided
     path: tuple[R_co, ...]  # the rules that matched, in order

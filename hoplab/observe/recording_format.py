@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab.core import fs
-from hoplab.core.diff import applied, delta
+from hoplab.core.diff import diff, patch
 from hoplab.core.errors import LabError
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts._json import as_read
@@ -39,7 +39,7 @@ def save(lab: Snapshot, file: Path, parts: Parts, *, like: Path | None = None) -
     """
     text = json.dumps(_dump(lab, parts), indent=1, default=str)
     if like:
-        changes = delta(_document(like), json.loads(text))
+        changes = diff(_document(like), json.loads(text))
         text = json.dumps({"like": os.path.relpath(like, file.parent), "but": changes}, indent=1)
     fs.write(file, text + "\n")
 
@@ -115,7 +115,7 @@ def _redacted(text: str, annotations: tuple[str, ...]) -> str:
 def _document(file: Path) -> Any:
     """Return the document of a recording; one with ``like`` holds the difference from another one."""
     raw = json.loads(file.read_text())
-    return applied(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
+    return patch(_document(file.parent / raw["like"]), raw["but"]) if "like" in raw else raw
 
 
 def _facts(place: str, raw: dict[str, Any]) -> Facts:

@@ -1,1 +1,1 @@
-"""What is asked for, and what follows from it: pure."""
+"""The spec of a lab and the plan computed from it: pure."""

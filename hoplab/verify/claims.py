@@ -1,4 +1,4 @@
-"""Claims: one that holds says in one sentence what it saw, one that fails says why and carries the evidence."""
+"""Claims: a sentence with the observation where one holds, the reason and the evidence where one fails."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ R = TypeVar("R")
 
 
 class Expectation(Protocol[R_contra]):
-    """Something that one record of a fact has to fulfil. Its ``str`` is how the tool that shows it would print it."""
+    """A requirement on one record of a fact; its ``str`` is the record as the command would print it."""
 
     def met_by(self, record: R_contra) -> bool: ...
 
 
 class ClaimFailed(AssertionError):
-    """A claim that does not hold: a sentence, and what was seen."""
+    """A claim does not hold: the reason as a sentence, and the evidence."""
 
     def __init__(self, why: str, evidence: Sequence[object] = ()) -> None:
         self.why = why
@@ -32,12 +32,12 @@ class Claim:
         self.evidence: list[str] = []
 
     def saw(self, sentence: str, *evidence: object) -> None:
-        """The claim holds: what was seen, in one sentence."""
+        """Note what was observed, in one sentence: the claim holds."""
         self.seen = sentence
         self.evidence += [str(item) for item in evidence]
 
     def require(self, holds: object, why: str, *evidence: object) -> None:
-        """Go on when it holds; otherwise the claim fails with the sentence and what was seen."""
+        """Raise ClaimFailed with the reason and the evidence unless the condition holds."""
         if not holds:
             raise ClaimFailed(why, evidence)
 

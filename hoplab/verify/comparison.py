@@ -1,9 +1,9 @@
-"""The same two ways, from pod to pod and from pod to service, in several labs: a page made of recordings; pure.
+"""A page that compares packets from pod to pod and from pod to service in several recorded labs; pure.
 
     ./lab compare tests/recordings/flannel-vxlan.json tests/recordings/calico-bgp.json
 
-Each line is what the recorded nodes showed, selected by what the CNI and kube-proxy have to leave: a lab in which an
-expectation is not met has a gap there.
+Each line is recorded output, selected by the expectations of the CNI and of kube-proxy. Where a lab does not meet an
+expectation, the line has a gap.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from hoplab.verify import workload
 
 NOTHING = "-"
 WIDE = 200  # characters of a rule
-HEAD = """# The same way through every network
+HEAD = """# The same packet through every network
 
 Made by `./lab compare` of the recordings in [tests/recordings](../tests/recordings), each of a real lab with two nodes.
-The addresses, MACs and names are those of the lab that was recorded. What is on the wire follows from the rest; lessons
-with captures prove that it is so (`between_nodes_a_packet_travels_wrapped`)."""
+Addresses, MACs and names are those of the recorded lab. The row "on the wire" is computed from the other rows; a lesson
+with captures checks it on a running lab (`between_nodes_a_packet_travels_wrapped`)."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One lab, and the two pods of the way: `echo` on the first node, and on the second."""
+class PodPath:
+    """A lab and the two ends of a packet's path: the pods `echo` of the first node and of the second."""
 
     lab: Snapshot
     pod: Pod
     other: Pod
 
     @classmethod
-    def of(cls, lab: Snapshot) -> Way:
+    def of(cls, lab: Snapshot) -> PodPath:
         echoes = {pod.node.name: pod for pod in lab.pods if pod.api.label("app") == "echo"}
         if len(echoes) < 2:
             raise LabError(
-                f"what was recorded of lab {lab.setting.lab!r} has no pod `echo` on each of two nodes",
-                remedy="record a lab of two workers, ./lab record makes these pods first",
+                f"the recording of lab {lab.setting.lab!r} has no pod `echo` on each of two nodes",
+                remedy="record a lab of two workers; ./lab record creates these pods",
             )
         return cls(lab, *[echoes[node.name] for node in lab.nodes if node.name in echoes][:2])
 
@@ -69,19 +69,19 @@ class Way:
 
 
 def page(labs: Iterable[Snapshot]) -> str:
-    """The page, as markdown."""
-    ways = [Way.of(lab) for lab in labs]
-    parts = [HEAD, _table(ways)]
+    """Return the page as Markdown."""
+    paths = [PodPath.of(lab) for lab in labs]
+    parts = [HEAD, _table(paths)]
     parts.append("## From pod to pod\n\nA pod of the first node sends to a pod of the second.")
-    parts += [f"### {way.name}\n\n{_shown(_to_pod(way))}" for way in ways]
+    parts += [f"### {path.name}\n\n{_shown(_to_pod(path))}" for path in paths]
     parts.append(
         "## From pod to service\n\nThe same pod sends to a ClusterIP with a pod on each node; and to the outside."
     )
-    parts += [f"### To a service: {way.name}\n\n{_shown(_to_service(way))}" for way in ways]
+    parts += [f"### To a service: {path.name}\n\n{_shown(_to_service(path))}" for path in paths]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(ways: Sequence[Way]) -> str:
+def _table(paths: Sequence[PodPath]) -> str:
     rows = [
         [
             "lab",
@@ -93,36 +93,36 @@ def _table(ways: Sequence[Way]) -> str:
         ],
         *(
             [
-                way.name,
-                f"`{lookup(way.pod.node[ROUTES], way.other.address)}`",
-                _wrapped(way),
-                str(way.pod.eth0.mtu) if way.pod.eth0 else NOTHING,
-                f"one range on `{way.expected.bridge}`" if way.expected.bridge else "a route for each",
-                proxy.of(way.lab).SERVICES_ARE_IN,
+                path.name,
+                f"`{lookup(path.pod.node[ROUTES], path.other.address)}`",
+                _wrapped(path),
+                str(path.pod.eth0.mtu) if path.pod.eth0 else NOTHING,
+                f"one range on `{path.expected.bridge}`" if path.expected.bridge else "a route for each",
+                proxy.of(path.lab).SERVICES_ARE_IN,
             ]
-            for way in ways
+            for path in paths
         ),
     ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
-def _wrapped(way: Way) -> str:
-    if way.tunnel is None:
+def _wrapped(path: PodPath) -> str:
+    if path.tunnel is None:
         return "nothing"
-    what = "WireGuard" if way.tunnel.encrypted else "VXLAN" if way.tunnel.vni is not None else "IP"
-    return f"{what}, {way.tunnel.overhead} bytes"
+    what = "WireGuard" if path.tunnel.encrypted else "VXLAN" if path.tunnel.vni is not None else "IP"
+    return f"{what}, {path.tunnel.overhead} bytes"
 
 
 def _shown(lines: Iterable[tuple[str, object]]) -> str:
-    """Where, and what is seen there."""
+    """Return a table of places and what was recorded there."""
     found = [(where, str(what)) for where, what in lines]
     width = max(len(where) for where, _ in found)
     return "\n".join(["```", *(f"{where:<{width}}  {what}" for where, what in found), "```"])
 
 
-def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
-    pod, other, node = way.pod, way.other, way.pod.node
+def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
+    pod, other, node = path.pod, path.other, path.pod.node
     to = other.address
     yield "the pod", lookup(pod[ROUTES], to) or NOTHING
     if end := pod.host_end:
@@ -132,22 +132,22 @@ def _to_pod(way: Way) -> Iterator[tuple[str, object]]:
         )
     route = lookup(node[ROUTES], to)
     yield "the node", route or NOTHING
-    for planned in way.expected.routes:
+    for planned in path.expected.routes:
         if to in planned.dst and planned.protocol:
             yield "", f"made by {planned.protocol if planned.protocol.isalpha() else f'proto {planned.protocol}'}"
-    if route and route.via and way.tunnel and way.tunnel.vni is not None:
+    if route and route.via and path.tunnel and path.tunnel.vni is not None:
         known = [
             neighbour for neighbour in node[NEIGHBOURS] if (neighbour.address, neighbour.dev) == (route.via, route.dev)
         ]
         yield "its neighbour", next(iter(known), NOTHING)
         macs = {neighbour.mac for neighbour in known}
         yield "its FDB", next((entry for entry in node[FDB] if entry.dev == route.dev and entry.mac in macs), NOTHING)
-    for peer in way.expected.peers:
+    for peer in path.expected.peers:
         yield "its peer", next((record for record in node[WIREGUARD] if peer.met_by(record)), NOTHING)
     yield "translated", _translated(postrouting(node, Packet(pod.address, to, dport=workload.PORT)))
-    yield "on the wire", _on_the_wire(way)
+    yield "on the wire", _on_the_wire(path)
     yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
-    if way.lab.setting.ipv6:
+    if path.lab.setting.ipv6:
         yield "the node, by IPv6", lookup(node[ROUTES6], other.address6) or NOTHING
 
 
@@ -156,24 +156,24 @@ def _translated(ends: Sequence[Outcome[Rule]]) -> str:
     return "no" if verdicts == ["ACCEPT"] else ", ".join(verdicts)
 
 
-def _on_the_wire(way: Way) -> str:
-    inner = f"{way.pod.address} > {way.other.address}"
-    if way.tunnel is None:
+def _on_the_wire(path: PodPath) -> str:
+    inner = f"{path.pod.address} > {path.other.address}"
+    if path.tunnel is None:
         return f"IP {inner}"
-    outer = f"IP {way.pod.node.address} > {way.other.node.address}"
-    if way.tunnel.encrypted:
-        return f"{outer}: {way.tunnel.filter.replace('udp', 'UDP')}: WireGuard, which nobody on the way can read"
-    if way.tunnel.vni is None:
+    outer = f"IP {path.pod.node.address} > {path.other.node.address}"
+    if path.tunnel.encrypted:
+        return f"{outer}: {path.tunnel.filter.replace('udp', 'UDP')}: WireGuard, encrypted"
+    if path.tunnel.vni is None:
         return f"{outer}: IPIP: IP {inner}"
-    link = next((link for link in way.pod.node[LINKS] if link.name == way.tunnel.dev), None)
+    link = next((link for link in path.pod.node[LINKS] if link.name == path.tunnel.dev), None)
     known = link.vxlan if link else None
     return f"{outer}: UDP port {known.port}: VXLAN, vni {known.id}: IP {inner}" if known else NOTHING
 
 
-def _to_service(way: Way) -> Iterator[tuple[str, object]]:
-    node, pod = way.pod.node, way.pod
+def _to_service(path: PodPath) -> Iterator[tuple[str, object]]:
+    node, pod = path.pod.node, path.pod
     service = next(
-        (service for service in proxy.expectations(way.lab) if service.service == f"{workload.NAMESPACE}/echo"), None
+        (service for service in proxy.expectations(path.lab) if service.service == f"{workload.NAMESPACE}/echo"), None
     )
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
@@ -181,18 +181,18 @@ def _to_service(way: Way) -> Iterator[tuple[str, object]]:
             chains = [chain for chain in end.chains if not chain.startswith(_chain_prefixes())]
             yield "which goes by", " -> ".join([*chains, end.to or end.verdict])
             yield "", _written(end.last) if end.last else NOTHING
-    outside = way.lab.setting.gateway
+    outside = path.lab.setting.gateway
     for end in postrouting(node, Packet(pod.address, outside, out_dev="eth0")):
         yield "to the outside", f"{end.verdict} in {end.last.chain}" if end.last else end.verdict
         yield "", _written(end.last) if end.last else NOTHING
 
 
 def _chain_prefixes() -> tuple[str, ...]:
-    """Return how the chains of CNIs begin: on the way to a service only those of kube-proxy are shown."""
+    """Return the chain prefixes of CNIs, which are left out: a path to a service shows only chains of kube-proxy."""
     return tuple(prefix for part in known_parts().cni.values() for prefix in part.chain_prefixes)
 
 
 def _written(rule: Rule) -> str:
-    """A rule, cut off where it would be too wide for a page."""
+    """Return a rule, cut off where it is too wide for a page."""
     words = str(rule)
     return words if len(words) <= WIDE else f"{words[: WIDE - 3]}..."

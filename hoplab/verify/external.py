@@ -1,4 +1,4 @@
-"""The world outside the cluster: a small HTTP service on the host end of the lab network that remembers who asked."""
+"""The world outside the cluster: an HTTP server on the host end of the lab network, which records its clients."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Reply:
 
 
 def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
-    """The DNS names of a certificate, as the module ``ssl`` tells it."""
+    """Return the DNS names of a certificate, given as by ``SSLSocket.getpeercert``."""
     return tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
 
 
 @dataclass(frozen=True)
 class ExternalHost:
-    """A running service."""
+    """A running HTTP server outside of the cluster, and a client beside it."""
 
     address: IPv4Address | IPv6Address
     port: int
@@ -54,11 +54,11 @@ class ExternalHost:
         return f"http://{with_port(self.address, self.port)}/{path}"
 
     def client_of(self, path: str) -> IPv4Address | IPv6Address | None:
-        """The client address it saw behind a request for the path; None when nobody asked."""
+        """Return the client address of the request for the path; None when there was none."""
         return self._asked.get(f"/{path}")
 
     def get(self, url: str, timeout: float) -> str | None:
-        """The answer to an HTTP request made from here; None when there is none."""
+        """Make an HTTP request from the host end; return the body of the answer, None without an answer."""
         found = urlsplit(url)
         with netns.entered(self.namespace):
             connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
@@ -71,7 +71,7 @@ class ExternalHost:
                 connection.close()
 
     def fetch(self, url: str, to: IPv4Address, timeout: float, ca: Path | None = None) -> Reply:
-        """One request to an address, whatever the URL's host resolves to: ``curl --resolve``. https needs the CA."""
+        """Request a URL from this address, whatever its host resolves to: ``curl --resolve``. https needs the CA."""
         found = urlsplit(url)
         host, port = found.hostname or "", found.port or {"https": 443}.get(found.scheme, 80)
         connection = HTTPConnection(host, port)
@@ -92,7 +92,7 @@ class ExternalHost:
                 connection.close()
 
     def neighbour(self, address: IPv4Address) -> str:
-        """The MAC that frames for an address of the lab network are sent to from here; "" when none is known."""
+        """Return the MAC of an address in the host end's neighbour table; "" when it has none."""
         with netns.entered(self.namespace):
             found = subprocess.run(
                 [*NEIGHBOURS.command.split(), str(address)], check=True, capture_output=True, text=True
@@ -100,13 +100,13 @@ class ExternalHost:
         return next((entry.mac for entry in NEIGHBOURS.parse(found.stdout) if entry.address == address), "")
 
     def flush_neighbour(self, address: IPv4Address) -> None:
-        """The MAC of an address: who asks for it next has to ask by ARP."""
+        """Remove an address from the neighbour table, so that the next packet needs an ARP request."""
         with netns.entered(self.namespace):
             subprocess.run(["ip", "neigh", "flush", str(address)], check=True)
 
     @contextmanager
     def routed(self, address: IPv4Address, via: IPv4Address) -> Iterator[None]:
-        """While the body runs, what is sent from here to the address goes to a node, as a load balancer would do it."""
+        """Route packets to the address through a node while the body runs, in place of a load balancer."""
         with netns.entered(self.namespace):
             subprocess.run(["ip", "route", "replace", f"{address}/32", "via", str(via)], check=True)
         try:
@@ -122,7 +122,7 @@ def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -
     asked: dict[str, IPv4Address | IPv6Address] = {}
 
     class Handler(BaseHTTPRequestHandler):
-        """Answers like the echo pods do."""
+        """Answers like the echo pods."""
 
         def do_GET(self) -> None:
             asked[self.path] = ip_address(self.client_address[0])
@@ -133,7 +133,7 @@ def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing on standard error."""
+            """Write nothing to standard error."""
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if address.version == 6 else socket.AF_INET

@@ -1,4 +1,4 @@
-"""Recordings of labs: a file that the read-only lessons can be run on where there is no machine."""
+"""Recordings of labs: the read-only lessons run on such a file without any machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Recording:
 def record(
     paths: LabPaths, file: Path | None = None, *, force: bool = False, say: Callable[[str], None] = lambda _text: None
 ) -> Recording:
-    """Look at the running lab and write what was seen; by default to <lab>-<date>-<time>.json in the current folder."""
+    """Write a recording of the running lab, by default to <lab>-<date>-<time>.json in the current folder."""
     file = file or Path(f"{paths.lab}-{datetime.now():%Y-%m-%d-%H%M}.json")
     fs.check(file, force=force)
     with session.opened(paths, say) as lab:

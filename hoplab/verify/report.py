@@ -1,4 +1,4 @@
-"""What a verification run found, and the ways it is shown: sentences on the screen, JSON, JUnit XML, one HTML page."""
+"""The results of a verification run, and their formats: text on the terminal, JSON, JUnit XML, one HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one claim."""
+    """The result of one claim."""
 
     chapter: str  # "3 Routes"
     lesson: str  # "test_03_routes"
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def chapters(self) -> dict[str, list[Result]]:
-        """The results by chapter, in the order they came."""
+        """Return the results by chapter, in the order they came."""
         found: dict[str, list[Result]] = {}
         for result in self.results:
             found.setdefault(result.chapter, []).append(result)
@@ -69,12 +69,12 @@ class Report:
 
     @property
     def about(self) -> dict[str, str]:
-        """What was looked at, for the head of a report."""
+        """Return the description of the lab, for the head of a report."""
         source = {"recording": self.recording} if self.recording else {}
         return {"lab": self.lab, **source, **self.setting, "hoplab": __version__, **self.versions}
 
     def document(self) -> dict[str, Any]:
-        """The shape of ``lab verify --json``."""
+        """Return the object that ``lab verify --json`` prints."""
         return {
             "lab": self.lab,
             "recording": self.recording,
@@ -91,11 +91,11 @@ class Report:
         }
 
 
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 has no way to write
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters invalid in XML 1.0
 
 
 def junit_text(report: Report) -> str:
-    """JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
+    """Return JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
     root = _suite("testsuites", f"hoplab verify: lab {report.lab}", report.results, report.seconds)
     for chapter, results in report.chapters.items():
         suite = _suite("testsuite", chapter, results, sum(result.seconds for result in results))
@@ -140,14 +140,14 @@ TICKED = re.compile(r"`([^`]+)`")
 
 
 def html_text(report: Report) -> str:
-    """One page that needs nothing else: no network, no script."""
+    """Return the report as one HTML page without scripts or external files."""
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters["render_code"] = render_code
     return page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(report=report)
 
 
 def render_code(text: str) -> Markup:
-    """Text for HTML, with what is between `ticks` as code.
+    """Return text as HTML, with the parts between `ticks` as code.
 
     >>> render_code("see `ip <x>`")
     Markup('see <code>ip &lt;x&gt;</code>')
@@ -164,7 +164,7 @@ class ConsoleReporter:
         self._chapter = ""
 
     def doing(self, text: str) -> None:
-        """What takes time right now, on a terminal; "" for nothing."""
+        """Show the current task on a terminal; "" removes it."""
         self._status.update(text)
         if text and self._console.is_terminal:
             self._status.start()
@@ -193,5 +193,5 @@ class ConsoleReporter:
         self._console.print(f"\n{report.counts} in {took}")
 
     def note(self, text: str) -> None:
-        """A line after the summary: a file that was written, something that was removed."""
+        """Print a line after the summary: a written file, a removed namespace."""
         self._console.print(markup.escape(text))

@@ -59,7 +59,7 @@ def run(
     cleanup: bool = False,
     out: TextIO | None = None,
 ) -> int:
-    """Check the claims and print the report; the exit code: 0 when every claim holds that applies, otherwise 1."""
+    """Check the claims and print the report; return 0 when every claim that applies holds, otherwise 1."""
     stream = out or sys.stdout
     say = ConsoleReporter(stream, quiet=as_json)
     pages = [(file, text) for file, text in ((junit, junit_text), (html, html_text)) if file]
@@ -87,7 +87,7 @@ def run(
 
 
 def new_report(lab: Snapshot, recording: Path | None = None) -> Report:
-    """A report on a lab, without results yet."""
+    """Return a report on a lab, without results yet."""
     has = lab.setting
     setting = {
         "nodes": str(len(lab.nodes)),
@@ -100,7 +100,7 @@ def new_report(lab: Snapshot, recording: Path | None = None) -> Report:
 
 
 def remove_workload(lab: LabSession, say: ConsoleReporter) -> None:
-    """Remove what verification asks with; Kubernetes takes a while to end its pods, which nobody waits for."""
+    """Delete the namespace of the verification workload, without waiting until its pods have ended."""
     if not workload.remove(lab.api):
         raise ClusterError(
             f"the namespace {workload.NAMESPACE} can't be removed",
@@ -112,7 +112,7 @@ def remove_workload(lab: LabSession, say: ConsoleReporter) -> None:
 def check(
     lab: LabSession | Snapshot, report: Report, say: ConsoleReporter, *, only: str = "", lessons: Path = LESSONS
 ) -> None:
-    """Run the lessons through pytest, in this process: connections that are open stay in use."""
+    """Run the lessons through pytest, in this process, so that open connections stay in use."""
     arguments = [
         *(str(lessons), "--rootdir", str(PROJECT), "-c", "/dev/null", "--import-mode", "importlib"),
         *("--disable-plugin-autoload", "-p", plugin.__name__, "-p", "no:cacheprovider", "-p", "no:terminal"),
@@ -188,7 +188,7 @@ def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
 
 
 def chapter(item: pytest.Item) -> str:
-    """The chapter a lesson belongs to: ``Chapter 3, routes: ...`` begins its module's docstring. Here "3 Routes"."""
+    """Return the chapter of a lesson, "3 Routes": its module's docstring begins with ``Chapter 3, routes: ...``."""
     module = item.getparent(pytest.Module)
     found = CHAPTER.match((module and module.obj.__doc__) or "")
     number, title = found.groups() if found else ("", item.path.stem.removeprefix("test_").replace("_", " "))
@@ -196,13 +196,13 @@ def chapter(item: pytest.Item) -> str:
 
 
 def sentence(item: pytest.Item) -> str:
-    """The claim a lesson proves: the first paragraph of its docstring."""
+    """Return the claim of a lesson: the first paragraph of its docstring."""
     text = inspect.getdoc(getattr(item, "function", None)) or item.name
     return " ".join(text.split("\n\n")[0].split())
 
 
 def describe_failure(error: BaseException) -> tuple[str, tuple[str, ...]]:
-    """Why a claim failed, and the evidence."""
+    """Return why a claim failed, and the evidence."""
     if isinstance(error, ClaimFailed):
         return error.why, error.evidence
     if isinstance(error, LabError):

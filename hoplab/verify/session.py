@@ -37,7 +37,7 @@ from hoplab.verify.traffic import Traffic
 
 @dataclass(frozen=True)
 class LabSession(Traffic, Objects):
-    """What a lesson with traffic gets: the running lab, everything that can be observed in it and done with it."""
+    """The running lab, for lessons with traffic: observations, requests, and objects to change."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
-        say("waiting for the pods that verification asks with")
+        say("waiting for the pods of the verification workload")
         workload.ensure(api, options, announced=setting.load_balancer != "none")
         say("looking at the nodes")
 
@@ -67,9 +67,9 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
 
 
 def _settled_snapshot(look: Callable[[], Snapshot], api: KubernetesApi, patience: float) -> Snapshot:
-    """Take the snapshot, again while kube-proxy has not yet followed the pods that became ready a moment ago.
+    """Take the snapshot, again until kube-proxy has applied the most recent changes of pods.
 
-    When no pod has changed for ``patience`` seconds, what is missing stays missing: the lessons report it.
+    When no pod has changed for ``patience`` seconds, take the snapshot as it is: the lessons report missing rules.
     """
     while True:
         seen = look()

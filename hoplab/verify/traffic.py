@@ -1,4 +1,4 @@
-"""Requests in a running lab, and what the nodes and the far end saw of them."""
+"""Requests in a running lab, as the nodes and the server observed them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
 
 @dataclass(frozen=True)
 class Answer:
-    """What the far end of a request saw of it."""
+    """A request as the server saw it."""
 
     remote: IPv4Address | IPv6Address  # the client, as the server saw it
     local: IPv4Address | IPv6Address | None  # the server's own address
@@ -67,7 +67,7 @@ def parse_answer(text: str) -> Answer:
             headers={name: tuple(values) for name, values in raw.get("headers", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise ClaimFailed(f"what answered is no echo of ours: {text[:80]!r}") from None
+        raise ClaimFailed(f"the answer is not from an echo pod: {text[:80]!r}") from None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Exchange:
 
     @property
     def answers(self) -> tuple[Answer, ...]:
-        """The answers to several requests, one a line."""
+        """Return the answers to several requests, one a line."""
         return tuple(parse_answer(line) for line in self.output.out.splitlines())
 
     def counted(self, rule: Rule) -> int | None:

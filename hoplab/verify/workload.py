@@ -16,8 +16,8 @@ it, so another version of hoplab makes its own anew.
     apps          their Ingress: hosts, paths and certificates as the course has them
     orphan        an Ingress of a class that nobody serves
 
-The apps are here and not in a role: a lab is what its spec says until somebody verifies it, the objects are the same
-whichever controller runs, and a lesson has to know every rule.
+The apps are here and not in a role: `up` installs only what the spec lists, the objects are the same for every
+controller, and lessons compare every rule.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ ROUTES = {  # host -> path -> service; every path that means "longer" leads else
     HOST2: {"/": APP2},
 }
 SITES = {"my-tls-secret": (HOST1,), "app2-tls-secret": (HOST2,)}  # TLS secret -> the names in its certificate
-DRAIN_S = 15  # how long a pod of an app still answers when it has to go: until everybody knows
+DRAIN_S = 15  # seconds that a terminating pod of an app still answers, until every node has dropped the endpoint
 BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
 BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
 DIGEST = "hoplab.local/digest"
-DEADLINE = 300.0  # seconds until every pod answers, on a machine with little to do
+DEADLINE = 300.0  # seconds until every pod answers, on an idle host
 
 
 @dataclass(frozen=True)
 class IngressOptions:
     """What the Ingresses of the apps need beside their rules."""
 
-    annotations: Mapping[str, str] = field(default_factory=dict)  # that the lab's controller wants
+    annotations: Mapping[str, str] = field(default_factory=dict)  # required by the lab's controller
     certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
 
 
@@ -235,7 +235,7 @@ def ensure(
             timing.until(look, deadline)
         except Expired as expired:
             raise ClusterError(
-                f"what verification asks with is not ready after {expired.seconds:.0f} s: {expired.reason}",
+                f"the verification workload is not ready after {expired.seconds:.0f} s: {expired.reason}",
                 remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
             ) from None
 
@@ -312,7 +312,7 @@ def _reason(api: Api, app: str) -> str:
         for condition in status.get("conditions", []):
             if condition.get("status") == "False" and condition.get("message"):
                 return f"{pod['metadata']['name']}: {condition['message']}"
-    return "no pod says why"
+    return "no pod reports a reason"
 
 
 def remove(api: Api) -> bool:

@@ -29,7 +29,7 @@ class RouteExpectation:
     via: IPAddress | None = None
     onlink: bool = False
     kind: str = "unicast"  # also "blackhole"
-    protocol: str = ""  # who made it, "bird"; "" for whoever it was
+    protocol: str = ""  # its protocol, "bird"; "" for any
 
     def met_by(self, record: Route | Route6) -> bool:
         return (
@@ -47,7 +47,7 @@ class RouteExpectation:
 
 @dataclass(frozen=True)
 class NeighbourExpectation:
-    """An address whose MAC is written down for good, so that nobody has to ask for it by ARP."""
+    """A permanent entry of the neighbour table, which makes ARP unnecessary."""
 
     address: IPAddress
     dev: str
@@ -64,7 +64,7 @@ class NeighbourExpectation:
 
 @dataclass(frozen=True)
 class FdbExpectation:
-    """A MAC that is behind another host."""
+    """An entry of the forwarding database: the host behind which a MAC is."""
 
     mac: str
     dev: str
@@ -79,7 +79,7 @@ class FdbExpectation:
 
 @dataclass(frozen=True)
 class PeerExpectation:
-    """Another host that decrypts what is for its pods, and encrypts what is from them."""
+    """A WireGuard peer: a node that decrypts packets to its pods and encrypts packets from them."""
 
     dev: str
     endpoint: str  # "192.168.77.21:51820"
@@ -94,23 +94,23 @@ class PeerExpectation:
 
 @dataclass(frozen=True)
 class Tunnel:
-    """The interface that wraps what goes to other nodes."""
+    """The interface that encapsulates packets to other nodes."""
 
     dev: str  # "flannel.1"
-    overhead: int  # bytes that it puts around a packet
-    filter: str  # what is wrapped, as tcpdump is asked for it on eth0: "udp port 8472"
+    overhead: int  # bytes of its encapsulation
+    filter: str  # tcpdump's filter of encapsulated packets on eth0: "udp port 8472"
     mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
     vni: int | None = None  # of VXLAN
-    encrypted: bool = False  # so that what is wrapped can't be read on the way
+    encrypted: bool = False  # whether the payload is encrypted
 
 
 @dataclass(frozen=True)
 class NodeExpectations:
-    """What one node looks like when the CNI has done its work, as far as one family of addresses goes."""
+    """The complete configuration by the CNI on one node, for one family of addresses."""
 
     interfaces: tuple[str, ...]  # beside one host end per pod
     bridge: str  # "" when pods' host ends are routed, not bridged
-    ranges: tuple[IPNetwork, ...]  # where its pods' addresses come from
+    ranges: tuple[IPNetwork, ...]  # range of its pods' addresses
     pod_gateway: IPAddress  # every pod's default gateway
     own_routes: tuple[RouteExpectation, ...]  # to the node's own pods
     routes: tuple[RouteExpectation, ...]  # to the other nodes' pods
@@ -119,11 +119,11 @@ class NodeExpectations:
     neighbours: tuple[NeighbourExpectation, ...] = ()
     fdb: tuple[FdbExpectation, ...] = ()
     peers: tuple[PeerExpectation, ...] = ()  # of an encrypted tunnel
-    bgp: tuple[IPv4Address, ...] = ()  # whom the node tells of its pods, and who tells it of theirs
+    bgp: tuple[IPv4Address, ...] = ()  # BGP peers of the node
 
     @property
     def overhead(self) -> int:
-        """Bytes an encapsulation takes from the MTU."""
+        """Return the bytes by which encapsulation reduces the MTU."""
         return self.tunnel.overhead if self.tunnel else 0
 
 

@@ -36,21 +36,21 @@ CONFIG_FILE = "10-calico.conflist"
 PLUGINS = ("calico", "portmap")
 BACKENDS = PART.backends
 
-GATEWAY = IPv4Address("169.254.1.1")  # nobody owns it
+GATEWAY = IPv4Address("169.254.1.1")  # the gateway's address, which no host has
 HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gateway by proxy ARP
-FELIX = PART.chain_prefixes[0]  # how its chains begin, which come before all others at each hook
-DROPS = "End of tier default. Drop if no policies passed packet"  # what Felix writes beside the rule that denies
+FELIX = PART.chain_prefixes[0]  # prefix of its chains, which come first at each hook
+DROPS = "End of tier default. Drop if no policies passed packet"  # Felix's comment on the rule that denies
 
 GATEWAY6 = IPv6Address("fe80::ecee:eeff:feee:eeee")  # of every host end: what its MAC makes of a link-local address
 
 IPIP, VXLAN, VXLAN6 = "tunl0", "vxlan.calico", "vxlan-v6.calico"
-# Whose routes they are: BIRD's, or Felix's own, which are the kernel's "boot" on its VXLAN interface (route_mgr.go).
+# Protocols of routes: BIRD's; Felix's own on the VXLAN interface are the kernel's "boot" (route_mgr.go).
 BGP_PROTOCOL, VXLAN_PROTOCOL, FELIX_PROTOCOL = "bird", "boot", "80"
 VNI = 4096
-PORT = 4789  # the one IANA gave VXLAN
+PORT = 4789  # the port that IANA assigned to VXLAN
 OVERHEADS = {IPIP: 20, VXLAN: 50, VXLAN6: 70}  # an IPv4 header; outer Ethernet 14 + IPv4 20 (IPv6 40) + UDP 8 + VXLAN 8
 
-# calico-node writes here, on its Kubernetes node, what the other nodes need to know.
+# Annotations of its Kubernetes node in which calico-node publishes data for the other nodes.
 ANNOTATION = PART.node_annotations[0]
 
 
@@ -60,12 +60,12 @@ def host_end(pod: ApiPod) -> str:
 
 
 def chain(direction: str, interface: str) -> str:
-    """Felix's chain for what goes "to" or comes "from" a pod, by the interface of the pod on its node."""
+    """Return Felix's chain for packets "to" or "from" a pod, by the pod's interface on its node."""
     return f"{FELIX}{direction[0]}w-{interface}"
 
 
 def announced(node: Node, name: str) -> str:
-    """Return what calico-node announced of its node through the API."""
+    """Return an annotation that calico-node wrote on its node."""
     text = dict(node.api.annotations).get(ANNOTATION + name, "")
     if not text:
         raise LabError(
@@ -103,10 +103,10 @@ class _Family:
     """What differs between the families of addresses."""
 
     vxlan: str
-    vxlan_address: str  # what calico-node calls it where it announces it
-    vxlan_suffix: str  # what is put after the node's name before its MAC is worked out
+    vxlan_address: str  # calico-node's name of it in annotations
+    vxlan_suffix: str  # appended to the node's name before its MAC is computed
     gateway: IPAddress
-    nowhere: str  # the interface of a route that leads nowhere
+    nowhere: str  # the interface of a blackhole route
     ipip: bool  # whether IPIP can wrap it: otherwise its routes are as they are with BGP alone
     bgp: bool  # whether what is looked at has its sessions
     blocks: Callable[[Snapshot, Node], Sequence[Block | Block6]]
@@ -145,7 +145,7 @@ def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
-    """The same for IPv6."""
+    """Return the same for IPv6."""
     return {node.name: _node(lab, node, _V6) for node in lab.nodes}
 
 
@@ -157,7 +157,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
     macs = {other: vxlan_mac(other, family.vxlan_suffix) for other in others if _is_vxlan(lab)}
 
     def via(other: Node) -> IPAddress:
-        """Whom its blocks lie behind: its VXLAN interface, or itself."""
+        """Return the next hop of its blocks: its VXLAN interface, or the node itself."""
         return ip_address(announced(other, family.vxlan_address)) if _is_vxlan(lab) else family.address(other)
 
     return NodeExpectations(

@@ -49,7 +49,7 @@ WIREGUARD, WIREGUARD6 = "flannel-wg", "flannel-wg-v6"
 WIREGUARD_PORT, WIREGUARD_PORT6 = 51820, 51821
 WIREGUARD_OVERHEAD = 80  # IPv4 20 (IPv6 40, for which flannel leaves room) + UDP 8 + WireGuard 32
 
-# flannel writes here, on its Kubernetes node, which MAC its VXLAN interface has; the other nodes read it.
+# The annotation in which flannel publishes the MAC of its VXLAN interface for the other nodes.
 BACKEND_DATA = "flannel.alpha.coreos.com/backend-data"
 BACKEND_DATA6 = "flannel.alpha.coreos.com/backend-v6-data"
 
@@ -57,8 +57,8 @@ BACKEND_DATA6 = "flannel.alpha.coreos.com/backend-v6-data"
 def vtep_mac(node: Node, annotation: str = BACKEND_DATA) -> str:
     """Return the MAC of a node's flannel.1 (or flannel-v6.1), as the node announces it through the API.
 
-    From there, not from the interface: what the other nodes wrote down has to agree with what was announced, and a
-    lesson of its own compares the announcement with the interface.
+    The entries of the other nodes have to agree with the annotation. Another lesson compares the annotation with the
+    interface.
     """
     announced = dict(node.api.annotations).get(annotation, "")
     try:
@@ -128,7 +128,7 @@ def _expectations(lab: Snapshot, family: _Family) -> Mapping[str, NodeExpectatio
 
 
 def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
-    """What all backends have: the node's range on its bridge, which is its first address; ``tunnels`` are one for IPv4
+    """Return the part of all backends: the node's range on its bridge; ``tunnels`` are one for IPv4
     and one for IPv6."""
     own = family.pod_range(node)
     return NodeExpectations(
@@ -142,7 +142,7 @@ def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
 
 
 def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
-    """Each remote range lies behind the first address of that range, which is the remote flannel.1's own."""
+    """Return a route to each remote range by the range's first address, which is that of the remote flannel.1."""
     ranges = {other: family.pod_range(other) for other in others}
     macs = {other: vtep_mac(other, family.backend_data) for other in others}
     return replace(
@@ -155,7 +155,7 @@ def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> N
 
 
 def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
-    """Each remote range lies behind the remote node itself; nothing is wrapped."""
+    """Return a route to each remote range by the remote node itself, without encapsulation."""
     return replace(
         _bridged(node, family),
         routes=tuple(RouteExpectation(family.pod_range(other), "eth0", family.address(other)) for other in others),
@@ -163,7 +163,7 @@ def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) ->
 
 
 def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
-    """What is for any other node goes to one interface, which knows by its peers' ranges whose it is."""
+    """Return routes to one interface, which selects the peer by its allowed ranges."""
     dev, port = family.wireguard, family.wireguard_port
     return replace(
         _bridged(node, family, WIREGUARD, WIREGUARD6),

@@ -1,7 +1,7 @@
-"""What an ingress controller has to be, so that lessons are the same for all: where it runs, and how to read it.
+"""Properties of ingress controllers, so that lessons are the same for all: pods, configuration, access log.
 
 One controller is one module of this folder, which its ``PART`` describes, and the role ingress_<name>; there is no list
-to edit. What all of them do with an Ingress is not described here: the lessons require it.
+to edit. The behaviour that all controllers share is not described here: the lessons require it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hoplab.spec.parts import IngressPart
 
 @dataclass(frozen=True)
 class Served:
-    """What a controller's configuration does for one host name."""
+    """A controller's configuration for one host name."""
 
     host: str
     paths: Mapping[str, tuple[str, ...]]  # path without its last slash ("/" for all) -> endpoints, "10.244.1.3:8080"
@@ -29,11 +29,11 @@ class Served:
 class Access:
     """One line of a controller's access log. ``str()`` is the line itself."""
 
-    client: str  # who asked
+    client: str  # address of the client
     host: str
     path: str
     status: int
-    upstream: str  # the endpoint that answered, "10.244.1.3:8080"; "" when none was asked
+    upstream: str  # the endpoint that answered, "10.244.1.3:8080"; "" without one
     line: str
 
     def __str__(self) -> str:

@@ -25,7 +25,7 @@ BY_ELEMENTS = True
 
 
 def served(configuration: str) -> tuple[Served, ...]:
-    """Every location names a backend; where that leads is in the JSON that follows nginx.conf."""
+    """Return hosts and paths of nginx.conf, with each backend's endpoints from the JSON that follows it."""
     text, _, backends = configuration.rstrip().rpartition("\n")
     endpoints = {
         backend["name"]: tuple(f"{to['address']}:{to['port']}" for to in backend.get("endpoints") or ())

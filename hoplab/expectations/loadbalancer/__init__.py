@@ -1,4 +1,4 @@
-"""What a load balancer has to do with the addresses it assigns to Services.
+"""How a load balancer has to announce the addresses that it assigns to Services.
 
 One load balancer is one module of this folder, which its ``PART`` describes, and the role loadbalancer_<name>.
 """

@@ -1,8 +1,8 @@
 """MetalLB in layer-2 mode: which node answers ARP for an address.
 
-Speakers do not ask each other: each sorts the nodes whose speakers it knows by a hash that depends on node and address,
-and the first one announces. So all come to the same result, different addresses are with different nodes, and where a
-node is gone nothing moves but its own addresses.
+Every speaker sorts the live nodes by a hash of node and address, and the first node announces the address. All speakers
+get the same result without negotiation. Addresses are spread over the nodes, and when a node fails only its addresses
+move.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What kube-proxy has to write for services, as data: computed from the Kubernetes API, compared with the rules.
+"""kube-proxy's rules for services, as data: computed from the Kubernetes API, compared with the rules of a node.
 
 The expectations are the same in every mode; the modes differ in the chains that meet them. One mode is one module of
 this folder, which its ``PART`` describes.
@@ -21,7 +21,7 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.spec.parts import ProxyPart
 
 Endpoints = Iterable[Endpoint] | Iterable[Endpoint6]
-MASQUERADE_MARK = 0x4000  # of what has to leave with the node's own address, in every mode
+MASQUERADE_MARK = 0x4000  # of packets to masquerade, in every mode
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""kube-proxy in iptables mode: KUBE-SERVICES -> KUBE-SVC-* -> KUBE-SEP-*, and KUBE-MARK-MASQ for what has to be masked.
+"""kube-proxy in iptables mode: KUBE-SERVICES -> KUBE-SVC-* -> KUBE-SEP-*, and KUBE-MARK-MASQ for packets to masquerade.
 
-The names of the chains are hashes of what they are for, so they can be told in advance.
+The names of the chains are hashes of service, protocol and endpoint, so they can be computed.
 """
 
 from __future__ import annotations

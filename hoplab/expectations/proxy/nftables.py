@@ -1,7 +1,7 @@
 """kube-proxy in nftables mode: a table of its own, maps from address and port to the chain of a service.
 
-The base chains are called by the kernel itself, beside those of iptables. The chain of a service says its name, draws
-one of its endpoints by lot and sends to it.
+The kernel calls the base chains beside those of iptables. The chain of a service has the service's name and picks one
+of its endpoints at random.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOOKUP = "services"
 MASKING = "masquerading"
 BY_ADDRESS, BY_NODE_PORT, REFUSED = "service-ips", "service-nodeports", "no-endpoint-services"  # maps to verdicts
 CLUSTER_IPS = "cluster-ips"
-NAME_LENGTH = 240  # of a chain, without the word in front
+NAME_LENGTH = 240  # of a chain, without its prefix
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,12 @@ def test_help_lists_verbs_by_section_and_cuts_no_line_off(monkeypatch: pytest.Mo
 
 
 def test_forward_prints_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
-    way = port_forward.Way(IPv4Address("192.168.77.20"), 30080)
+    destination = port_forward.Destination(IPv4Address("192.168.77.20"), 30080)
     asked: list[port_forward.Wanted] = []
 
     def plan(wanted: list[port_forward.Wanted], _seen: object) -> tuple[port_forward.Forward, ...]:
         asked.extend(wanted)
-        return (port_forward.Forward(8080, "shop/web:80", way),)
+        return (port_forward.Forward(8080, "shop/web:80", destination),)
 
     monkeypatch.setattr(state, "load", lambda _: STATE)
     monkeypatch.setattr(state, "spec_notice", lambda *_: "")
@@ -184,7 +184,7 @@ def test_verify_passes_its_options_to_the_runner(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--lab", "dev"), "--lab and --recording exclude each other: a recording says which lab it is of"),
+        (("--lab", "dev"), "--lab and --recording exclude each other: a recording is of one lab"),
         (("--cleanup",), "--recording and --cleanup exclude each other: a recording has no pods to remove"),
     ],
 )

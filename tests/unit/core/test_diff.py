@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoplab.core.diff import applied, delta
+from hoplab.core.diff import diff, patch
 
 TEXTS = st.text(st.sampled_from("ab,\n{}"), max_size=40)
 DOCUMENTS = st.recursive(
@@ -18,26 +18,26 @@ DOCUMENTS = st.recursive(
 
 @given(DOCUMENTS, DOCUMENTS)
 def test_a_delta_applied_to_its_base_gives_the_document(base: Any, now: Any) -> None:
-    assert applied(base, delta(base, now)) == now
+    assert patch(base, diff(base, now)) == now
 
 
 @given(DOCUMENTS)
 def test_a_document_does_not_differ_from_itself(base: Any) -> None:
-    assert delta(base, base) == ({} if isinstance(base, dict) else [] if isinstance(base, str) else base)
+    assert diff(base, base) == ({} if isinstance(base, dict) else [] if isinstance(base, str) else base)
 
 
 def test_a_delta_holds_only_what_differs() -> None:
     rules = "*nat\n[0:0] -A ONE\n[0:0] -A TWO\nCOMMIT\n"
     base = {"worker1": {"iptables": rules, "links": "[]"}, "worker2": {"iptables": rules}}
     now = {"worker1": {"iptables": rules.replace("[0:0] -A TWO\n", ""), "links": "[]"}, "worker2": {"iptables": rules}}
-    assert delta(base, now) == {"worker1": {"iptables": [[18, "[0:0] -A TWO\n", ""]]}}
+    assert diff(base, now) == {"worker1": {"iptables": [[18, "[0:0] -A TWO\n", ""]]}}
 
 
 def test_a_delta_has_removed_and_new_members() -> None:
-    assert delta({"a": "1", "b": "2"}, {"b": "2", "c": {"d": "3"}}) == {"c": {"d": "3"}, "a": None}
-    assert list(applied({"a": "1", "b": "2", "c": "3"}, {"a": [[0, "1", "9"]], "b": None, "d": "4"})) == ["a", "c", "d"]
+    assert diff({"a": "1", "b": "2"}, {"b": "2", "c": {"d": "3"}}) == {"c": {"d": "3"}, "a": None}
+    assert list(patch({"a": "1", "b": "2", "c": "3"}, {"a": [[0, "1", "9"]], "b": None, "d": "4"})) == ["a", "c", "d"]
 
 
 def test_a_delta_of_another_base_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has no 'eth0\\n' at 4"):
-        applied("lo, eth1\n", [[4, "eth0\n", ""]])
+        patch("lo, eth1\n", [[4, "eth0\n", ""]])

@@ -46,7 +46,7 @@ def reasons(*texts: str) -> Iterator[str | NotYet]:
 
 def test_until_returns_the_first_value_and_tells_why_it_waits(clock: Clock) -> None:
     look, told = reasons("no node", "no pod"), list[str]()
-    assert timing(clock).until(lambda: next(look), 60, tell=told.append) == "a value"
+    assert timing(clock).until(lambda: next(look), 60, report=told.append) == "a value"
     assert told == ["no node", "no pod"] and clock.slept == [1.0, 1.0]
 
 

@@ -13,13 +13,13 @@ from hoplab.engine import cli_engine, schema
 from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.engine.export import deployment
 from hoplab.engine.monitor import STACK
-from hoplab.engine.state_file import Journal, Resource
+from hoplab.engine.state_file import Resource, StateFile
 
 URN = "urn:pulumi:dev::hoplab::"
 
 
-def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path / "engine.json", "dev-1")
+def state(tmp_path: Path) -> StateFile:
+    made = StateFile(tmp_path / "engine.json", "dev-1")
     stack, lab = f"{URN}{STACK}::hoplab-dev", f"{URN}hoplab:lab:Lab::dev"
     provider, domain = f"{URN}{schema.PROVIDER}::libvirt", f"{URN}{schema.DOMAIN}::worker1"
     for resource in (
@@ -67,7 +67,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def exported(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    document = deployment(journal(tmp_path), "dev", "the administrator's")
+    document = deployment(state(tmp_path), "dev", "the administrator's")
     assert document["version"] == 3
     return {entry["urn"].removeprefix(URN): entry for entry in document["deployment"]["resources"]}
 

@@ -138,7 +138,7 @@ def test_a_failure_is_told_with_pulumis_diagnostics(paths: LabPaths) -> None:
     with pytest.raises(EngineError) as caught:
         engine(paths, stack).up(Heard())
     assert caught.value.message == "pulumi failed: pool not found"
-    assert caught.value.remedy == "correct what it names; `lab up` continues"
+    assert caught.value.remedy == "correct the cause; `lab up` continues"
 
 
 def test_a_failure_without_diagnostics_is_told_with_its_last_lines(paths: LabPaths) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.errors import StateError
-from hoplab.engine.state_file import Journal, Resource
+from hoplab.engine.state_file import Resource, StateFile
 
 
 def resource(name: str, *dependencies: str, **fields: object) -> Resource:
@@ -20,44 +20,44 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "lab" / "engine.json"
 
 
-def test_journal_reads_back_what_was_put(path: Path) -> None:
-    journal = Journal.load(path, "dev-1a2b3c")
+def test_state_file_reads_back_what_was_put(path: Path) -> None:
+    state = StateFile.load(path, "dev-1a2b3c")
     made = resource("a", id="1", inputs={"x": [1]}, secrets=("x",), property_dependencies={"x": ("b",)})
-    journal.put(made)
-    journal.mark_for_delete(resource("old"))
-    journal.outputs = {"network": "n"}
-    journal.write()
-    again = Journal.load(path, "dev-1a2b3c")
+    state.put(made)
+    state.mark_for_delete(resource("old"))
+    state.outputs = {"network": "n"}
+    state.write()
+    again = StateFile.load(path, "dev-1a2b3c")
     assert again.resources == {"a": made}
     assert [old.name for old in again.pending_delete] == ["old"]
     assert again.outputs == {"network": "n"}
 
 
 def test_file_holds_host_keys_and_is_its_owners_only(path: Path) -> None:
-    Journal.load(path, "dev-1a2b3c").put(resource("a"))
+    StateFile.load(path, "dev-1a2b3c").put(resource("a"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_previous_version_is_kept(path: Path) -> None:
-    journal = Journal.load(path, "dev-1a2b3c")
-    journal.put(resource("a"))
+    state = StateFile.load(path, "dev-1a2b3c")
+    state.put(resource("a"))
     first = path.read_text()
-    journal.put(resource("b"))
-    assert journal.previous.read_text() == first
-    assert journal.previous.name == "engine.json.previous"
+    state.put(resource("b"))
+    assert state.previous.read_text() == first
+    assert state.previous.name == "engine.json.previous"
 
 
 def test_file_is_not_written_when_nothing_changed(path: Path) -> None:
-    Journal.load(path, "dev-1a2b3c").put(resource("a"))
+    StateFile.load(path, "dev-1a2b3c").put(resource("a"))
     before = path.stat().st_ino
-    Journal.load(path, "dev-1a2b3c").put(resource("a"))
+    StateFile.load(path, "dev-1a2b3c").put(resource("a"))
     assert path.stat().st_ino == before
 
 
 def test_file_is_whole_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill between any two file operations leaves a whole state file behind."""
-    journal = Journal.load(path, "dev-1a2b3c")
-    journal.put(resource("a"))
+    state = StateFile.load(path, "dev-1a2b3c")
+    state.put(resource("a"))
     moments = 0
 
     def watch(operation: str) -> None:
@@ -73,17 +73,17 @@ def test_file_is_whole_at_every_moment(path: Path, monkeypatch: pytest.MonkeyPat
 
     for operation in ("fsync", "link", "replace", "unlink"):
         watch(operation)
-    journal.put(resource("b"))
+    state.put(resource("b"))
     assert moments >= 5
 
 
 def test_ordered_puts_dependencies_first(path: Path) -> None:
-    journal = Journal.load(path, "dev-1a2b3c")
-    journal.put(resource("domain", "volume", "network", provider="provider::id"))
-    journal.put(resource("volume", "pool", provider="provider::id"))
+    state = StateFile.load(path, "dev-1a2b3c")
+    state.put(resource("domain", "volume", "network", provider="provider::id"))
+    state.put(resource("volume", "pool", provider="provider::id"))
     for name in ("network", "pool", "provider"):
-        journal.put(resource(name))
-    order = [item.name for item in journal.ordered()]
+        state.put(resource(name))
+    order = [item.name for item in state.ordered()]
     assert sorted(order) == ["domain", "network", "pool", "provider", "volume"]
     assert order.index("pool") < order.index("volume") < order.index("domain")
     assert order.index("network") < order.index("domain")
@@ -91,10 +91,10 @@ def test_ordered_puts_dependencies_first(path: Path) -> None:
 
 
 def test_delete_leaves_no_file(path: Path) -> None:
-    journal = Journal.load(path, "dev-1a2b3c")
-    journal.put(resource("a"))
-    journal.put(resource("b"))
-    journal.delete()
+    state = StateFile.load(path, "dev-1a2b3c")
+    state.put(resource("a"))
+    state.put(resource("b"))
+    state.delete()
     assert list(path.parent.iterdir()) == []
 
 
@@ -113,13 +113,13 @@ def test_corrupt_or_foreign_file_is_refused_with_the_remedy(path: Path, text: st
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(StateError) as caught:
-        Journal.load(path, "dev-1a2b3c")
+        StateFile.load(path, "dev-1a2b3c")
     assert caught.value.message.startswith(f"{path} {why}")
     assert caught.value.remedy == "`lab destroy --lab dev` removes the lab by name"
     previous = path.with_name("engine.json.previous")
     previous.write_text("{}")
     with pytest.raises(StateError) as caught:
-        Journal.load(path, "dev-1a2b3c")
+        StateFile.load(path, "dev-1a2b3c")
     assert caught.value.message.endswith(f"; the version before it is {previous}")
     assert caught.value.remedy.startswith(f"put the previous version in its place (mv {previous} {path})")
     assert path.read_text() == text
@@ -129,7 +129,7 @@ def test_file_that_is_no_text_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(StateError, match="can't be read"):
-        Journal.load(path, "dev-1a2b3c")
+        StateFile.load(path, "dev-1a2b3c")
 
 
 # As the version before wrote it: a resource with everything, a component, one that waits to be deleted
@@ -202,11 +202,11 @@ OLDER = """{
 def test_file_of_an_older_version_is_read_and_written_as_it_was(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(OLDER)
-    journal = Journal.load(path, "dev-1a2b3c")
-    assert journal.resources["a"].property_dependencies == {"disks": ("volume",)}
-    assert journal.pending_delete[0].protect
-    journal.put(resource("b"))
-    journal.remove(journal.resources["b"])
+    state = StateFile.load(path, "dev-1a2b3c")
+    assert state.resources["a"].property_dependencies == {"disks": ("volume",)}
+    assert state.pending_delete[0].protect
+    state.put(resource("b"))
+    state.remove(state.resources["b"])
     assert path.read_text() == OLDER
 
 
@@ -214,4 +214,4 @@ def test_file_with_an_unknown_field_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(OLDER.replace('"pending": true', '"waiting": true'))
     with pytest.raises(StateError, match=r"\(ValueError: condemned\.0\.waiting: "):
-        Journal.load(path, "dev-1a2b3c")
+        StateFile.load(path, "dev-1a2b3c")

@@ -21,7 +21,7 @@ import pytest
 from hoplab.core.errors import HostError, LabError
 from hoplab.lab import forwarder, port_forward
 from hoplab.lab.forwarder import Forwarder
-from hoplab.lab.port_forward import Forward, Seen, Wanted, Way
+from hoplab.lab.port_forward import ClusterView, Destination, Forward, Wanted
 from hoplab.observe.facts.api_endpointslices import Endpoint
 from hoplab.observe.facts.api_ingresses import API_INGRESSES, ApiIngress
 from hoplab.observe.facts.api_nodes import ApiNode
@@ -44,18 +44,20 @@ def endpoint(name: str, port_name: str = "", *, on: str = "worker2", ready: bool
     return Endpoint("shop", name, port_name, "TCP", IPv4Address("10.244.1.9"), 8080, ready, on)
 
 
-def seen(*services: ApiService, endpoints: tuple[Endpoint, ...] | None = None, **more: tuple[ApiIngress, ...]) -> Seen:
+def seen(
+    *services: ApiService, endpoints: tuple[Endpoint, ...] | None = None, **more: tuple[ApiIngress, ...]
+) -> ClusterView:
     if endpoints is None:
         endpoints = tuple(endpoint(service.name, port.name) for service in services for port in service.ports)
     nodes = (node("worker1", FIRST), node("worker2", SECOND))
-    return Seen(IPv4Network("192.168.77.0/24"), nodes, services, endpoints, **more)
+    return ClusterView(IPv4Network("192.168.77.0/24"), nodes, services, endpoints, **more)
 
 
-def ways(text: str, known: Seen) -> list[str]:
-    return [f"{forward.local} {forward.way}" for forward in port_forward.plan([Wanted.parse(text)], known)]
+def planned(text: str, known: ClusterView) -> list[str]:
+    return [f"{forward.local} {forward.destination}" for forward in port_forward.plan([Wanted.parse(text)], known)]
 
 
-def refused(text: str, known: Seen) -> str:
+def refused(text: str, known: ClusterView) -> str:
     with pytest.raises(LabError) as caught:
         port_forward.plan([Wanted.parse(text)], known)
     return f"{caught.value.message}; {caught.value.remedy}"
@@ -83,19 +85,19 @@ def test_wanted_refuses_what_cannot_be_forwarded(text: str) -> None:
 
 def test_plan_takes_the_way_from_outside() -> None:
     node_port = replace(HTTP, node_port=30080)
-    assert ways("shop/web", seen(service("web", HTTP))) == ["8080 10.96.7.7:80 from worker1"]
-    assert ways("shop/web", seen(service("web", node_port))) == ["8080 192.168.77.20:30080"]
-    assert ways("shop/web", seen(service("web", node_port, policy="Local"))) == ["8080 192.168.77.21:30080"]
-    assert ways("shop/web", seen(service("web", node_port, ips=("192.168.77.245",)))) == ["8080 192.168.77.245:80"]
-    assert ways("shop/web", seen(service("web", HTTP, ips=("203.0.113.80",)))) == ["8080 10.96.7.7:80 from worker1"]
+    assert planned("shop/web", seen(service("web", HTTP))) == ["8080 10.96.7.7:80 from worker1"]
+    assert planned("shop/web", seen(service("web", node_port))) == ["8080 192.168.77.20:30080"]
+    assert planned("shop/web", seen(service("web", node_port, policy="Local"))) == ["8080 192.168.77.21:30080"]
+    assert planned("shop/web", seen(service("web", node_port, ips=("192.168.77.245",)))) == ["8080 192.168.77.245:80"]
+    assert planned("shop/web", seen(service("web", HTTP, ips=("203.0.113.80",)))) == ["8080 10.96.7.7:80 from worker1"]
     headless = replace(service("web", HTTP), cluster_ip=None)
-    assert ways("shop/web", seen(headless)) == ["8080 10.244.1.9:8080 from worker2"]
+    assert planned("shop/web", seen(headless)) == ["8080 10.244.1.9:8080 from worker2"]
 
 
 def test_plan_avoids_a_node_that_is_down() -> None:
     known = seen(service("web", replace(HTTP, node_port=30080)))
     half = replace(known, nodes=(node("worker1", FIRST, ready=False), node("worker2", SECOND)))
-    assert ways("shop/web", half) == ["8080 192.168.77.21:30080"]
+    assert planned("shop/web", half) == ["8080 192.168.77.21:30080"]
     none = replace(seen(service("web", HTTP)), nodes=())
     assert refused("shop/web", none) == "no node is Ready; see ./lab status"
 
@@ -103,9 +105,9 @@ def test_plan_avoids_a_node_that_is_down() -> None:
 def test_plan_gives_every_port_a_local_one() -> None:
     web = service("web", ServicePort("http", "TCP", 80, 0), ServicePort("admin", "TCP", 9090, 0))
     known = seen(web, service("dns", ServicePort("dns", "UDP", 53, 0), ServicePort("dns-tcp", "TCP", 53, 0)))
-    assert ways("shop/web", known) == ["8080 10.96.7.7:80 from worker1", "9090 10.96.7.7:9090 from worker1"]
-    assert ways("7000:shop/web:admin", known) == ["7000 10.96.7.7:9090 from worker1"]
-    assert ways("shop/dns:53", known) == ["8053 10.96.7.7:53 from worker1"]
+    assert planned("shop/web", known) == ["8080 10.96.7.7:80 from worker1", "9090 10.96.7.7:9090 from worker1"]
+    assert planned("7000:shop/web:admin", known) == ["7000 10.96.7.7:9090 from worker1"]
+    assert planned("shop/dns:53", known) == ["8053 10.96.7.7:53 from worker1"]
     twice = port_forward.plan([Wanted.parse("shop/web:80"), Wanted.parse("shop/web:http")], known)
     assert [forward.local for forward in twice] == [8080, 8081]
 
@@ -117,13 +119,13 @@ def test_plan_refuses_with_what_there_is() -> None:
     assert refused("shop/wep", known) == "there is no service shop/wep; did you mean shop/web?"
     assert refused("qqqqqq", known) == "there is no service default/qqqqqq; there are shop/web, shop/dns, shop/two"
     assert refused("shop/web:81", known) == "shop/web has no port 81; it has 80"
-    assert refused("shop/dns", known) == "shop/dns speaks UDP there; only TCP can be forwarded"
+    assert refused("shop/dns", known) == "shop/dns uses UDP on that port; only TCP can be forwarded"
     assert refused("7000:shop/two", known) == "shop/two has several ports, and 7000 is one; name one of them: 80, 9090"
     idle = seen(service("web", HTTP), endpoints=(endpoint("web", ready=False),))
     assert refused("shop/web", idle) == (
         "no pod behind shop/web:80 is ready; see ./lab kubectl -n shop get endpointslices,pods"
     )
-    with pytest.raises(LabError, match="port 7000 is asked for twice"):
+    with pytest.raises(LabError, match="port 7000 is requested twice"):
         port_forward.plan([Wanted.parse("7000:shop/web")] * 2, known)
 
 
@@ -149,8 +151,8 @@ def test_plan_of_the_ingress_address() -> None:
         "curl        curl --resolve app1.yash.com:8080:127.0.0.1 http://app1.yash.com:8080/",
         "curl        curl --cacert ca.crt --resolve app1.yash.com:8443:127.0.0.1 https://app1.yash.com:8443/",
     ]
-    assert ways("80:ingress:http", known) == ["80 192.168.77.20:80"]
-    assert ways("ingress:443", known) == ["8443 192.168.77.20:443"]
+    assert planned("80:ingress:http", known) == ["80 192.168.77.20:80"]
+    assert planned("ingress:443", known) == ["8443 192.168.77.20:443"]
     assert refused("ingress:8080", known) == "the ingress address has no port 8080; it has 80 and 443"
     assert refused("9000:ingress", known) == "ingress has several ports, and 9000 is one; name one of them: 80, 443"
     assert "no Ingress has an address" in refused("ingress", seen(ingresses=ingresses[1:]))
@@ -164,16 +166,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def a_forward(way: Way) -> Forward:
-    return Forward(free_port(), "shop/web:80", way)
+def a_forward(destination: Destination) -> Forward:
+    return Forward(free_port(), "shop/web:80", destination)
 
 
 def test_listen_names_a_taken_port_and_another() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        taken = Forward(other.getsockname()[1], "shop/web:80", Way(FIRST, 80))
-        free = a_forward(Way(FIRST, 80))
+        taken = Forward(other.getsockname()[1], "shop/web:80", Destination(FIRST, 80))
+        free = a_forward(Destination(FIRST, 80))
         with pytest.raises(HostError) as caught:
             forwarder.listen([free, taken])
     assert caught.value.message == f"port {taken.local} of 127.0.0.1 is taken"
@@ -191,12 +193,12 @@ def test_listen_names_a_port_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refused, "bind", bind)
     monkeypatch.setattr(socket, "socket", Refused)
     with pytest.raises(HostError, match=r"port 80 of 127\.0\.0\.1 is for root") as caught:
-        forwarder.listen([Forward(80, "ingress", Way(FIRST, 80))])
+        forwarder.listen([Forward(80, "ingress", Destination(FIRST, 80))])
     assert "./lab forward 1080:ingress:80" in caught.value.remedy
 
 
 @contextmanager
-def far_end(answer: Callable[[socket.socket], None]) -> Iterator[Way]:
+def far_end(answer: Callable[[socket.socket], None]) -> Iterator[Destination]:
     """A server on this machine."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -211,7 +213,7 @@ def far_end(answer: Callable[[socket.socket], None]) -> Iterator[Way]:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Way(IPv4Address("127.0.0.1"), server.getsockname()[1])
+        yield Destination(IPv4Address("127.0.0.1"), server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -234,10 +236,10 @@ def asked(port: int, text: bytes) -> bytes:
         return answer
 
 
-def while_it_runs(way: Way, body: Callable[[int], object]) -> tuple[object, list[str]]:
+def while_it_runs(destination: Destination, body: Callable[[int], object]) -> tuple[object, list[str]]:
     """What the body finds at the forwarded port, and what was said until its connections had ended."""
     said: list[str] = []
-    one = a_forward(way)
+    one = a_forward(destination)
     carrier = Forwarder(forwarder.listen([one]), "", Path("none"), said.append)
 
     async def run() -> object:
@@ -257,17 +259,17 @@ def while_it_runs(way: Way, body: Callable[[int], object]) -> tuple[object, list
 
 def test_forwarder_carries_both_ways_to_the_end() -> None:
     text = os.urandom(300_000).hex().encode()
-    with far_end(shout) as way:
-        found, said = while_it_runs(way, lambda port: [asked(port, text), asked(port, b"again")])
+    with far_end(shout) as destination:
+        found, said = while_it_runs(destination, lambda port: [asked(port, text), asked(port, b"again")])
     assert found == [text.upper(), b"AGAIN"]
     assert said == []
 
 
 def test_forwarder_reports_who_does_not_answer() -> None:
-    way = Way(IPv4Address("127.0.0.1"), free_port())
-    found, said = while_it_runs(way, lambda port: asked(port, b""))
+    destination = Destination(IPv4Address("127.0.0.1"), free_port())
+    found, said = while_it_runs(destination, lambda port: asked(port, b""))
     assert found == b""
-    assert said == [f"shop/web:80: {way} does not answer: Connection refused"]
+    assert said == [f"shop/web:80: {destination} does not answer: Connection refused"]
 
 
 def test_forwarder_gives_up_after_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +278,7 @@ def test_forwarder_gives_up_after_a_time(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(forwarder, "CONNECT_S", 0.05)
     monkeypatch.setattr(Forwarder, "_outside", silent)
-    found, said = while_it_runs(Way(FIRST, 80), lambda port: asked(port, b""))
+    found, said = while_it_runs(Destination(FIRST, 80), lambda port: asked(port, b""))
     assert (found, said) == (b"", ["shop/web:80: 192.168.77.20:80 does not answer: not within 0.05 s"])
 
 
@@ -312,17 +314,17 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("ssh")
 def test_forwarder_reaches_a_cluster_ip_through_a_node() -> None:
-    with far_end(shout) as way:
-        found, said = while_it_runs(replace(way, node="worker1"), lambda port: asked(port, b"hello"))
+    with far_end(shout) as destination:
+        found, said = while_it_runs(replace(destination, node="worker1"), lambda port: asked(port, b"hello"))
     assert (found, said) == (b"HELLO", [])
 
 
 @pytest.mark.usefixtures("ssh")
 def test_forwarder_reports_the_complaint_of_ssh() -> None:
-    way = Way(IPv4Address("127.0.0.1"), free_port(), "worker1")
-    found, said = while_it_runs(way, lambda port: asked(port, b""))
+    destination = Destination(IPv4Address("127.0.0.1"), free_port(), "worker1")
+    found, said = while_it_runs(destination, lambda port: asked(port, b""))
     assert found == b""
-    assert said == [f"shop/web:80: {way}: channel 0: open failed: connect failed: Connection refused"]
+    assert said == [f"shop/web:80: {destination}: channel 0: open failed: connect failed: Connection refused"]
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -334,8 +336,8 @@ def test_forwarder_ends_by_ctrl_c_with_open_connections() -> None:
         carried.set()
         ended.wait(30)
 
-    with far_end(hold) as way:
-        one = a_forward(way)
+    with far_end(hold) as destination:
+        one = a_forward(destination)
         carrier = Forwarder(forwarder.listen([one]), "", Path("none"), lambda _text: None)
 
         def interrupt() -> None:

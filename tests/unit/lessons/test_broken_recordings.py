@@ -59,7 +59,7 @@ def test_one_that_fits_no_healthy_recording(tmp_path: Path) -> None:
         load(tmp_path / "broken.json")
     (tmp_path / "flannel-vxlan.json").write_text(HEALTHY.read_text().replace("eth0", "eth1"))
     (tmp_path / "broken.json").write_text(file.read_text().replace("../flannel", "flannel"))
-    with pytest.raises(RecordingError, match="the recording it is like has no"):
+    with pytest.raises(RecordingError, match="the base recording has no"):
         load(tmp_path / "broken.json")
     (tmp_path / "broken.json").write_text('{"like": "broken.json", "but": {}}')
     with pytest.raises(RecordingError, match="recursion"):

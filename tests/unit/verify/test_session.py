@@ -47,7 +47,7 @@ def test_an_echos_answer_is_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "{}", '{"remote_addr": 5}', '{"remote_addr": "nobody:1"}'])
 def test_another_answer_is_not_taken_for_an_echos(text: str) -> None:
-    with pytest.raises(ClaimFailed, match="no echo of ours"):
+    with pytest.raises(ClaimFailed, match="not from an echo pod"):
         traffic.parse_answer(text)
 
 
