@@ -13,7 +13,7 @@ from hoplab.cluster import ansible_subprocess
 from hoplab.cluster.converge import play
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
-from hoplab.core.progress import SHOWN
+from hoplab.core.progress import CURRENT
 from tests.support.progress import RecordingProgress
 
 PLAYBOOK = """
@@ -32,7 +32,7 @@ PLAYBOOK = """
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabPaths:
     """A project with one playbook for this machine, and a process that may not fork."""
-    monkeypatch.setattr(SHOWN, "forks", False)
+    monkeypatch.setattr(CURRENT, "forks", False)
     here = f"all: {{hosts: {{here: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}}}}}"
     for name, text in {"playbooks/it.yml": PLAYBOOK, "inventory/dev.yml": here, "ansible.cfg": "[defaults]\n"}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from hoplab.devtools import pages
 from hoplab.devtools.pages import (
     PageError,
     recorded,
-    swapped,
+    substitute,
     written,
 )
 from hoplab.observe.script import Output, Script
@@ -102,7 +102,7 @@ def test_outputs_and_values_are_put_into_the_page_and_nothing_else() -> None:
 def test_roles_change_places() -> None:
     other = {"home": "worker2", "away": "worker1"}
     old = page("<!-- lab: home=worker1 away=worker2 -->\n```console\nworker1/echo# ask worker2\nby worker1\n```")
-    new = pages.filled(old, old.blocks[0], other)
+    new = pages.bind_values(old, old.blocks[0], other)
     assert written(old, [new]) == (
         "<!-- lab: home=worker2 away=worker1 -->\n```console\nworker2/echo# ask worker1\n```"
     )
@@ -110,11 +110,11 @@ def test_roles_change_places() -> None:
 
 def test_only_whole_words_are_replaced() -> None:
     words = {"10.244.1.3": "A", "worker1": "B", "veth1": "C"}
-    assert swapped("10.244.1.3:80 10.244.1.3/24 10.244.1.3. src=10.244.1.3", words) == "A:80 A/24 A. src=A"
+    assert substitute("10.244.1.3:80 10.244.1.3/24 10.244.1.3. src=10.244.1.3", words) == "A:80 A/24 A. src=A"
     untouched = "10.244.1.30 110.244.1.3 10.244.1.3.4 worker10 myworker1 worker1-x veth12"
-    assert swapped(untouched, words) == untouched
-    assert swapped("worker1/echo veth1@if2", words) == "B/echo C@if2"
-    assert swapped("worker1", {}) == "worker1"
+    assert substitute(untouched, words) == untouched
+    assert substitute("worker1/echo veth1@if2", words) == "B/echo C@if2"
+    assert substitute("worker1", {}) == "worker1"
 
 
 def test_commands_that_follow_each_other_on_a_node_are_one_round_trip() -> None:

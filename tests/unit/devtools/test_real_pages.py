@@ -14,7 +14,7 @@ from hoplab.devtools.pages import (
     Step,
     parse,
     recorded,
-    swapped,
+    substitute,
     written,
 )
 from hoplab.observe.script import Output
@@ -50,7 +50,7 @@ def test_every_page_there_is_can_be_recorded(name: str) -> None:
 
 
 def pages_of(name: str, lab: OnLab) -> list[Block]:
-    return [pages.filled(REAL[name], block, lab.values) for block in REAL[name].blocks]
+    return [pages.bind_values(REAL[name], block, lab.values) for block in REAL[name].blocks]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -62,7 +62,7 @@ def test_prose_names_nothing_that_another_recording_changes(name: str) -> None:
         f"{of}{name}" for of in ("", "app2-") for name in ("home", "away", "home-address", "away-address")
     }  # nodes' names and addresses are the spec's
     values = [value for block in found.blocks for name, value in block.values.items() if name not in names]
-    used = {value for value in values if swapped(prose, {value: "\0"}) != prose}
+    used = {value for value in values if substitute(prose, {value: "\0"}) != prose}
     assert not used, f"write it without {listed(sorted(used))}, or in a console block"
 
 

@@ -14,7 +14,7 @@ from hoplab.core.errors import ProtectedError
 from hoplab.engine import Change, embedded, libvirt_objects
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine.monitor import UNKNOWN
-from hoplab.engine.state_file import Journal
+from hoplab.engine.state_file import StateFile
 from tests.support.embedded_lab import FIRST, Quiet, World, brief
 
 
@@ -231,10 +231,10 @@ class Killed(BaseException):
 
 def kill_after(world: World, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     """Run `up` and end it after so many writes of the journal, as a kill at that moment would."""
-    original = Journal.write
+    original = StateFile.write
     left = writes
 
-    def write(self: Journal) -> None:
+    def write(self: StateFile) -> None:
         nonlocal left
         if left == 0:
             raise Killed
@@ -242,7 +242,7 @@ def kill_after(world: World, monkeypatch: pytest.MonkeyPatch, writes: int) -> No
         original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "write", write)
+        patch.setattr(StateFile, "write", write)
         with pytest.raises(Killed):
             world.up()
 
