@@ -36,4 +36,4 @@ def test_choose_engine_names_a_missing_cli(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(EngineError) as caught:
         choose_engine(LabSpec("dev", engine="pulumi"), LabPaths("dev", tmp_path))
     assert caught.value.message == "there is no `pulumi` on PATH"
-    assert caught.value.remedy.startswith("`./lab pulumi install` fetches it; without it the embedded engine")
+    assert caught.value.remedy == "run `./lab pulumi install`, or set lab:engine to embedded, which needs no CLI"

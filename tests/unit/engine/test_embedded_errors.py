@@ -16,7 +16,7 @@ def test_what_is_not_ours_is_left_alone(world: World) -> None:
         file.unlink()
     before = world.there()
     with pytest.raises(
-        EngineError, match=r"libvirt already has a (Pool|Network) 'hoplab-dev-\w+' that this lab's"
+        EngineError, match=r"libvirt already has a (Pool|Network) 'hoplab-dev-\w+' that is not in this lab's state"
     ) as caught:
         world.up()
     assert caught.value.remedy.startswith("if it is a leftover of this lab, `lab destroy` removes it")
@@ -28,15 +28,15 @@ def test_what_is_not_ours_is_left_alone(world: World) -> None:
     [
         (
             "import pulumi\npulumi.CustomResource('aws:s3:Bucket', 'b', {})",
-            "the embedded engine does not know the resource type aws:s3:Bucket (of 'b')",
+            "the embedded engine does not support the resource type aws:s3:Bucket (of 'b')",
         ),
         (
             "import pulumi_libvirt as l\nl.Pool('p', name='p', type='dir', path='/x')",
-            "the embedded engine does not know the property path of Pool 'p'",
+            "the embedded engine does not support the property path of Pool 'p'",
         ),
         (
             "import pulumi_libvirt as l\nl.Domain('d', name='d', tpm=l.DomainTpmArgs(model='x'))",
-            "the embedded engine does not know the property tpm of Domain 'd'",
+            "the embedded engine does not support the property tpm of Domain 'd'",
         ),
         (
             "import pulumi_libvirt as l\nl.Network('n', name='n', mode='bridge')",
