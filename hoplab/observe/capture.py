@@ -1,10 +1,10 @@
-"""Packets that pass an interface: tcpdump captures them while a command runs.
+"""Captures of the packets on an interface: tcpdump runs while a command runs.
 
     commands = capture.around("curl http://10.244.1.3:8080/", {"outer": Capture("eth0", "udp port 8472")})
     capture.read(hosts.batch("worker1", commands))["outer"]     # tuple[CapturedPacket, ...]
 
-The commands go into one batch: a capture starts, the command runs, the capture ends. Where the sender is
-another machine than the captured node, `start` and `stop` go into a batch each.
+The commands are one batch: a capture starts, the command runs, the capture ends. Where the sender is
+another machine than the captured node, `start` and `stop` are a batch each.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hoplab.observe.script import Output
 COMMAND = "command"  # key of the command's own output in a batch
 PREFIX = "capture."  # of the keys of captures in a batch
 PAUSE = 0.05  # seconds between two checks of tcpdump
-LISTEN_TRIES = 400  # checks until it has to listen
-FLUSH_TRIES = 40  # checks until it has to have written what the kernel counted for it
-MAX_SECONDS = 300  # until a capture that nobody stops ends by itself
-MAX_PACKETS = 10_000  # a capture of more fails
-SNAPLEN = 256  # bytes of a packet: more than all headers, VXLAN and the inner ones included
+LISTEN_TRIES = 400  # checks until tcpdump must listen
+FLUSH_TRIES = 40  # checks until tcpdump must have written all packets that the kernel counted
+MAX_SECONDS = 300  # until a capture without `stop` ends
+MAX_PACKETS = 10_000  # a capture with more packets fails
+SNAPLEN = 256  # bytes of a packet: more than all headers, with VXLAN and the inner headers
 
 
 @dataclass(frozen=True)
 class Capture:
-    """Where to look, and for what."""
+    """An interface to capture on, and the filter."""
 
     dev: str  # "eth0"
-    filter: str = ""  # as tcpdump takes it: "udp port 8472"; "" for everything
+    filter: str = ""  # in tcpdump's syntax: "udp port 8472"; "" for everything
     netns: str = ""  # a pod's, "cni-1b4e..." below /run/netns; "" for the node's own
 
 
@@ -59,9 +59,9 @@ def stop(captures: Mapping[str, Capture], place: str) -> dict[str, str]:
 
 
 def _start(capture: Capture, path: str) -> str:
-    """Start tcpdump in the background, in a session of its own so that it outlives a login.
+    """Return the commands that start tcpdump in a session of its own, so that it outlives a login.
 
-    Both of its files end in .pcap: where AppArmor watches tcpdump, it may write to no other.
+    Both of its files end in .pcap: AppArmor's profile of tcpdump permits no other.
     """
     words = [
         "tcpdump",
@@ -93,9 +93,10 @@ done
 
 
 def _stop(capture: Capture, path: str) -> str:
-    """Wait until tcpdump has written what the kernel counted for it (SIGUSR1 makes it print both), then end it.
+    """Return the commands that wait until tcpdump has written all packets that the kernel counted, and then end it.
 
-    On `lo` the kernel counts every packet twice and tcpdump takes one of them: there the number of tries ends the wait.
+    On SIGUSR1 tcpdump prints both numbers. On `lo` the kernel counts every packet twice and tcpdump captures one of
+    them, so there the number of tries ends the wait.
     """
     # "tcpdump: 16 packets captured, 16 packets received by filter, 0 packets dropped by kernel"
     flushed = "/captured/ { done = $2 + $4 >= $3 } END { exit !done }"
@@ -114,7 +115,7 @@ ended=$?; rm -f {path}.*; rmdir {path.rpartition("/")[0]} 2>/dev/null; (exit $en
 
 
 def read(outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
-    """Return the packets of every capture among the outputs of a batch, by its name; CaptureError when one failed."""
+    """Return the packets of every capture in the outputs of a batch, by name; raise CaptureError when one failed."""
     found = {}
     for key, output in outputs.items():
         if not key.startswith(PREFIX):

@@ -1,6 +1,6 @@
-"""Packets of a capture file: pcap records read into frozen values; pure.
+"""Packets of a capture file: pcap records parsed into frozen values; pure.
 
-pcap and the few headers have fixed layouts. The libraries that read them do not fit: scapy's license is incompatible
+pcap and the few headers have fixed layouts. No library fits: scapy's license is incompatible
 with hoplab's, and dpkt is unmaintained and has no VXLAN.
 """
 
@@ -23,17 +23,17 @@ _ORDERS = {  # byte order and unit of the fractions of a second, by the first by
     bytes.fromhex("a1b23c4d"): (">", 1e-9),
 }
 FILE_HEADER, RECORD_HEADER = 24, 16  # bytes
-ETHERNET, RAW_IP = 1, 101  # link types; an interface that wraps in IP has no Ethernet
+ETHERNET, RAW_IP = 1, 101  # link types; an IPIP interface has no Ethernet header
 VNI_VALID = 0x08  # flag of VXLAN
 
 
 class CaptureError(LabError):
-    """Packets could not be captured, or what was captured can't be read."""
+    """A capture that failed, or a capture file that can't be read."""
 
 
 @dataclass(frozen=True)
 class CapturedPacket:
-    """One packet on one interface. ``str(packet)`` reads as tcpdump prints it."""
+    """One packet on one interface. ``str(packet)`` is like a line of tcpdump."""
 
     time: float  # seconds since 1970
     dev: str
@@ -42,12 +42,12 @@ class CapturedPacket:
     protocol: str = ""  # "tcp", "udp", "icmp", "ipip", "arp"; a number for others: "0x88cc" of Ethernet, "132" of IPv4
     src: IPv4Address | IPv6Address | None = None
     dst: IPv4Address | IPv6Address | None = None
-    ttl: int = 0  # of IPv6, where it is called hop limit, too
+    ttl: int = 0  # the hop limit of IPv6 too
     sport: int = 0
     dport: int = 0
     flags: str = ""  # of TCP, as tcpdump writes them: "S", "S.", "P.", "F."
     icmp_type: int | None = None  # 8 echo request, 0 echo reply, 3 unreachable
-    arp_op: int = 0  # 1 request, 2 reply: src is who sends it, dst whom it is about
+    arp_op: int = 0  # 1 request, 2 reply: src is the sender's address, dst the target's
     vni: int | None = None  # VXLAN's network identifier
     inner: CapturedPacket | None = None  # the packet in a VXLAN or IPIP packet
 
@@ -94,7 +94,7 @@ def decode(encoded: str) -> bytes:
 
 
 def parse(data: bytes, dev: str) -> tuple[CapturedPacket, ...]:
-    """Return the packets of a capture file, as ``tcpdump -w`` writes it; CaptureError for anything else."""
+    """Return the packets of a capture file as ``tcpdump -w`` writes it; raise CaptureError for another file."""
     order, fraction = _ORDERS.get(data[:4], ("", 0.0))
     if not order or len(data) < FILE_HEADER:
         raise _unreadable(f"it does not begin as one: {data[:4].hex(' ') or 'it is empty'}")
@@ -148,7 +148,7 @@ def _ipv4(packet: CapturedPacket, body: bytes, wrapped: bool) -> CapturedPacket:
     size, fragment, ttl, number, src, dst = struct.unpack_from("!B5xHBB2x4s4s", body)
     protocol = _PROTOCOLS.get(number, str(number))
     packet = replace(packet, protocol=protocol, ttl=ttl, src=IPv4Address(src), dst=IPv4Address(dst))
-    if fragment & 0x1FFF:  # not the first of several: what follows is no header
+    if fragment & 0x1FFF:  # a later fragment: it has no transport header
         return packet
     return _payload(packet, body[(size & 0xF) * 4 :], wrapped)
 
@@ -164,7 +164,7 @@ def _ipv6(packet: CapturedPacket, body: bytes, wrapped: bool) -> CapturedPacket:
 
 
 def _payload(packet: CapturedPacket, payload: bytes, wrapped: bool) -> CapturedPacket:
-    """Return the packet with the fields of what is in an IP packet."""
+    """Return the packet with the fields of an IP packet's payload."""
     match packet.protocol:
         case "tcp" if len(payload) >= 14:
             sport, dport, bits = struct.unpack_from("!HH9xB", payload)

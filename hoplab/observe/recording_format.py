@@ -1,7 +1,7 @@
-"""The file format of recordings: a snapshot as JSON, with nothing in it but what facts read.
+"""The file format of recordings: a snapshot as JSON, reduced to the content that facts read.
 
-Recordings hold the text that commands printed. Answers of the API are reduced to what facts read, as the rest may hold
-secrets. A recording may say ``like``: then it holds only its difference from that other recording.
+Recordings hold the text that commands printed. Answers of the API are reduced to the content that facts read, as the
+rest may hold secrets. A recording with ``like`` holds only its difference from that other recording.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ FORMAT = 1
 
 
 class RecordingError(LabError):
-    """A file is not a recording that this version can read."""
+    """A file that is not a recording of a format of this version."""
 
 
 def save(lab: Snapshot, file: Path, parts: Parts, *, like: Path | None = None) -> None:
-    """Write a recording: the output of commands as it was, of the API's answers what facts read.
+    """Write a recording: the unchanged output of commands, and of the API's answers the content that facts read.
 
-    The rest of an answer, the environment of a container for one, may hold secrets. Of annotations, which are read
-    by name, those of CNIs are kept: others hold whole manifests. With ``like``, another recording, only the difference
-    from it is written.
+    The rest of an answer, for example the environment of a container, may hold secrets. Of annotations those of CNIs
+    are kept: others hold whole manifests. With ``like``, another recording, only the difference from it is written.
     """
     text = json.dumps(_dump(lab, parts), indent=1, default=str)
     if like:
@@ -45,7 +44,7 @@ def save(lab: Snapshot, file: Path, parts: Parts, *, like: Path | None = None) -
 
 
 def load(file: Path) -> Snapshot:
-    """Read a recording; the same object for the same file, as long as that does not change."""
+    """Return a recording; the same object for the same file, as long as the file does not change."""
     try:
         return _load(file, *_stamps(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -53,7 +52,7 @@ def load(file: Path) -> Snapshot:
 
 
 def _stamps(file: Path) -> tuple[int, int]:
-    """Return what changes with the file: time of its last change in nanoseconds, and size in bytes."""
+    """Return the file's time of last change in nanoseconds and its size in bytes."""
     found = file.stat()
     return found.st_mtime_ns, found.st_size
 
@@ -98,7 +97,7 @@ def _outputs(facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def _redacted(text: str, annotations: tuple[str, ...]) -> str:
-    """Return a JSON document with only the annotations of CNIs; what is no JSON (an error's few words) as it is."""
+    """Return a JSON document with only the annotations of CNIs; another text (an error message) unchanged."""
 
     def reduced(item: dict[str, Any]) -> dict[str, Any]:
         if isinstance(found := item.get("annotations"), dict):

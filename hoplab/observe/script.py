@@ -1,6 +1,6 @@
-"""Many commands in one shell script, and their outputs taken apart again; pure.
+"""Many commands as one shell script, and the split of its output; pure.
 
-The script prints every command's output between marks, so that reading a host costs one round trip, not one a command.
+The script prints marks between the outputs, so all commands together cost one round trip.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Output:
-    """What a command printed, and how it ended."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -23,10 +23,10 @@ class Output:
 
 
 class Script:
-    """A shell script that runs commands and marks what each of them printed; pure."""
+    """A shell script that runs commands and marks the output of each; pure."""
 
     def __init__(self, commands: Mapping[str, str], in_pods: Mapping[str, str]) -> None:
-        self.mark = f"@{secrets.token_hex(8)}"  # nothing a command prints looks like it
+        self.mark = f"@{secrets.token_hex(8)}"  # random, so that no command prints it
         self.end = f"{self.mark} done"
         self._commands = commands
         self._in_pods = in_pods
@@ -57,7 +57,7 @@ class Script:
         return [f'{{ {command}\n}} 2>$err; end "{prefix}{key}"' for key, command in commands.items()]
 
     def split(self, printed: str) -> dict[str, Output]:
-        """Return the outputs by key, from what the script printed."""
+        """Return the outputs by key from the output of the script."""
         mark = re.escape(self.mark)
         pattern = rf"(.*?)\n{mark} (\d+) (\S+)\n(.*?){mark}\n"
         return {

@@ -1,4 +1,4 @@
-"""The setting of a lab: what lessons depend on of what was asked for. ``up`` writes it down, recordings hold it."""
+"""The setting of a lab: the part of its spec that lessons depend on. ``up`` stores it, and recordings contain it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hoplab.spec.plan import LabPlan
 
 @dataclass(frozen=True)
 class Setting:
-    """What the lab was asked to be, as far as lessons depend on it."""
+    """The part of the spec of a lab that lessons depend on."""
 
     lab: str
     network: IPv4Network
@@ -66,7 +66,7 @@ def of_plan(plan: LabPlan) -> Setting:
 
 
 def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
-    """Return the fields that mean nothing in such a lab: its document does not have them."""
+    """Return the fields that do not apply to such a lab; its document omits them."""
     cni = parts.cni.get(setting.cni)
     without = set() if cni and cni.block_sizes else {"block_size"}
     if not setting.cni_nftables:
@@ -75,11 +75,11 @@ def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
 
 
 def to_document(setting: Setting, parts: Parts) -> dict[str, Any]:
-    """Return the setting as recordings and the lab's state have it; without a pool that is the empty text."""
+    """Return the setting in the form of recordings and of the lab's state; a missing pool is an empty text."""
     found: dict[str, Any] = to_json(setting, exclude=omitted(setting, parts))
     return {**found, "pool": found["pool"] or ""}
 
 
 def from_document(document: Mapping[str, Any]) -> Setting:
-    """Return the setting in a document; what older ones lack has its default. ValueError names what does not fit."""
+    """Return the setting in a document, with defaults for fields that older documents lack; raise ValueError."""
     return from_json(Setting, {**document, "pool": document.get("pool") or None})

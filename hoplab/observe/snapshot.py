@@ -1,4 +1,4 @@
-"""A lab looked at once: the facts of every node, of every pod's network namespace and of the Kubernetes API.
+"""A snapshot of a lab: the facts of every node, of every pod's network namespace and of the Kubernetes API.
 
 Read-only lessons check a snapshot. ``recording_format`` writes it to a file and reads it back, so the same lessons run
 without a machine. A snapshot keeps the text that the commands printed: a recording also tests the parsers.
@@ -28,7 +28,7 @@ G = TypeVar("G")
 
 @dataclass(frozen=True, eq=False)  # one object each in a snapshot
 class Node:
-    """A machine and what Kubernetes knows of it."""
+    """A machine and its Node object."""
 
     name: str
     facts: Facts
@@ -36,7 +36,7 @@ class Node:
 
     @property
     def address(self) -> IPv4Address:
-        """Its address in the lab network; LabError when it never told Kubernetes."""
+        """Return its address in the lab network; raise LabError when its Node object has none."""
         return _given(self.api.address, f"node {self.name} has no InternalIP")
 
     @property
@@ -60,7 +60,7 @@ class Node:
 
 @dataclass(frozen=True, eq=False)  # one object each in a snapshot
 class Pod:
-    """A running pod with an address of its own, and the network namespace that has it."""
+    """A running pod with an address of its own, and its network namespace."""
 
     api: ApiPod
     node: Node
@@ -94,7 +94,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that read-only lessons look at."""
+    """All facts that read-only lessons check."""
 
     setting: Setting
     versions: Mapping[str, str]
@@ -139,13 +139,13 @@ PLACES: tuple[Where, ...] = ("node", "pod", "api")
 
 
 class NodeReader(Protocol):
-    """What a snapshot needs of hoplab.observe.ssh.Hosts."""
+    """The part of hoplab.observe.ssh.Hosts that a snapshot uses."""
 
     def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]: ...
 
 
 class ApiReader(Protocol):
-    """Fetches a path of the Kubernetes API as text."""
+    """A function that fetches a path of the Kubernetes API as text."""
 
     def __call__(self, path: str) -> Output: ...
 
@@ -158,7 +158,7 @@ def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: 
     )
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)
-        answered = {path: api(path) for path in dict.fromkeys(api_paths.values())}  # some facts read the same answer
+        answered = {path: api(path) for path in dict.fromkeys(api_paths.values())}  # facts can share an answer
         answers = {name: answered[path] for name, path in api_paths.items()}
         outputs = reading.result()
     return Snapshot(

@@ -1,8 +1,7 @@
 """The nodes, reached over SSH with the lab's own ssh_config: the only door to testinfra.
 
-The ssh_config shares one connection per node (ControlMaster) between people, Ansible and tests. So whoever logged in
-last, often the converge of `lab up`, spares the next one a login, which takes an emulated node many seconds. A batch of
-commands then costs one round trip::
+The ssh_config shares one connection per node (ControlMaster) between people, Ansible and tests. So the next
+user needs no login, which takes many seconds on an emulated node. A batch of commands then costs one round trip::
 
     hosts.batch("worker1", {"routes": "ip -j route", "nat": "iptables-save -c -t nat"})["routes"].out
 """
@@ -19,11 +18,11 @@ from testinfra.host import Host
 from hoplab.core.errors import LabError
 from hoplab.observe.script import Output, Script
 
-CONNECT_TIMEOUT = 120  # seconds for a login: as long as the node's sshd allows
+CONNECT_TIMEOUT = 120  # seconds for a login: the login grace time of the node's sshd
 
 
 class NodeUnreachable(LabError):
-    """A node could not be logged in to, or the connection broke."""
+    """A failed login to a node, or a broken connection."""
 
 
 class Hosts:
@@ -40,20 +39,20 @@ class Hosts:
             ssh_config=str(self._ssh_config),
             sudo=True,
             timeout=CONNECT_TIMEOUT,
-            controlpersist=0,  # the ssh_config says how connections are shared
+            controlpersist=0,  # the ssh_config sets the sharing of connections
         )
 
     def batch(
         self, name: str, commands: Mapping[str, str], *, in_pods: Mapping[str, str] | None = None
     ) -> dict[str, Output]:
-        """Run commands on a node in one round trip; their outputs by the keys given.
+        """Run commands on a node in one round trip; return their outputs by the given keys.
 
-        ``in_pods`` run once in each pod's network namespace too: their outputs have the keys ``cni-1b4e.../routes``.
+        ``in_pods`` run in each pod's network namespace: their outputs have the keys ``cni-1b4e.../routes``.
         """
         script = Script(commands, in_pods or {})
         try:
             result = self[name].run(script.text)
-        except RuntimeError as error:  # ssh itself failed: testinfra hands over what it printed
+        except RuntimeError as error:  # ssh itself failed: the exception has its output
             lines = error.args[0].stderr.strip().splitlines()
             raise NodeUnreachable(
                 f"{name} can't be reached over SSH: {lines[-1] if lines else 'ssh does not say why'}",
@@ -67,7 +66,7 @@ class Hosts:
         return script.split(result.stdout)
 
     def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
-        """Run the same batch on every node, all at once."""
+        """Run the same batch on all nodes at the same time."""
         with ThreadPoolExecutor(max_workers=max(1, len(self.names))) as pool:
             found = pool.map(lambda name: self.batch(name, commands, in_pods=in_pods), self.names)
             return dict(zip(self.names, found, strict=True))

@@ -1,7 +1,7 @@
-"""Facts: what a host, a pod's network namespace or the Kubernetes API says about itself, as frozen typed records.
+"""Facts: the state of a host, of a pod's network namespace or of the Kubernetes API, as frozen typed records.
 
 One fact is one command and one pure parser, in one file of this folder; there is no list to edit. A parser takes the
-command's output as text and knows nothing of how it was fetched. Facts of one place are read like this::
+command's output as text and does not depend on how it was fetched. Facts of one place are read like this::
 
     node[ROUTES]      # tuple[Route, ...], parsed on first use
 """
@@ -26,14 +26,14 @@ NODES_AND_PODS: frozenset[Where] = frozenset({"node", "pod"})
 
 @dataclass(frozen=True)
 class Fact(Generic[T_co]):
-    """One thing that can be asked: on a node, inside a pod's network namespace, or of the Kubernetes API."""
+    """A command and its parser: on a node, inside a pod's network namespace, or of the Kubernetes API."""
 
     name: str  # "routes"
     command: str  # a shell command; for "api" the path of a GET request
-    parse: Callable[[str], T_co]  # text in, records out; FactError is all it may raise
+    parse: Callable[[str], T_co]  # text in, records out; it raises FactError only
     where: frozenset[Where] = frozenset({"node"})
     ipv6: bool = False  # only collected in labs that have IPv6
-    of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the parts that there are
+    of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the known parts
 
     def command_for(self, parts: Parts) -> str:
         """Return the command that collects it, given all known parts."""
@@ -42,14 +42,14 @@ class Fact(Generic[T_co]):
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts of one place, as text until they are asked for."""
+    """The facts of one place; each is parsed on first access."""
 
     place: str  # "worker1", "worker1 cni-1b4e..." (a pod's namespace) or "api"
     outputs: Mapping[str, Output]
     _parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getitem__(self, fact: Fact[T]) -> T:
-        """Return the parsed fact; FactError when it was not collected, its command failed or its text is malformed."""
+        """Return the parsed fact; raise FactError when it is missing, its command failed or its text is malformed."""
         if fact.name not in self._parsed:
             output = self.outputs.get(fact.name)
             if output is None:

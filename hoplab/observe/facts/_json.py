@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: every surprise is a FactError that says where it was."""
+"""Typed access to JSON documents of other programs: every mismatch is a FactError with its path in the document."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Item:
         return tuple(Item(entry, f"{self.what}.{key}") for entry in self._typed(key, (list,), []))
 
     def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
-        """An object of strings (labels, annotations, a selector), sorted."""
+        """Return an object of strings (labels, annotations, a selector), sorted."""
         return tuple(sorted((name, str(value)) for name, value in self.item(key).raw.items()))
 
     def address(self, key: str) -> IPv4Address | None:
@@ -63,12 +63,12 @@ class Item:
         return value
 
 
-SHOWN = 60  # characters of what is no JSON
-_noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)  # documents whose reading is being noted
+SHOWN = 60  # characters of a malformed text in an error
+_noted: ContextVar[list[Any] | None] = ContextVar("_noted", default=None)  # documents whose accessed keys are recorded
 
 
 def document(text: str, what: str) -> Any:
-    """Return the JSON document of a text; FactError for what is no JSON or nested too deep."""
+    """Return the JSON document of a text; raise FactError where it is not JSON or nested too deep."""
     noted = _noted.get()
     try:
         raw = json.loads(text, object_hook=None if noted is None else _Noted)
@@ -89,7 +89,7 @@ def as_read(parse: Callable[[str], object], text: str) -> str:
     token = _noted.set(noted)
     try:
         parse(text)
-    except FactError:  # it will fail again in the same way
+    except FactError:  # the parser fails on the whole text in the same way
         text = text[:SHOWN]
     finally:
         _noted.reset(token)
@@ -97,7 +97,7 @@ def as_read(parse: Callable[[str], object], text: str) -> str:
 
 
 class _Noted(dict[str, Any]):
-    """A JSON object that remembers which of its keys were asked for, in the ways that parsers ask."""
+    """A JSON object that records which of its keys a parser accesses."""
 
     def __init__(self, raw: dict[str, Any]) -> None:
         super().__init__(raw)
@@ -117,7 +117,7 @@ class _Noted(dict[str, Any]):
 
 
 def _read(value: Any) -> Any:
-    """Return what was read of a noted document."""
+    """Return the part of a noted document that was read."""
     match value:
         case _Noted():
             return {key: _read(value[key]) for key in value if key in value.read}
@@ -128,7 +128,7 @@ def _read(value: Any) -> Any:
 
 
 def listed(text: str, what: str) -> Iterator[Item]:
-    """Yield the objects of a JSON list, as `ip -j` prints it: an empty text means none, {} stands for one left out."""
+    """Yield the objects of a JSON list as `ip -j` prints it: an empty text means none, {} is an object left out."""
     if not text.strip():
         return
     raw = document(text, what)

@@ -18,7 +18,7 @@ class AddressOf(Generic[family.Address, family.Network]):
 
     dev: str
     address: family.Address
-    network: family.Network  # the range its prefix length makes of it
+    network: family.Network  # the range that the prefix length defines
     broadcast: family.Address | None  # IPv6 has none
     scope: str  # "global", "link", "host"
 

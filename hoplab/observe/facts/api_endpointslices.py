@@ -1,4 +1,4 @@
-"""Endpoints of services: which addresses stand behind them right now."""
+"""Endpoints of services: their current addresses and ports."""
 
 from __future__ import annotations
 

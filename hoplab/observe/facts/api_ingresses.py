@@ -1,4 +1,4 @@
-"""Ingresses as the Kubernetes API knows them."""
+"""Ingresses as the Kubernetes API returns them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ApiIngress:
 
     namespace: str
     name: str
-    hosts: tuple[str, ...]  # that it has rules for
-    secure_hosts: tuple[str, ...]  # ... and certificates
-    addresses: tuple[IPv4Address, ...]  # where the controller that serves it answers; none: nobody serves it
+    hosts: tuple[str, ...]  # hosts of its rules
+    secure_hosts: tuple[str, ...]  # hosts of its certificates
+    addresses: tuple[IPv4Address, ...]  # of the controller that serves it; none where no controller does
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -40,5 +40,5 @@ def _ingress(item: Item) -> ApiIngress:
     )
 
 
-# Asked where it is needed (hoplab/lab/port_forward.py): a snapshot has none.
+# hoplab/lab/port_forward.py reads it; a snapshot does not contain it.
 API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset())

@@ -1,4 +1,4 @@
-"""Blocks of pod addresses and who has which, as Calico keeps them in the Kubernetes API."""
+"""Blocks of pod addresses and the owners of their addresses, as Calico keeps them in the Kubernetes API."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class BlockOf(Generic[Address, Network]):
     """A block of an IP pool."""
 
     cidr: Network
-    node: str  # that it belongs to, "" for none
-    taken: Mapping[Address, str]  # "hoplab-verify/echo-x7k2p", or what else has an address: "vxlanTunnelAddress"
+    node: str  # the node with this block, "" for none
+    taken: Mapping[Address, str]  # the pod "hoplab-verify/echo-x7k2p", or another owner: "vxlanTunnelAddress"
 
     def __str__(self) -> str:
         return f"{self.cidr} of {self.node or 'no node'}, {len(self.taken)} taken"
@@ -42,7 +42,7 @@ def _specs(text: str) -> Iterator[Item]:
 
 
 def _block(spec: Item, family: Family[Address, Network]) -> BlockOf[Address, Network]:
-    """``allocations`` has for each address of the block null or the number of an item of ``attributes``."""
+    """Return a block: ``allocations`` has for each address null or the number of an item of ``attributes``."""
     cidr = spec.read("cidr", family.network)
     if cidr is None:
         raise FactError("a block without a range", remedy=REMEDY)

@@ -1,4 +1,4 @@
-"""Nodes as the Kubernetes API knows them."""
+"""Nodes as the Kubernetes API returns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pods as the Kubernetes API knows them."""
+"""Pods as the Kubernetes API returns them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ApiPod:
     name: str
     node: str
     address: IPv4Address | None
-    host_network: bool  # lives in the node's network namespace: has no address of its own
+    host_network: bool  # it is in the node's network namespace and has no address of its own
     running: bool
     ready: bool
     going: bool  # being deleted

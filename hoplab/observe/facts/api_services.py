@@ -1,4 +1,4 @@
-"""Services as the Kubernetes API knows them."""
+"""Services as the Kubernetes API returns them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ApiService:
     cluster_ip: IPv4Address | None  # none when it is headless
     ports: tuple[ServicePort, ...]
     external_policy: str  # externalTrafficPolicy: "Cluster", "Local", "" when it does not apply
-    balancer_class: str = ""  # loadBalancerClass: which balancer it is for; "" for the lab's own
+    balancer_class: str = ""  # loadBalancerClass: the balancer of this service; "" for the lab's own
     affinity: int = 0  # seconds for which a client stays with one endpoint (sessionAffinity: ClientIP)
-    balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: addresses outside of the cluster that lead here
+    balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: its addresses outside of the cluster
     cluster_ip6: IPv6Address | None = None  # a service of both families has two
 
     def __str__(self) -> str:

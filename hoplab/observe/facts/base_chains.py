@@ -1,4 +1,4 @@
-"""Where the kernel calls the tables of iptables: the base chains that iptables-nft makes, with hook and priority."""
+"""Base chains of iptables-nft with hook and priority: where the kernel calls the tables of iptables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BGP sessions of a node's BIRD, asked through the socket that `birdcl show protocols` asks. Without BIRD: none."""
+"""BGP sessions of a node's BIRD, read through the same socket as by `birdcl show protocols`. Without BIRD: none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LINE = re.compile(r"(?:\d{4}[ -]| )(\S+) +BGP +\S+ +(\S+) +\S+ *(.*)")
 
 
 def parse(text: str) -> tuple[Session, ...]:
-    """BIRD also says who it is, and lists protocols that are no BGP."""
+    """Return the BGP sessions; BIRD also prints a greeting, and lists protocols other than BGP."""
     return tuple(
         Session(found[1], found[2], found[3].strip())
         for line in text.splitlines()
@@ -52,8 +52,8 @@ def parse(text: str) -> tuple[Session, ...]:
 def ask(command: str) -> str:
     """Return a line of shell that sends BIRD a command and prints its answer.
 
-    BIRD drops what it still has to do and say when the asker is at its end, so the answer's last line is waited for:
-    "0000 ", or an error's number.
+    BIRD drops pending commands and output when the client closes the connection, so the shell waits for the last line
+    of the answer: "0000 ", or an error's number.
     """
     told = f"echo {command}; sed -n -ep -e/^0000/q -e/^[89]/q >&2"
     return f"timeout 5 socat UNIX-CONNECT:{SOCKET} SYSTEM:'{told}' 2>&1"

@@ -1,4 +1,4 @@
-"""The CNI configuration the container runtime reads: the first file of /etc/cni/net.d by name."""
+"""The CNI configuration of the container runtime: the first file of /etc/cni/net.d by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hoplab.observe.facts._json import Item, document
 
 @dataclass(frozen=True)
 class CniConfig:
-    """One configuration file: the plugins that are called, in this order, when a pod starts."""
+    """One configuration file: the container runtime calls its plugins in this order when a pod starts."""
 
     path: str
     name: str
@@ -19,7 +19,7 @@ class CniConfig:
 
 
 def parse(text: str) -> tuple[CniConfig, ...]:
-    """The output of ``tail -v``: each file below a heading ``==> /etc/cni/net.d/10-flannel.conflist <==``."""
+    """Parse the output of ``tail -v``: each file below a heading ``==> /etc/cni/net.d/10-flannel.conflist <==``."""
     _, *parts = re.split(r"^==> (.+) <==\n", text, flags=re.MULTILINE)
     return tuple(_config(path, body) for path, body in zip(parts[::2], parts[1::2], strict=True))
 

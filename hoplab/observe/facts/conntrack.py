@@ -1,4 +1,4 @@
-"""Connections the kernel remembers, and the translation it undoes on their replies: ``conntrack -L``."""
+"""Connections in the kernel's conntrack table, with the translation of their replies: ``conntrack -L``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hoplab.observe.facts import Fact
 
 @dataclass(frozen=True)
 class Direction:
-    """One way of a connection."""
+    """One direction of a connection."""
 
     src: str
     dst: str
@@ -24,7 +24,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Flow:
-    """One connection: as its first packet looked, and as its replies look."""
+    """One connection: the tuple of its first packet, and the tuple of its replies."""
 
     protocol: str
     state: str  # TCP's, "ESTABLISHED"
@@ -33,12 +33,12 @@ class Flow:
 
     @property
     def source_translated(self) -> bool:
-        """SNAT or MASQUERADE: replies go to another address than the one that asked."""
+        """Return whether SNAT or MASQUERADE applies: replies go to another address than the client's."""
         return self.reply.dst != self.original.src
 
     @property
     def destination_translated(self) -> bool:
-        """DNAT: replies come from another address than the one that was asked."""
+        """Return whether DNAT applies: replies come from another address than the client's destination."""
         return self.reply.src != self.original.dst
 
     def __str__(self) -> str:
@@ -49,14 +49,14 @@ _DIRECTION = re.compile(r"src=(\S+) dst=(\S+)(?: sport=(\d{1,5}) dport=(\d{1,5})
 
 
 def parse(text: str) -> tuple[Flow, ...]:
-    """One flow a line: ``tcp 6 119 TIME_WAIT src=10.244.1.2 dst=... sport=... dport=... src=... [ASSURED] mark=0``"""
+    """Parse lines of flows: ``tcp 6 119 TIME_WAIT src=10.244.1.2 dst=... sport=... dport=... src=... [ASSURED] mark=0``"""
     flows = []
     for line in text.splitlines():
         directions = [
             Direction(src, dst, int(sport or 0), int(dport or 0)) for src, dst, sport, dport in _DIRECTION.findall(line)
         ]
         words = line.split()
-        if len(directions) != 2:  # one each way
+        if len(directions) != 2:  # original and reply
             raise FactError(f"{line!r} is not a conntrack entry", remedy="run `conntrack -L` on the node")
         state = next((word for word in words if re.fullmatch(r"[A-Z][A-Z_]+\d?", word)), "")
         flows.append(Flow(words[0], state, directions[0], directions[1]))

@@ -1,4 +1,4 @@
-"""Forwarding databases of bridges and VXLAN interfaces: behind which port or host a MAC is, ``bridge -j fdb``."""
+"""Forwarding databases of bridges and VXLAN interfaces, from MAC to port or host: ``bridge -j fdb``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class FdbEntry:
 
     mac: str
     dev: str
-    dst: str  # VXLAN: address of the host that unwraps it
+    dst: str  # VXLAN: address of the host that decapsulates the frame
     master: str  # bridge port: the bridge
     state: str  # "permanent", "" when learned
 

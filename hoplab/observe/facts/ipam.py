@@ -1,4 +1,4 @@
-"""Addresses that the IPAM plugin host-local has given to pods: one file each, named after the address."""
+"""Addresses that the IPAM plugin host-local has allocated to pods: one file each, named after the address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FOLDER = "/var/lib/cni/networks"
 
 @dataclass(frozen=True)
 class Reservation:
-    """One address that is taken."""
+    """One allocated address."""
 
     network: str  # "cbr0", the name in the CNI configuration
     address: IPv4Address
@@ -30,7 +30,7 @@ _LINE = re.compile(rf"{_FOLDER}/([^/:]+)/([^/:]+):(.*?)\r?")
 
 
 def parse(text: str) -> tuple[Reservation, ...]:
-    """Each line of each file: ``/var/lib/cni/networks/cbr0/10.244.0.5:4b8c...``, then the same with ``eth0``."""
+    """Parse each line of each file: ``/var/lib/cni/networks/cbr0/10.244.0.5:4b8c...``, then the same with ``eth0``."""
     files: dict[tuple[str, str], list[str]] = {}
     for line in text.split("\n"):
         if found := _LINE.fullmatch(line):
@@ -43,5 +43,5 @@ def parse(text: str) -> tuple[Reservation, ...]:
     )
 
 
-# The folder also holds `lock` and `last_reserved_ip.0`; a dot in its name tells an IPv4 address from an IPv6 one.
+# The folder also holds `lock` and `last_reserved_ip.0`; a name with a dot is an IPv4 address.
 IPAM = Fact("ipam", f"grep -sH '' {_FOLDER}/*/[0-9]*.* || true", parse)

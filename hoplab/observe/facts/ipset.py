@@ -1,4 +1,4 @@
-"""Sets of addresses that rules of iptables refer to by name: ``ipset save``. kube-proxy and flannel make none."""
+"""Sets of addresses that iptables rules refer to by name: ``ipset save``. kube-proxy and flannel make none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class IpSet:
 
 
 def parse(text: str) -> tuple[IpSet, ...]:
-    """Each set is created, then its members are added, one a line."""
+    """Parse the sets: a line creates a set, and each line after it adds a member."""
     created: dict[str, tuple[str, str]] = {}
     members: dict[str, list[Member]] = {}
     for line in text.removesuffix("\n").split("\n") if text else ():

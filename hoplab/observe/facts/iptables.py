@@ -23,7 +23,7 @@ class Option:
     name: str
     values: tuple[str, ...] = ()
     negated: bool = False
-    members: tuple[IPNetwork, ...] | None = field(default=None, compare=False)  # of the ipset it names, where known
+    members: tuple[IPNetwork, ...] | None = field(default=None, compare=False)  # of its ipset, where known
 
     def words(self) -> list[str]:
         return [*(["!"] if self.negated else []), self.name, *self.values]
@@ -35,8 +35,8 @@ class Rule:
 
     chain: str
     matches: tuple[Option, ...] = ()
-    target: str = ""  # "" for a rule that only counts
-    goto: bool = False  # -g: what follows the target chain is the caller's caller
+    target: str = ""  # "" for a rule without a target, which only counts
+    goto: bool = False  # -g: after the target chain the evaluation continues in the caller's caller
     target_options: tuple[Option, ...] = ()
     packets: int = field(default=0, compare=False)
     bytes: int = field(default=0, compare=False)
@@ -46,7 +46,7 @@ class Rule:
         return next((option for option in self.matches if option.name == name), None)
 
     def value(self, name: str) -> str:
-        """First value of a match or target option that is not negated, or ""."""
+        """Return the first value of a match or target option that is not negated, or ""."""
         for option in (*self.matches, *self.target_options):
             if option.name == name and option.values and not option.negated:
                 return option.values[0]
@@ -58,7 +58,7 @@ class Rule:
 
     @property
     def comments(self) -> tuple[str, ...]:
-        """All of them: Felix marks each rule with a digest, then says what it is for."""
+        """Return all comments: Felix gives each rule a digest, then its purpose."""
         return tuple(option.values[0] for option in self.matches if option.name == "--comment")
 
     @property
@@ -82,10 +82,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain: built in when it has a policy."""
+    """A chain; a built-in chain has a policy."""
 
     name: str
-    policy: str  # "ACCEPT", "DROP"; "" for a chain somebody made
+    policy: str  # "ACCEPT", "DROP"; "" for a user-defined chain
     rules: tuple[Rule, ...]
 
 
@@ -96,7 +96,7 @@ class Iptables:
     tables: Mapping[str, Mapping[str, Chain]]
 
     def rules(self, table: str, chain: str) -> tuple[Rule, ...]:
-        """Return the rules of a chain, none where there is no such chain."""
+        """Return the rules of a chain; none where the chain does not exist."""
         found = self.tables.get(table, {}).get(chain)
         return found.rules if found else ()
 
@@ -174,7 +174,7 @@ def _options(line: str, words: list[str]) -> Iterator[Option]:
             raise _unreadable(line, f"has a stray {word!r}")
         else:
             values.append(word)
-            if name == "--comment":  # exactly one value, whatever it looks like
+            if name == "--comment":  # exactly one value, even one with a leading dash
                 yield Option(name, tuple(values), negated)
                 name, values, negated = "", [], False
     if bang:
@@ -191,7 +191,7 @@ def _is_network(values: tuple[str, ...]) -> bool:
 
 
 def _quoted(word: str) -> str:
-    """As iptables-save quotes: only where it must, with double quotes."""
+    """Return a value as iptables-save prints it: in double quotes only where needed."""
     if word and re.fullmatch(r"[^\s\"'\\]+", word):
         return word
     return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'

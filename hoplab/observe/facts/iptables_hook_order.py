@@ -1,7 +1,7 @@
-"""Where all tables of iptables are called: an experiment in an empty namespace, made anew on every look.
+"""Hooks and priorities of all iptables tables: an experiment in an empty namespace, repeated for every snapshot.
 
-On a node a table is there only once somebody has used it, and of its chains those that somebody has used. Here each
-table is given chains of all five names: those that are built in get a hook, the others are like a user's own.
+On a node the kernel has only the tables and chains in use. The experiment gives each table chains of all five names:
+built-in chains get a hook, the others are user-defined chains.
 """
 
 from __future__ import annotations

@@ -10,21 +10,21 @@ from hoplab.observe.facts._json import Item, listed
 
 @dataclass(frozen=True)
 class Vxlan:
-    """What a VXLAN interface puts around a frame."""
+    """The encapsulation of a VXLAN interface."""
 
     id: int  # VNI
     local: str  # outer source address
-    dev: str  # interface the outer packets leave by
+    dev: str  # outgoing interface of the outer packets
     port: int  # outer UDP port
     learning: bool  # learns FDB entries from traffic (flannel's does not: flanneld writes them)
 
 
 @dataclass(frozen=True)
 class BridgePort:
-    """What an interface is as a port of a bridge."""
+    """The state of an interface as a port of a bridge."""
 
     state: str  # "forwarding", "disabled", ...
-    hairpin: bool  # frames may leave by the port they came in by: a pod reaches itself through a service
+    hairpin: bool  # frames may leave by their ingress port: a pod reaches itself through a service
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Link:
     mtu: int
     up: bool
     kind: str  # "veth", "bridge", "vxlan", ...; "" for a hardware interface and lo
-    master: str  # the bridge it is a port of
-    peer_index: int  # a veth's other end: its index in the namespace it lives in
-    peer_elsewhere: bool  # ... which is another one
+    master: str  # the bridge of this port
+    peer_index: int  # a veth's other end: its index in its own namespace
+    peer_elsewhere: bool  # the other end is in another namespace
     vxlan: Vxlan | None
     peer: str = ""  # a veth's other end by name, as long as both are in the same namespace
     port: BridgePort | None = None

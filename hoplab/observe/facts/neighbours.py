@@ -1,4 +1,4 @@
-"""Which MAC an address on a link has, by ARP or by neighbour discovery: ``ip -4 -j neigh``, ``ip -6 -j neigh``."""
+"""MAC addresses of neighbours, from ARP and neighbour discovery: ``ip -4 -j neigh``, ``ip -6 -j neigh``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hoplab.observe.facts._json import listed
 
 @dataclass(frozen=True)
 class NeighbourOf(Generic[Address]):
-    """``192.168.77.1 dev eth0 lladdr 52:54:00:.. REACHABLE``; no MAC when nobody answered."""
+    """``192.168.77.1 dev eth0 lladdr 52:54:00:.. REACHABLE``; no MAC without an answer."""
 
     address: Address
     dev: str

@@ -1,6 +1,6 @@
-"""What rules of nftables say: their expressions, typed as far as kube-proxy's rules need it; pure.
+"""Expressions of nftables rules, typed as far as kube-proxy's rules need it; pure.
 
-``str()`` of each is how nft prints it. One that is not known here is kept as JSON.
+``str()`` of an expression is its text in nft's output. An unknown expression is kept as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Element:
-    """One element of a set, or of a map with what it leads to."""
+    """One element of a set, or of a map with its value."""
 
     key: tuple[str, ...]  # ("10.96.0.10", "udp", "53")
     value: Verdict | tuple[str, ...] | None = None  # of a map: a verdict, or data such as ("10.244.0.2", "53")
@@ -37,10 +37,10 @@ class Element:
 
 @dataclass(frozen=True)
 class Lookup:
-    """A key that is looked up in a map: ``ip daddr . meta l4proto . th dport``, ``numgen random mod 2``."""
+    """A lookup of a key in a map: ``ip daddr . meta l4proto . th dport``, ``numgen random mod 2``."""
 
     key: tuple[str, ...]
-    map: str = ""  # "service-ips"; "" when the rule itself holds the elements
+    map: str = ""  # "service-ips"; "" for an anonymous map
     elements: tuple[Element, ...] = ()
 
     def words(self, verb: str) -> str:
@@ -50,7 +50,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Vmap(Lookup):
-    """What becomes of a packet is looked up: ``ip daddr . meta l4proto . th dport vmap @service-ips``."""
+    """A verdict map, which gives the verdict on a packet: ``ip daddr . meta l4proto . th dport vmap @service-ips``."""
 
     def __str__(self) -> str:
         return self.words("vmap")
@@ -58,11 +58,11 @@ class Vmap(Lookup):
 
 @dataclass(frozen=True)
 class Match:
-    """What a packet has to be like: ``ip saddr != 10.244.0.0/16``, ``ip daddr @cluster-ips``."""
+    """A condition on a packet: ``ip saddr != 10.244.0.0/16``, ``ip daddr @cluster-ips``."""
 
     key: tuple[str, ...]
-    op: str  # "==", "!=", "<", ...; "in" when some of the bits will do
-    values: tuple[str, ...]  # any of them will do; a named set is "@cluster-ips"
+    op: str  # "==", "!=", "<", ...; "in" when any of the bits matches
+    values: tuple[str, ...]  # any of them matches; a named set is "@cluster-ips"
 
     def __str__(self) -> str:
         op = {"==": "== " if "&" in self.key[0] else "", "in": ""}.get(self.op, f"{self.op} ")
@@ -75,10 +75,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Mark:
-    """The packet's mark is changed: ``meta mark set meta mark | 0x4000``."""
+    """A change of the packet's mark: ``meta mark set meta mark | 0x4000``."""
 
     value: int
-    op: str = ""  # "|", "&" or "^" with the mark it has; "" when it is set whatever it was
+    op: str = ""  # "|", "&" or "^" with the present mark; "" for a new value
 
     def __str__(self) -> str:
         return f"meta mark set {f'meta mark {self.op} ' if self.op else ''}{self.value:#x}"
@@ -91,12 +91,12 @@ class Nat:
     kind: str  # "dnat", "snat", "redirect", "masquerade"
     address: str = ""
     port: str = ""
-    chosen: Lookup | None = None  # address and port are looked up
+    chosen: Lookup | None = None  # a lookup of address and port
     flags: tuple[str, ...] = ()
 
     @property
     def targets(self) -> tuple[tuple[str, ...], ...]:
-        """Every address, with its port when it has one, that a packet may be sent to: ``(("10.244.1.3", "8080"),)``"""
+        """Return every possible new destination, address and port where given: ``(("10.244.1.3", "8080"),)``"""
         if self.chosen:
             return tuple(element.value for element in self.chosen.elements if isinstance(element.value, tuple))
         return (tuple(word for word in (self.address, self.port) if word),) if self.address or self.port else ()
@@ -109,7 +109,7 @@ class Nat:
 
 @dataclass(frozen=True)
 class Reject:
-    """The sender is told: ``reject with icmp port-unreachable``, which is the default and not printed."""
+    """An error to the sender: ``reject with icmp port-unreachable``, the default, which nft does not print."""
 
     how: str = ""  # "icmp port-unreachable", "tcp reset"
 
@@ -119,9 +119,9 @@ class Reject:
 
 @dataclass(frozen=True)
 class Counter:
-    """Counts; what it counted is nothing a comparison of two rules looks at."""
+    """A counter; a comparison of two rules ignores its values."""
 
-    name: str = ""  # of a counter that rules share
+    name: str = ""  # of a named counter, which rules share
     packets: int = field(default=0, compare=False)
     bytes: int = field(default=0, compare=False)
 
@@ -131,7 +131,7 @@ class Counter:
 
 @dataclass(frozen=True)
 class Remember:
-    """Something of the packet is written into a set: ``update @affinity-33OLLWVQ-... { ip saddr }``."""
+    """A dynamic set update from the packet: ``update @affinity-33OLLWVQ-... { ip saddr }``."""
 
     op: str  # "add", "update"
     set: str
@@ -143,7 +143,7 @@ class Remember:
 
 @dataclass(frozen=True)
 class Other:
-    """An expression that hoplab does not know, as JSON."""
+    """An expression that hoplab does not support, as JSON."""
 
     raw: str
 
@@ -155,7 +155,7 @@ Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Remember |
 
 
 def elements(raw: Any) -> tuple[Element, ...]:
-    """``["10.96.0.1", ...]`` of a set, ``[[key, value], ...]`` of a map."""
+    """Return the elements of a set, ``["10.96.0.1", ...]``, or of a map, ``[[key, value], ...]``."""
     return tuple(_element(item) for item in raw) if isinstance(raw, list) else ()
 
 
@@ -203,7 +203,7 @@ def _verdict(raw: Any) -> Verdict | None:
 
 
 def _lookup(key: Any, data: Any) -> tuple[tuple[str, ...], str, tuple[Element, ...]]:
-    """What a Lookup is made of."""
+    """Return the key, the map's name and the elements of a Lookup."""
     match data:
         case str(name):
             return _parts(key), name.removeprefix("@"), ()
@@ -250,7 +250,7 @@ def _values(raw: Any, *, hexadecimal: bool = False) -> tuple[str, ...]:
 
 
 def _parts(raw: Any) -> tuple[str, ...]:
-    """The parts of ``ip daddr . meta l4proto . th dport``, or the one there is."""
+    """Return the parts of ``ip daddr . meta l4proto . th dport``; of another expression the expression itself."""
     match raw:
         case {"concat": [_, *_] as parts}:
             return tuple(text(part) for part in parts)
@@ -267,7 +267,7 @@ _PLAIN = frozenset({"iif", "oif", "iifname", "oifname"})  # nft prints no `meta`
 
 
 def text(raw: Any, *, hexadecimal: bool = False) -> str:
-    """A value or the name of what is looked at, as nft prints it; one that is not known as JSON."""
+    """Return a value or a selector as nft prints it; an unknown one as JSON."""
     match raw:
         case str():
             return raw

@@ -1,8 +1,7 @@
 """nftables as ``nft -j list table ip kube-proxy`` prints it: chains with their hooks, rules, sets and maps.
 
-Only the tables that a part names are listed. Where they work with iptables there are none, and the rules
-of iptables-nft, which `nft list ruleset` would show too, are told better by the fact iptables: nft knows their matches
-by name only.
+Only the tables of the lab's parts are listed; parts that use iptables have none. `nft list ruleset` would also print
+the rules of iptables-nft. They are in the fact iptables, as nft prints only the names of their matches.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from hoplab.spec.parts import CniPart, Parts, ProxyPart
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule: its expressions are gone through from left to right until one does not match."""
+    """One rule: the kernel evaluates its expressions from left to right until one does not match."""
 
     chain: str
     expressions: tuple[Expression, ...]
@@ -34,10 +33,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain: a base chain, which the kernel itself calls, when it has a hook."""
+    """A chain; a chain with a hook is a base chain, which the kernel calls."""
 
     name: str
-    kind: str = ""  # "filter", "nat", "route"; "" for a chain that only rules call, as are hook and policy
+    kind: str = ""  # "filter", "nat", "route"; like hook and policy "" for a regular chain
     hook: str = ""  # "prerouting"
     priority: int = 0  # at one hook the lowest comes first: -100 dstnat, 0 filter, 100 srcnat
     policy: str = ""
@@ -46,13 +45,13 @@ class Chain:
 
 @dataclass(frozen=True)
 class Set:
-    """A named set, or a map when its elements lead to something."""
+    """A named set, or a map, whose elements have values."""
 
     name: str
     key_type: tuple[str, ...]  # ("ipv4_addr", "inet_proto", "inet_service")
     value_type: str  # "verdict"; "" for a set
     elements: tuple[Element, ...]
-    timeout: int = 0  # seconds after which an element is forgotten; 0: never
+    timeout: int = 0  # seconds after which an element expires; 0: never
 
     def find(self, *key: object) -> Element | None:
         """Return the element with exactly that key: find(address, "udp", 53)."""
@@ -70,7 +69,7 @@ class Table:
     sets: Mapping[str, Set]
 
     def rules(self, chain: str) -> tuple[Rule, ...]:
-        """Return the rules of a chain, none where there is no such chain."""
+        """Return the rules of a chain; none where the chain does not exist."""
         found = self.chains.get(chain)
         return found.rules if found else ()
 
@@ -91,11 +90,11 @@ class Nftables:
         return next((table for table in self.tables if (table.family, table.name) == (family, name)), None)
 
 
-ABSENT = "Error: No such file or directory"  # nft of a table that does not exist; where, is in two lines more
+ABSENT = "Error: No such file or directory"  # of a missing table; two lines with the position follow
 
 
 def parse(listing: str) -> Nftables:
-    """A document on a line of its own for each table that exists."""
+    """Parse one document a line, one for each table that exists."""
     lines = listing.splitlines()
     while ABSENT in lines:
         at = lines.index(ABSENT)
@@ -111,7 +110,7 @@ def _tables(line: str) -> tuple[Table, ...]:
 
 
 def _ruleset(raw: Item) -> tuple[Table, ...]:
-    """The list holds objects of all kinds side by side: ``{"chain": {"table": "kube-proxy", "name": ...}}``"""
+    """Return the tables from a list of objects of all kinds: ``{"chain": {"table": "kube-proxy", "name": ...}}``"""
     found: dict[str, list[Item]] = {}
     for entry in raw.items("nftables"):
         for kind in entry.raw:

@@ -1,4 +1,4 @@
-"""What a network namespace with no route says when asked for one: an experiment, made anew on every look."""
+"""The kernel's error in a network namespace without a route: an experiment, repeated for every snapshot."""
 
 from __future__ import annotations
 

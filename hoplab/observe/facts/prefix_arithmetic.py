@@ -1,7 +1,7 @@
-"""The kernel's own arithmetic of prefixes: addresses given to an interface of an empty namespace, and what follows.
+"""The kernel's arithmetic of prefixes: addresses on an interface of an empty namespace, and the resulting routes.
 
-An experiment, made anew on every look: the routing table `local` then names the broadcast address of each range and
-the table `main` its network address.
+An experiment, repeated for every snapshot: the routing table `local` has the broadcast address of each range, the
+table `main` its network address.
 """
 
 from __future__ import annotations

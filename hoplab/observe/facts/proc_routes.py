@@ -1,4 +1,4 @@
-"""The same main table as the kernel prints it itself: ``/proc/net/route``, addresses in reversed hexadecimal."""
+"""The main routing table as the kernel prints it: ``/proc/net/route``, addresses in reversed hexadecimal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def parse(text: str) -> tuple[ProcRoute, ...]:
 
 
 def _address(reversed_hex: str) -> IPv4Address:
-    """
+    """Return the address of eight hexadecimal digits in host byte order.
+
     >>> _address("0102F40A")
     IPv4Address('10.244.2.1')
     """

@@ -1,4 +1,4 @@
-"""Routes of all tables, of each family: ``ip -j route``; and the decision the kernel takes from them."""
+"""Routes of all tables, of each family, ``ip -j route``, and the kernel's route lookup in them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RouteOf(Generic[Address, Network]):
     dev: str = ""
     kind: str = "unicast"  # also "local", "broadcast", "blackhole", "unreachable", ...
     table: str = "main"
-    protocol: str = ""  # who made it: "kernel", "static", "dhcp", "bird", ...
+    protocol: str = ""  # its origin: "kernel", "static", "dhcp", "bird", ...
     scope: str = "global"  # "link": reached directly; "host": it is this host
-    source: Address | None = None  # address preferred for packets that start here
+    source: Address | None = None  # preferred source address of locally generated packets
     metric: int = 0
     flags: tuple[str, ...] = ()  # "onlink", "linkdown", ...
 
@@ -78,7 +78,7 @@ def _route(item: Item, family: Family[Address, Network]) -> RouteOf[Address, Net
 def lookup(routes: Iterable[RouteOf[Address, Network]], address: Address) -> RouteOf[Address, Network] | None:
     """Return the route of a packet to the address: the longest prefix that contains it, the lowest metric among equals.
 
-    The tables are asked in the order of the default rules (local, main, default). None: network is unreachable.
+    Tables are looked up in the order of the default rules (local, main, default). None: network is unreachable.
     """
     found = list(routes)
     for table in ("local", "main", "default"):

@@ -1,4 +1,4 @@
-"""Policy rules: which routing table is asked when, ``ip -j rule``."""
+"""Policy rules, which select the routing table: ``ip -j rule``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class PolicyRule:
 
     priority: int
     source: str  # "all", "10.244.0.0/16"
-    table: str  # "" when the rule does not look one up (action)
+    table: str  # "" for a rule with an action
     destination: str = ""
     mark: str = ""  # "0x1", "0x1/0xff"
-    negated: bool = False  # holds for what does not match
+    negated: bool = False  # `not`: applies to packets that do not match
     action: str = ""  # "blackhole", "goto 32766", ... in place of a table
-    others: tuple[str, ...] = ()  # what else it asks for: "iif eth0", "ipproto tcp"
+    others: tuple[str, ...] = ()  # further selectors: "iif eth0", "ipproto tcp"
 
     def __str__(self) -> str:
         words = [
@@ -56,7 +56,7 @@ def _rule(item: Item) -> PolicyRule:
 
 
 def _with(item: Item, key: str, length: str) -> str:
-    """``10.244.0.0`` and ``16`` in one."""
+    """Return ``10.244.0.0`` and ``16`` as one prefix."""
     return f"{item.text(key)}/{item.text(length)}" if length in item.raw else item.text(key)
 
 

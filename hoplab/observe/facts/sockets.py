@@ -1,4 +1,4 @@
-"""Who waits for connections and datagrams, and where: ``ss -tulnp``."""
+"""Listening TCP sockets and bound UDP sockets, with their processes: ``ss -tulnp``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hoplab.observe.facts import Fact
 
 @dataclass(frozen=True)
 class Socket:
-    """One socket that others may send to."""
+    """One socket that accepts connections or datagrams."""
 
     protocol: str  # "tcp", "udp"
-    address: str  # "127.0.0.1", "::1"; "0.0.0.0" and "::" are every address, "*" is every one of IPv4 and IPv6
-    dev: str  # only what comes in by that interface; "" for all of them
+    address: str  # "127.0.0.1", "::1"; any address is "0.0.0.0" or "::", of both families "*"
+    dev: str  # the interface it is bound to; "" for all of them
     port: int
     processes: tuple[str, ...]  # "kubelet"; none when the kernel itself listens, as it does for VXLAN
 
@@ -30,7 +30,7 @@ _PROCESS = re.compile(r'\("(.*?)",pid=\d+,fd=\d+\)')
 
 
 def parse(text: str) -> tuple[Socket, ...]:
-    """One socket a line: ``tcp LISTEN 0 4096 127.0.0.1:10248 0.0.0.0:* users:(("kubelet",pid=512,fd=20))``"""
+    """Parse one socket a line: ``tcp LISTEN 0 4096 127.0.0.1:10248 0.0.0.0:* users:(("kubelet",pid=512,fd=20))``"""
     return tuple(_socket(line) for line in text.splitlines())
 
 
@@ -40,7 +40,7 @@ def _socket(line: str) -> Socket:
         raise FactError(f"{line!r} is not a socket that listens", remedy="run `ss -Htulnp` on the node and look")
     protocol, local, port, users = found.groups()
     address, _, dev = local.partition("%")
-    processes = tuple(dict.fromkeys(_PROCESS.findall(users or "")))  # each once: a socket may be open in several
+    processes = tuple(dict.fromkeys(_PROCESS.findall(users or "")))  # each once: processes can share a socket
     return Socket(protocol, address.strip("[]"), dev, int(port), processes)
 
 

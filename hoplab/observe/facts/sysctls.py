@@ -1,4 +1,4 @@
-"""Kernel switches of the network."""
+"""Network sysctls of the kernel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = (
 
 
 def parse(text: str) -> Mapping[str, str]:
-    """By their usual names, ``net.ipv4.ip_forward``."""
+    """Return the values by sysctl name, ``net.ipv4.ip_forward``."""
     values = {}
     for line in text.splitlines():
         path, colon, value = line.partition(":")

@@ -1,6 +1,6 @@
-"""WireGuard's peers: who is behind a tunnel, and which packets are for whom: ``wg show all``.
+"""Peers of WireGuard interfaces, with endpoints and allowed addresses: ``wg show all``.
 
-Public keys are no secrets; the private key is what `wg show` leaves out of these two listings.
+Public keys are no secrets; these two listings of `wg show` do not contain the private key.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Peer:
 
     dev: str  # "flannel-wg"
     key: str  # its public key
-    endpoint: str  # "192.168.77.21:51820": where its packets are sent; "" when nobody knows
-    allowed: tuple[IPv4Network | IPv6Network, ...]  # what is for it, and the only senders that it may have
+    endpoint: str  # "192.168.77.21:51820": destination of its packets; "" when not known
+    allowed: tuple[IPv4Network | IPv6Network, ...]  # allowed IPs: destinations behind it, and permitted sources
 
     def __str__(self) -> str:
         ranges = ", ".join(map(str, self.allowed)) or "none"
@@ -30,8 +30,10 @@ NONE = "(none)"
 
 
 def parse(text: str) -> tuple[Peer, ...]:
-    """Two listings with an empty line between them: interface, key and ranges; interface, key and endpoint. On a node
-    without WireGuard there is the empty line alone."""
+    """Parse two listings with an empty line between them: interface, key and ranges; interface, key and endpoint.
+
+    A node without WireGuard prints the empty line alone.
+    """
     ranges, _, endpoints = text.partition("\n\n")
     known = {(dev, key): value for dev, key, value in map(_columns, endpoints.splitlines())}
     return tuple(
