@@ -49,7 +49,7 @@ _DIRECTION = re.compile(r"src=(\S+) dst=(\S+)(?: sport=(\d{1,5}) dport=(\d{1,5})
 
 
 def parse(text: str) -> tuple[Flow, ...]:
-    """Parse lines of flows: ``tcp 6 119 TIME_WAIT src=10.244.1.2 dst=... sport=... dport=... src=... [ASSURED] mark=0``"""
+    """Parse flows: ``tcp 6 119 TIME_WAIT src=10.244.1.2 dst=... sport=... dport=... src=... [ASSURED] mark=0``"""
     flows = []
     for line in text.splitlines():
         directions = [
