@@ -1,6 +1,6 @@
-"""Checks whether this machine can run the lab. Every check has its finding and, where one fails, a remedy.
+"""Checks whether this machine can run the lab. Every check has its finding, a failed check also a remedy.
 
-``lab doctor`` shows all of them, ``lab up`` stops at the first that fails.
+``lab doctor`` shows all of them, ``lab up`` stops at the first failed one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ TOOLS = (
     *("ip", "iptables", "nft", "ssh", "socat", "modprobe", "gcc"),
 )
 BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
-IPV6 = Path("/proc/sys/net/ipv6")  # not there where it is disabled
+IPV6 = Path("/proc/sys/net/ipv6")  # missing where IPv6 is disabled
 PYTHON = (3, 11)
 GO = (1, 26)
-CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again while they are made
-LAB_GIB = 2.0  # overlays of the machines when they have just booted
+CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again during the build
+LAB_GIB = 2.0  # overlays of the machines after their first boot
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def report(paths: LabPaths) -> int:
 
 
 def preflight(spec: LabSpec, paths: LabPaths) -> None:
-    """Raise HostError with the first failed check, SpecError where the spec exceeds the resources of this machine."""
+    """Raise HostError with the first failed check, SpecError where the spec exceeds this machine's resources."""
     for check in host_checks(spec, paths, host_facts()):
         if not check.ok:
             raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
@@ -185,7 +185,7 @@ def kvm(device: Path, *, required: bool) -> Check:
 
 
 def memory(facts: HostFacts) -> Check:
-    """Report the memory; whether it is enough depends on the spec and on the memory of running machines."""
+    """Report the memory; the required amount depends on the spec and on the memory of running machines."""
     return Check("memory", True, f"{facts.memory_mib} MiB, {facts.available_memory_mib} available now")
 
 
@@ -196,7 +196,7 @@ def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
 
 
 def _host_issues(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[SpecIssue]:
-    """Return where the spec does not fit this machine; the lab's own bridge does not clash with its network."""
+    """Return the conflicts of the spec with this machine; the lab's own bridge is no conflict with its network."""
     if paths.root.exists():
         facts = replace(facts, networks=tuple(network for network in facts.networks if network != spec.network))
     return host_issues(spec, facts)

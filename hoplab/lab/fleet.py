@@ -1,8 +1,8 @@
-"""Several labs of one spec, each a lab like any other: a course's, one for every student.
+"""Fleets: several labs of one spec, for example one for every student of a course.
 
     Pulumi.course.yaml, --count 3  ->  course-s1, course-s2, course-s3
 
-A member differs from its spec in its name, its lab network and the ports it is reached by; all else is the same. Its
+A member differs from its spec only in its name, its lab network and its forwarded ports. Its
 spec is a generated file, so every verb works on it: ``./lab ssh --lab course-s2 worker1``.
 """
 
@@ -40,8 +40,8 @@ from hoplab.spec.model import NAME_LENGTH, LabSpec
 from hoplab.spec.parse import parse_spec
 from hoplab.spec.plan import LabPlan
 
-MAX_LABS = 99  # members: two digits in their names
-HOSTED_MIB = 1024  # what a hosted control plane takes when it is busy
+MAX_LABS = 99  # members: their names have two digits
+HOSTED_MIB = 1024  # memory of a busy hosted control plane
 WRITTEN = "# written by `lab fleet up {}`"
 CLOCK = re.compile(r"^\[ *\w+\] ")  # the time at the front of a line of plain progress
 SHEETS: tuple[Literal["md", "html"], ...] = ("md", "html")
@@ -49,12 +49,12 @@ HERE = Path(__file__).resolve().parent
 
 
 class FleetError(LabError):
-    """One or more labs of a fleet could not be made or removed; the others were."""
+    """A failure to make or remove one or more labs of a fleet; the others succeeded."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One lab of a fleet as it is now."""
+    """The present state of one lab of a fleet."""
 
     lab: str
     network: str
@@ -72,7 +72,7 @@ class Fleet:
 
     @property
     def folder(self) -> Path:
-        """Sheets and logs: <project>/.lab/fleet/<spec>/"""
+        """Return the folder of sheets and logs: <project>/.lab/fleet/<spec>/"""
         return self.project / ".lab" / "fleet" / self.spec
 
     def member(self, number: int) -> LabPaths:
@@ -82,7 +82,7 @@ class Fleet:
         return self.folder / f"{member.lab}.log"
 
     def made(self) -> tuple[LabPaths, ...]:
-        """The members there are, by number: those with a spec that a fleet wrote."""
+        """Return the existing members by number: those with a spec that a fleet wrote."""
         numbers = [
             int(found[1])
             for path in self.project.glob(f"Pulumi.{self.spec}-s*.yaml")
@@ -96,7 +96,7 @@ class Fleet:
 
 
 def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
-    """Return the lab network of every member: the spec's own and those after it, without ranges of pods and services.
+    """Return the lab network of every member: the spec's and those after it, without the ranges of pods and services.
 
     >>> [str(network) for network in networks(LabSpec("course"), 2)]
     ['192.168.77.0/24', '192.168.78.0/24']
@@ -117,13 +117,13 @@ def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
 
 
 def member_text(spec: str, config: Mapping[str, Any], network: IPv4Network) -> str:
-    """Return the spec of a member: the fleet's, with a network of its own."""
+    """Return the spec of a member: the fleet's spec with a network of its own."""
     body = yaml.safe_dump({"config": {**config, "lab:network": str(network)}}, sort_keys=False)
     return f"{WRITTEN.format(spec)}; change Pulumi.{spec}.yaml instead\n{body}"
 
 
 def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
-    """Write the spec of every member, in place of what an earlier run wrote; nothing is written where one is wrong."""
+    """Write the spec of every member, in place of an earlier run's; write nothing where one has errors."""
     base = load_spec(LabPaths(fleet.spec, fleet.project))
     longest = fleet.member(count).lab
     if len(longest) > NAME_LENGTH:
@@ -151,12 +151,12 @@ def write_specs(fleet: Fleet, count: int) -> tuple[LabPaths, ...]:
 
 
 def need_mib(plan: LabPlan) -> int:
-    """Return the memory of a lab in MiB when all of its machines use theirs."""
+    """Return the memory of a lab in MiB when all of its machines use their full memory."""
     return sum(node.memory_mib for node in plan.nodes) + (HOSTED_MIB if plan.placement == "hosted" else 0)
 
 
 def check_host(fleet: Fleet, plans: Mapping[LabPaths, LabPlan], host: HostFacts) -> list[str]:
-    """Return warnings; HostError where this machine is too small for the members that are not there yet."""
+    """Return warnings; raise HostError where this machine is too small for the members to be made."""
     new = {member: plan for member, plan in plans.items() if not member.state.exists()}
     host.require_memory(sum(need_mib(plan) for plan in new.values()))
     host.require_disk(fleet.project, LAB_GIB * len(new))
@@ -167,10 +167,10 @@ def check_host(fleet: Fleet, plans: Mapping[LabPaths, LabPlan], host: HostFacts)
 
 
 def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[LabPaths, ...]:
-    """Make every member what its spec says, some at a time; FleetError names those that failed, once all have ended."""
+    """Bring up every member, some at a time; when all have ended, raise FleetError naming the failed ones."""
     with progress.phase("specs"):
         members = write_specs(fleet, count)
-    with progress.phase("node image"):  # once, before many ask for it
+    with progress.phase("node image"):  # once, before all members need it
         plans = {member: node_image(load_spec(member), member, progress)[0] for member in members}
     for warning in check_host(fleet, plans, host_facts()):
         progress.note(f"warning: {warning}")
@@ -184,7 +184,7 @@ def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[Lab
 
 
 def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
-    """Remove every member with its spec, log and sheets; what was removed. What can't be removed keeps its spec."""
+    """Remove every member with its spec, log and sheets; return the removed ones. A failed removal keeps the spec."""
     members = fleet.made()
     with progress.phase("labs"):
         run_all(fleet, members, "destroy", parallel, progress)
@@ -198,7 +198,7 @@ def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
 
 
 def status(fleet: Fleet) -> list[Row]:
-    """Return a row for every lab, also for one that was not made yet."""
+    """Return a row for every lab, including those not made yet."""
     rows = []
     for member in fleet.made():
         try:
@@ -232,7 +232,7 @@ def notices(fleet: Fleet) -> list[str]:
 
 
 def _made_from(fleet: Fleet) -> Iterator[LabSpec]:
-    """Yield what each member was made from, where that is known."""
+    """Yield the spec that each member was made from, where known."""
     for member in fleet.made():
         lab = state.made_before(member)
         if lab and lab.spec:
@@ -240,7 +240,7 @@ def _made_from(fleet: Fleet) -> Iterator[LabSpec]:
 
 
 def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int, progress: Progress) -> None:
-    """``./lab VERB`` on every member, each a process with a log of its own; FleetError when some have failed."""
+    """Run ``./lab VERB`` on every member, each as a process with its own log; raise FleetError when some failed."""
     waiting = tuple(members)
     private_folder(fleet.folder)
     running: set[subprocess.Popen[str]] = set()
@@ -262,7 +262,7 @@ def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int,
         except KeyboardInterrupt:
             stopped.set()
             for process in tuple(running):
-                process.send_signal(signal.SIGINT)  # each ends in order, as after Ctrl-C on its own terminal
+                process.send_signal(signal.SIGINT)  # each ends cleanly, as after Ctrl-C on its own terminal
             raise
     if failed:
         lines = "\n".join(f"  {lab}: {error}" for lab, error in failed.items())
@@ -283,7 +283,7 @@ def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running:
         text=True,
         errors="replace",
         cwd=fleet.project,
-        start_new_session=True,  # Ctrl-C reaches it through us, once
+        start_new_session=True,  # run_all passes Ctrl-C on, once
     )
     running.add(process)
     error = ""

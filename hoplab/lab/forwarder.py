@@ -1,4 +1,4 @@
-"""Carries connections from ports of this machine's loopback into a lab: what ``lab forward`` runs until Ctrl-C."""
+"""Forwards connections from ports of this machine's loopback into a lab: ``lab forward`` runs it until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hoplab.core.errors import HostError
 from hoplab.host import netns
 from hoplab.lab.port_forward import INGRESS, LOOPBACK, Destination, Forward
 
-CONNECT_S = 10.0  # seconds until a connection into the lab has to stand
-END_S = 2.0  # seconds that open connections have to end in
+CONNECT_S = 10.0  # seconds to establish a connection into the lab
+END_S = 2.0  # seconds for open connections to end
 CHUNK = 2**16
 
 
 def listen(forwards: Iterable[Forward]) -> dict[Forward, socket.socket]:
-    """Return a listening socket for every forward; HostError, and no socket, where one port can't be had."""
+    """Return a listening socket for every forward; raise HostError, and keep none open, where a port is unavailable."""
     found: dict[Forward, socket.socket] = {}
     with contextlib.ExitStack() as opened:
         for forward in forwards:
@@ -52,16 +52,16 @@ def _not_listening(forward: Forward, error: OSError) -> HostError:
 
 @dataclass
 class Forwarder:
-    """Carries connections until it is stopped."""
+    """A forwarder of connections, which runs until it is stopped."""
 
     listeners: Mapping[Forward, socket.socket]
-    namespace: str  # that of the lab network's host end; "" for this machine's own
+    namespace: str  # of the lab network's host end; "" for this machine's own
     ssh_config: Path
     say: Callable[[str], None]
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     def run(self) -> None:
-        """Carry connections until Ctrl-C or SIGTERM, then cut those that are open within END_S."""
+        """Forward connections until Ctrl-C or SIGTERM; close those still open after END_S."""
         asyncio.run(self._until_stopped())
 
     async def _until_stopped(self) -> None:
@@ -75,7 +75,7 @@ class Forwarder:
             await asyncio.start_server(self._taking(forward), sock=listener)
             for forward, listener in self.listeners.items()
         ]
-        # one login a node; a connection of its own takes seconds to log in to an emulated machine
+        # one login a node: a login to an emulated machine takes seconds
         kept = [await self._ssh("-N", node) for node in {forward.destination.node for forward in self.listeners} - {""}]
         try:
             await stop.wait()
@@ -98,7 +98,7 @@ class Forwarder:
         return take
 
     async def _carry(self, forward: Forward, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection to its end on both sides."""
+        """Forward one connection until both sides have ended it."""
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(writer.close)
             try:
@@ -121,7 +121,7 @@ class Forwarder:
 
     async def _outside(self, destination: Destination) -> _Far:
         with netns.entered(self.namespace):
-            far = socket.socket()  # stays in the namespace it was made in
+            far = socket.socket()  # a socket stays in the namespace of its creation
         try:
             far.setblocking(False)
             await asyncio.get_running_loop().sock_connect(far, (str(destination.address), destination.port))
@@ -132,7 +132,7 @@ class Forwarder:
         return _Far(reader, writer)
 
     async def _through_node(self, destination: Destination) -> _Far:
-        # not a master for others, which would go on in the background with our end of standard error
+        # no ControlMaster, which would stay in the background and hold our standard error open
         options = ["-o", "ControlMaster=no", "-W", f"{destination.address}:{destination.port}"]
         ssh = await self._ssh(*options, destination.node, through=asyncio.subprocess.PIPE)
         assert ssh.stdin and ssh.stdout
@@ -144,7 +144,7 @@ class Forwarder:
             stdin=through,
             stdout=through,
             stderr=through,
-            start_new_session=True,  # a Ctrl-C is for us, who then end it
+            start_new_session=True,  # only this process gets Ctrl-C, and then ends ssh
         )
 
 
@@ -162,7 +162,7 @@ class _Far:
             await _end(self.ssh)
 
     async def why(self) -> str:
-        """Return SSH's complaint; "" where it has none."""
+        """Return SSH's error message; "" where there is none."""
         if self.ssh is None or self.ssh.stderr is None:
             return ""
         said = (await self.ssh.stderr.read()).decode(errors="replace").strip()
@@ -176,7 +176,7 @@ async def _end(ssh: asyncio.subprocess.Process) -> None:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy from one side to the other, and then the end of the stream."""
+    """Copy one direction of a connection, then its end of stream."""
     with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK):
             writer.write(data)

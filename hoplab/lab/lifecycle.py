@@ -1,4 +1,4 @@
-"""The verbs that make, change and remove a lab; power.py has those that stop and start one."""
+"""The verbs that make, change and remove a lab; power.py has ``stop`` and ``start``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hoplab.spec.plan import LabPlan
 
 @dataclass(frozen=True)
 class UpResult:
-    """What ``lab up`` changed."""
+    """The changes of a ``lab up``."""
 
     state: LabState
     changes: Changes
@@ -45,9 +45,9 @@ class UpResult:
 
 
 def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
-    """Make the lab what its spec says and wait until the cluster is usable; after an interruption, continue.
+    """Apply the spec to the lab and wait until the cluster is usable; after an interruption, continue.
 
-    With ``recreate`` existing machines lose their cluster first.
+    With ``recreate`` remove the cluster of existing machines first.
     """
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
@@ -76,14 +76,14 @@ def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recrea
 
 
 def reset(paths: LabPaths, progress: ConsoleProgress) -> ConvergeResult:
-    """Remove the cluster and leave the machines as they were before they joined; ``up`` makes a new one."""
+    """Remove the cluster and restore the machines to their state before they joined; ``up`` makes a new cluster."""
     lab = state.load(paths)
     with locked(paths.lock, f"lab reset --lab {paths.lab}"):
         return remove_cluster(lab, paths, progress)
 
 
 def remove_cluster(lab: LabState, paths: LabPaths, progress: ConsoleProgress) -> ConvergeResult:
-    """Remove the cluster under the lab's lock, which the caller holds; the next one may have another dataplane."""
+    """Remove the cluster; the caller holds the lab's lock. The next cluster may have another dataplane."""
     with progress.phase("reset"):
         wait_until_booted(lab, paths, progress)
         refresh_reset_facts(paths, known_parts())
@@ -93,7 +93,7 @@ def remove_cluster(lab: LabState, paths: LabPaths, progress: ConsoleProgress) ->
 
 
 def drain_removed(context: LabContext, paths: LabPaths, progress: Progress) -> None:
-    """Drain, delete and reset the nodes that the plan no longer has, while their machines still run."""
+    """Drain, delete and reset the nodes that the plan no longer contains, while their machines still run."""
     planned = {node.name for node in context.plan.nodes}
     before = state.made_before(paths)
     present = {node.name for node in before.nodes} if before else set()
@@ -111,7 +111,7 @@ def is_member(paths: LabPaths, node: str) -> bool:
 
 
 def drain_node(paths: LabPaths, node: str, machine: str, progress: Progress) -> None:
-    """Drain a node whose machine is about to be replaced; nothing is done where that machine no longer exists."""
+    """Drain a node before its machine is replaced; do nothing where the machine no longer exists."""
     lab = state.load(paths)
     try:
         if machines.has_domain(lab.libvirt_uri, machine):
@@ -141,7 +141,7 @@ def members(paths: LabPaths) -> set[str] | None:
 def make_cluster(
     context: LabContext, paths: LabPaths, progress: ConsoleProgress, *, full: bool = False
 ) -> tuple[LabState, ConvergeResult]:
-    """Converge machines that boot and wait until the cluster is usable. Both engines end here: see resources.py."""
+    """Converge booting machines and wait until the cluster is usable. Both engines call it: see resources.py."""
     lab = _record(context, paths)
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
@@ -153,7 +153,7 @@ def make_cluster(
 
 
 def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
-    """Return what ``up`` would do to machines, networks, volumes and the cluster; nothing is touched."""
+    """Return the changes that ``up`` would make to machines, networks, volumes and the cluster; change nothing."""
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
@@ -161,7 +161,7 @@ def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
 
 
 def reconverge(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False) -> ConvergeResult:
-    """Run the roles again on the machines that exist, as the last ``up`` was asked for them."""
+    """Run the roles again on the existing machines, with the spec of the last ``up``."""
     with locked(paths.lock, f"lab converge --lab {paths.lab}"):
         lab = state.load(paths)
         if notice := state.spec_notice(lab, paths):
@@ -205,7 +205,7 @@ def _converge_while_booting(
 ) -> ConvergeResult:
     """Converge at once (a hosted control plane needs no machine) while another thread watches the boots.
 
-    A machine that can't be booted ends the converge early with its BootError.
+    A machine that does not boot ends the converge early with its BootError.
     """
     failed: list[LabError] = []
 
@@ -230,19 +230,19 @@ def _converge_while_booting(
 
 
 def exported(paths: LabPaths) -> dict[str, Any]:
-    """Return a lab of the embedded engine as `pulumi stack import` takes it; secrets in it are plain."""
+    """Return the state of the embedded engine in the format of `pulumi stack import`, with secrets in plain text."""
     return engine.exported(paths, paths.kubeconfig.read_text() if paths.kubeconfig.exists() else "")
 
 
 def adopt(paths: LabPaths) -> Path:
-    """Hand a running lab of the embedded engine to the Pulumi CLI; return where the engine's own state is kept."""
+    """Move a running lab from the embedded engine to the Pulumi CLI; return the path of the engine's kept state."""
     with locked(paths.lock, f"lab pulumi adopt --lab {paths.lab}"):
         engine.cli_engine(paths).adopt(exported(paths))
         return paths.engine_state.replace(paths.engine_state.with_suffix(".adopted"))
 
 
 def destroy(paths: LabPaths, progress: Progress) -> list[str]:
-    """Remove the lab whatever its state: healthy, half made or corrupted. Return what was removed."""
+    """Remove the lab in any state: healthy, half made or corrupted. Return the removed objects."""
     removed: list[str] = []
     _refuse_protected(paths)
     with locked(paths.lock, f"lab destroy --lab {paths.lab}"):
@@ -266,7 +266,7 @@ def _refuse_protected(paths: LabPaths) -> None:
 
 
 def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
-    """End what a lab has on this host beside libvirt's objects, and remove its files; ``keep`` is below its folder."""
+    """Stop the lab's processes on this host and remove its files, except ``keep``: paths below its folder."""
     removed = HostedControlPlane(paths, paths.netns).stop() + PrivateLibvirt(paths).stop()
     for path in (paths.inventory, paths.ssh_config):
         if path.exists():
@@ -282,9 +282,9 @@ def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
 
 
 def _libvirt_of(paths: LabPaths, private: PrivateLibvirt) -> str:
-    """Return the URI of the libvirt that holds what is left of this lab; "" where none is known."""
+    """Return the URI of the libvirt with the remaining objects of this lab; "" where none is known."""
     if paths.libvirt.exists():
-        return private.start()  # after a reboot too it has its network and machines
+        return private.start()  # its networks and machines are on disk, so it has them after a reboot too
     with contextlib.suppress(LabError):
         return state.load(paths).libvirt_uri
     with contextlib.suppress(LabError):
@@ -306,5 +306,5 @@ def _destroy_resources(paths: LabPaths, uri: str, progress: Progress) -> list[st
     except LabError as error:
         progress.note(f"{error.message.splitlines()[0]}: removing what carries the lab's name instead")
     if private and not paths.libvirt.exists():
-        return removed  # the Pulumi CLI's Host resource went as well, and libvirt with it
+        return removed  # the Pulumi CLI deleted the Host resource too, which stopped libvirt
     return removed + machines.sweep(uri, paths.id)

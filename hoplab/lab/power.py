@@ -1,4 +1,4 @@
-"""The verbs that stop and start a lab, from its files alone: neither an engine nor Ansible runs."""
+"""The verbs that stop and start a lab from its files alone, without engine and Ansible."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from hoplab.lab import state
 from hoplab.lab.state import LabState, NodeState
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
-SHUTDOWN_S = 15.0  # an idle machine with KVM needs a third of it; scaled by the measured speed
+SHUTDOWN_S = 15.0  # three times the need of an idle machine with KVM; scaled by the measured speed
 
 
 def stop(paths: LabPaths, progress: Progress) -> list[str]:
-    """Shut the machines down and free the host; everything stays on disk. Return what was stopped."""
+    """Shut the machines down and free the host; everything stays on disk. Return the stopped objects."""
     lab = state.load(paths)
     stopped: list[str] = []
     with locked(paths.lock, f"lab stop --lab {paths.lab}"):
@@ -49,7 +49,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
 
 
 def start(paths: LabPaths, progress: ConsoleProgress) -> LabState:
-    """Bring a stopped lab back (also after a reboot of the host), from its files alone: no engine, no Ansible."""
+    """Start a stopped lab (also after a reboot of the host) from its files alone, without engine and Ansible."""
     lab = state.load(paths)
     with locked(paths.lock, f"lab start --lab {paths.lab}"):
         with progress.phase("machines"):
@@ -71,7 +71,7 @@ def start(paths: LabPaths, progress: ConsoleProgress) -> LabState:
 
 
 def wait_until_booted(lab: LabState, paths: LabPaths, progress: Progress) -> None:
-    """Wait until every machine's SSH server answers; BootError when one does not boot."""
+    """Wait until every machine's SSH server answers; raise BootError when one does not boot."""
     boot.wait_until_up(
         lab.libvirt_uri,
         {machines.domain_name(lab.id, node.name): node.address for node in lab.nodes},

@@ -1,11 +1,11 @@
-"""What of a lab is no libvirt object, as resources of the Pulumi CLI: the host's part, and the cluster.
+"""Dynamic resources of the Pulumi CLI for the parts of a lab outside of libvirt: the host's part, and the cluster.
 
     Host     the namespace, the private libvirtd, the hosted control plane, the lab's files: `pulumi destroy` ends them
-    Member   a worker's membership: drained before its machine is replaced, let in again before the next one's turn
-    Cluster  from machines to a usable cluster: converge, as `pulumi up` runs it, and only when something changed
+    Member   a worker's membership: drained before its machine is replaced, admitted again before the next replacement
+    Cluster  from machines to a usable cluster: the converge of `pulumi up`, which runs only after a change
 
-`pulumi up` runs their providers in a process of its own, whose standard output Pulumi shows as it comes. The embedded
-engine records them and leaves the work to ``hoplab.lab.lifecycle``, whose next step it is.
+`pulumi up` runs their providers in a process of its own and shows its standard output. The embedded engine only
+records them: ``hoplab.lab.lifecycle`` does the work in its next step.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from hoplab.expectations.parts import known_parts
 from hoplab.infra.context import LabContext
 
 OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes", "reset")
-CONVERGE_LOCK = threading.Lock()  # Pulumi makes several resources at once; a lab has one inventory
-CONVERGE_INPUTS = ("settings", "roles", "image", "nodes")  # a change in one of these is a reason to converge
+CONVERGE_LOCK = threading.Lock()  # Pulumi creates resources in parallel; a lab has one inventory
+CONVERGE_INPUTS = ("settings", "roles", "image", "nodes")  # a change of one of these requires a converge
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ClusterArgs:
     settings: Mapping[str, Any]  # facts about the lab that the roles get
     roles: str  # digest of roles and playbooks
     image: str  # digest of the node image
-    nodes: Mapping[str, Input[str]]  # name -> id of the machine; another machine of the same name has to join anew
+    nodes: Mapping[str, Input[str]]  # name -> id of the machine; a new machine of the same name has to join
 
     @staticmethod
     def of(context: LabContext, paths: LabPaths, nodes: Mapping[str, Input[str]]) -> ClusterArgs:
@@ -64,7 +64,7 @@ class ClusterArgs:
 
 
 class Host(DynamicResource, module="hoplab", name="Host"):
-    """What the lab has of this machine beside libvirt's objects: made before them, gone after them."""
+    """The lab's part of this host outside of libvirt: created before libvirt's objects, deleted after them."""
 
     def __init__(self, name: str, lab: str, opts: ResourceOptions | None = None) -> None:
         super().__init__(HostProvider(), name, {"lab": lab}, opts)
@@ -84,8 +84,8 @@ class Cluster(DynamicResource, module="hoplab", name="Cluster"):
         members: Sequence[Resource] = (),
         opts: ResourceOptions | None = None,
     ) -> None:
-        # With the host's part goes all of the cluster: then nothing needs to be drained or reset. A member whose
-        # machine is new is let in before: one converge at a time, and this one finds it where it belongs.
+        # Deleting the host's part deletes all of the cluster, so nothing needs to be drained or reset. A member with
+        # a new machine is admitted before: converges run one at a time, and this one finds the node joined.
         own = ResourceOptions(
             additional_secret_outputs=["kubeconfig"], deleted_with=host, depends_on=list(members) or None
         )
@@ -94,7 +94,7 @@ class Cluster(DynamicResource, module="hoplab", name="Cluster"):
 
 
 class Member(DynamicResource, module="hoplab", name="Member"):
-    """A worker's membership in the cluster. All of them join together when the cluster is made; this is for later."""
+    """A worker's membership in the cluster. It acts on later changes: all workers of a new cluster join together."""
 
     def __init__(
         self, node: str, lab: str, machine: Input[str], *, host: Resource, opts: ResourceOptions | None = None
@@ -105,7 +105,7 @@ class Member(DynamicResource, module="hoplab", name="Member"):
 
 
 class HostProvider(ResourceProvider):
-    """Nothing to make: what the program needs is there before it can ask for anything."""
+    """The provider of Host. Create does nothing: libvirt and the files exist before the program runs."""
 
     serialize_as_secret_always = False
 
@@ -127,7 +127,7 @@ class HostProvider(ResourceProvider):
 
 
 class MemberProvider(ResourceProvider):
-    """Rolls a change of machines through the cluster: one node is away at a time."""
+    """The provider of Member: it rolls a change of machines through the cluster, one node at a time."""
 
     serialize_as_secret_always = False
 
@@ -158,12 +158,12 @@ class MemberProvider(ResourceProvider):
 
 
 class ClusterProvider(ResourceProvider):
-    """Converge as create, update and delete. Its imports are late: most of the time there is only a diff to make."""
+    """The provider of Cluster: converge as create, update and delete. Imports are late: most runs only make a diff."""
 
     serialize_as_secret_always = False
 
     def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """The spec, against this host: `pulumi preview` shows its mistakes."""
+        """Check the spec against this host: `pulumi preview` shows its errors."""
         from hoplab.host.info import host_facts  # noqa: PLC0415
         from hoplab.lab import state  # noqa: PLC0415
         from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
@@ -189,7 +189,7 @@ class ClusterProvider(ResourceProvider):
         return UpdateResult(_converged(news))
 
     def read(self, id_: str, props: dict[str, Any]) -> ReadResult:
-        """`pulumi refresh`: the nodes that are members, by what the API says; without a cluster nothing."""
+        """Return, for `pulumi refresh`, the member nodes according to the API; nothing without a cluster."""
 
         from hoplab.lab import lifecycle  # noqa: PLC0415
 
@@ -201,7 +201,7 @@ class ClusterProvider(ResourceProvider):
         return ReadResult(id_, {**props, "nodes": nodes, "kubeconfig": paths.kubeconfig.read_text()})
 
     def delete(self, id_: str, props: dict[str, Any]) -> None:
-        """The machines stay: they are reset, so that they can join another cluster."""
+        """Reset the machines, which stay, so that they can join another cluster."""
         from hoplab.lab import lifecycle, state  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
@@ -211,7 +211,7 @@ class ClusterProvider(ResourceProvider):
 
 
 def _converged(props: dict[str, Any]) -> dict[str, Any]:
-    """Make the cluster; what it has then."""
+    """Make the cluster; return its outputs."""
     from hoplab.lab import lifecycle  # noqa: PLC0415
     from hoplab.lab.context import resolve  # noqa: PLC0415
     from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
@@ -226,7 +226,7 @@ def _converged(props: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _working(paths: LabPaths, what: str) -> Iterator[Any]:
-    """The lab's lock, unless `lab` holds it for us; progress where Pulumi shows it; errors as text to be read."""
+    """Hold the lab's lock, unless `lab` holds it; print progress where Pulumi shows it; raise errors as plain text."""
     from hoplab.core.console import PlainProgress  # noqa: PLC0415
     from hoplab.core.lock import LOCK_INHERITED, locked  # noqa: PLC0415
 
@@ -243,4 +243,4 @@ def _working(paths: LabPaths, what: str) -> Iterator[Any]:
 
 
 class Failed(Exception):
-    """A LabError as Pulumi shows it, after a traceback: only text comes through."""
+    """A LabError as text: Pulumi shows it after a traceback."""

@@ -1,4 +1,4 @@
-"""LabState: the twin of the plan, what came to be. Written to <lab>/state.json; holds no secrets."""
+"""LabState: the result of applying a plan. It is written to <lab>/state.json and holds no secrets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class NodeState:
 
 @dataclass(frozen=True)
 class LabState:
-    """What verbs after ``up`` read; everything else comes from libvirt or Kubernetes."""
+    """The state that verbs after ``up`` read; everything else comes from libvirt or Kubernetes."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -49,13 +49,13 @@ class LabState:
     image: str  # digest of the node image
     image_bin: str  # folder with the host-native kubectl, kubeadm, ... of that image
     nodes: tuple[NodeState, ...]
-    ingress: str = "none"  # the ingress controller, chosen
-    dataplane: str = ""  # what its network is made of, see plan.dataplane; "" of a lab of an older version
+    ingress: str = "none"  # the selected ingress controller
+    dataplane: str = ""  # the parts of its network, see plan.dataplane; "" for a lab of an older version
     network6: str = ""  # the lab network's IPv6 range, "" where it has none
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
-    setting: Setting | None = None  # what lessons depend on; None of a lab of an older version
-    spec: LabSpec | None = None  # what `up` made it from; None of a lab of an older version
-    spec_digest: str = ""  # of the file with that spec; "" where it is not known
+    setting: Setting | None = None  # what lessons depend on; None for a lab of an older version
+    spec: LabSpec | None = None  # the spec of the last `up`; None for a lab of an older version
+    spec_digest: str = ""  # of the file with that spec; "" where not known
 
     @property
     def hosted(self) -> bool:
@@ -65,7 +65,7 @@ class LabState:
 def lab_state(
     plan: LabPlan, *, libvirt_uri: str, netns: str, image: str, image_bin: Path, spec: LabSpec | None = None
 ) -> LabState:
-    """Return the state of a lab whose machines were just applied."""
+    """Return the state of a lab after the engine has applied its machines."""
     return LabState(
         lab=plan.lab,
         id=plan.id,
@@ -87,13 +87,13 @@ def lab_state(
 
 
 def save(state: LabState, paths: LabPaths) -> None:
-    """Write the state atomically: a reader sees the old one or the new one, never half of it."""
+    """Write the state atomically: a reader gets the old or the new state, never a part."""
     paths.root.mkdir(parents=True, exist_ok=True)
     fs.write(paths.state, json.dumps(to_json(state), indent=2))
 
 
 def load(paths: LabPaths) -> LabState:
-    """Return the state of an existing lab; StateError when there is none or it can't be read."""
+    """Return the state of an existing lab; raise StateError when there is none or it can't be read."""
     try:
         return from_json(LabState, json.loads(paths.state.read_text()))
     except FileNotFoundError:
@@ -108,14 +108,14 @@ def load(paths: LabPaths) -> LabState:
 
 
 def made_before(paths: LabPaths) -> LabState | None:
-    """Return the state that an earlier ``up`` wrote; None where there is none that can be read."""
+    """Return the state that an earlier ``up`` wrote; None where it is missing or unreadable."""
     with contextlib.suppress(StateError):
         return load(paths)
     return None
 
 
 def built_setting(lab: LabState, paths: LabPaths) -> Setting:
-    """Return the setting that ``up`` wrote down; for a lab of an older version, which has none, that of its spec."""
+    """Return the setting that ``up`` stored; for a lab of an older version, without one, the setting of its spec."""
     if lab.setting:
         return lab.setting
     from hoplab.lab.spec_file import load_spec, plan_lab  # noqa: PLC0415 -- see spec_notice
@@ -144,7 +144,7 @@ def _digest(file: Path) -> str:
 
 
 def spec_notice(lab: LabState, paths: LabPaths) -> str:
-    """Return one line on how the spec differs from what ``up`` made of it; "" where it does not."""
+    """Return one line on the difference between the spec and the spec of the last ``up``; "" where there is none."""
     name = paths.spec.name
     if lab.spec is None:
         return (
@@ -152,7 +152,7 @@ def spec_notice(lab: LabState, paths: LabPaths) -> str:
             f"they are read from {name} until the next `./lab up`"
         )
     if lab.spec_digest and lab.spec_digest == _digest(paths.spec):
-        return ""  # and `./lab status` neither reads YAML nor imports every part
+        return ""  # so `./lab status` neither reads YAML nor imports every part
     from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
     try:
@@ -166,7 +166,7 @@ def spec_notice(lab: LabState, paths: LabPaths) -> str:
 
 
 def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
-    """Raise LabError where the spec changes IPv6, which is in the network and in every machine's seed."""
+    """Raise LabError where the spec changes IPv6: its ranges are in the network and in every machine's seed."""
     asked = str(spec.ipv6.network) if spec.ipv6 else ""
     if before and asked != before.network6:
         had, asks = (f"the IPv6 network {range}" if range else "no IPv6" for range in (before.network6, asked))
@@ -178,7 +178,7 @@ def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
 
 
 def refuse_another_dataplane(spec: LabSpec, before: LabState | None) -> None:
-    """Raise LabError where the spec changes the dataplane: the old one's rules and links would stay on the nodes."""
+    """Raise LabError where the spec changes the dataplane: rules and links of the old one would stay on the nodes."""
     asked = dataplane(spec)
     if before and before.dataplane and asked != before.dataplane:
         raise LabError(

@@ -1,4 +1,4 @@
-"""The state of a lab now. Apart from the other operations, because it needs neither Pulumi nor Ansible."""
+"""The present state of a lab. It is a module of its own because it needs neither Pulumi nor Ansible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hoplab.lab import state
 
 
 def status(paths: LabPaths) -> dict[str, Any]:
-    """Return machines as libvirt and nodes as Kubernetes report them: the object that ``lab status --json`` prints."""
+    """Return the machines in libvirt and the nodes in Kubernetes: the object of ``lab status --json``."""
     lab = state.load(paths)
     private = PrivateLibvirt(paths)
     running = not lab.netns or private.running()
