@@ -1,4 +1,4 @@
-"""Objects of Kubernetes that lessons read, create, edit and scale, through the API of the running lab."""
+"""Kubernetes objects that lessons read, create, edit and scale through the API of the running lab."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ INGRESSES = f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/ingress
 
 @dataclass(frozen=True)
 class Ingress:
-    """An Ingress as the API has it."""
+    """An Ingress as the API returns it."""
 
     name: str
     ingress_class: str
-    addresses: frozenset[IPv4Address]  # in its status: where the controller that serves it is reached
+    addresses: frozenset[IPv4Address]  # of its controller, from its status
     routes: Mapping[str, Mapping[str, str]]  # host -> path -> service
     secrets: Mapping[str, tuple[str, ...]]  # TLS secret -> hosts
 
@@ -50,10 +50,10 @@ def parse_ingress(raw: Mapping[str, Any]) -> Ingress:
 
 
 class Objects(Observations):
-    """A running lab whose Kubernetes objects can be changed. Each change is undone when the ``with`` block ends."""
+    """The Kubernetes objects of a running lab. Each change is undone when the ``with`` block ends."""
 
     def ingress(self, name: str) -> Ingress:
-        """Return an Ingress of the verification workload as it is now; raise ClaimFailed when there is none."""
+        """Return the present state of an Ingress of the verification workload; raise ClaimFailed when there is none."""
         status, found = self.api("GET", f"{INGRESSES}/{name}")
         if status != 200:
             raise ClaimFailed(f"there is no Ingress {name}: {found.get('message', status)}")
@@ -68,7 +68,7 @@ class Objects(Observations):
 
     @contextmanager
     def scaled(self, deployment: str, replicas: int) -> Iterator[set[str]]:
-        """Scale a deployment of the workload while the body runs; yield its endpoints when all are ready."""
+        """Scale a deployment of the workload while the body runs; yield its endpoints once all are ready."""
         before = len(self.endpoints(deployment))
         try:
             yield self._scale(deployment, replicas)
@@ -101,7 +101,7 @@ class Objects(Observations):
     def created(self, path: str, body: dict[str, Any]) -> Iterator[None]:
         """Create an object and delete it when the body ends; raise ClusterError when the API refuses it."""
         status, answer = self.api("POST", path, body)
-        if status not in {201, 409}:  # 409: left by a run that was killed
+        if status not in {201, 409}:  # 409: left by a killed run
             raise ClusterError(
                 f"{body['kind']} can't be made: {answer.get('message', status)}", remedy="see `./lab status`"
             )
@@ -122,7 +122,7 @@ class Objects(Observations):
             )
 
     def _edit(self, path: str, edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Edit an object, again after a conflict with another writer; return what it was before."""
+        """Edit an object, and retry after a conflict with another writer; return the object before the edit."""
         for _ in range(EDIT_TRIES):
             status, answer = self.api("GET", path)
             before = answer

@@ -1,4 +1,4 @@
-"""Look at a running lab again: the rules, connections and facts of its nodes as they are now, and once they settle."""
+"""Observations of a running lab: present rules, connections and facts of its nodes, and waits until they settle."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from hoplab.verify.external import ExternalHost
 
 T = TypeVar("T")
 
-LOG_LINES = 200  # of an access log that are read
-SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has followed a pod that became ready, on a machine with little to do
+LOG_LINES = 200  # lines read of an access log
+SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has applied a new endpoint, on an idle machine
 
 
 def rule_commands() -> dict[str, str]:
-    """Return the commands that list the rules that translate addresses, by the name of the fact."""
+    """Return the commands that list the address translation rules, by the name of the fact."""
     return {
         IPTABLES.name: f"{IPTABLES.command} -t nat",
         IPSET.name: IPSET.command,
@@ -44,7 +44,7 @@ def rule_commands() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Observations:
-    """A running lab: the connections to it, and what can be observed through them."""
+    """The connections to a running lab, and observations through them."""
 
     snapshot: Snapshot
     hosts: Hosts
@@ -52,18 +52,18 @@ class Observations:
     api: Api
     look: Callable[[], Snapshot]
     external6: ExternalHost | None = None  # the same by IPv6, in a dual-stack lab
-    ca: Path | None = None  # the authority that signed the certificates of the apps' https sites
+    ca: Path | None = None  # the CA of the certificates of the apps' https sites
     timing: Timing = HOST  # of waits
 
     def refreshed(self) -> Self:
-        """Return the same lab with a snapshot taken now."""
+        """Return the same lab with a new snapshot."""
         return replace(self, snapshot=self.look())
 
     # Pods and services of the verification workload
 
     @cached_property
     def echo_pods(self) -> tuple[Pod, ...]:
-        """The echo pods, one per node, in the order of the nodes."""
+        """Return the echo pods, one per node, in the order of the nodes."""
         found = self._pods("echo")
         if not found:
             raise ClaimFailed("no pod `echo` of the verification workload has a network namespace on any node")
@@ -71,7 +71,7 @@ class Observations:
 
     @cached_property
     def single(self) -> Pod:
-        """The pod behind the NodePort services."""
+        """Return the pod behind the NodePort services."""
         found = self._pods("single")
         if not found:
             raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
@@ -79,7 +79,7 @@ class Observations:
 
     @cached_property
     def client(self) -> Pod:
-        """The echo pod on the node of `single`: the client of lessons that need only one."""
+        """Return the echo pod on the node of `single`: the client of lessons with one client."""
         found = next((pod for pod in self.echo_pods if pod.node is self.single.node), None)
         if found is None:
             raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
@@ -109,12 +109,12 @@ class Observations:
 
     @property
     def controller(self) -> Controller:
-        """The module of the lab's ingress controller."""
+        """Return the module of the lab's ingress controller."""
         return get_controller(self.snapshot.setting.ingress)
 
     @cached_property
     def controller_pods(self) -> Mapping[str, Pod]:
-        """The pod of the ingress controller on every node, by the node's name."""
+        """Return the pod of the ingress controller on every node, by the node's name."""
         wanted = self.controller
         found = {
             pod.node.name: pod
@@ -128,7 +128,7 @@ class Observations:
         return found
 
     def served(self, pod: Pod) -> tuple[Served, ...]:
-        """Return what the configuration of an ingress controller's pod does for every host."""
+        """Return the configured behaviour of an ingress controller's pod for every host."""
         look = (
             f"for pid in $(ip netns pids {pod.netns}); do"
             f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
@@ -148,10 +148,9 @@ class Observations:
     # Connections and rules
 
     def flows(self, node: Node, client: IPv4Address, *, either_end: bool = False) -> tuple[Flow, ...]:
-        """Return the connections in a node's conntrack table that the client opened, or all that it is an end of.
+        """Return the connections in a node's conntrack table that the client opened, or all with the client at an end.
 
-        When the table was flushed while a connection was open, the entry names as its client the first end to send
-        after that.
+        After a flush of the table, the entry of an open connection has as its client the end that sends first.
         """
         command = conntrack_command(client)
         if either_end:
@@ -160,19 +159,19 @@ class Observations:
         return Facts(node.name, found)[CONNTRACK]
 
     def rules(self) -> dict[str, Facts]:
-        """Return the rules of every node that translate addresses, as they are now."""
+        """Return the present address translation rules of every node."""
         return {node: Facts(node, outputs) for node, outputs in self.hosts.batches(rule_commands(), in_pods={}).items()}
 
     def until(self, look: Callable[[], T], good: Callable[[T], bool]) -> T:
-        """Return what ``look`` finds once it is good, or what it finds last before the deadline."""
+        """Return the first good result of ``look``, or its last result before the deadline."""
         return self.timing.settled(look, good, SETTLE_DEADLINE)
 
     def rules_when(self, wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
-        """Return the rules of every node once all of them are as wanted, or as they are at the deadline."""
+        """Return the rules of every node once all meet the condition, or those at the deadline."""
         return self.until(self.rules, lambda found: all(wanted(rules) for rules in found.values()))
 
     def facts_when(self, node: Node, wanted: Callable[[Facts], bool], *facts: Fact[Any]) -> Facts:
-        """Return some facts of a node once they are as wanted, or as they are at the deadline."""
+        """Return some facts of a node once they meet the condition, or those at the deadline."""
         commands = {fact.name: fact.command_for(known_parts()) for fact in facts}
         return self.until(lambda: Facts(node.name, self.hosts.batch(node.name, commands)), wanted)
 

@@ -1,13 +1,13 @@
-"""The pytest plugin that gives lessons their lab.
+"""The pytest plugin with the fixtures and the marker of lessons.
 
     pytest tests/lessons --lab dev               # on a running lab
     pytest tests/lessons --recording lab.json    # on a recording of one
 
 Its fixtures are ``lab``, ``session``, ``host`` and ``claim``, its marker is ``needs``. Without either option every test
-that takes one of the fixtures is skipped, so that collection works everywhere, as in the test explorer of an IDE.
+with one of the fixtures is skipped, so that collection works everywhere, for example in the test explorer of an IDE.
 
 It is active in a checkout (conftest.py) and where the package is installed (entry point ``pytest11``). Every run of
-pytest imports it there, so what is heavy is imported by the fixtures.
+pytest imports it there, so the fixtures import heavy modules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hoplab.observe.snapshot import Snapshot
     from hoplab.verify.session import LabSession
 
-GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab that the caller of pytest has opened
+GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab opened by the caller of pytest
 NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
 
 
@@ -82,7 +82,7 @@ def _node_names(config: pytest.Config) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
-    """The lab or recording that the options name, or that the caller of pytest gave."""
+    """Return the lab or recording of the options, or of the caller of pytest."""
     from hoplab.observe import recording_format  # noqa: PLC0415
     from hoplab.verify import session  # noqa: PLC0415
 
@@ -97,7 +97,7 @@ def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
                 or (recording and recording_format.load(Path(recording)))
                 or stack.enter_context(session.opened(LabPaths(name)))
             )
-        except LabError as error:  # no lesson can run: one message rather than one for each
+        except LabError as error:  # no lesson can run: one message in place of one a lesson
             pytest.exit(_text(error), returncode=pytest.ExitCode.USAGE_ERROR)
         yield found
 
@@ -108,7 +108,7 @@ def _text(error: LabError) -> str:
 
 @pytest.fixture(scope="session")
 def lab(_opened: LabSession | Snapshot) -> Snapshot:
-    """The facts of the whole lab, taken once for all lessons."""
+    """Return the facts of the whole lab, taken once for all lessons."""
     from hoplab.observe.snapshot import Snapshot  # noqa: PLC0415
 
     return _opened if isinstance(_opened, Snapshot) else _opened.snapshot
@@ -116,7 +116,7 @@ def lab(_opened: LabSession | Snapshot) -> Snapshot:
 
 @pytest.fixture
 def session(_opened: LabSession | Snapshot) -> LabSession:
-    """The running lab, for lessons that send packets; skips on a recording."""
+    """Return the running lab, for lessons that send packets; skip the test on a recording."""
     from hoplab.verify.session import LabSession  # noqa: PLC0415
 
     if not isinstance(_opened, LabSession):
@@ -126,16 +126,16 @@ def session(_opened: LabSession | Snapshot) -> LabSession:
 
 @pytest.fixture(scope="session")
 def _node_name(request: pytest.FixtureRequest) -> str:
-    name: str = getattr(request, "param", "")  # there is none on a recording and without a lab
+    name: str = getattr(request, "param", "")  # no name on a recording and without a lab
     return name
 
 
 class _NodeFixture:
-    """The fixture ``host``. It is registered last and so overrides the fixture of that name in testinfra's plugin."""
+    """The fixture ``host``. It is registered last and overrides the fixture of testinfra's plugin."""
 
     @pytest.fixture
     def host(self, _node_name: str, pytestconfig: pytest.Config) -> Any:
-        """A node of the running lab as a testinfra host, as root; the test runs once per node."""
+        """Return a node of the running lab as a testinfra host with root commands; the test runs once per node."""
         from hoplab.observe.ssh import Hosts  # noqa: PLC0415
         from hoplab.verify.session import LabSession  # noqa: PLC0415
 
@@ -149,7 +149,7 @@ class _NodeFixture:
 
 @pytest.fixture
 def claim(request: pytest.FixtureRequest, lab: Snapshot) -> Iterator[Claim]:
-    """The claim that the lesson checks; the report and JUnit XML show what it saw."""
+    """Return the claim of the lesson; the report and JUnit XML contain its observations."""
     checked = Claim()
     yield checked
     request.node.user_properties.append(("saw", checked.seen))

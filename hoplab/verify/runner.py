@@ -1,4 +1,4 @@
-"""The verification run: the lessons, on a lab or on a recording of one, reported as a list of sentences.
+"""The verification run: runs the lessons on a lab or a recording and reports their claims as sentences.
 
 2 Interfaces and veth pairs
   ✓ With a bridge CNI the node's end of the pair is a port of the bridge; Calico routes to it instead.
@@ -34,11 +34,11 @@ from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_
 from hoplab.verify.session import LabSession
 
 CHAPTER = re.compile(r"Chapter (\d+), ([^:.]+)")
-PROGRAMS = {"iptables", "nftables"}  # names that stay as they are at the beginning of a title
+PROGRAMS = {"iptables", "nftables"}  # names that stay in lower case at the beginning of a title
 
 
 class _Given:
-    """Hands the open lab to the fixtures of the plugin, so that they do not open it again."""
+    """A pytest plugin that passes the open lab to the fixtures, so that they do not open it again."""
 
     def __init__(self, lab: LabSession | Snapshot) -> None:
         self._lab = lab
@@ -112,7 +112,7 @@ def remove_workload(lab: LabSession, say: ConsoleReporter) -> None:
 def check(
     lab: LabSession | Snapshot, report: Report, say: ConsoleReporter, *, only: str = "", lessons: Path = LESSONS
 ) -> None:
-    """Run the lessons through pytest, in this process, so that open connections stay in use."""
+    """Run the lessons through pytest in this process, so that they use the open connections."""
     arguments = [
         *(str(lessons), "--rootdir", str(PROJECT), "-c", "/dev/null", "--import-mode", "importlib"),
         *("--disable-plugin-autoload", "-p", plugin.__name__, "-p", "no:cacheprovider", "-p", "no:terminal"),
@@ -123,14 +123,14 @@ def check(
     code = pytest.main(arguments, plugins=[collector, _Given(lab)])
     if collector.broken:
         raise LabError(collector.broken, remedy="the lessons themselves are broken: see tests/lessons")
-    if code == pytest.ExitCode.INTERRUPTED:  # by Ctrl-C, which pytest keeps to itself
+    if code == pytest.ExitCode.INTERRUPTED:  # by Ctrl-C, which pytest catches
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED or not report.results:
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
 
 
 class _Collector:
-    """A pytest plugin that makes one result of the reports on a test's setup, call and teardown."""
+    """A pytest plugin that combines the reports on a test's setup, call and teardown into one result."""
 
     def __init__(self, report: Report, say: ConsoleReporter) -> None:
         self._report = report

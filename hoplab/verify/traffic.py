@@ -1,4 +1,4 @@
-"""Requests in a running lab, as the nodes and the server observed them."""
+"""Requests in a running lab, with the observations of the nodes and the server."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
 
-ANSWER_TIMEOUT = 10  # seconds for the answer to a request of a pod
-UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may stay without an answer
+ANSWER_TIMEOUT = 10  # seconds for the answer to a pod's request
+UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
 HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A request as the server saw it."""
+    """A request as the server received it."""
 
-    remote: IPv4Address | IPv6Address  # the client, as the server saw it
+    remote: IPv4Address | IPv6Address  # the client's address at the server
     local: IPv4Address | IPv6Address | None  # the server's own address
-    node: str  # where the server runs
-    pod: str  # its name
+    node: str  # the server's node
+    pod: str  # the server's pod
     host: str = ""  # the Host header
     path: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def to(self) -> str:
-        """The endpoint that answered, as an EndpointSlice has it."""
+        """Return the endpoint that answered, in the form of an EndpointSlice."""
         return with_port(self.local, workload.PORT)
 
 
 def parse_answer(text: str) -> Answer:
-    """Return what an echo pod saw of a request, from its JSON; raise ClaimFailed on any other text."""
+    """Return a request from the JSON answer of an echo pod; raise ClaimFailed on any other text."""
     try:
         raw = json.loads(text)
         local = raw.get("local_addr", "").rpartition(":")[0].strip("[]")
@@ -72,11 +72,11 @@ def parse_answer(text: str) -> Answer:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request of a pod and the answer to it, with the node's rules before and after, and its connections."""
+    """A pod's request and its answer, with the node's rules before and after, and the node's connections."""
 
     url: str
     output: Output
-    before: Facts  # the rules that translate: the nat table of iptables-save, every table of nft
+    before: Facts  # translation rules: the nat table of iptables-save, every table of nft
     after: Facts
     flows: tuple[Flow, ...]
     packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
@@ -87,7 +87,7 @@ class Exchange:
 
     @property
     def answer(self) -> Answer:
-        """The answer of an echo pod; ClaimFailed when there was none."""
+        """Return the answer of an echo pod; raise ClaimFailed when there was none."""
         if not self.answered:
             raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
         return parse_answer(self.output.out)
@@ -98,7 +98,7 @@ class Exchange:
         return tuple(parse_answer(line) for line in self.output.out.splitlines())
 
     def counted(self, rule: Rule) -> int | None:
-        """Return how many packets a rule of nat counted during the request; None for a rule without a counter.
+        """Return the packets that a nat rule counted during the request; None for a rule without a counter.
 
         kube-proxy and flannel write nftables rules without counters.
         """
@@ -108,21 +108,21 @@ class Exchange:
 
 
 def packets(found: Facts, rule: IptablesRule) -> int:
-    """Return how many packets a rule of nat has counted."""
+    """Return the number of packets in the counter of a nat rule."""
     return sum(known.packets for known in found[IPTABLES].rules("nat", rule.chain) if known == rule)
 
 
 @dataclass
 class Stream:
-    """Requests that are made one after the other while something changes."""
+    """Consecutive requests while something changes."""
 
     sent: int = 0
-    lost: list[str] = field(default_factory=list)  # the outcome of each that was not answered with 200
+    lost: list[str] = field(default_factory=list)  # the outcome of each without an answer 200
     reached: set[str] = field(default_factory=set)  # endpoints
 
 
 class Traffic(Observations):
-    """A running lab in which requests are made: by pods, and by the host outside of the cluster."""
+    """Requests in a running lab: by pods, and by the host outside of the cluster."""
 
     # By pods
 
@@ -148,12 +148,12 @@ class Traffic(Observations):
         return Exchange(url, found["answer"], before, after, flows, capture.read(found))
 
     def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Exchange]:
-        """Make one request from each of several pods, on all their nodes at once."""
+        """Make one request from each of several pods, on all their nodes at the same time."""
         with ThreadPoolExecutor() as pool:
             return dict(zip(urls, pool.map(self.request, urls, urls.values()), strict=True))
 
     def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
-        """Run a command in each pod's network namespace, with the tools of its node, on all nodes at once."""
+        """Run a command in each pod's network namespace with its node's tools, on all nodes at the same time."""
 
         def run(pod: Pod) -> Output:
             return self.hosts.batch(pod.node.name, {"it": in_pod(pod, command)})["it"]
@@ -165,34 +165,34 @@ class Traffic(Observations):
     # From outside of the cluster
 
     def request_from_outside(self, url: str) -> Answer | None:
-        """Make an HTTP request from the host end of the lab network; return None when nothing answers."""
+        """Make an HTTP request from the host end of the lab network; return None without an answer."""
         body = self.external.get(url, UNANSWERED_TIMEOUT)
         return None if body is None else parse_answer(body)
 
     def status_from_outside(self, url: str) -> int:
-        """Return the status of the answer to such a request; 0 when nothing answers."""
+        """Return the status of the answer to such a request; 0 without an answer."""
         return self.external.fetch(url, IPv4Address(urlsplit(url).hostname), UNANSWERED_TIMEOUT).status
 
     def http_get(self, url: str, node: Node | None = None) -> Reply:
-        """Make a request from outside to a node (by default the first), whatever the URL's host resolves to."""
+        """Make a request from outside to a node (by default the first), without resolving the URL's host."""
         to = (node or self.snapshot.nodes[0]).address
         return self.external.fetch(url, to, HTTP_TIMEOUT, self.ca)
 
     def app(self, url: str, node: Node | None = None) -> Answer:
-        """Return what the app behind a URL saw of a request from outside; raise ClaimFailed when none answers."""
+        """Return a request from outside as the app behind the URL received it; raise ClaimFailed without an answer."""
         reply = self.http_get(url, node)
         if reply.status != 200:
             raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
         return parse_answer(reply.body)
 
     def reached(self, url: str, node: Node | None = None) -> str:
-        """Return the endpoint that answers a request from outside; "" when none does."""
+        """Return the endpoint that answers a request from outside; "" without an answer."""
         reply = self.http_get(url, node)
         return parse_answer(reply.body).to if reply.status == 200 else ""
 
     @contextmanager
     def request_stream(self, url: str) -> Iterator[Stream]:
-        """Make one request after the other from outside while the body runs."""
+        """Make consecutive requests from outside while the body runs."""
         stream, done = Stream(), threading.Event()
 
         def send() -> None:
@@ -219,7 +219,7 @@ class Traffic(Observations):
     # ARP
 
     def who_has(self, address: IPv4Address) -> dict[Node, tuple[CapturedPacket, ...]]:
-        """Return the ARP packets for an address that every node sees while the host end resolves it anew."""
+        """Return the ARP packets for an address that every node captures while the host end resolves it again."""
         captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})
         self.external.flush_neighbour(address)

@@ -1,22 +1,22 @@
 """The verification workload: the pods and services of the lessons, in their own namespace.
 
-They are made by the first `lab verify` and stay for the next one (an emulated node needs half a minute to start a pod);
-they go with the lab, or with `lab verify --cleanup`. The namespace carries a digest of what is in
-it, so another version of hoplab makes its own anew.
+The first `lab verify` creates them, and they stay for the next one: an emulated node needs half a minute to start a
+pod. `lab verify --cleanup` deletes them. A label of the namespace is the digest of its content, so another
+version of hoplab replaces it.
 
     echo          one pod on every node, behind a ClusterIP
     single        one pod on one node, behind NodePort 30080 (Cluster) and 30081 (externalTrafficPolicy: Local)
-    balanced      the same pod behind an address that a load balancer would own; verification itself plays that part
-    checked       ... and behind a Local one of that kind, which has a port for health checks
+    balanced      the same pod behind the address of a load balancer; verification acts as its controller
+    checked       the same with externalTrafficPolicy: Local, which has a port for health checks
     announced     the pods of `echo` behind an address of the lab's own load balancer, where it has one
     announced-local    `single` behind another one (externalTrafficPolicy: Local)
-    sticky        the pods of `echo` behind another ClusterIP, which keeps a client with the pod it met first
+    sticky        the pods of `echo` behind another ClusterIP, with session affinity by client address
     nobody        a service without endpoints
     app1-service, app2-service    the course's two apps: two pods and one
-    apps          their Ingress: hosts, paths and certificates as the course has them
-    orphan        an Ingress of a class that nobody serves
+    apps          their Ingress: hosts, paths and certificates of the course
+    orphan        an Ingress of a class without a controller
 
-The apps are here and not in a role: `up` installs only what the spec lists, the objects are the same for every
+The apps are here and not in a role: `up` installs only parts of the spec, the objects are the same for every
 controller, and lessons compare every rule.
 """
 
@@ -41,23 +41,23 @@ NODE_PORT_LOCAL = 30081
 HEALTH_PORT = 30082  # kube-proxy's, for health checks of `checked`
 ANNOUNCED = ("announced", "announced-local")
 APP1, APP2 = "app1-service", "app2-service"
-INGRESS_CLASS = "nginx"  # that of every controller a lab can have
+INGRESS_CLASS = "nginx"  # the class of every controller
 HOST1, HOST2, ORPHAN = "app1.yash.com", "app2.yash.com", "orphan.yash.com"
-ROUTES = {  # host -> path -> service; every path that means "longer" leads elsewhere than the one it is longer than
+ROUTES = {  # host -> path -> service; a path and its longer variant lead to different services
     HOST1: {"/": APP1, "/login": APP2, "/api": APP2, "/api/v1": APP1, "/app": APP2},
     HOST2: {"/": APP2},
 }
 SITES = {"my-tls-secret": (HOST1,), "app2-tls-secret": (HOST2,)}  # TLS secret -> the names in its certificate
-DRAIN_S = 15  # seconds that a terminating pod of an app still answers, until every node has dropped the endpoint
-BALANCED_IP = "203.0.113.80"  # of a range for documentation: no host has it
-BALANCER_CLASS = "hoplab.local/verify"  # so that a real load balancer in the lab leaves the service to us
+DRAIN_S = 15  # seconds that a terminating pod of an app still answers, until every node has removed the endpoint
+BALANCED_IP = "203.0.113.80"  # of a range for documentation, which no host uses
+BALANCER_CLASS = "hoplab.local/verify"  # a real load balancer in the lab ignores the service
 DIGEST = "hoplab.local/digest"
 DEADLINE = 300.0  # seconds until every pod answers, on an idle host
 
 
 @dataclass(frozen=True)
 class IngressOptions:
-    """What the Ingresses of the apps need beside their rules."""
+    """Annotations and certificates of the Ingresses of the apps."""
 
     annotations: Mapping[str, str] = field(default_factory=dict)  # required by the lab's controller
     certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
@@ -67,7 +67,7 @@ NO_OPTIONS = IngressOptions()
 
 
 def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str, Any]]]:
-    """Return what is created, in order: the path it is posted to, and the object."""
+    """Return the objects in the order of their creation, each with the path of its POST request."""
     ingresses = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses"
     core, apps = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
     return [
@@ -143,7 +143,7 @@ def ingress(
     annotations: Mapping[str, str] | None = None,
     kind: str = "Prefix",
 ) -> dict[str, Any]:
-    """An Ingress of the workload: host ("" for none) -> path -> service; secret -> hosts."""
+    """Return an Ingress of the workload: host ("" for none) -> path -> service; secret -> hosts."""
 
     def rule(host: str, paths: Mapping[str, str]) -> dict[str, Any]:
         backends = [(path, {"service": {"name": to, "port": {"number": 80}}}) for path, to in paths.items()]
@@ -167,7 +167,7 @@ def _secret(name: str, pair: Pair) -> dict[str, Any]:
 
 
 def _app(name: str, replicas: int) -> dict[str, Any]:
-    """A deployment whose pods go on answering for a while when they have to go, so that no request is lost."""
+    """Return a deployment whose terminating pods answer for DRAIN_S seconds more, so that no request is lost."""
     found = _workload("Deployment", name, replicas=replicas)
     pod = found["spec"]["template"]["spec"]
     pod["terminationGracePeriodSeconds"] = DRAIN_S + 5
@@ -179,7 +179,7 @@ def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     container = {
         "name": "echo",
         "image": IMAGE,
-        "imagePullPolicy": "Never",  # it is baked into the nodes
+        "imagePullPolicy": "Never",  # the image is on the nodes' disks
         "args": ["serve", "--port", str(PORT)],
         "ports": [{"containerPort": PORT}],
         "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
@@ -191,7 +191,7 @@ def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
         "terminationGracePeriodSeconds": 0,
     }
     if kind == "DaemonSet":
-        pod_spec["tolerations"] = [{"operator": "Exists"}]  # also on a control-plane machine: it is a node too
+        pod_spec["tolerations"] = [{"operator": "Exists"}]  # also on a control-plane machine, which is a node too
     pod = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
     return {
         "apiVersion": "apps/v1",
@@ -226,7 +226,7 @@ def ensure(
     deadline = timing.deadline(DEADLINE)
 
     def wait(complaint: Callable[[], str]) -> None:
-        """Wait until there is no complaint any more; both waits have one deadline."""
+        """Wait until nothing is missing any more; both waits share one deadline."""
 
         def look() -> NotYet | None:
             return NotYet(reason) if (reason := complaint()) else None
@@ -263,7 +263,7 @@ def ensure(
 
 
 def _give_address(api: Api) -> None:
-    """Write an address into the status of `balanced`, as the controller of a load balancer does."""
+    """Write an address into the status of `balanced`, like the controller of a load balancer."""
     path = f"/api/v1/namespaces/{NAMESPACE}/services/balanced"
     _, service = api("GET", path)
     wanted = {"ingress": [{"ip": BALANCED_IP, "ipMode": "VIP"}]}
@@ -278,7 +278,7 @@ def _give_address(api: Api) -> None:
 
 
 def unready(api: Api) -> str:
-    """Return what is still missing, in a few words; "" when every pod is ready."""
+    """Return what is missing, in a few words; "" when every pod is ready."""
     apps = f"/apis/apps/v1/namespaces/{NAMESPACE}"
     kinds = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
     for name, kind in kinds.items():
@@ -292,7 +292,7 @@ def unready(api: Api) -> str:
 
 
 def unannounced(api: Api) -> str:
-    """Return which service has no address of the lab's load balancer yet; "" when all have one."""
+    """Return the service without an address of the lab's load balancer; "" when all have one."""
     for name in ANNOUNCED:
         _, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}/services/{name}")
         if not found.get("status", {}).get("loadBalancer", {}).get("ingress"):
@@ -301,7 +301,7 @@ def unannounced(api: Api) -> str:
 
 
 def _reason(api: Api, app: str) -> str:
-    """Return why a pod of the app is not ready, in the words of its status."""
+    """Return why a pod of the app is not ready, as its status reports it."""
     _, pods = api("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{app}")
     for pod in pods.get("items", []):
         status = pod.get("status", {})
@@ -322,7 +322,7 @@ def remove(api: Api) -> bool:
 
 
 def _create(api: Api, path: str, body: dict[str, Any]) -> None:
-    """Make an object unless it is there. (Posting it again is not enough: a taken nodePort is no 409 but a 422.)"""
+    """Create an object unless it exists. (A second POST is not enough: a taken nodePort is a 422, not a 409.)"""
     name = body["metadata"]["name"]
     if api("GET", f"{path}/{name}")[0] == 200:
         return
