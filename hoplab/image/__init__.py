@@ -24,20 +24,20 @@ from hoplab.image.archives import Kept
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.spec.catalog import ArchivedImage, Components, components
 
-# The kernel command line. mitigations=off: the machines run only what the lab brings, and an emulated CPU pays
-# at every switch. lsm: no AppArmor or SELinux, whose hooks have no policy here. No fsck: the file
+# The kernel command line. mitigations=off: the machines run only the lab's programs, and on an emulated CPU every
+# switch has a cost. lsm: no AppArmor or SELinux, whose hooks have no policy here. No fsck: the file
 # system is new. rcu_expedited: a boot waits for many grace periods, one after the other.
 KERNEL_CMDLINE = (
     "root=/dev/vda rootfstype=ext4 rw fsck.mode=skip console=ttyS0 net.ifnames=0 mitigations=off lsm=capability"
     " audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests loglevel=4 panic=-1"
 )
 
-BUILDERS = 2  # at once; each compiles on all cores when it compiles
+BUILDERS = 2  # builds at the same time; each compiles on all cores
 
-INGRESS = "hoplab.local/ingress-"  # what the names of ingress controllers' images begin with
-INGRESS_ROLE = "ingress_"  # ... and of their roles
+INGRESS = "hoplab.local/ingress-"  # prefix of the names of ingress controllers' images
+INGRESS_ROLE = "ingress_"  # prefix of the names of their roles
 
-# What a build runs on the host; gcc is for flannel's udp backend
+# Programs of a build on the host; gcc is for flannel's udp backend
 HOST_PROGRAMS = ("go", "gcc", "mmdebstrap", "mke2fs", "qemu-img", "unshare", "setpriv", "tar")
 
 
@@ -50,10 +50,10 @@ class NodeImage:
     disk: Path  # qcow2
     kernel: Path
     initrd: Path
-    bin: Path  # the programs, static, as they run on this host too (hosted control plane); CNI plugins in bin/cni
+    bin: Path  # static programs, which also run on this host (hosted control plane); CNI plugins in bin/cni
     size_gib: int  # virtual size of the disk
     versions: dict[str, str]
-    archives: dict[str, str] = field(default_factory=dict)  # images that were brought: name -> digest
+    archives: dict[str, str] = field(default_factory=dict)  # added or pulled images: name -> digest
 
 
 def component_versions() -> dict[str, str]:
@@ -73,7 +73,7 @@ def missing_images(component: str) -> tuple[str, ...]:
 
 
 def add_archive(archive: Path) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:
-    """Put the images of an archive into the local folder; return those, and the names that no component needs."""
+    """Add the images of an archive to the local folder; return them, and the names that no component needs."""
     return archives.add(archive, components().archives)
 
 
@@ -91,7 +91,7 @@ def ingress_controllers() -> tuple[str, ...]:
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
-    """Return kernel and initrd of the nodes, built or cached. A boot probe needs no more than these."""
+    """Return kernel and initrd of the nodes, built or cached. The test of KVM in `up` boots only these."""
     store, table = _store(), components()
     stage = _find_stages(table, store).get("boot")
     if stage is None:
@@ -117,7 +117,7 @@ def ensure_image(
         return _image(store, found.directory)
     _check_host()
     with store.locked(progress):
-        if archives.missing(wanted):  # before anything that takes long: there may be no way to get them
+        if archives.missing(wanted):  # before the long steps, as a pull can fail
             containerd = gobuild.build(table.go["containerd"], store, progress)
             archives.pull(wanted, containerd.directory, store, progress)
             brought = archives.find(wanted)
@@ -135,7 +135,7 @@ def ensure_image(
 
 
 def _build_boot(table: Components, store: Store, progress: Progress, mirror: str) -> dict[str, Stage]:
-    """Build what the nodes boot with; return it with its two input stages."""
+    """Build kernel and initrd of the nodes; return them with their two input stages."""
     stages = {
         "go.initrd": gobuild.build(table.go["initrd"], store, progress),
         "debian.node": debian.build(table.debian["node"], store, progress, mirror),
@@ -146,7 +146,7 @@ def _build_boot(table: Components, store: Store, progress: Progress, mirror: str
 def _at_once(builds: Mapping[str, Callable[[], Stage]]) -> dict[str, Stage]:
     """Run independent builds at the same time: while one downloads or links, another compiles.
 
-    The first failure is raised; no build starts after it.
+    Raise the first failure, and start no build after it.
     """
     pool = ThreadPoolExecutor(BUILDERS)
     futures = {name: pool.submit(build) for name, build in builds.items()}
@@ -167,7 +167,7 @@ def list_images() -> list[NodeImage]:
 
 
 def prune_images(keep: set[str]) -> list[str]:
-    """Remove other images and the stages that neither kept images nor the next build need; return what was removed."""
+    """Remove other images, and stages that neither kept images nor the next build need; return the removed ones."""
     store = _store()
     needed = {stage.name for stage in _find_stages(components(), store).values()}
     needed |= {f"node-{digest}" for digest in keep}
@@ -179,7 +179,7 @@ def prune_images(keep: set[str]) -> list[str]:
         for directory in sorted(store.stages.glob("*")):
             if directory.name not in needed:
                 size = sum(file.stat().st_size for file in directory.rglob("*") if file.stat().st_nlink == 1)
-                # Renamed first: a removal that is interrupted must not leave half a stage under its name.
+                # Renamed first: an interrupted removal must not leave an incomplete stage under its name.
                 store.work.mkdir(exist_ok=True)
                 remove_tree(directory.rename(store.work / f"removed-{directory.name}"))
                 removed.append(f"{directory.name} ({size / 2**20:.0f} MiB)")
@@ -187,7 +187,7 @@ def prune_images(keep: set[str]) -> list[str]:
 
 
 class _Silent:
-    """Progress for work that takes a moment."""
+    """Progress without output, for short work."""
 
     def phase(self, title: str) -> AbstractContextManager[None]:
         return nullcontext()

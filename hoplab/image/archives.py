@@ -1,6 +1,6 @@
 """Container images that can't be built from the package registries: added as archives, or pulled by digest.
 
-<cache>/image/archives/<name>.tar  one image for linux/amd64, checked, and written anew by hoplab.image.oci
+<cache>/image/archives/<name>.tar  one image for linux/amd64, checked, and rewritten by hoplab.image.oci
 
 ``./lab image add`` reads OCI archives (`ctr image export`, `skopeo copy`, `podman save --format oci-archive`) and
 docker-archives (`docker save`). The component table lists the possible images and their components.
@@ -28,8 +28,8 @@ from hoplab.image import containers, oci
 from hoplab.image.store import Store, explained_space
 from hoplab.spec.catalog import ArchivedImage
 
-SOURCE = "hoplab.local/source"  # annotation: the digest an image had where it came from
-NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")  # annotations that may hold an image's name
+SOURCE = "hoplab.local/source"  # annotation: the digest of the image at its source
+NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")  # annotations with an image's name
 INDEXES = (oci.INDEX, "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = (oci.MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
 PLATFORM = "linux/amd64"
@@ -42,12 +42,12 @@ class Kept:
     """An image in the local folder."""
 
     name: str
-    digest: str  # of its manifest: what the node's containerd knows it by
-    source: str  # of what it was taken from: a multi-platform index has another digest than the manifest in it
+    digest: str  # of its manifest: its id in the node's containerd
+    source: str  # of its source: a multi-platform index has another digest than its manifests
     file: Path
 
     def is_release(self, entry: ArchivedImage) -> bool:
-        """Return whether it is upstream's own, not one that was built elsewhere."""
+        """Return whether it is upstream's own image, not one built elsewhere."""
         return entry.digest in (self.digest, self.source)
 
 
@@ -77,12 +77,12 @@ def file_of(name: str) -> Path:
 
 
 def find(wanted: Iterable[ArchivedImage]) -> tuple[Kept, ...]:
-    """Return those wanted images that are in the local folder. Only the first kilobytes of each archive are read."""
+    """Return the wanted images in the local folder. Only the first kilobytes of each archive are read."""
     return tuple(kept for entry in wanted if (kept := _kept(file_of(entry.name))))
 
 
 def missing(wanted: Iterable[ArchivedImage]) -> tuple[ArchivedImage, ...]:
-    """Return those wanted images that are not in the local folder."""
+    """Return the wanted images that are not in the local folder."""
     return tuple(entry for entry in wanted if not file_of(entry.name).exists())
 
 
@@ -100,7 +100,7 @@ def _kept(file: Path) -> Kept | None:
 
 
 def add(archive: Path, table: Sequence[ArchivedImage]) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:
-    """Take needed images out of an archive; return them, and the names of those that no component needs."""
+    """Extract the needed images of an archive; return them, and the names of images that no component needs."""
     with _opened_archive(archive) as tar, tempfile.TemporaryDirectory(dir=_made(folder())) as scratch:
         reader = _Reader(archive, tar, Path(scratch))
         with explained_space(archive.name, 2 * archive.stat().st_size / 2**30, folder()):
@@ -118,7 +118,7 @@ def add(archive: Path, table: Sequence[ArchivedImage]) -> tuple[list[tuple[Archi
 
 
 def _keep(found: Found, name: str) -> Kept:
-    """Write an image into the local folder; one of the same name goes."""
+    """Write an image into the local folder, in place of one with the same name."""
     file = file_of(name)
     parts = (found.manifest, found.config, found.layers, name)
     with fs.replacing(file) as draft:
@@ -127,7 +127,7 @@ def _keep(found: Found, name: str) -> Kept:
 
 
 def _match(name: str, table: Iterable[ArchivedImage]) -> ArchivedImage | None:
-    """The table's image of that name and version; from another registry, or built locally, it is the same one.
+    """Return the table's image of that name and version, whatever its registry.
 
     >>> _match("localhost/calico/cni:v1", [ArchivedImage("cni_calico", "quay.io/calico/cni:v1", "")]).name
     'quay.io/calico/cni:v1'
@@ -140,7 +140,7 @@ def _short(name: str) -> str:
 
 
 def full_name(name: str) -> str:
-    """A name as containerd writes it.
+    """Return a name in the form of containerd.
 
     >>> full_name("calico/node:v3.32.1"), full_name("nginx"), full_name("quay.io/calico/cni:v1")
     ('docker.io/calico/node:v3.32.1', 'docker.io/library/nginx:latest', 'quay.io/calico/cni:v1')
@@ -162,7 +162,7 @@ def _nothing_needed(archive: Path, names: list[str], table: Sequence[ArchivedIma
 
 
 class _Reader:
-    """An archive, read; whatever is wrong with it is an error that names it."""
+    """A reader of an archive; every defect is an error with the archive's name."""
 
     def __init__(self, archive: Path, tar: tarfile.TarFile, scratch: Path) -> None:
         self.archive = archive
@@ -171,7 +171,7 @@ class _Reader:
         self.members = {member.name.removeprefix("./"): member for member in tar.getmembers()}
 
     def images(self) -> Iterator[tuple[str, Any]]:
-        """Each image's name, and what loads it: only those that are needed are read and checked."""
+        """Yield each image's name and its loader: only needed images are read and checked."""
         if "index.json" in self.members:
             return self._oci_images()
         if "manifest.json" in self.members:
@@ -223,7 +223,7 @@ class _Reader:
                 yield full_name(name), lambda entry=entry, name=name: self._docker_image(entry, name)
 
     def _docker_image(self, entry: Mapping[str, Any], name: str) -> Found:
-        """An image as `docker save` writes it has no manifest; its configuration says what its layers are."""
+        """Return an image of `docker save`: it has no manifest, and its configuration lists its layers."""
         config = self._file(entry["Config"], oci.CONFIG, f"the configuration of {name}")
         said = HEX.search(entry["Config"])
         if said and said[0] != config.sha256:
@@ -258,7 +258,7 @@ class _Reader:
             raise self._fault(f"its {path} is not JSON: {error}", _AGAIN) from None
 
     def _blob(self, entry: Mapping[str, Any], what: str) -> oci.Blob:
-        """The blob a descriptor stands for, checked against it."""
+        """Return the blob of a descriptor, checked against its digest and size."""
         algorithm, _, said = entry["digest"].partition(":")
         if algorithm != "sha256" or not HEX.fullmatch(said):
             raise self._fault(f"{what} has the digest {entry['digest']}, which is no SHA-256", _HOW)
@@ -270,7 +270,7 @@ class _Reader:
         return blob
 
     def _file(self, path: str, media_type: str, what: str) -> oci.Blob:
-        """A file of the archive, its digest found while it is copied; layers stay on disk, all else is small."""
+        """Return a file of the archive, with the digest of its copy; layers stay on disk, other files are small."""
         if path not in self.members:
             raise self._fault(f"{what} is not in it ({path})", _AGAIN)
         hashed, size = hashlib.sha256(), 0
@@ -320,7 +320,7 @@ def _opened(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 @contextmanager
 def _opened_archive(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The archive, compressed or not; what is none, or only half of one, is an error that says so."""
+    """Open the archive, compressed or not; raise ImageError where it is not an archive, or a truncated one."""
     try:
         with tarfile.open(archive) as tar:
             yield tar
@@ -335,7 +335,7 @@ def _opened_archive(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 def pull(wanted: Sequence[ArchivedImage], programs: Path, store: Store, progress: Progress) -> None:
-    """Bring the images that are not in the local folder from their registries, each by its digest."""
+    """Pull the images that are not in the local folder from their registries, each by its digest."""
     missing_images = missing(wanted)
     log = store.log("pull")
     log.unlink(missing_ok=True)
@@ -351,7 +351,7 @@ def pull(wanted: Sequence[ArchivedImage], programs: Path, store: Store, progress
 
 
 def _unreachable(missing_images: Sequence[ArchivedImage], error: ImageError) -> ImageError:
-    """Neither archive nor registry: which images, for what, and why the first could not be pulled."""
+    """Return the error for images without archive and registry: their components, and why the pull failed."""
     needs = ", ".join(sorted({entry.component for entry in missing_images}))
     images = "\n".join(f"  {entry.name}@{entry.digest}" for entry in missing_images)
     reason = error.message.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Running the programs that do the work: logged, explained when they fail, and gone when we are."""
+"""Runs the programs of a build: with a log, an error with their last output, and an end with this process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from hoplab.core.errors import HostError, ImageError
 from hoplab.core.packages import install_remedy
 
-TAIL = 15  # lines of output shown with an error; the log has the rest
+TAIL = 15  # lines of output in an error; the log has all lines
 
 
 def require(programs: Iterable[str]) -> None:
-    """Raise HostError unless we are root and every program is there; the error names all that are missing."""
+    """Raise HostError unless this process is root and has every program; the error names all missing programs."""
     if os.geteuid() != 0:
         raise HostError("building the node image needs root (it makes a Debian root file system)", remedy="use sudo")
     missing = [program for program in programs if shutil.which(program) is None]
@@ -25,7 +25,7 @@ def require(programs: Iterable[str]) -> None:
 
 
 def isolated(argv: Sequence[str], proc: Path | None = None) -> list[str]:
-    """The command in mount and PID namespaces of its own: when it ends, or we are killed, no mount or child stays."""
+    """Return the command in its own mount and PID namespaces, which end with it or with this process."""
     mount_proc = ["--mount-proc" if proc is None else f"--mount-proc={proc}"]
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *mount_proc, "--"]
     return ["setpriv", "--pdeathsig", "KILL", "--", *unshare, *argv]
@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Run a command, its output appended to ``log``; ``on_line`` sees each line of it, for the progress display."""
     last: list[str] = []
-    # Only the one command dies with us; what has children goes through isolated().
+    # Only the command itself dies with this process; a command with children needs isolated().
     bound = list(argv) if argv[0] == "setpriv" else ["setpriv", "--pdeathsig", "KILL", "--", *argv]
     with (
         log.open("a") as file,

@@ -1,4 +1,4 @@
-"""Builds Debian root file systems, and extracts the kernel from the node's."""
+"""Builds Debian root file systems, and extracts the kernel of the node's root file system."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hoplab.spec.catalog import DebianSystem
 SPACE_GIB = 2.5
 ROOT_TAR = "root.tar"
 KERNEL = "vmlinuz"
-MODULES = "modules"  # folder with what the initrd needs
+MODULES = "modules"  # folder with the initrd's kernel modules
 
-# Nothing on a node reads these: a third of the files, all of which mke2fs would copy.
+# No program on a node reads these. They are a third of the files, all of which mke2fs would copy.
 UNWANTED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 KEPT = ("/usr/share/doc/*/copyright",)
 
@@ -27,7 +27,7 @@ INITRD_MODULES = ("virtio_blk",)
 
 
 def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
-    """Return mmdebstrap's command line. Without a mirror it uses its own default, with the keys of Debian's keyring."""
+    """Return mmdebstrap's command line. Without a mirror it uses the default, with the keys of Debian's keyring."""
     argv = ["mmdebstrap", f"--variant={system.variant}", f"--include={','.join(system.packages)}"]
     argv += [f"--dpkgopt=path-exclude={path}" for path in UNWANTED]
     argv += [f"--dpkgopt=path-include={path}" for path in KEPT]
@@ -37,7 +37,7 @@ def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
 
 
 def key(system: DebianSystem) -> str:
-    """Return the digest of the request; the mirror does not count, it is only where the packages come from."""
+    """Return the digest of the request, without the mirror, which does not determine the packages."""
     return digest(command(system, Path("root.tar"), ""))
 
 

@@ -1,4 +1,4 @@
-"""Builds Go programs from their pinned modules, and takes files out of these modules.
+"""Builds Go programs from their pinned modules, and copies files of these modules.
 
 The user's own Go settings (GOPROXY, GOFLAGS, GOCACHE, ...) apply.
 """
@@ -17,10 +17,10 @@ from hoplab.spec.catalog import GoComponent
 
 SPACE_GIB = 1.0
 SHARE = "share"  # folder of a stage with the files
-# GOWORK: a go.work somewhere above must not change what is built.
+# GOWORK: a go.work in a parent folder must not change the build.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
-# The compiler collects garbage less often and is a sixth faster, for more memory. The programs are the same, so the key
-# of the stage leaves it out.
+# With fewer garbage collections the compiler is a sixth faster and uses more memory. The programs are the same, so the
+# key of the stage leaves it out.
 GO_BUILD_ENV = {"GOGC": os.environ.get("GOGC", "400")}
 
 
@@ -28,7 +28,7 @@ def command(component: GoComponent, program: str, output: Path) -> tuple[list[st
     """Return the command that builds one program, and its environment."""
     link = ["-s", "-w", *(f"-X {variable}" for variable in component.variables)]
     if component.cgo:
-        link.append("-extldflags -static")  # it runs in containers of any base, and on hosts with another libc
+        link.append("-extldflags -static")  # they run in containers of any base, and on hosts with another libc
     argv = ["go", "build", "-mod=readonly", "-trimpath"]
     argv += ["-tags", ",".join(component.tags)] if component.tags else []
     argv += ["-ldflags", " ".join(link), "-o", str(output / program), component.programs[program]]
@@ -66,7 +66,7 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
 
 
 def _take_files(component: GoComponent, target: Path, log: Path) -> None:
-    """Copy files out of the module that the programs were just built from: go.sum locks them like the sources."""
+    """Copy files of the programs' module: go.sum locks them like the sources."""
     printed: list[str] = []
     argv = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", component.source]
     run(argv, f"finding {component.source}", log, cwd=component.folder, env=ENVIRONMENT, on_line=printed.append)

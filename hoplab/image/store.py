@@ -1,7 +1,7 @@
-"""Stages on disk: each is a folder named by the digest of its request, and is complete or does not exist.
+"""Stages on disk: each is a folder with the digest of its request in its name, and is complete or does not exist.
 
 <cache>/image/lock                 held while anything is built or removed; names its holder
-<cache>/image/work/<pid>-<stage>/  being made; moved into place when done, or removed by the next build
+<cache>/image/work/<pid>-<stage>/  in work; renamed when done, or removed by the next build
 <cache>/image/stages/<stage>-<key> done: files and manifest.json (the request, and a digest of the result)
 <cache>/image/logs/<stage>.log     the output of the commands that made it
 """
@@ -28,10 +28,10 @@ MANIFEST = "manifest.json"
 
 
 def digest(*parts: object) -> str:
-    """Return twenty hex digits that name these values (anything JSON can say); another order is another digest.
+    """Return the digest of these JSON values as twenty hex digits; another order is another digest.
 
-    The code of a stage is among the values as its module's ``RECIPE``, a text that is changed by hand where the code
-    makes something else: new names and comments rebuild no image. tests/unit/image/test_recipes.py watches over it.
+    The values contain the code of a stage as its module's ``RECIPE``, a text that is changed by hand where the code
+    makes something else: new names and comments rebuild no image. tests/unit/image/test_recipes.py checks it.
     """
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -61,7 +61,7 @@ class Stage:
 
     name: str  # "go-etcd-0123..."
     directory: Path
-    content: str  # digest of the result: the same request may give another one later (Debian packages)
+    content: str  # digest of the result, which may differ for the same request later (Debian packages)
 
 
 class Store:
@@ -83,10 +83,10 @@ class Store:
         return Stage(directory.name, directory, manifest["content"])
 
     def make(self, name: str, key: str, build: Callable[[Path], dict[str, Any]], *, space_gib: float) -> Stage:
-        """Return a cached stage, or let ``build`` make it: it fills a folder and returns entries for the manifest.
+        """Return a cached stage, or make it with ``build``, which fills a folder and returns entries for the manifest.
 
-        The lock must be held. The folder appears under its name in one step, so that a build that is killed at any
-        moment leaves either nothing or everything.
+        The caller holds the lock. One rename gives the folder its name, so a build killed at any moment leaves either
+        no stage or a complete one.
         """
         if found := self.find(name, key):
             return found
@@ -101,7 +101,7 @@ class Store:
                 manifest = {"name": name, "key": key, "content": tree_digest([output], output), **facts}
                 (output / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
                 self.stages.mkdir(parents=True, exist_ok=True)
-                os.sync()  # data before the name: after a power cut a stage that is there must be whole
+                os.sync()  # data before the name: after a power cut an existing stage must be complete
                 output.rename(self.stages / f"{name}-{key}")
         finally:
             remove_tree(work)
@@ -118,7 +118,7 @@ class Store:
         return self.logs / f"{name}.log"
 
     def check_space(self, name: str, space_gib: float) -> None:
-        """Raise ImageError before a stage starts that cannot fit on the disk."""
+        """Raise ImageError where a stage does not fit on the disk."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if free < space_gib * GIB:
