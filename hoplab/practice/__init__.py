@@ -1,11 +1,11 @@
 """Practice: exercises in network namespaces on a node, checked by the state of the kernel.
 
-An exercise is a module of ``exercises/`` with one ``EXERCISE``; they are discovered, there is no list to edit. It
-consists of data (starting state, task, hints) and one pure function that checks an inspection. ``runner.py`` starts,
+An exercise is a module of ``exercises/`` with one ``EXERCISE``; there is no list to edit. It consists of data
+(starting state, task, hints) and one pure function that checks an inspection. ``runner.py`` starts,
 checks and removes exercises, ``checks.py`` has the checks that exercises share, ``echo.py`` is the server and client
 inside the namespaces.
 
-All addresses are of 172.31.0.0/16 and 10.200.0.0/16 and exist inside the namespaces only.
+All addresses are in 172.31.0.0/16 and 10.200.0.0/16 and exist only inside the namespaces.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from hoplab.observe.facts.links import Link
 from hoplab.observe.script import Output
 from hoplab.practice import exercises as exercises_folder
 
-PORT = 8080  # where the exercises' servers listen
+PORT = 8080  # of the exercises' servers
 
 
 class PracticeError(LabError):
-    """An exercise does not exist, is not started, or can't be started."""
+    """An exercise that does not exist, is not started, or can't be started."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check: whether it passed, what holds or is missing, and what was found instead."""
+    """The result of one check: whether it passed, a message, and the evidence."""
 
     passed: bool
     message: str
@@ -62,11 +62,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the runner found in the namespaces of one exercise."""
+    """The facts and answers that the runner collected in the namespaces of one exercise."""
 
     places: Mapping[str, Facts]  # by namespace
     answers: Mapping[Request, Output]
-    node_links: tuple[Link, ...] = ()  # the node's own interfaces, where an exercise has the learner make some
+    node_links: tuple[Link, ...] = ()  # the node's own interfaces, for an exercise with ``makes``
 
     def __getitem__(self, namespace: str) -> Facts:
         return self.places[namespace]
@@ -80,20 +80,20 @@ class Exercise:
     day: int  # of the course's learning path
     title: str  # one line
     task: str  # what to do
-    hints: tuple[str, ...]  # each says more than the one before; none is the solution
-    namespaces: tuple[str, ...]  # "practice-left": no other exercise has one of these
-    setup: str  # shell commands that make the starting state inside the namespaces, `lo` being up already
+    hints: tuple[str, ...]  # each more detailed than the one before; none is the solution
+    namespaces: tuple[str, ...]  # "practice-left": each belongs to one exercise
+    setup: str  # shell commands for the starting state inside the namespaces; `lo` is up
     facts: Mapping[str, tuple[Fact[Any], ...]]  # the facts that ``check`` reads, by namespace
     check: Callable[[Inspection], Iterator[CheckResult]]
     servers: tuple[Server, ...] = ()
     requests: tuple[Request, ...] = ()
-    # Interfaces that the learner makes, and their kinds. A check reports one that was made on the node itself by
-    # mistake, and a reset removes it; so an exercise does not start on a node with an interface of that name.
+    # Interfaces that the learner makes, and their kinds. A check reports an interface made on the node itself by
+    # mistake, and a reset removes it. So an exercise does not start on a node with an interface of that name.
     makes: Mapping[str, str] = field(default_factory=dict)
 
 
 def discover() -> tuple[Exercise, ...]:
-    """Return every exercise of ``exercises/``, by day and name."""
+    """Return every exercise of ``exercises/``, sorted by day and name."""
     modules = [
         importlib.import_module(f"{exercises_folder.__name__}.{found.name}")
         for found in pkgutil.iter_modules(exercises_folder.__path__)

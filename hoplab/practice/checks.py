@@ -1,4 +1,4 @@
-"""Checks that exercises share. Each is pure and reports the usual near misses by name."""
+"""Checks that exercises share. Each is pure and names common errors in its message."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def answered(inspection: Inspection, request: Request, *, by: str, sees: IPv4Add
 
 
 def shown(links: Iterable[Link]) -> tuple[str, ...]:
-    """Return interfaces as text, without index and MAC, which differ on every run."""
+    """Return interfaces as text without index and MAC, which differ in every run."""
     return tuple(
         " ".join(
             word
@@ -95,7 +95,7 @@ def shown(links: Iterable[Link]) -> tuple[str, ...]:
 
 
 def deciding(found: Iptables, table: str, chain: str, packet: Packet, targets: Iterable[str]) -> Rule | None:
-    """Return the rule that gives a packet which enters the chain one of the targets."""
+    """Return the rule that applies one of the targets to a packet in the chain."""
     ends = walk(found.chains(table), chain, packet)
     return next((end.last for end in ends if end.verdict in targets), None)
 

@@ -18,7 +18,7 @@ def serve(name: str, port: str, log: str) -> None:
         os._exit(0)
     os.setsid()
     devnull = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # the caller reads to the end of the output, which the server must not hold open
+    for stream in (0, 1, 2):  # the caller reads the output to its end, so the server must close it
         os.dup2(devnull, stream)
     with open(log, "a", buffering=1) as lines:
         while True:

@@ -3,7 +3,7 @@
 A ``Run`` runs commands as root on one machine and returns their outputs, as ``Hosts.batch`` does. Files on the node:
 
 /run/netns/practice-*              the namespaces; nothing else of the node changes
-/run/hoplab-practice/veth/         ready (started), hints (their number so far), practice-right.log (of a server)
+/run/hoplab-practice/veth/         ready (started), hints (number shown so far), practice-right.log (of a server)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hoplab.practice import CheckResult, Exercise, Inspection, PracticeError, Re
 
 Run = Callable[[Mapping[str, str]], Mapping[str, Output]]
 
-PATIENCE = 4.0  # seconds to wait for an answer; a dropped packet costs all of them
+PATIENCE = 4.0  # seconds to wait for an answer; a dropped packet takes all of them
 ECHO = (Path(__file__).parent / "echo.py").read_text()
 _DO = "it"  # key of the only command of a batch
 
@@ -41,20 +41,20 @@ def nodes(paths: LabPaths) -> dict[str, Run]:
 
 @dataclass(frozen=True)
 class CheckedExercise:
-    """The check results of an exercise, and the node where it is started."""
+    """The check results of an exercise, and its node."""
 
     node: str
     results: tuple[CheckResult, ...]
 
     @property
     def passed(self) -> int:
-        """The number of checks that passed."""
+        """Return the number of passed checks."""
         return sum(result.passed for result in self.results)
 
 
 @dataclass(frozen=True)
 class ExerciseRunner:
-    """Exercises on the nodes of one lab. An exercise is on one node at a time, and the runner finds it there."""
+    """A runner of exercises on the nodes of one lab. An exercise is on one node at a time, which the runner finds."""
 
     nodes: Mapping[str, Run]
     option: str = ""  # " --lab blue", for the commands in messages
@@ -64,7 +64,7 @@ class ExerciseRunner:
         return f"./lab practice {verb} {exercise.name}{flags}{self.option}"
 
     def start(self, exercise: Exercise, node: str = "", *, again: bool = False) -> tuple[str, bool]:
-        """Make the starting state; return the node, and False where the exercise was started before and is kept."""
+        """Make the starting state; return the node, and False where an exercise started before is kept."""
         if node and node not in self.nodes:
             raise PracticeError(f"there is no machine {node!r} in this lab", remedy=f"one of: {', '.join(self.nodes)}")
         where = self._where(exercise)
@@ -104,7 +104,7 @@ class ExerciseRunner:
         raise self._not_started(exercise)
 
     def reset(self, exercise: Exercise) -> list[str]:
-        """Remove the exercise and all that the learner made in its namespaces; return what was removed."""
+        """Remove the exercise and everything in its namespaces; return the removed objects."""
         removed = []
         for node, outputs in self._all({_DO: f"({reset_script(exercise)})"}).items():
             if left := outputs[_DO].err.strip():
@@ -119,7 +119,7 @@ class ExerciseRunner:
         return next((node for node, outputs in found.items() if outputs[_DO].code == 0), "")
 
     def _all(self, commands: Mapping[str, str]) -> dict[str, Mapping[str, Output]]:
-        """Run the same on every node at once; skip nodes that can't be reached, unless all of them are."""
+        """Run the same on all nodes at the same time; skip unreachable nodes, unless all are unreachable."""
         with ThreadPoolExecutor(max_workers=len(self.nodes)) as pool:
             futures = {node: pool.submit(run, commands) for node, run in self.nodes.items()}
         errors = {node: error for node, future in futures.items() if isinstance(error := future.exception(), LabError)}
@@ -149,8 +149,8 @@ class ExerciseRunner:
 
 
 def inspect_commands(exercise: Exercise, patience: float) -> dict[str, str]:
-    """Return the commands of a check, by key, in their order: requests first, so that rules have counted them."""
-    started = f"[ -e {_folder(exercise)}/ready ]"  # nothing runs on the other nodes
+    """Return the commands of a check by key, in their order: requests first, so that rules count them."""
+    started = f"[ -e {_folder(exercise)}/ready ]"  # no command runs on the other nodes
     commands = {"ready": started}
     for name in exercise.namespaces:
         commands[f"{name}/there"] = f"[ -e /run/netns/{name} ]"
@@ -183,13 +183,13 @@ def start_script(exercise: Exercise) -> str:
 
 
 def reset_script(exercise: Exercise) -> str:
-    """Return the script that removes the exercise, started or half started, and prints what it removed.
+    """Return the script that removes the exercise, started or half started, and prints the removed objects.
 
-    A namespace lives as long as a process is in it, so the script kills these first, a learner's shell among them. It
-    kills nothing in the node's own namespace, which somebody may have given a name with `ip netns attach`.
+    A namespace exists as long as a process is in it, so the script first kills these processes, including a learner's
+    shell. It kills none in the node's own namespace, which `ip netns attach` may have given a name.
     """
     folder = _folder(exercise)
-    strays = [  # start_script refuses a node that has such an interface
+    strays = [  # start_script refuses a node with such an interface
         f'[ -z "$(ip -o link show dev {name} type {kind} 2>/dev/null)" ] || '
         f'{{ ip link delete {name} && echo "{name} on the node itself"; }}'
         for name, kind in exercise.makes.items()
@@ -219,7 +219,7 @@ def reset_script(exercise: Exercise) -> str:
 
 
 def echo_command(*words: str) -> str:
-    """Return a command line that runs echo.py; nothing is installed on the node."""
+    """Return a command line that runs echo.py without installing it on the node."""
     return shlex.join(["python3", "-I", "-S", "-c", ECHO, *words])
 
 

@@ -33,7 +33,7 @@ CABLES = (Cable("eth0", IPv4Interface("172.31.21.77/20")), Cable("eth1", IPv4Int
 
 
 def check(inspection: Inspection) -> Iterator[CheckResult]:
-    """Check both ends of each cable; no message names an address before it is set, because it is the solution."""
+    """Check both ends of each cable; no message contains an address that is not set, because it is the solution."""
     for cable in CABLES:
         ends = [_end(inspection, FIRST, cable), _end(inspection, LAST, cable)]
         yield from ends

@@ -1,4 +1,4 @@
-"""Day 4: a bridge, the switch that a bridge CNI plugs its pods into."""
+"""Day 4: a bridge, the switch that a bridge CNI attaches its pods to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Day 2: a pod's routing table, to which the learner adds the gateway that every pod has."""
+"""Day 2: a pod's routing table, to which the learner adds the default gateway."""
 
 from __future__ import annotations
 

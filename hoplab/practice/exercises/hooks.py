@@ -1,4 +1,4 @@
-"""Day 6: iptables hooks. Packets that a host forwards and packets that it sends itself traverse different chains."""
+"""Day 6: iptables hooks. Forwarded packets and locally generated packets traverse different chains."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def check(inspection: Inspection) -> Iterator[CheckResult]:
 
 
 def _refusing(found: Iptables) -> CheckResult:
-    """Check that filter FORWARD refuses the forwarded packet."""
+    """Check that filter FORWARD drops or rejects the forwarded packet."""
     ends = walk(found.chains("filter"), "FORWARD", FORWARDED)
     refused = [end for end in ends if end.verdict in REFUSALS]
     if not refused:
         return CheckResult(False, *_not_refused(found))
     rule = next((rule for rule in refused[0].path if rule.target in REFUSALS), None)
     return checks.result(
-        rule is None or rule.packets,  # no rule: the chain's policy
+        rule is None or rule.packets,  # without a rule, the chain's policy
         f"{FIREWALL} refuses it in FORWARD: {checks.counted(rule) if rule else 'its policy is DROP'}",
         "the rule is in FORWARD, but no packet has met it: its counter is 0",
         *([checks.counted(rule)] if rule else []),
@@ -69,7 +69,7 @@ def _not_refused(found: Iptables) -> tuple[str, tuple[str, ...]]:
 
 
 def _counting(found: Iptables) -> CheckResult:
-    """Check that a rule of filter OUTPUT counts what the firewall itself sends to the server's port, and only that."""
+    """Check that a rule of filter OUTPUT counts the firewall's own packets to the server's port, and no others."""
     rules = _met(walk(found.chains("filter"), "OUTPUT", SENT))
     counting = [rule for rule in rules if rule.target in ("", "ACCEPT") and matches(rule, SENT_ELSEWHERE) is False]
     if counting:

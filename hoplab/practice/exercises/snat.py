@@ -1,4 +1,4 @@
-"""Day 5: SNAT. A client leaves through a router, with the router's address."""
+"""Day 5: SNAT. A router forwards a client's packets with the router's address as their source."""
 
 from __future__ import annotations
 
