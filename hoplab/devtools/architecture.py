@@ -1,6 +1,6 @@
 """The generated parts of docs/architecture.md: the table of folders and the diagram of their imports.
 
-``python -m hoplab.devtools.architecture`` writes them anew from the code.
+``python -m hoplab.devtools.architecture`` writes them from the code.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def layer_order(pyproject: str) -> tuple[str, ...]:
 
 
 def reduced(imports: Imports) -> dict[str, frozenset[str]]:
-    """Return the imports without those that follow from others.
+    """Return the imports without those that other imports imply (transitive reduction).
 
     >>> sorted(reduced({"a": frozenset("bc"), "b": frozenset("c"), "c": frozenset()})["a"])
     ['b']
@@ -121,7 +121,7 @@ def table(found: Iterable[Folder]) -> str:
 
 
 def diagram(found: Iterable[Folder]) -> str:
-    """Return a Mermaid flowchart of the imports between folders that do not follow from others."""
+    """Return a Mermaid flowchart of the imports between folders, reduced."""
     kept = [folder for folder in found if folder.name != BASE]
     arrows = reduced({folder.name: folder.imports - {BASE} for folder in kept})
     lines = ["```mermaid", "flowchart TD"]
@@ -133,7 +133,7 @@ def diagram(found: Iterable[Folder]) -> str:
 
 
 def regenerated(page: str, found: Iterable[Folder], order: Iterable[str]) -> str:
-    """Return the page with its generated parts made anew, folders in the given order."""
+    """Return the page with regenerated parts, folders in the given order."""
     by_name = {folder.name: folder for folder in found}
     ordered = [by_name[name] for name in order if name in by_name]
     for name, text in (("folders", table(ordered)), ("imports", diagram(ordered))):
@@ -149,12 +149,12 @@ def without_sizes(page: str) -> str:
 
 
 def current(page: str) -> str:
-    """Return the page with its generated parts made anew from this project's code."""
+    """Return the page with its parts regenerated from this project's code."""
     return regenerated(page, folders(), layer_order((PROJECT / "pyproject.toml").read_text()))
 
 
 def main() -> None:
-    """Write the generated parts of docs/architecture.md anew."""
+    """Regenerate the generated parts of docs/architecture.md."""
     fs.write(PAGE, current(PAGE.read_text()))
 
 

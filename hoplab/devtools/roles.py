@@ -1,7 +1,7 @@
 """The tables of inputs in roles/*/README.md, generated from each role's argument_specs.
 
-``python -m hoplab.devtools.roles`` writes them anew. Roles of the node image have no README, because every file of
-theirs is in the image's digest. docs/image.md describes them.
+``python -m hoplab.devtools.roles`` writes them. Roles of the node image have no README, because the image's digest
+covers all of their files. docs/image.md describes them.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ def _marked(text: str) -> str:
 
 
 def regenerated(readme: str, specs: Mapping[str, Any]) -> str:
-    """Return a README with its table of inputs made anew."""
+    """Return a README with its table of inputs regenerated."""
     before, rest = readme.split(BEGIN)
     return f"{before}{BEGIN}\n\n{table(specs)}\n\n{END}{rest.split(END)[1]}"
 
 
 def current(readme: Path) -> str:
-    """Return a role's README with its table of inputs made anew from the role's argument_specs."""
+    """Return a role's README with its table of inputs regenerated from the role's argument_specs."""
     specs = yaml.safe_load((readme.parent / "meta" / "argument_specs.yml").read_text())
     return regenerated(readme.read_text(), specs)
 
 
 def main() -> None:
-    """Write the tables of inputs of all roles anew."""
+    """Regenerate the tables of inputs of all roles."""
     for readme in readmes():
         fs.write(readme, current(readme))
 

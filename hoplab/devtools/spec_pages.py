@@ -16,7 +16,7 @@ END = "<!-- end -->\n"
 
 
 def page(text: str) -> str:
-    """Return the page with the table between its marks made anew."""
+    """Return the page with the table between its marks regenerated."""
     before, _, rest = text.partition(BEGIN)
     return f"{before}{BEGIN}\n{markdown_table(known_parts())}\n{END}{rest.partition(END)[2]}"
 

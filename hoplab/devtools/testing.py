@@ -1,7 +1,7 @@
 """``lab test``: the stages of the project's own test, in order, each with its title, time and output.
 
-It stops at the first stage that fails and repeats the failures of pytest at the end of the output. The
-last line is the sum of what pytest counted in all stages:
+It stops at the first failed stage and repeats the failures of pytest at the end of the output. The
+last line is the sum of pytest's counts in all stages:
 
     N passed, N failed, N skipped
 """
@@ -30,7 +30,7 @@ AGAIN = re.compile(
 AGAIN_LINES = 60  # the last ones
 PARSERS = ("tests/unit/observe/facts",)
 SLOWEST = ("--durations=25", "--durations-min=5")  # lists the slowest tests
-PARALLEL = ("-n", "auto", "--dist", "worksteal")  # a worker for each processor; neighbours, which share fixtures, first
+PARALLEL = ("-n", "auto", "--dist", "worksteal")  # a worker for each processor; neighbouring tests share fixtures
 UNIT = ("--timeout-method=thread", *PARALLEL, *SLOWEST)
 
 
@@ -41,7 +41,7 @@ class Stage:
     title: str
     command: tuple[str, ...]
     slow: bool = False  # needs virtual machines
-    matrix: bool = False  # only when it is asked for: hours of them
+    matrix: bool = False  # only on request, as it takes hours
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
     fast: tuple[str, ...] = ()  # further arguments with --fast
 
@@ -56,9 +56,9 @@ STAGES = (
         ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
         only_with="playbooks/*.yml",
     ),
-    # A unit test that hangs ends the run, with every thread's stack: there is nothing of value to tidy up. The parsers'
-    # own tests also fail when they leave too much of the code untried (tool.coverage in pyproject.toml); for all tests
-    # that count would take more time than the tests.
+    # A hanging unit test ends the run with every thread's stack, as no clean-up is needed. The parsers' own tests also
+    # fail below a coverage limit (tool.coverage in pyproject.toml); for all tests the measurement would take more time
+    # than the tests.
     Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov")),
     Stage(
         "pytest: unit tests",
@@ -84,8 +84,8 @@ STAGES = (
 def run(*, fast: bool = False, matrix: bool = False) -> int:
     """Run the stages and return the exit code.
 
-    ``fast`` leaves out the stages that need machines, and tests of mutants, which take most of the unit tests' time;
-    ``matrix`` leaves out the stages that need no machines or only the usual lab.
+    ``fast`` skips the stages with machines, and the mutation tests, which take most of the unit tests' time.
+    ``matrix`` skips the stages that need no machines or only the usual lab.
     """
     stages = [stage for stage in STAGES if stage.matrix == matrix and not (fast and stage.slow)]
     if fast:
