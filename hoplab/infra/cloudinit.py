@@ -40,11 +40,11 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
             ],
             "disable_root": True,
             "ssh_pwauth": False,
-            "ssh_deletekeys": False,  # keep ours; as there are some, cloud-init makes no others
+            "ssh_deletekeys": False,  # keep the given host keys; cloud-init then makes no others
             "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public},
             "ssh": {"emit_keys_to_console": False},
             "no_ssh_fingerprints": True,
-            "growpart": {"mode": "off"},  # the file system is on the whole disk, there is no partition
+            "growpart": {"mode": "off"},  # the file system is on the whole disk, without a partition
             "resize_rootfs": True,
             "locale": False,
         }
@@ -68,14 +68,14 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
             },
         }
     )
-    # A new id makes cloud-init apply the seed again on the same disk, for example after the keys were made anew.
+    # A new id makes cloud-init apply the seed again on the same disk, for example after a renewal of the keys.
     seed = hashlib.sha256((user_data + network_config).encode()).hexdigest()[:12]
     meta_data = _dump({"instance-id": f"{node.name}-{seed}", "local-hostname": node.name})
     return CloudInit(user_data, meta_data, network_config)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style, with texts of several lines as literal blocks, as is usual for a cloud-config."""
+    """A YAML dumper in the usual style of cloud-config: block style, with literal blocks for texts of several lines."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

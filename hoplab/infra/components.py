@@ -19,7 +19,7 @@ from hoplab.spec.plan import NetworkPlan, NodePlan
 
 
 class LabNetwork(ComponentResource):
-    """The bridge of all machines; its host end is their gateway and name server."""
+    """The bridge of all machines; its host end is their gateway and DNS server."""
 
     id_: Output[str]
     name: Output[str]
@@ -53,7 +53,7 @@ class NodeImageArgs:
 
 
 class NodeImage(ComponentResource):
-    """The golden image as volumes: the disk that machines are copied on write from, kernel and initrd."""
+    """The golden image as volumes: the backing disk of the machines' disks, kernel and initrd."""
 
     disk: Output[str]
     kernel: Output[str]
@@ -90,7 +90,7 @@ class NodeArgs:
     kernel: Input[str]
     initrd: Input[str]
     network: Input[str]
-    after: tuple[pulumi.Resource, ...] = ()  # resources that have to be complete before this machine changes
+    after: tuple[pulumi.Resource, ...] = ()  # resources to complete before a change of this machine
 
 
 class Node(ComponentResource):
@@ -113,7 +113,7 @@ class Node(ComponentResource):
         seed = libvirt.seed_disk(f"{name}-seed", volume=f"{name}-seed.iso", pool=args.pool, seed=args.seed, parent=self)
         if not pulumi.runtime.is_dry_run():
             args.console.parent.mkdir(parents=True, exist_ok=True)
-            args.console.touch()  # QEMU opens the console's file and does not create it
+            args.console.touch()  # QEMU opens the console's file, but does not create it
         domain = libvirt.domain(
             name,
             domain=args.domain,
@@ -133,20 +133,20 @@ class Node(ComponentResource):
         self.register_outputs({"domain": self.domain_id})
 
 
-# Makes the resource of a worker's membership in the cluster, from its name and the id of its machine
+# Returns the resource of a worker's membership in the cluster for its name and the id of its machine
 Membership = Callable[[str, Input[str], ResourceOptions], pulumi.Resource]
 
 
 @dataclass(frozen=True)
 class LabArgs:
-    """A lab as planned, on a given libvirt with a given image."""
+    """A planned lab, with its libvirt and its image."""
 
     context: LabContext
     pool: Path
     console: Path
     host: pulumi.Resource | None = None  # created before everything else, deleted after it
     member: Membership | None = None
-    rolling: bool = False  # the lab exists: its workers change one after the other
+    rolling: bool = False  # for an existing lab: change its workers one after the other
 
     @staticmethod
     def of(
@@ -161,7 +161,7 @@ class LabArgs:
 
 
 class Lab(ComponentResource):
-    """Everything of one lab."""
+    """All resources of one lab."""
 
     network_name: Output[str]
     nodes: dict[str, dict[str, Input[str]]]
@@ -173,7 +173,7 @@ class Lab(ComponentResource):
         context, plan = args.context, args.context.plan
         on_host = ResourceOptions(parent=self, depends_on=[args.host] if args.host else None)
         here = ResourceOptions(parent=self, provider=libvirt.provider("libvirt", context.uri, on_host))
-        # What can't be recreated: all disks together, and a control plane with the content of etcd
+        # Resources that can't be recreated: the pool of all disks, and a control plane with etcd's data
         kept = ResourceOptions.merge(here, ResourceOptions(protect=plan.protect or None))
         store = Store("store", plan.network.name, args.pool, opts=kept)
         network = LabNetwork("network", plan.network, {node.name: str(node.address) for node in plan.nodes}, opts=here)

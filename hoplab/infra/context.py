@@ -22,7 +22,7 @@ from hoplab.spec.plan import LabPlan, plan_lab
 
 @dataclass(frozen=True)
 class LabContext:
-    """A plan with everything that has to exist before machines can be created."""
+    """A plan with the prerequisites of its machines."""
 
     plan: LabPlan
     image: NodeImage
@@ -30,10 +30,10 @@ class LabContext:
     netns: str  # "" unless libvirt is private
     keys: LabKeys
     cmdline: str
-    spec: LabSpec | None = None  # what the plan is made from
+    spec: LabSpec | None = None  # the spec of the plan
 
 
-_resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # `lab up` resolves, then the program in the same process
+_resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # for `lab up` and then the program in its process
 
 
 def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> LabContext:
@@ -65,7 +65,7 @@ def _resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -
 
 
 def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
-    """Raise SpecError where a machine's disk is smaller than the image, of which it is a copy."""
+    """Raise SpecError where a machine's disk is smaller than the image."""
     fields = {"control-plane": "nodes.controlPlane.disk", "worker": "nodes.worker.disk"}
     small = {fields[node.role]: node.disk_gib for node in plan.nodes if node.disk_gib < image.size_gib}
     if small:
@@ -79,7 +79,7 @@ def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:
 
 
 class PulumiProgress:
-    """Progress as Pulumi's log: what `pulumi up` shows beside the stack while the program prepares."""
+    """Progress in Pulumi's log: `pulumi up` shows it beside the stack during the program's preparation."""
 
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The only module that imports pulumi_libvirt: one function for each resource that the components create.
+"""The only module that imports pulumi_libvirt: one function for each resource of the components.
 
 The properties are those of libvirt provider 0.8.1. It can't set a disk's cache mode, a CPU model or a SATA disk
 without an XSLT, so: the seed is a virtio disk (cloud-init finds it by its label ``cidata``), an emulated machine gets
@@ -21,7 +21,7 @@ GIB = 1024**3
 
 
 def provider(name: str, uri: str, opts: ResourceOptions) -> pulumi.ProviderResource:
-    """Return the provider of the libvirt at this URI."""
+    """Return the provider for the libvirt at this URI."""
     return libvirt.Provider(name, uri=uri, opts=opts)
 
 
@@ -40,7 +40,7 @@ def pool(name: str, *, pool_name: str, path: Path, parent: pulumi.Resource) -> l
 def uploaded_volume(
     name: str, *, volume: str, pool: Input[str], source: Path, format: Literal["qcow2", "raw"], parent: pulumi.Resource
 ) -> libvirt.Volume:
-    """Create a volume with the content of a file. Its name has the digest, so a replacement can exist beside it."""
+    """Create a volume with the content of a file. The digest in its name lets a replacement exist beside it."""
     return libvirt.Volume(
         name, name=volume, pool=pool, source=str(source), format=format, opts=ResourceOptions(parent=parent)
     )
@@ -93,7 +93,7 @@ def nat_network(
     hosts: Mapping[str, str],
     parent: pulumi.Resource,
 ) -> libvirt.Network:
-    """Create a bridge with NAT to the outside and a DNS server on its host end, without DHCP: addresses are static.
+    """Create a bridge with NAT to the outside and a DNS server on its host end; no DHCP, as addresses are static.
 
     An IPv6 range is routed to the outside without NAT: the provider has no NAT for it.
     """
@@ -156,7 +156,7 @@ def domain(
 
 
 def kernel_arguments(cmdline: str) -> list[Mapping[str, Input[str]]]:
-    """Return a kernel command line in the provider's form, which is also what it reads back.
+    """Return a kernel command line in the form that the provider writes and reads.
 
     >>> kernel_arguments("root=/dev/vda console=tty0 console=ttyS0 ro quiet")
     [{'root': '/dev/vda', 'console': 'tty0'}, {'console': 'ttyS0'}, {'_': 'ro quiet'}]
