@@ -1,4 +1,4 @@
-"""How the Pulumi program is applied: by the Pulumi CLI through its Automation API, or by the embedded engine."""
+"""The engines that apply the Pulumi program: the Pulumi CLI through its Automation API, or the embedded engine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hoplab.spec.model import LabSpec
 if TYPE_CHECKING:
     from hoplab.engine.pulumi_cli import PulumiCli
 
-MARK = "hoplab: "  # begins a LabError in the text of a traceback
+MARK = "hoplab: "  # marks a LabError in the text of a traceback
 
 Op = Literal["create", "update", "replace", "delete", "same"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one libvirt object or of the cluster; in a preview, one that `up` would make."""
+    """A change of one libvirt object or of the cluster; in a preview, a change that `up` would make."""
 
     op: Op
     type: str  # "Domain", "Volume", "CloudInitDisk", "Network", "Pool", "Cluster"
@@ -34,19 +34,19 @@ Changes = tuple[Change, ...]
 
 @dataclass(frozen=True)
 class Applied:
-    """What ``up`` changed, and what the program exports."""
+    """The changes of ``up``, and the exports of the program."""
 
     outputs: dict[str, Any]
     changes: Changes
 
 
 class Engine(Protocol):
-    """Applies the lab's program."""
+    """An engine that applies the lab's program."""
 
-    makes_clusters: bool  # its ``up`` makes the cluster too, not only the machines
+    makes_clusters: bool  # its ``up`` makes machines and cluster, not only the machines
 
     def preview(self, progress: Progress) -> Changes:
-        """Return what ``up`` would do; nothing is touched."""
+        """Return the changes that ``up`` would make; change nothing."""
         ...
 
     def up(self, progress: Progress) -> Applied:
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     def destroy(self, progress: Progress) -> Changes:
-        """Delete every resource that this engine made, the last made first."""
+        """Delete every resource of this engine, the newest first."""
         ...
 
     def outputs(self) -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ class Engine(Protocol):
 
 
 def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
-    """Return the engine of the spec; "auto" is the one that made the lab, in a new lab the Pulumi CLI if installed."""
+    """Return the engine of the spec; "auto" is the engine of an existing lab, else the Pulumi CLI if installed."""
     if spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists()):
         return cli_engine(paths)
     from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415 - the SDK takes a while to import
@@ -81,7 +81,7 @@ def has_cli() -> bool:
 
 
 def cli_engine(paths: LabPaths) -> PulumiCli:
-    """Return the Pulumi CLI's engine; EngineError without a CLI."""
+    """Return the Pulumi CLI's engine; raise EngineError without a CLI."""
     if not has_cli():
         raise EngineError(
             "there is no `pulumi` on PATH",

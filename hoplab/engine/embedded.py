@@ -1,9 +1,9 @@
 """The embedded engine: runs the Pulumi program in this process and applies its resources to libvirt.
 
-For each resource the program registers: nothing, create, update in place or replace. The engine decides it from the
-state file, which holds what was applied last, and from what libvirt has now. Resources that the program no longer
-registers are deleted at the end. The state file is written before and after every step, so the next run continues an
-interrupted one.
+For each registered resource the engine does nothing, creates, updates in place or replaces. It compares the
+registration with the state file, which holds the last applied properties, and with libvirt's objects. Resources that
+the program no longer registers are deleted at the end. The state file is written before and after every step, so the
+next run continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from hoplab.engine.libvirt_objects import DRIVERS, Driver
 from hoplab.engine.monitor import UNKNOWN, Registered, Registration, run_file
 from hoplab.engine.state_file import Resource, StateFile
 
-DETAIL_LENGTH = 40  # of a value in a change's detail
+DETAIL_LENGTH = 40  # characters of a value in a change's detail
 
 
 class EmbeddedEngine:
-    """Applies a lab's program without the Pulumi CLI."""
+    """The engine without the Pulumi CLI."""
 
     makes_clusters = False
 
@@ -65,7 +65,7 @@ class EmbeddedEngine:
         return self._load_state().outputs
 
     def exported(self, kubeconfig: str = "") -> dict[str, Any]:
-        """Return its state in Pulumi's deployment format; secrets in it are plain."""
+        """Return its state in Pulumi's deployment format, with secrets in plain text."""
         if not self.paths.engine_state.exists():
             raise StateError(
                 f"the embedded engine has no lab {self.paths.lab!r}",
@@ -96,12 +96,12 @@ class Deployment:
         self.dry_run = dry_run
         self.changes: list[Change] = []
         self._seen: set[str] = set()
-        self._cleared: dict[str, str] = {}  # URN -> why it was deleted before its replacement
-        self._renewed: set[str] = set()  # objects behind these URNs are new in this run
+        self._cleared: dict[str, str] = {}  # URN -> reason of a deletion before the replacement
+        self._renewed: set[str] = set()  # URNs of objects that are new in this run
         self._connections: dict[str, libvirt.virConnect] = {}
 
     def __enter__(self) -> Deployment:
-        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # or the library prints every error
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)  # otherwise the library prints every error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +109,7 @@ class Deployment:
             with contextlib.suppress(libvirt.libvirtError):
                 connection.close()
 
-    # What the program registers
+    # Registrations
 
     def register(self, wanted: Registration) -> Registered:
         if wanted.urn in self._seen:
@@ -212,7 +212,7 @@ class Deployment:
         return Registered(made.id, made.outputs)
 
     def _finish_making(self, wanted: Registration, old: Resource) -> Registered:
-        """Make an object again after an interrupted creation; nothing uses it yet."""
+        """Create an object again after an interrupted creation; no resource uses it yet."""
         if not self.dry_run:
             self._delete(old)
         return self._create(wanted, "create", "was half made")
@@ -249,12 +249,12 @@ class Deployment:
         return self._create(wanted, "replace", detail)
 
     def _members_on(self, resource: Resource) -> list[Resource]:
-        """Return the members whose machines are built on it: one for a node's own disk, none for the image below."""
+        """Return the members whose machines depend on it: one for a node's own disk, none for its backing image."""
         urns = {resource.urn, *(dependent.urn for dependent in self._built_on(resource))}
         return [member for member in self.state.ordered() if member.type == schema.MEMBER and member.built_on(urns)]
 
     def _built_on(self, resource: Resource) -> list[Resource]:
-        """Return what uses a resource, directly or not, the last made first."""
+        """Return the direct and indirect dependents of a resource, the newest first."""
         urns = {resource.urn}
         found: list[Resource] = []
         for other in self.state.ordered():
@@ -264,7 +264,7 @@ class Deployment:
         return found[::-1]
 
     def delete_leftovers(self) -> None:
-        """Delete resources that the program no longer registers, and replaced ones; the last made first."""
+        """Delete replaced resources and those that the program no longer registers, the newest first."""
         if protected := [old for old in self.state.ordered() if old.urn not in self._seen and old.protect]:
             raise _protected(protected[0], "would be deleted")
         gone = [*self.state.pending_delete, *(old for old in self.state.ordered() if old.urn not in self._seen)]
@@ -275,7 +275,7 @@ class Deployment:
                 self._delete(resource)
 
     def delete_all(self) -> None:
-        """Delete every resource of the state file, the last made first. The caller checks the spec's protection."""
+        """Delete every resource of the state file, the newest first. The caller checks the spec's protection."""
         for resource in reversed([*self.state.pending_delete, *self.state.ordered()]):
             if _is_object(resource):
                 self._change("delete", resource)
@@ -293,7 +293,7 @@ class Deployment:
     # Helpers
 
     def _drift(self, wanted: Registration, old: Resource) -> str:
-        """Return how an object differs from what was made; a dry run ignores a libvirt that does not answer."""
+        """Return the drift of an object from its created state; a dry run ignores an unreachable libvirt."""
         try:
             return self._driver(wanted.type, wanted.provider).drift(old.id, old.inputs)
         except EngineError:
@@ -344,7 +344,7 @@ class Deployment:
             protect=wanted.protect,
         )
         if self.dry_run:
-            if wanted.type == schema.PROVIDER:  # later resources look up where they are
+            if wanted.type == schema.PROVIDER:  # later resources need the URI of their libvirt
                 self.state.resources[wanted.urn] = resource
         else:
             self.state.put(resource)
@@ -371,12 +371,12 @@ def _protected(resource: Registration | Resource, what: str) -> ProtectedError:
 
 
 def changed_properties(old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    """Return the properties that differ; an unknown value counts as different."""
+    """Return the names of properties that differ; an unknown value counts as different."""
     return {key for key in {*old, *new} if old.get(key) != new.get(key) or _unknown(new.get(key))}
 
 
 def describe(old: Resource, wanted: Registration, changed: set[str]) -> str:
-    """Return what differs, for people: "memory 2048 -> 3072"; secrets are left out."""
+    """Return the differences as text, "memory 2048 -> 3072", without secrets."""
 
     def one(key: str) -> str:
         before, after = old.inputs.get(key), wanted.inputs.get(key)

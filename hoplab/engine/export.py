@@ -1,7 +1,7 @@
-"""The embedded engine's state in Pulumi's deployment format: `pulumi stack import` takes a running lab over.
+"""The embedded engine's state in Pulumi's deployment format: `pulumi stack import` imports a running lab.
 
-Objects have the ids that the libvirt provider gives them, and the outputs it would read; a preview after the import has
-nothing to do. Secrets are plain in it: Pulumi encrypts them while it imports.
+Objects have the ids and outputs of the libvirt provider, so a preview after the import shows no change. Secrets are in
+plain text: Pulumi encrypts them during the import.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from hoplab.engine.monitor import PROJECT_NAME, SECRET, SIGNATURE, STACK
 from hoplab.engine.state_file import Resource, StateFile
 
 FORMAT = 3
-DYNAMIC = "pulumi:providers:pulumi-python"  # runs the dynamic resources
+DYNAMIC = "pulumi:providers:pulumi-python"  # provider of the dynamic resources
 CONSOLE = {"sourceHost": "127.0.0.1", "sourceService": "0"}
 GRAPHICS = {"listenAddress": "127.0.0.1", "websocket": 0}
 DOMAIN = {"running": True, "coreosIgnition": "", "fwCfgName": "opt/com.coreos/config", "qemuAgent": False}
 
 
 def deployment(state: StateFile, stack: str, kubeconfig: str = "") -> dict[str, Any]:
-    """Return every resource of the state file as `pulumi stack export` writes it."""
+    """Return every resource of the state file in the format of `pulumi stack export`."""
     dynamic = f"urn:pulumi:{stack}::{PROJECT_NAME}::{DYNAMIC}::default"
     runner = {"urn": dynamic, "type": DYNAMIC, "custom": True, "id": str(uuid5(NAMESPACE_URL, dynamic))}
     resources: list[dict[str, Any]] = []
@@ -71,5 +71,5 @@ def _entry(resource: Resource, kubeconfig: str) -> dict[str, Any]:
 
 
 def _secret(value: Any) -> Mapping[str, str]:
-    """Return a value that Pulumi encrypts when it imports it."""
+    """Return a value in Pulumi's form of a secret, which the import encrypts."""
     return {SIGNATURE: SECRET, "plaintext": json.dumps(value)}

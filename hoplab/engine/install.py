@@ -1,9 +1,9 @@
-"""The official Pulumi CLI and libvirt plugin, from their publishers' releases and checked against their checksums.
+"""Installs the official Pulumi CLI and libvirt plugin from their publishers' releases, checked by checksum.
 
     ~/.pulumi/bin/                                   the CLI with its language hosts
     ~/.pulumi/plugins/resource-libvirt-v0.5.4/       the plugin
 
-Both have the version of their Python package, which requirements.lock pins.
+requirements.lock pins their versions, which are those of the Python packages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hoplab.core.errors import EngineError
 from hoplab.core.progress import Progress
 
 HASHES = {40: "sha1", 64: "sha256", 128: "sha512"}  # by the length of a digest
-TIMEOUT_S = 60.0  # without a single byte
+TIMEOUT_S = 60.0  # seconds without a byte
 RELEASES = "https://github.com/pulumi/{project}/releases/download/v{version}/{file}"
 
 Fetch = Callable[[str], bytes]
@@ -30,7 +30,7 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Release:
-    """One archive of a release, and the file with its checksum."""
+    """An archive of a release, and the file with its checksum."""
 
     title: str
     archive: str  # URL
@@ -43,7 +43,7 @@ class Release:
 
 
 def releases(home: Path) -> tuple[Release, ...]:
-    """Return the releases of the CLI and the plugin, to be unpacked below Pulumi's home folder."""
+    """Return the releases of the CLI and the plugin, to unpack below Pulumi's home folder."""
     cli, plugin = version("pulumi"), version("pulumi-libvirt")
 
     def of(project: str, number: str, file: str) -> str:
@@ -66,7 +66,7 @@ def releases(home: Path) -> tuple[Release, ...]:
 
 
 def install(home: Path, progress: Progress, fetch: Fetch | None = None) -> list[str]:
-    """Fetch, check and unpack what is missing; return what was installed."""
+    """Fetch, check and unpack missing releases; return the installed ones."""
     done = []
     for release in releases(home):
         if not release.into.exists():
@@ -89,14 +89,14 @@ def _install(release: Release, fetch: Fetch) -> None:
     shutil.rmtree(part, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive.getmembers():
-            if member.isfile():  # the CLI's are in a folder pulumi/, the plugin's in none
+            if member.isfile():  # the CLI's files are in a folder pulumi/, the plugin's in none
                 member.name = Path(member.name).name
                 archive.extract(member, part, filter="data")
     part.rename(release.into)
 
 
 def checksum(text: str, file: str) -> str:
-    """Return the checksum of a file from a list as `sha256sum` writes it; EngineError without one.
+    """Return the checksum of a file from a list in the format of `sha256sum`; raise EngineError without one.
 
     >>> checksum("ab12  ./one.tar.gz\\ncd34  two.tar.gz\\n", "one.tar.gz")
     'ab12'

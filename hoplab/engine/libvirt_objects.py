@@ -1,4 +1,4 @@
-"""Makes, checks, changes and removes libvirt objects through libvirt-python: one small driver per resource type."""
+"""Creates, checks, changes and removes libvirt objects through libvirt-python: one small driver per resource type."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hoplab.engine import schema
 from hoplab.host.machines import power_on, shutdown_domain
 
 Inputs = Mapping[str, Any]
-MARGIN = 64 * 1024**2  # left free on the disk when a volume is uploaded
-SHUTDOWN_DEADLINE_S = 60.0  # for a machine that has to be restarted with other hardware
+MARGIN = 64 * 1024**2  # bytes left free on the disk by an upload
+SHUTDOWN_DEADLINE_S = 60.0  # for a machine to restart with other hardware
 
 NOT_FOUND = {
     libvirt.VIR_ERR_NO_DOMAIN,
@@ -35,14 +35,14 @@ NOT_FOUND = {
 
 @dataclass(frozen=True)
 class Made:
-    """A new object: its id, and the properties that libvirt gave it."""
+    """A new object: its id, and the properties set by libvirt."""
 
     id: str
     outputs: dict[str, Any]
 
 
 class Driver(Protocol):
-    """Operations on one type of object. ``id`` is the provider's id for it."""
+    """The operations on one type of object. ``id`` is the provider's id."""
 
     def must_replace(self, old: Inputs, new: Inputs, changed: set[str]) -> bool:
         """Return whether a change of these properties needs a new object."""
@@ -53,7 +53,7 @@ class Driver(Protocol):
         ...
 
     def drift(self, id: str, inputs: Inputs) -> str:
-        """Return how an object differs: "" (not at all), "gone", or a word for what ``update`` corrects."""
+        """Return the drift of an object: "" (none), "gone", or a word for the difference that ``update`` corrects."""
         ...
 
     def create(self, inputs: Inputs, progress: Progress) -> Made: ...
@@ -68,7 +68,7 @@ class Driver(Protocol):
 
 
 class _Fixed:
-    """A type of object that is never changed, only replaced."""
+    """A type of object that is replaced, never changed."""
 
     def must_replace(self, old: Inputs, new: Inputs, changed: set[str]) -> bool:
         return True
@@ -96,7 +96,7 @@ class Pools:
             return "gone"
         if not pool.isActive():
             return "stopped"
-        pool.refresh()  # notice volumes that were removed behind libvirt's back
+        pool.refresh()  # detect volumes removed without libvirt
         return ""
 
     def create(self, inputs: Inputs, progress: Progress) -> Made:
@@ -116,7 +116,7 @@ class Pools:
         if pool is None:
             return
         if not pool.isActive():
-            with suppress(libvirt.libvirtError):  # its directory may be gone: then there is nothing to empty
+            with suppress(libvirt.libvirtError):  # without its directory there is nothing to empty
                 pool.create()
         if pool.isActive():
             pool.refresh()
@@ -124,7 +124,7 @@ class Pools:
                 volume.delete()
             pool.destroy()
             with suppress(libvirt.libvirtError):
-                pool.delete()  # the directory; kept when something that is no volume is in it
+                pool.delete()  # the directory, unless it has files that are no volumes
         pool.undefine()
 
 
@@ -206,7 +206,7 @@ class Volumes(_Fixed):
 
 
 class Seeds(Volumes):
-    """cloud-init's seed: an ISO image with three files. The id is "<volume id>;<random>", as the provider's."""
+    """Seeds of cloud-init: an ISO image with three files. Like the provider's, the id is "<volume id>;<random>"."""
 
     def find(self, inputs: Inputs) -> str:
         key = super().find(inputs)
@@ -227,7 +227,7 @@ class Seeds(Volumes):
 
 
 class Networks:
-    """NAT networks; DNS entries change while it runs."""
+    """NAT networks; DNS entries change in a running network."""
 
     def __init__(self, connection: libvirt.virConnect, uri: str) -> None:
         self.connection = connection
@@ -287,7 +287,7 @@ class Networks:
 
 
 class Domains:
-    """Machines, defined and running."""
+    """Domains, defined and running."""
 
     REPLACE: ClassVar = {"name", "type", "disks"}
 
@@ -357,7 +357,7 @@ DRIVERS: Mapping[str, Any] = {
 
 
 def make_iso(folder: Path, inputs: Inputs) -> Path:
-    """Make the ISO image that cloud-init's NoCloud recognises by its label."""
+    """Make an ISO image with the label of cloud-init's NoCloud data source."""
     files = {"user-data": "userData", "meta-data": "metaData", "network-config": "networkConfig"}
     for file, property in files.items():
         (folder / file).write_text(inputs.get(property, ""))
@@ -383,14 +383,14 @@ def _disk_full(name: str, needed: int, free: int) -> EngineError:
 
 def _undefine(domain: libvirt.virDomain) -> None:
     if domain.isActive():
-        with suppress(libvirt.libvirtError):  # it may end by itself at this moment
+        with suppress(libvirt.libvirtError):  # it may end by itself in the meantime
             domain.destroy()
     saved = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     domain.undefineFlags(saved)
 
 
 def _lookup(find: Any, key: str) -> Any:
-    """Return what ``find`` finds; None where libvirt has no such object."""
+    """Return the result of ``find``; None where libvirt has no such object."""
     try:
         return find(key)
     except libvirt.libvirtError as error:

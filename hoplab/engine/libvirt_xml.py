@@ -1,4 +1,4 @@
-"""libvirt's XML from a resource's properties: pure, and the same documents that libvirt provider 0.8.1 writes."""
+"""libvirt's XML from a resource's properties: pure, and equal to the documents of libvirt provider 0.8.1."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def network(inputs: Inputs) -> str:
 
 
 def dns_hosts(inputs: Inputs) -> dict[str, list[str]]:
-    """Return address -> host names, as the network's DNS server answers them."""
+    """Return the entries of the network's DNS server: address -> host names."""
     hosts: dict[str, list[str]] = {}
     for host in inputs.get("dns", {}).get("hosts", []):
         hosts.setdefault(host["ip"], []).append(host["hostname"])
@@ -108,7 +108,7 @@ class DiskVolume:
 
 
 def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: Sequence[str], uuid: str = "") -> str:
-    """Return a machine. ``networks`` are the names behind the interfaces; ``uuid`` redefines the one that has it."""
+    """Return a machine. ``networks`` are the names behind the interfaces; ``uuid`` redefines an existing one."""
     root = _document("domain", type=inputs.get("type", "kvm"))
     _add(root, "name", inputs["name"])
     if uuid:
@@ -136,7 +136,7 @@ def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: 
         _add(element, "source", network=network)
         _add(element, "model", type="virtio")
     for console in inputs.get("consoles", []):
-        # Always type "dev", as the provider writes it. QEMU opens the path, also that of a file.
+        # Always type "dev", like the provider's. QEMU opens the path even where it is a file.
         element = _add(devices, "console", type="dev")
         _add(element, "source", path=console["sourcePath"])
         _add(element, "target", type=console["targetType"], port=console["targetPort"])

@@ -1,7 +1,7 @@
-"""Runs a Pulumi program in this process and serves as the resource monitor of its SDK.
+"""Runs a Pulumi program in this process, as the resource monitor of its SDK.
 
-The SDK takes any object with the methods of its gRPC service in place of an address, so there is no server and no
-port. Requests become plain Python values. Features of the service that hoplab does not use are refused by name.
+In place of an address the SDK accepts any object with the methods of its gRPC service, so there is no server and no
+port. Requests become plain Python values. Unused features of the service are errors that name the feature.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from hoplab.core.errors import EngineError
 from hoplab.core.progress import Progress
 
 PROJECT_NAME = "hoplab"  # as in Pulumi.yaml
-UNKNOWN = rpc.UNKNOWN  # stands for a value that only exists after `up`, in previews
+UNKNOWN = rpc.UNKNOWN  # in previews, a value that exists only after `up`
 STACK = "pulumi:pulumi:Stack"
 
 FEATURES = [
     resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
-    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,  # ignored here: such a resource is only recorded
+    resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,  # ignored: such a resource is only recorded
 ]
 
-SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks values that are not plain, in Pulumi's wire format
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's wire format
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
 
 
@@ -60,14 +60,14 @@ class Registration:
 
 @dataclass(frozen=True)
 class Registered:
-    """A resource as it exists; an empty id is not known yet."""
+    """The registered resource; an empty id is not known yet."""
 
     id: str
     outputs: dict[str, Any]
 
 
 class Registrar(Protocol):
-    """Applies registrations."""
+    """A receiver of registrations, which applies them."""
 
     def register(self, wanted: Registration) -> Registered: ...
 
@@ -75,7 +75,7 @@ class Registrar(Protocol):
 
 
 def run_file(program: Path, stack: str, registrar: Registrar, progress: Progress, *, dry_run: bool) -> None:
-    """Run a file that is a Pulumi program, as ``pulumi up`` runs it."""
+    """Run a file as a Pulumi program, like ``pulumi up``."""
 
     def execute() -> None:
         runpy.run_path(str(program), run_name="__main__")
@@ -86,16 +86,14 @@ def run_file(program: Path, stack: str, registrar: Registrar, progress: Progress
 def run_program(
     program: Callable[[], None], stack: str, registrar: Registrar, progress: Progress, *, dry_run: bool
 ) -> None:
-    """Run a Pulumi program; the first error of a registration ends it and is raised here."""
+    """Run a Pulumi program; raise the first error of a registration, which ends it."""
     monitor = Monitor(stack, registrar)
     settings = Settings(project=PROJECT_NAME, stack=stack, monitor=monitor, engine=Log(progress), dry_run=dry_run)
 
     def main() -> None:
         pulumi.runtime.settings.set_root_resource(None)  # type: ignore[arg-type]  # as the SDK's own reset does
         pulumi.runtime.configure(settings)
-        logging.getLogger("asyncio").setLevel(
-            logging.CRITICAL
-        )  # one error is reported once, not for each of its dependents
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # report an error once, not for each dependent
         asyncio.run(_in_stack(program, monitor))
 
     try:
@@ -109,19 +107,19 @@ async def _in_stack(program: Callable[[], None], monitor: Monitor) -> None:
     try:
         await pulumi.runtime.run_in_stack(program)
     except BaseException:
-        monitor.close()  # registrations still queued are not begun, also after Ctrl-C
+        monitor.close()  # queued registrations do not start, also after Ctrl-C
         raise
 
 
 class Monitor:
-    """The methods of Pulumi's ResourceMonitor service that a program like ours needs."""
+    """The methods of Pulumi's ResourceMonitor service that the lab's program needs."""
 
     def __init__(self, stack: str, registrar: Registrar) -> None:
         self.stack = stack
         self.registrar = registrar
         self.failure: BaseException | None = None
         self._closed = False
-        self._lock = threading.Lock()  # the SDK registers from several threads; one step at a time is written down
+        self._lock = threading.Lock()  # the SDK registers from several threads; steps are written one at a time
         self._stack_urn = ""
 
     def close(self) -> None:
@@ -178,7 +176,7 @@ class Monitor:
             except BaseException as error:
                 self._closed = True
                 self.failure = error
-                raise EngineError("stopped") from error  # the SDK waits for ever where it gets a BaseException
+                raise EngineError("stopped") from error  # after a BaseException the SDK waits for ever
 
     def _registration(self, request: resource_pb2.RegisterResourceRequest) -> Registration:
         options = {
@@ -222,7 +220,7 @@ class Monitor:
 
 
 class Log:
-    """The method of Pulumi's Engine service that a program needs: its log lines become progress."""
+    """The log method of Pulumi's Engine service: log lines become progress."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -232,11 +230,11 @@ class Log:
             self.progress.task(request.message)
         elif request.severity == engine_pb2.WARNING:
             self.progress.note(request.message)
-        return empty_pb2.Empty()  # errors reach the user as exceptions, debug lines not at all
+        return empty_pb2.Empty()  # errors reach the user as exceptions; debug lines are dropped
 
 
 def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the properties as plain Python, and the names of those with a secret in them."""
+    """Return the properties as plain Python values, and the names of properties with a secret."""
     secrets: list[str] = []
 
     def plain(value: Any, name: str) -> Any:
@@ -250,7 +248,7 @@ def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, .
         if isinstance(value, list):
             return [plain(item, name) for item in value]
         if isinstance(value, float) and value.is_integer():
-            return int(value)  # the wire format has only floating point numbers
+            return int(value)  # the wire format has only floating-point numbers
         return value
 
     properties = {name: plain(value, name) for name, value in json_format.MessageToDict(struct).items()}
@@ -258,7 +256,7 @@ def from_struct(struct: struct_pb2.Struct) -> tuple[dict[str, Any], tuple[str, .
 
 
 def to_struct(properties: Mapping[str, Any]) -> struct_pb2.Struct:
-    """Return plain Python in Pulumi's wire format."""
+    """Return plain Python values in Pulumi's wire format."""
     struct = struct_pb2.Struct()
     struct.update(dict(properties))
     return struct

@@ -1,8 +1,8 @@
 """The Pulumi CLI, driven through its Automation API: same program, same results as the embedded engine.
 
-Without an account: unless the user is logged in somewhere, the state goes to <lab>/pulumi and is encrypted with a
-passphrase of the lab (<lab>/keys/passphrase). There the CLI has its own project file, which names the same program.
-The CLI writes its encryption settings to the stack file beside it, so the lab's spec stays unchanged.
+It needs no account: unless the user is logged in to a backend, the state is in <lab>/pulumi, encrypted with a
+passphrase of the lab (<lab>/keys/passphrase). There the CLI has its own project file with the same program. The CLI
+writes its encryption settings to the stack file beside it, so the lab's spec stays unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ COLOUR = re.compile(r"<\{%.*?%\}>")  # Pulumi's colour marks
 
 
 class PulumiCli:
-    """Applies a lab's program with the Pulumi CLI. ``open_stack(create)`` gives the stack, None when there is none."""
+    """The engine with the Pulumi CLI. ``open_stack(create)`` returns the stack, None when there is none."""
 
     makes_clusters = True
 
@@ -61,7 +61,7 @@ class PulumiCli:
         return Applied({name: output.value for name, output in result.outputs.items()}, seen.changes)
 
     def converged(self) -> None:
-        """Do nothing: ``up`` made the Cluster resource, which is in the CLI's own state."""
+        """Do nothing: the CLI's state has the Cluster resource that ``up`` made."""
 
     def destroy(self, progress: Progress) -> Changes:
         seen = _Events(progress)
@@ -83,7 +83,7 @@ class PulumiCli:
                     f"the stack {self.paths.lab!r} of the Pulumi CLI has resources already",
                     remedy=f"they may be of another lab: pulumi stack --stack {self.paths.lab} lists them",
                 )
-            # The secrets provider is the stack's; without one in the document the CLI panics at the first secret.
+            # The secrets provider is the stack's; without one in the document the CLI panics on the first secret.
             document = dict(deployment["deployment"])
             if "secrets_providers" in empty:
                 document["secrets_providers"] = empty["secrets_providers"]
@@ -121,7 +121,7 @@ class PulumiCli:
             ) from error
         except automation.CommandError as error:
             said = "\n".join(seen.errors) if seen and seen.errors else _last_lines(str(error))
-            if MARK in said:  # our own, of the Cluster resource
+            if MARK in said:  # a LabError of the Cluster resource
                 raise _ours(said.rpartition(MARK)[2]) from None
             if "is protected" in said or "cannot be deleted" in said:
                 remedy = "if that is what you want: set lab:protect to false, run `lab up`, then try again"
@@ -130,7 +130,7 @@ class PulumiCli:
 
 
 class _Events:
-    """Handles events of Pulumi's engine: shows progress, collects changes and errors."""
+    """A handler of events of Pulumi's engine: it shows progress and collects changes and errors."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -144,7 +144,7 @@ class _Events:
     def __call__(self, event: EngineEvent) -> None:
         if event.resource_pre_event is not None:
             step = event.resource_pre_event.metadata
-            op = OPS.get(step.op)  # the two halves of a replacement are not steps of their own
+            op = OPS.get(step.op)  # the two halves of a replacement are not separate changes
             if op is not None and (step.type.startswith("libvirt:") or step.type == schema.CLUSTER):
                 name, type = step.urn.rpartition("::")[2], step.type.rpartition(":")[2]
                 self._changes[step.urn] = Change(op, type, name, ", ".join(sorted(step.diffs or ())))
@@ -161,7 +161,7 @@ class _Events:
 
 
 def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the CLI's environment variables; those that the user has set are left alone."""
+    """Return the CLI's environment variables, without overriding the user's."""
     user = dict(os.environ) if given is None else given
     variables = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     if not _logged_in(user):

@@ -1,4 +1,4 @@
-"""The resource types and properties that the embedded engine supports; any other is refused by name."""
+"""The resource types and properties that the embedded engine supports; any other is an error with its name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CLUSTER = "pulumi-python:dynamic/hoplab:Cluster"
 HOST = "pulumi-python:dynamic/hoplab:Host"
 MEMBER = "pulumi-python:dynamic/hoplab:Member"
 
-DYNAMIC = (HOST, CLUSTER, MEMBER)  # run by Pulumi's own provider for Python
+DYNAMIC = (HOST, CLUSTER, MEMBER)  # of Pulumi's own provider for Python
 RECORDED = (PROVIDER, *DYNAMIC)  # recorded only: `hoplab.lab.lifecycle` does the work
 
-# A type, a list of a shape, or named shapes; ``None`` as a key stands for any name.
+# A type, a list of a shape, or named shapes; ``None`` as a key means any name.
 Shape = type | list[Any] | dict[str | None, Any]
 
 SHAPES: Mapping[str, Shape] = {
@@ -82,7 +82,7 @@ ONLY: Mapping[tuple[str, str], tuple[Any, ...]] = {
 
 
 def short(type: str) -> str:
-    """Return a resource type for people: "Domain"."""
+    """Return the short name of a resource type: "Domain"."""
     return type.rpartition(":")[2]
 
 

@@ -1,4 +1,4 @@
-"""The embedded engine's state: every resource it made, on disk after every step."""
+"""The embedded engine's state: all of its resources, written to disk after every step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Resource:
     urn: str
     type: str
     name: str
-    custom: bool  # False: a component, only here so that parents are known
+    custom: bool  # False: a component, recorded as a parent only
     parent: str = ""
-    provider: str = ""  # "<urn>::<id>" of the provider it was made with
+    provider: str = ""  # "<urn>::<id>" of its provider
     id: str = ""
-    pending: bool = False  # its creation began and may have been interrupted
+    pending: bool = False  # its creation started and may have been interrupted
     inputs: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()  # inputs that are never shown
@@ -53,7 +53,7 @@ class _Document:
     format: int
     lab: str  # its id
     resources: tuple[Resource, ...]
-    condemned: tuple[Resource, ...]  # replaced, and not deleted yet
+    condemned: tuple[Resource, ...]  # replaced, but not deleted yet
     outputs: dict[str, Any] | None
 
 
@@ -64,7 +64,7 @@ class StateFile:
         self.path = path
         self.lab_id = lab_id
         self.resources: dict[str, Resource] = {}  # by URN
-        self.pending_delete: list[Resource] = []  # replaced, to be deleted once nothing uses them any more
+        self.pending_delete: list[Resource] = []  # replaced, to delete once no resource uses them
         self.outputs: dict[str, Any] | None = None
         self._written = ""
 
@@ -75,7 +75,7 @@ class StateFile:
 
     @staticmethod
     def load(path: Path, lab_id: str) -> StateFile:
-        """Return a lab's state, an empty one where there is no file; raise StateError when the file is not intact."""
+        """Return a lab's state, an empty one without a file; raise StateError when the file is not intact."""
         state = StateFile(path, lab_id)
         try:
             text = path.read_text()
@@ -110,7 +110,7 @@ class StateFile:
         self.write()
 
     def remove(self, resource: Resource) -> None:
-        """Drop a resource that was deleted."""
+        """Remove a deleted resource."""
         if resource in self.pending_delete:
             self.pending_delete.remove(resource)
         elif self.resources.get(resource.urn) == resource:
@@ -124,7 +124,7 @@ class StateFile:
         self.write()
 
     def write(self) -> None:
-        """Write the file atomically if its content changed, and keep the version before."""
+        """Write the file atomically if its content changed, and keep the previous version."""
         resources, pending_delete = tuple(self.resources.values()), tuple(self.pending_delete)
         document = _Document(FORMAT, self.lab_id, resources, pending_delete, self.outputs)
         text = json.dumps(to_json(document), indent=1) + "\n"
@@ -135,7 +135,7 @@ class StateFile:
         self._written = text
 
     def delete(self) -> None:
-        """Remove the files: the lab has no resources any more."""
+        """Remove the files of a lab without resources."""
         for suffix in ("", ".previous", ".part", ".link"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)  # the last two: of older versions
 
