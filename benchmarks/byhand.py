@@ -1,9 +1,9 @@
-"""The lab made by hand: what `./lab up` does, with virsh, qemu-img, ssh, kubeadm and kubectl alone. The floor of pair.
+"""The lab made by hand with virsh, qemu-img, ssh, kubeadm and kubectl alone: the lower bound of `./lab up` in pair.
 
-Each step is a command that a person would type, and runs at the earliest moment that it can: while the machines boot
-the hosted control plane is made, each machine joins as soon as it lets one in. What a person would have ready (keys,
-configurations, manifests: see sheets.py) is ready. The clock runs from nothing, not even a network namespace, until the
-cluster is usable by the same judgement as `./lab up`'s.
+Each step is a command that a person would type, and runs at the earliest possible moment. While the machines boot,
+kubeadm makes the hosted control plane; each machine joins as soon as it accepts a login. Files that a person would
+prepare (keys, configurations, manifests: see sheets.py) exist before. The clock runs from nothing, not even a network
+namespace, until the cluster is usable by the same check as in `./lab up`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from hoplab.lab.spec_file import load_spec
 from hoplab.pki.keys import ensure_keys
 from hoplab.spec.plan import LabPlan
 
-STEP_S = 1200.0  # deadline of one step, far beyond what a healthy lab takes
+STEP_S = 1200.0  # deadline of one step, far above the time of a healthy lab
 AGAIN_S = 1.0  # until ssh worker1 true; do sleep 1; done
 
 
 class Laps:
-    """A stopwatch: seconds since the start at which each step was reached."""
+    """A stopwatch: seconds from the start to the end of each step."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -58,9 +58,9 @@ class Laps:
         self._lock = threading.Lock()
 
     def lap(self, step: str) -> None:
-        """A step is done; where several machines take it, the last one counts."""
+        """Record the end of a step; where several machines take it, the last one counts."""
         with self._lock:
-            self.times.pop(step, None)  # in the order of the last
+            self.times.pop(step, None)  # sorted by the last end
             self.times[step] = round(time.monotonic() - self.began, 1)
 
     @property
@@ -79,7 +79,7 @@ class ByHand:
     log: IO[str]
 
     def up(self) -> Laps:
-        """Make the lab; the times of its steps. LabError says which command failed and how."""
+        """Make the lab; return the times of its steps. Raise LabError with the failed command and its output."""
         laps = Laps()
         libvirt = PrivateLibvirt(self.paths).start()
         laps.lap("libvirt")
@@ -94,7 +94,7 @@ class ByHand:
                 laps.lap("pod network")
                 invitation.set_result(self._invite())
             except BaseException as error:
-                invitation.set_exception(error)  # nobody waits any longer
+                invitation.set_exception(error)  # ends the waits of the joins
                 raise
             for join in joins:
                 join.result()
@@ -114,7 +114,7 @@ class ByHand:
         state.save(made, self.paths)
 
     def _power_on(self, libvirt: str) -> None:
-        """Network, disks and seeds, then the machines: all from the same properties as the program's."""
+        """Make network, disks and seeds, then the machines, all with the properties of the Pulumi program."""
         virsh = ["virsh", "--quiet", "--connect", libvirt]
         (pool,), (network,) = self.sheets.of(schema.POOL), self.sheets.of(schema.NETWORK)
         self._run([*virsh, "net-define", "/dev/stdin"], stdin=libvirt_xml.network(network))
@@ -157,7 +157,7 @@ class ByHand:
         laps.lap("control plane")
 
     def _control_plane_here(self, laps: Laps) -> None:
-        """kubeadm's phases below the lab's folder, and the commands of its four manifests as processes."""
+        """Run kubeadm's phases below the lab's folder, and start the commands of its four manifests as processes."""
         root = self.paths.control_plane
         kubernetes = root / "etc/kubernetes"
         for folder in (kubernetes, root / "var/lib/etcd", root / "log"):
@@ -173,7 +173,7 @@ class ByHand:
         phases("certs all", "kubeconfig all", "etcd local", "control-plane all")
         shutil.copy(kubernetes / "admin.conf", self.paths.kubeconfig)
         for name in ORDER:
-            if name == "kube-controller-manager":  # it and the scheduler give up where there is no API server
+            if name == "kube-controller-manager":  # it and the scheduler exit without an API server
                 self._until([*self._kubectl, "get", "--raw", "/readyz"], every=0.2)
                 laps.lap("API ready")
             program = read_manifest((kubernetes / f"manifests/{name}.yaml").read_text())
@@ -189,7 +189,7 @@ class ByHand:
         phases("upload-config all", "bootstrap-token --skip-token-print", "addon all")
 
     def _control_plane_in_vm(self, laps: Laps) -> None:
-        """kubeadm init on the control plane's own machine."""
+        """Run kubeadm init on the control plane's own machine."""
         node = self.plan.nodes[0].name
         self._until_ssh(node)
         laps.lap("ssh control plane")
@@ -202,7 +202,7 @@ class ByHand:
             self._ssh(node, "sudo cat /etc/kubernetes/admin.conf", out=kubeconfig)
 
     def _invite(self) -> tuple[str, str]:
-        """A bootstrap token, and the hash by which the nodes know the API server."""
+        """Create a bootstrap token; return it with the hash by which the nodes verify the API server's CA."""
         kubeadm = [*self._inside, str(self.image.bin / "kubeadm"), f"--kubeconfig={self.paths.kubeconfig}"]
         command = [*kubeadm, "token", "create", "--ttl=1h0m0s", "--print-join-command"]
         said = subprocess.run(command, stdout=subprocess.PIPE, stderr=self.log, text=True, check=False).stdout
@@ -220,7 +220,7 @@ class ByHand:
         laps.lap("joined")
 
     def _wait_usable(self, laps: Laps) -> None:
-        """Until every node is Ready, then until the cluster is usable, as hoplab.cluster.readiness says."""
+        """Wait until every node is Ready, then until the cluster is usable according to hoplab.cluster.readiness."""
         names = tuple(node.name for node in self.plan.nodes)
         with connect(self.paths, self.paths.netns) as api:
 
@@ -247,7 +247,7 @@ class ByHand:
 
     @property
     def _inside(self) -> list[str]:
-        """In front of a command that is to run on the host end of the lab network."""
+        """Return the prefix of a command on the host end of the lab network."""
         return ["nsenter", f"--net=/run/netns/{self.paths.netns}"]
 
     @property
@@ -277,7 +277,7 @@ class ByHand:
         self._run(["ssh", "-F", str(self.paths.ssh_config), node, command], stdin=stdin, out=out)
 
     def _until_ssh(self, node: str, invitation: Future[tuple[str, str]] | None = None) -> None:
-        """Until a machine lets one in; a machine that went off, or a control plane that failed, ends the wait."""
+        """Wait until a machine accepts a login; a stopped machine or a failed control plane ends the wait."""
         command = ["ssh", "-F", str(self.paths.ssh_config), "-o", "ConnectTimeout=5", node, "true"]
         quiet = subprocess.DEVNULL
         refusal = LabError(f"{node} does not boot", remedy=f"see its console, {self.paths.console}/{node}.log")
@@ -286,7 +286,7 @@ class ByHand:
             if subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode == 0:
                 return None
             if invitation and invitation.done():
-                invitation.result()  # raises what the control plane failed of
+                invitation.result()  # raises the control plane's error
             now = machines.domain_states(PrivateLibvirt(self.paths).uri)
             if now[machines.domain_name(self.plan.id, node)] != "running":
                 raise refusal
@@ -308,7 +308,7 @@ class ByHand:
 
 
 def prepare(paths: LabPaths) -> tuple[LabPlan, NodeImage]:
-    """Return what exists before the clock starts: the plan, and the node image in the cache (and in memory)."""
+    """Prepare and return the plan and the node image, which exist before the clock starts."""
     plan, image = node_image(load_spec(paths), paths, PlainProgress())
     subprocess.run(["cat", image.disk, image.kernel, image.initrd], stdout=subprocess.DEVNULL, check=True)
     return plan, image
@@ -327,7 +327,7 @@ def make(lab: BenchLab, plan: LabPlan, image: NodeImage, title: str) -> tuple[La
         keys=keys,
         parts=known_parts(),
     )
-    shutil.rmtree(lab.paths.run)  # made for ssh's sockets: nothing of the lab runs yet
+    shutil.rmtree(lab.paths.run)  # the folder of ssh's sockets: nothing of the lab runs yet
     with (lab.logs / f"{title}.log").open("w") as log:
         hand = ByHand(lab.paths, plan, image, written, log)
         return hand.up(), hand

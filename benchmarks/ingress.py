@@ -1,7 +1,7 @@
-"""Load on the ingress of a running lab, from outside: what is lost while things change, and what the controller costs.
+"""Load on the ingress of a running lab, from outside: lost requests during changes, and the cost of the controller.
 
-Two measurements. Requests on connections of their own, from several clients at once, while an app is scaled up and down
-and a rule comes and goes: how many were made, and how many lost. And wrk's requests per second, in turns through the
+The first measurement counts requests and losses of several clients, with a connection for each request, while an app
+is scaled up and down and a rule is added and removed. The second compares wrk's requests per second through the
 ingress and through a plain nginx on the same node with the same pods behind it.
 """
 
@@ -31,19 +31,19 @@ from hoplab.verify.workload import APP1, APP2, HOST1, NAMESPACE
 
 PLAIN = "plain-nginx"
 PLAIN_PORT = 8090
-IMAGE = "hoplab.local/ingress-readable:1"  # it has an nginx
+IMAGE = "hoplab.local/ingress-readable:1"  # it contains nginx
 CLIENTS = 4
 CONNECTIONS = 8
 
 
 @dataclass(frozen=True)
 class Wrk:
-    """One run of wrk."""
+    """The result of one run of wrk."""
 
     per_second: float
     requests: int
-    errors: int  # of connections
-    refused: int  # answers that were neither 2xx nor 3xx
+    errors: int  # connection errors
+    refused: int  # answers with a status other than 2xx and 3xx
 
 
 def parse(text: str) -> Wrk:
@@ -65,7 +65,7 @@ WORDS = {
 
 
 def wrk(session: LabSession, port: int, seconds: int) -> Wrk:
-    """Send requests to the first node from outside, as fast as it answers."""
+    """Send requests to the first node from outside as fast as it answers."""
     address = session.snapshot.nodes[0].address
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-H", f"Host: {HOST1}"]
     with netns.entered(session.external.namespace):
@@ -74,7 +74,7 @@ def wrk(session: LabSession, port: int, seconds: int) -> Wrk:
 
 
 def plain(session: LabSession) -> list[tuple[str, dict[str, Any]]]:
-    """Return the manifest of an nginx on the first node, with only the pods of the first app behind it."""
+    """Return the manifest of an nginx on the first node in front of the first app's pods only."""
     servers = " ".join(f"server {endpoint};" for endpoint in sorted(session.endpoints(APP1)))
     conf = f"""
 worker_processes auto;
@@ -113,7 +113,7 @@ http {{
 
 @contextmanager
 def beside(session: LabSession) -> Iterator[None]:
-    """Run the plain nginx during the body."""
+    """Run the plain nginx while the body runs."""
     url = f"http://{HOST1}:{PLAIN_PORT}/"
     with ExitStack() as stack:
         for path, body in plain(session):
@@ -128,7 +128,7 @@ def beside(session: LabSession) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Lost:
-    """Requests while something changed."""
+    """Counts of requests during a change."""
 
     sent: int
     lost: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Labs that exist for one measurement: a spec file and logs of their own, and nothing left when it is over."""
+"""Labs for one measurement, with their own spec files and logs, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 
 RESULTS = PROJECT / "benchmarks" / "results"
-MARK = "# made by benchmarks/, and removed at its end\n"  # a spec file without it is somebody's
+MARK = "# made by benchmarks/, and removed at its end\n"  # a spec file without it is the user's
 Command = TypeVar("Command", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A command that ended."""
+    """The result of a command."""
 
     code: int
     seconds: float
@@ -38,7 +38,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class BenchLab:
-    """``./lab`` on a lab of the benchmark's own; every command's output is a file in ``logs``."""
+    """A lab of the benchmark's own, called with ``./lab``; every command's output is a file in ``logs``."""
 
     paths: LabPaths
     logs: Path
@@ -61,7 +61,7 @@ class BenchLab:
         return Ran(code, time.monotonic() - began, log.read_text(errors="replace"), log)
 
     def destroy(self, title: str) -> None:
-        """Leave nothing of the lab; LabError when that fails, because nothing measured after it would be cold."""
+        """Destroy the lab; raise LabError when that fails, because the next bring-up would not be cold."""
         ran = self(title, "destroy")
         if ran.code != 0:
             raise LabError(
@@ -71,7 +71,7 @@ class BenchLab:
             )
 
     def keep_evidence(self, title: str) -> Path:
-        """Copy what explains a failure out of the lab, before it is destroyed; returns the folder."""
+        """Copy the logs that explain a failure out of the lab before its removal; return the folder."""
         folder = self.logs / f"{title}-evidence"
         sources = {
             "console": self.paths.console,
@@ -90,9 +90,9 @@ class BenchLab:
 
 @contextmanager
 def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[BenchLab]:
-    """Yield a lab with these settings, of which nothing exists yet, and destroy it at the end.
+    """Yield a new lab with these settings, and destroy it at the end.
 
-    What an interrupted benchmark left is removed first. A lab that is no benchmark's is refused.
+    First remove the rest of an interrupted benchmark. Refuse a lab that no benchmark made.
     """
     lab = BenchLab(LabPaths(name), logs)
     spec = lab.paths.spec
@@ -113,7 +113,7 @@ def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[Be
 
 
 def settings(workers: int, accel: str, placement: str, engine: str = "auto") -> dict[str, Any]:
-    """Return the spec of a benchmark's lab: the default lab with these differences."""
+    """Return the spec of a benchmark's lab: the default lab with these settings."""
     chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}}
     if accel != "auto":
         chosen["lab:accel"] = accel
@@ -148,7 +148,7 @@ def results_folder(benchmark: str) -> Path:
 
 @dataclass
 class Report:
-    """The results of a benchmark: lines for people while it runs, one JSON line at the end, both also in its folder."""
+    """The results of a benchmark: text lines while it runs and one JSON line at the end, both also in its folder."""
 
     benchmark: str
     folder: Path
@@ -194,7 +194,7 @@ def last_line(text: str) -> str:
 
 
 def load() -> float:
-    """Return the load average of the last minute: what else this machine was doing."""
+    """Return the load average of the last minute, which shows other work on this machine."""
     return round(os.getloadavg()[0], 1)
 
 

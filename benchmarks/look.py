@@ -29,13 +29,13 @@ from hoplab.verify import session
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import failures, read_only
 
-TIMES = 5.0  # faster, at least
-LOOK_S = 60.0  # for the snapshot and all read-only lessons, at most
+TIMES = 5.0  # the minimum speed-up
+LOOK_S = 60.0  # the maximum for the snapshot and all read-only lessons
 
 
 @dataclass
 class Asker:
-    """Runs one command at a time, and counts them."""
+    """A runner of single commands, which counts them."""
 
     hosts: Hosts
     api: Callable[[str], Output]
@@ -66,7 +66,7 @@ class Asking(Facts):
 
 
 def asking(lab: Snapshot, asker: Asker) -> Snapshot:
-    """Return the lab with nothing read but the places of its namespaces."""
+    """Return the lab without facts, with only the places of its namespaces."""
 
     def place(name: str, node: str, netns: str = "") -> Asking:
         return Asking(name, {}, ask=lambda fact: asker(node, netns, fact))

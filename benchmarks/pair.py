@@ -1,8 +1,8 @@
-"""`./lab up` beside the same lab made by hand, in one run, so that both meet the same machine on the same day.
+"""`./lab up` compared with the same lab made by hand, in one run, so that the state of the machine is the same.
 
-Rounds alternate which side goes first. Each side starts from nothing of the lab (no network namespace), with the node
-image in the cache, and ends when the cluster is usable by the same judgement. After `./lab up` the same command again
-shows what doing nothing costs, and `./lab verify` what looking costs.
+The side that goes first alternates by round. Each side starts without any part of the lab (no network namespace), with
+the node image in the cache, and ends when the cluster is usable by the same check. A second `./lab up` measures the
+cost of a run without changes, and `./lab verify` the cost of a verification.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from hoplab.image import NodeImage
 from hoplab.lab import state
 from hoplab.spec.plan import LabPlan
 
-RATIO = 1.3  # of the medians, at most
+RATIO = 1.3  # the maximum of the medians' ratio
 NO_OP_S = 10.0
-RESTARTED = re.compile(r"; restarted it \(\d+ of at most")  # hoplab.host.boot's note
-CHANGED = re.compile(r"^changed +(\d+) resources, (\d+) tasks$", re.MULTILINE)  # the end of `./lab up`
+RESTARTED = re.compile(r"; restarted it \(\d+ of at most")  # a message of hoplab.host.boot
+CHANGED = re.compile(r"^changed +(\d+) resources, (\d+) tasks$", re.MULTILINE)  # in the last lines of `./lab up`
 
 
 @dataclass(frozen=True)
 class Bringup:
     """One side of one round."""
 
-    seconds: float | None  # None: it failed
+    seconds: float | None  # None for a failed one
     steps: dict[str, float] = field(default_factory=dict)
-    why: str = ""  # it failed
+    why: str = ""  # of a failure
     boot_retries: int = 0
-    load: float = 0.0  # of the machine, when it began
+    load: float = 0.0  # of the machine at its start
     no_op_s: float | None = None
     no_op_changed: int | None = None  # resources and tasks
     verify_s: float | None = None

@@ -1,4 +1,4 @@
-"""How long planning takes: .venv/bin/python benchmarks/plan.py
+"""The time of planning: .venv/bin/python benchmarks/plan.py
 
 1000 workers: 8.9 ms (best of 5)
 """

@@ -1,7 +1,7 @@
-"""What a `pulumi up` costs where there is nothing to do, beside one of a program that is empty, in one run.
+"""The cost of a `pulumi up` without changes, compared with that of an empty program, in one run.
 
-Needs a Pulumi CLI on PATH and a running lab that the CLI made or adopted (`./lab up`, `./lab pulumi adopt`).
-Rounds alternate which of the two goes first; nothing of the lab changes, and the empty stack is removed again.
+It needs a Pulumi CLI on PATH and a running lab that the CLI made or adopted (`./lab up`, `./lab pulumi adopt`).
+The program that goes first alternates by round; the lab does not change, and the empty stack is removed at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine.pulumi_cli import environment, workspace
 
-ABOVE_S = 2.0  # what the lab's no-op may take more than the empty program's
+ABOVE_S = 2.0  # the maximum difference between the lab's no-op and the empty program's
 EMPTY = "name: empty\nruntime: {{name: python, options: {{virtualenv: {venv}}}}}\n"
 
 

@@ -1,4 +1,4 @@
-"""The files that a lab by hand starts from: the same that `./lab up` works with.
+"""The input files of a lab by hand, which are those of `./lab up`.
 
 They come from the project itself (the Pulumi program under mocks, the roles' templates), so both sides of the
 benchmark always make the same machines and the same cluster. Neither Pulumi nor Ansible runs when the lab is made.
@@ -31,12 +31,12 @@ from hoplab.infra.context import LabContext
 from hoplab.pki.keys import ensure_keys
 from hoplab.spec.plan import LabPlan
 
-SLOWNESS = 8  # timeouts of kubeadm for the slowest machine that the roles expect; costs nothing where all goes well
+SLOWNESS = 8  # timeouts of kubeadm for the slowest machine of the roles; without failures they cost no time
 
 
 @dataclass(frozen=True)
 class Resource:
-    """The libvirt resources of the program."""
+    """A libvirt resource of the program."""
 
     type: str
     inputs: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Sheets:
-    """Everything that is made by hand, as it is typed."""
+    """The inputs of the commands of a lab by hand."""
 
     resources: tuple[Resource, ...]
     kubeadm: str  # configuration of `kubeadm init`
@@ -53,17 +53,17 @@ class Sheets:
     inputs: Mapping[str, Any]
 
     def of(self, type: str) -> list[Mapping[str, Any]]:
-        """The resources of a type, in the program's order."""
+        """Return the resources of a type, in the program's order."""
         return [resource.inputs for resource in self.resources if resource.type == type]
 
     def join(self, node: str, *, token: str, ca_hash: str) -> str:
-        """The configuration of `kubeadm join` for a node."""
+        """Return the configuration of `kubeadm join` for a node."""
         known = {"kubeadm_worker_token": token, "kubeadm_worker_ca_hash": ca_hash, "inventory_hostname": node}
         return render("kubeadm_worker", "join.yml.j2", {**self.inputs, **known})
 
 
 def sheets(plan: LabPlan, image: NodeImage, paths: LabPaths) -> Sheets:
-    """Return the sheets of a lab; make its keys, which are on the machines' seeds."""
+    """Make the lab's keys, which are on the machines' seeds, and return its sheets."""
     keys = ensure_keys(paths, [node.name for node in plan.nodes])
     context = LabContext(plan, image, PrivateLibvirt(paths).uri, paths.netns, keys, KERNEL_CMDLINE)
     inputs = role_inputs(plan, image, paths)
@@ -92,8 +92,8 @@ def role_inputs(plan: LabPlan, image: NodeImage, paths: LabPaths) -> dict[str, A
 def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
     """Return the libvirt resources that the Pulumi program registers for a lab.
 
-    An uploaded volume's id is the file it comes from and any other's its name, so that one can read in a machine's
-    properties what it is made of.
+    The id of an uploaded volume is its source file, any other id is the resource's name, so a machine's properties show
+    its parts.
     """
     seen: list[Resource] = []
 
@@ -110,7 +110,7 @@ def registered(context: LabContext, paths: LabPaths) -> tuple[Resource, ...]:
     def program() -> None:
         Lab(paths.lab, LabArgs.of(context, paths))
 
-    # The mocks take the thread's event loop as it is, and asyncio.run() leaves a thread without one.
+    # The mocks need the thread's event loop, and asyncio.run() leaves a thread without one.
     try:
         asyncio.get_event_loop()
     except RuntimeError:
@@ -157,7 +157,7 @@ def _load(path: str) -> dict[str, Any]:
 
 
 class _Lazy(jinja2.runtime.Context):
-    """Values that are templates themselves; like Ansible, it renders them when a template reads them."""
+    """Values that are templates themselves; like in Ansible, a template's access renders them."""
 
     def resolve_or_missing(self, key: str) -> Any:
         value = super().resolve_or_missing(key)
@@ -178,7 +178,7 @@ def _environment(kind: type[jinja2.Environment]) -> Any:
 
 
 def _resolved(value: Any, variables: Mapping[str, Any]) -> Any:
-    """Return a value with every template in it rendered; the types of the results are kept."""
+    """Return a value with all of its templates rendered, with the types of their results."""
     match value:
         case str() if "{{" in value or "{%" in value:
             return _environment(jinja2.nativetypes.NativeEnvironment).from_string(value.strip()).render(variables)

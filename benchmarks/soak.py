@@ -1,7 +1,7 @@
-"""Cold bring-ups in a row: how long each phase takes, how many needed a boot retry, and that nothing else goes wrong.
+"""Consecutive cold bring-ups: the time of each phase, the number of boot retries, and all other failures.
 
-With --steady the last lab is then left alone and watched: no container restarts, no process of the hosted control plane
-and no machine is another one than before, and the API answers every second's question in time.
+With --steady the last lab then runs without changes: no container, no process of the hosted control plane and no
+machine may restart, and the API must answer a request every second in time.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from hoplab.core.errors import ClusterError
 from hoplab.host import machines, processes
 from hoplab.lab import state
 
-PROBE_S = 1.0  # between two questions to the API
-LOOK_S = 10.0  # between two looks at pods and processes
-ANSWER_S = 2.0  # the API's answer, at most
+PROBE_S = 1.0  # between two requests to the API
+LOOK_S = 10.0  # between two comparisons of pods and processes
+ANSWER_S = 2.0  # the maximum time of the API's answer
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Cold:
 
     number: int
     seconds: float
-    failed: str = ""  # why; "" where all went well
+    failed: str = ""  # the reason; "" after a success
     phases: dict[str, float] = field(default_factory=dict)
     boot_retries: int = 0
     verify_s: float | None = None
-    load: float = 0.0  # of the machine, when it began
+    load: float = 0.0  # of the machine at its start
 
 
 @dataclass(frozen=True)
 class Steady:
-    """Observations of a lab that was left alone."""
+    """Observations of a lab without changes."""
 
     minutes: float
     probes: int
     max_s: float
     p99_s: float
     restarts_before: int  # of containers, while the lab came up
-    troubles: tuple[str, ...]  # none for a steady lab
+    troubles: tuple[str, ...]  # empty for a steady lab
 
 
 def bring_up(lab: BenchLab, number: int, *, verify: bool) -> Cold:
@@ -154,7 +154,7 @@ def differences(what: str, before: Mapping[str, int], now: Mapping[str, int]) ->
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that so many percent of all do not exceed.
+    """Return the smallest value that at least this percentage of all values do not exceed.
 
     >>> percentile([0.1] * 99 + [3.0], 99), percentile([0.1] * 9 + [3.0], 99)
     (0.1, 3.0)
@@ -163,17 +163,17 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def watch(lab: BenchLab, minutes: float) -> Steady:
-    """Leave a lab alone for so long; send its API a request every second, compare pods and processes every ten."""
+    """Watch a lab for this time: send its API a request every second, compare pods and processes every ten."""
     made = state.load(lab.paths)
     answers: list[float] = []
-    troubles: dict[str, None] = {}  # in the order they were first seen
+    troubles: dict[str, None] = {}  # in the order of their first occurrence
     with connect(lab.paths, made.netns) as api:
         pods, pids = restart_counts(api.read("/api/v1/pods")["items"]), running(lab)
         restarts_before = sum(pods.values())
         began = looked = time.monotonic()
         while (asked := time.monotonic()) - began < minutes * 60:
             try:
-                api.read("/api/v1/namespaces/kube-system/pods")  # through the API server to etcd, as people ask
+                api.read("/api/v1/namespaces/kube-system/pods")  # through the API server to etcd, like kubectl
                 answers.append(time.monotonic() - asked)
                 if answers[-1] > ANSWER_S:
                     troubles[f"after {asked - began:.0f} s the API took {answers[-1]:.1f} s"] = None
