@@ -1,4 +1,4 @@
-"""The engines that apply the Pulumi program: the Pulumi CLI through its Automation API, or the embedded engine."""
+"""How the Pulumi program is applied: by the Pulumi CLI through its Automation API, or by the embedded engine."""
 
 from __future__ import annotations
 
