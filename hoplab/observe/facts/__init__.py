@@ -1,4 +1,4 @@
-"""Facts: the state of a host, of a pod's network namespace or of the Kubernetes API, as frozen typed records.
+"""Facts: what a host, a pod's network namespace or the Kubernetes API says about itself, as frozen typed records.
 
 One fact is one command and one pure parser, in one file of this folder; there is no list to edit. A parser takes the
 command's output as text and does not depend on how it was fetched. Facts of one place are read like this::
