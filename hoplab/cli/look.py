@@ -44,7 +44,7 @@ def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
     """Log in to NODE, or run COMMAND there."""
     from hoplab.lab import state
 
-    names = [machine.name for machine in state.load(paths).nodes]
+    names = [machine.name for machine in state.load_summary(paths).nodes]
     if node not in names:
         raise LabError(f"there is no machine {node!r} in lab {paths.lab}", remedy=f"one of: {', '.join(names)}")
     os.execvp("ssh", ["ssh", "-F", str(paths.ssh_config), node, *command])
@@ -58,7 +58,7 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     from hoplab.host import netns
     from hoplab.lab import state
 
-    current = state.load(paths)
+    current = state.load_summary(paths)
     program = Path(current.image_bin) / "kubectl"
     if not program.exists():
         raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
@@ -86,7 +86,7 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
     forwards = port_forward.plan(wanted, port_forward.look(paths))
     carrier = forwarder.Forwarder(
         forwarder.listen(forwards),
-        state.load(paths).netns,
+        state.load_summary(paths).netns,
         paths.ssh_config,
         lambda text: click.echo(text, err=True),
     )
@@ -107,6 +107,7 @@ def record(paths: LabPaths, file: Path | None, force: bool) -> None:
     from hoplab.core.console import progress
     from hoplab.verify import recording
 
+    print_spec_notice(paths)
     screen = progress()
     with screen.phase("looking at the lab"):
         made = recording.record(paths, file, force=force, say=screen.task)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hoplab import __version__
-from hoplab.cli.options import lab_option, print_list
+from hoplab.cli.options import lab_option, print_list, print_spec_notice
 from hoplab.core.paths import PROJECT, LabPaths
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def pages(paths: LabPaths, check: bool) -> None:
     from hoplab.core.console import progress
     from hoplab.devtools import pages as recorded_pages
 
+    print_spec_notice(paths)
     screen = progress()
     with screen.phase("the learners' pages"):
         found = recorded_pages.run(paths, check=check, say=screen.task)

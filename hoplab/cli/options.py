@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from hoplab.core.errors import LabError
+from hoplab.core.errors import LabError, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
@@ -82,9 +83,9 @@ def print_spec_notice(paths: LabPaths) -> None:
     """Print a line to standard error where the spec is not what `up` made the lab from."""
     from hoplab.lab import state
 
-    lab = state.made_before(paths)
-    if lab and (notice := state.spec_notice(lab, paths)):
-        click.echo(f"note: {notice}", err=True)
+    with contextlib.suppress(StateError):  # the verb itself says what is wrong with it
+        if notice := state.spec_notice(state.load_summary(paths), paths):
+            click.echo(f"note: {notice}", err=True)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

@@ -5,22 +5,25 @@ The folders are packages. A test that extends ``__path__`` of such a package add
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from types import ModuleType
 
 from hoplab.core.errors import LabError
 from hoplab.spec.parts import Part
 
 
-def modules(package: str) -> Iterator[tuple[Part, ModuleType]]:
-    """Yield each part of a package with its module, in the order of the modules' names."""
-    folder = importlib.import_module(package)
-    for found in pkgutil.iter_modules(folder.__path__):
-        module = importlib.import_module(f"{package}.{found.name}")
-        if isinstance(part := getattr(module, "PART", None), Part):
-            yield part, module
+def modules(package: str) -> tuple[tuple[Part, ModuleType], ...]:
+    """Return each part of a package with its module, in the order of the modules' names."""
+    return _modules(package, tuple(importlib.import_module(package).__path__))
+
+
+@functools.cache
+def _modules(package: str, folders: tuple[str, ...]) -> tuple[tuple[Part, ModuleType], ...]:
+    names = (found.name for found in pkgutil.iter_modules(folders))
+    imported = (importlib.import_module(f"{package}.{name}") for name in names)
+    return tuple((module.PART, module) for module in imported if isinstance(getattr(module, "PART", None), Part))
 
 
 def get_module(package: str, name: str, kind: str) -> ModuleType:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hoplab.core import fs
 from hoplab.core.errors import LabError, SpecError, StateError
@@ -33,8 +33,8 @@ class NodeState:
 
 
 @dataclass(frozen=True)
-class LabState:
-    """The state that verbs after ``up`` read; everything else comes from libvirt or Kubernetes."""
+class LabSummary:
+    """The part of a lab's state that quick verbs need: it is read without pydantic."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -52,14 +52,20 @@ class LabState:
     ingress: str = "none"  # the selected ingress controller
     dataplane: str = ""  # the parts of its network, see plan.dataplane; "" for a lab of an older version
     network6: str = ""  # the lab network's IPv6 range, "" where it has none
-    phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
-    setting: Setting | None = None  # what lessons depend on; None for a lab of an older version
-    spec: LabSpec | None = None  # the spec of the last `up`; None for a lab of an older version
-    spec_digest: str = ""  # of the file with that spec; "" where not known
+    spec_digest: str = ""  # of the file with the spec of the last `up`; "" where not known
 
     @property
     def hosted(self) -> bool:
         return self.placement == "hosted"
+
+
+@dataclass(frozen=True)
+class LabState(LabSummary):
+    """The state that verbs after ``up`` read; everything else comes from libvirt or Kubernetes."""
+
+    phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
+    setting: Setting | None = None  # what lessons depend on; None for a lab of an older version
+    spec: LabSpec | None = None  # the spec of the last `up`; None for a lab of an older version
 
 
 def lab_state(
@@ -94,17 +100,44 @@ def save(state: LabState, paths: LabPaths) -> None:
 
 def load(paths: LabPaths) -> LabState:
     """Return the state of an existing lab; raise StateError when there is none or it can't be read."""
+    document = _read(paths)
     try:
-        return from_json(LabState, json.loads(paths.state.read_text()))
+        return from_json(LabState, document)
+    except ValueError as error:
+        raise _unreadable(paths, error) from None
+
+
+def load_summary(paths: LabPaths) -> LabSummary:
+    """Return the state, or its part that is texts where that part is as ``save`` writes it; raise as ``load`` does."""
+    document = _read(paths)
+    try:
+        nodes = tuple(NodeState(**node) for node in document["nodes"])
+        names = {field.name for field in fields(LabSummary)} - {"nodes"}
+        texts = {name: document[name] for name in names & document.keys()}
+        summary = LabSummary(nodes=nodes, **texts)
+    except (AttributeError, KeyError, TypeError):
+        return load(paths)  # it says what does not fit
+    values = [*texts.values(), *(value for node in nodes for value in vars(node).values())]
+    known = document.keys() <= {field.name for field in fields(LabState)}
+    return summary if known and all(isinstance(value, str) for value in values) else load(paths)
+
+
+def _read(paths: LabPaths) -> Any:
+    try:
+        return json.loads(paths.state.read_text())
     except FileNotFoundError:
         raise StateError(
             f"there is no lab {paths.lab!r} here", remedy=f"make it with `./lab up --lab {paths.lab}`"
         ) from None
     except ValueError as error:
-        raise StateError(
-            f"{paths.state} can't be read as a lab's state: {error}",
-            remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
-        ) from None
+        raise _unreadable(paths, error) from None
+
+
+def _unreadable(paths: LabPaths, error: ValueError) -> StateError:
+    return StateError(
+        f"{paths.state} can't be read as a lab's state: {error}",
+        remedy=f"`./lab up --lab {paths.lab}` writes it again from the machines that exist",
+    )
 
 
 def made_before(paths: LabPaths) -> LabState | None:
@@ -143,20 +176,21 @@ def _digest(file: Path) -> str:
         return ""
 
 
-def spec_notice(lab: LabState, paths: LabPaths) -> str:
+def spec_notice(lab: LabSummary, paths: LabPaths) -> str:
     """Return one line on the difference between the spec and the spec of the last ``up``; "" where there is none."""
     name = paths.spec.name
-    if lab.spec is None:
+    if lab.spec_digest and lab.spec_digest == _digest(paths.spec):
+        return ""  # so `./lab status` neither reads YAML nor imports every part
+    built = lab if isinstance(lab, LabState) else load(paths)
+    if built.spec is None:
         return (
             f"lab {lab.lab} was made by an older version, which did not write its settings down: "
             f"they are read from {name} until the next `./lab up`"
         )
-    if lab.spec_digest and lab.spec_digest == _digest(paths.spec):
-        return ""  # so `./lab status` neither reads YAML nor imports every part
     from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
     try:
-        changed = changed_settings(lab.spec, load_spec(paths))
+        changed = changed_settings(built.spec, load_spec(paths))
     except SpecError as error:
         wrong = dict.fromkeys(issue.path for issue in error.issues)
         return f"{name} has changed since `up`, and is not valid now: {', '.join(wrong)}"

@@ -16,7 +16,7 @@ from hoplab.lab import state
 
 def status(paths: LabPaths) -> dict[str, Any]:
     """Return the machines in libvirt and the nodes in Kubernetes: the object of ``lab status --json``."""
-    lab = state.load(paths)
+    lab = state.load_summary(paths)
     private = PrivateLibvirt(paths)
     running = not lab.netns or private.running()
     domains = machines.domain_states(lab.libvirt_uri) if running else {}

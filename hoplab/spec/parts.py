@@ -85,7 +85,6 @@ class IngressPart(Part):
     kind: ClassVar[str] = "ingress"
 
     auto_rank: int = 0  # ``auto`` takes the lowest whose image is at hand; 0: never this one
-    daemons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ class LoadBalancerPart(Part):
 
     kind: ClassVar[str] = "loadbalancer"
 
-    daemons: tuple[str, ...] = ()
+    daemons: tuple[str, ...] = ()  # as of a CNI
 
 
 @dataclass(frozen=True)

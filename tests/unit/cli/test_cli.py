@@ -77,7 +77,7 @@ def test_forward_prints_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.extend(wanted)
         return (port_forward.Forward(8080, "shop/web:80", destination),)
 
-    monkeypatch.setattr(state, "load", lambda _: STATE)
+    monkeypatch.setattr(state, "load_summary", lambda _: STATE)
     monkeypatch.setattr(state, "spec_notice", lambda *_: "")
     monkeypatch.setattr(port_forward, "look", lambda _: None)
     monkeypatch.setattr(port_forward, "plan", plan)
@@ -237,7 +237,7 @@ def test_destroy_prints_what_it_removed(monkeypatch: pytest.MonkeyPatch, removed
 
 
 def test_ssh_to_a_machine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    monkeypatch.setattr(state, "load_summary", lambda _paths: STATE)
     with pytest.raises(LabError, match="there is no machine 'worker9' in lab dev") as failed:
         run("ssh", "worker9")
     assert failed.value.remedy == "one of: worker1, worker2"
@@ -245,14 +245,14 @@ def test_ssh_to_a_machine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_ssh_uses_the_labs_own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[list[str]] = []
-    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    monkeypatch.setattr(state, "load_summary", lambda _paths: STATE)
     monkeypatch.setattr("os.execvp", lambda _program, words: ran.append(words))
     run("ssh", "worker1", "ip", "-br", "addr")
     assert ran == [["ssh", "-F", str(LabPaths("dev").ssh_config), "worker1", "ip", "-br", "addr"]]
 
 
 def test_kubectl_without_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "load", lambda _paths: STATE)
+    monkeypatch.setattr(state, "load_summary", lambda _paths: STATE)
     with pytest.raises(LabError, match="/nowhere/kubectl is gone") as failed:
         run("kubectl", "get", "pods", "-A")
     assert "./lab image build" in failed.value.remedy
@@ -261,7 +261,7 @@ def test_kubectl_without_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kubectl_passes_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[list[str]] = []
     (tmp_path / "kubectl").touch()
-    monkeypatch.setattr(state, "load", lambda _paths: replace(STATE, image_bin=str(tmp_path)))
+    monkeypatch.setattr(state, "load_summary", lambda _paths: replace(STATE, image_bin=str(tmp_path)))
     monkeypatch.setattr("os.execve", lambda _program, words, _env: ran.append(words))
     run("kubectl", "get", "pods", "-A", "--help")
     assert ran == [["kubectl", "get", "pods", "-A", "--help"]]

@@ -111,6 +111,16 @@ def test_daemon_sets_without_critical_priority_are_not_waited_for() -> None:
     assert missing(seen, NAMES) == []
 
 
+def test_the_workloads_of_the_cni_are_waited_for_before_they_exist() -> None:
+    seen = usable()
+    calico = replace(PLAN, cni=replace(PLAN.cni, name="calico"))
+    assert missing(seen, NAMES, readiness.essential(calico, known_parts())) == [
+        "calico-node is not installed",
+        "calico-kube-controllers is not installed",
+    ]
+    assert missing(seen, NAMES, readiness.essential(PLAN, known_parts())) == []
+
+
 def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
     seen = usable()
     assert missing(seen, NAMES, readiness.essential(replace(PLAN, load_balancer="metallb"), known_parts())) == [

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hoplab.core.errors import StateError
-from hoplab.core.paths import LabPaths
+from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.lab import state
 from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.spec.changes import NAMES, changed_settings
@@ -159,14 +162,48 @@ def test_state_of_an_older_version_is_completed_from_the_spec(paths: LabPaths) -
     assert state.load(paths) == lab
 
 
+def test_summary_is_the_state_without_what_pydantic_reads(paths: LabPaths) -> None:
+    lab = built(paths)
+    state.save(lab, paths)
+    shown = """if True:
+        import sys
+        from pathlib import Path
+        from hoplab.core.paths import PROJECT, LabPaths
+        from hoplab.lab import state
+        print(vars(state.load_summary(LabPaths("dev", Path(sys.argv[1])))))
+        print("pydantic" in sys.modules)
+    """
+    words = [sys.executable, "-c", shown, str(paths.root.parent.parent)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=PROJECT)
+    texts = {field.name: getattr(lab, field.name) for field in fields(state.LabSummary)}
+    assert done.stdout.splitlines() == [str(texts), "False"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "refused"),
+    [
+        ({"image": 5}, "image: Input should be a valid string"),
+        ({"surprise": "1"}, "surprise: Unexpected keyword argument"),
+        ({"nodes": [{"name": "worker1", "role": "worker", "address": 5, "mac": ""}]}, "nodes.0.address: "),
+        ({"nodes": None}, "nodes: "),
+    ],
+)
+def test_summary_of_a_state_that_does_not_fit_is_refused(paths: LabPaths, edit: dict[str, Any], refused: str) -> None:
+    paths.root.mkdir(parents=True)
+    paths.state.write_text(json.dumps({**json.loads(OLDER), **edit}))
+    with pytest.raises(StateError, match=f"as a lab's state: {refused}"):
+        state.load_summary(paths)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", json.dumps({"nodes": [{"surprise": 1}], "phases": []})])
 def test_unreadable_state_is_refused(tmp_path: Path, text: str) -> None:
     paths = LabPaths("dev", tmp_path)
     paths.root.mkdir(parents=True)
     paths.state.write_text(text)
-    with pytest.raises(StateError, match="can't be read as a lab's state") as failed:
-        state.load(paths)
-    assert "./lab up --lab dev" in failed.value.remedy
+    for load in (state.load, state.load_summary):
+        with pytest.raises(StateError, match="can't be read as a lab's state") as failed:
+            load(paths)
+        assert "./lab up --lab dev" in failed.value.remedy
 
 
 def test_state_with_an_unknown_field_is_refused(paths: LabPaths) -> None:
