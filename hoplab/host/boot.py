@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -56,21 +56,56 @@ def wait_until_up(
     Return how often each had to be restarted. The deadline is scaled by the slowness of the host.
     """
     deadline_s = BOOT_S * slowness(accel)
+    banners = {name: SshBanner(address) for name, address in addresses.items()}
 
     def is_up(name: str) -> bool:
-        return ssh_answers(addresses[name])
+        return banners[name].sent()
 
-    with netns.entered(namespace):
+    with ExitStack() as stack:
+        stack.enter_context(netns.entered(namespace))
+        for banner in banners.values():
+            stack.callback(banner.close)
         return watch_boot(uri, list(addresses), is_up, progress, deadline_s=deadline_s, qemu_logs=qemu_logs)
 
 
-def ssh_answers(address: str, *, port: int = 22, timeout_s: float = 1.0) -> bool:
-    """Return whether an SSH server sends its banner there."""
-    try:
-        with socket.create_connection((address, port), timeout=timeout_s) as connection:
-            return connection.recv(4) == b"SSH-"
-    except OSError:
-        return False
+class SshBanner:
+    """An SSH server's banner, waited for on one connection.
+
+    A new connection for each question would start a new session of sshd. Where that takes longer than the time between
+    two questions, sessions pile up, and none of them ever sends its banner.
+    """
+
+    def __init__(self, address: str, port: int = 22) -> None:
+        self._to = (address, port)
+        self._connection: socket.socket | None = None
+
+    def sent(self, timeout_s: float = 1.0) -> bool:
+        """Return whether the banner has come, after at most ``timeout_s`` for the connection and as much for it."""
+        try:
+            if self._connection is None:
+                self._connection = socket.create_connection(self._to, timeout_s)
+                _notice_a_restart(self._connection)
+            self._connection.settimeout(timeout_s)
+            banner = self._connection.recv(4)
+        except TimeoutError:
+            return False  # of the banner: it may still come on this connection
+        except OSError:
+            banner = b""
+        self.close()
+        return banner == b"SSH-"
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection:
+            self._connection.close()
+        self._connection = None
+
+
+def _notice_a_restart(connection: socket.socket) -> None:
+    """Let the kernel ask the other end every few seconds: a machine that was started anew knows no such connection."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 12)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def watch_boot(

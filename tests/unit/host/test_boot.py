@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -179,9 +180,12 @@ def test_a_machine_that_is_never_up_in_time_is_given_up(watch: Watch, tmp_path: 
         watch([Machine("one", tmp_path / "one.log", ("", RUNNING))], lambda name: False, deadline_s=-1)
 
 
-@pytest.mark.parametrize(("greeting", "expected"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"", False)])
+@pytest.mark.parametrize(
+    ("greeting", "expected"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"HTTP", False), (b"", False)]
+)
 def test_an_ssh_server_is_known_by_its_banner(greeting: bytes, expected: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
 
         def serve() -> None:
             client, _ = server.accept()
@@ -190,7 +194,43 @@ def test_an_ssh_server_is_known_by_its_banner(greeting: bytes, expected: bool) -
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert boot.ssh_answers("127.0.0.1", port=server.getsockname()[1]) is expected
+        assert boot.SshBanner("127.0.0.1", port).sent(timeout_s=20) is expected
         thread.join()
-        port = server.getsockname()[1]
-    assert not boot.ssh_answers("127.0.0.1", port=port)  # closed
+    assert not boot.SshBanner("127.0.0.1", port).sent()  # closed
+
+
+def test_a_late_banner_is_waited_for_on_the_same_connection() -> None:
+    """A connection for each question is a session of sshd each: a slow machine never sent the banner of any."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        banner = boot.SshBanner("127.0.0.1", server.getsockname()[1])
+        assert not banner.sent(timeout_s=0.01)
+        first, _ = server.accept()
+        assert not banner.sent(timeout_s=0.01)
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+        first.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
+        assert banner.sent(timeout_s=20)
+        with first, pytest.raises(ConnectionResetError):  # closed, the rest unread: nothing keeps a session of sshd
+            first.recv(1)
+
+
+def test_a_connection_that_a_restarted_machine_does_not_know_is_replaced() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        banner = boot.SshBanner("127.0.0.1", server.getsockname()[1])
+        assert not banner.sent(timeout_s=0.01)
+        first, _ = server.accept()
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        first.close()  # with a reset, as the kernel of the restarted machine answers
+        assert not banner.sent(timeout_s=20)
+        assert not banner.sent(timeout_s=0.01)
+        with server.accept()[0] as second:
+            second.sendall(b"SSH-2.0")
+            assert banner.sent(timeout_s=20)
+
+
+def test_the_kernel_notices_that_a_machine_was_restarted() -> None:
+    with socket.socket() as connection:
+        boot._notice_a_restart(connection)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < boot.HANG_S
