@@ -119,7 +119,7 @@ class Deployment:
             )
         self._seen.add(wanted.urn)
         if not wanted.custom:
-            self._remember(wanted)
+            self._store(wanted)
             return Registered("", {})
         schema.check(wanted.type, wanted.name, wanted.inputs)
         if wanted.type in schema.RECORDED:
@@ -143,16 +143,16 @@ class Deployment:
             self._change("update", wanted, describe(old, wanted, changed) or "was half made")
         elif wanted.type == schema.CLUSTER:
             self._change("same", wanted)
-        self._remember(wanted, id=id, pending=unmade)
+        self._store(wanted, id=id, pending=unmade)
         return Registered(id, {})
 
     def _record_member(self, wanted: Registration, old: Resource | None, id: str) -> Registered:
         """Record a member; a node with a new machine joins before the next machine is replaced."""
         machine = wanted.inputs.get("machine")
         if old is not None and not self.dry_run and (old.pending or old.inputs.get("machine") != machine):
-            self._remember(wanted, id=id, pending=True)
+            self._store(wanted, id=id, pending=True)
             _provider_of(wanted.inputs).create(wanted.inputs)
-        self._remember(wanted, id=id)
+        self._store(wanted, id=id)
         return Registered(id, {})
 
     def stack_outputs(self, outputs: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ class Deployment:
             drift = "what it is built on is new"
         if changed or drift:
             return self._update(wanted, old, changed, drift)
-        self._remember(wanted, id=old.id, outputs=old.outputs)
+        self._store(wanted, id=old.id, outputs=old.outputs)
         self._change("same", wanted)
         return Registered(old.id, old.outputs)
 
@@ -206,9 +206,9 @@ class Deployment:
                     "that is not in this lab's state",
                     remedy="if it is a leftover of this lab, `lab destroy` removes it; then run `lab up` again",
                 )
-            self._remember(wanted, pending=True)
+            self._store(wanted, pending=True)
             made = driver.create(wanted.inputs, self.progress)
-        self._remember(wanted, id=made.id, outputs=made.outputs)
+        self._store(wanted, id=made.id, outputs=made.outputs)
         return Registered(made.id, made.outputs)
 
     def _finish_making(self, wanted: Registration, old: Resource) -> Registered:
@@ -224,7 +224,7 @@ class Deployment:
             return Registered(old.id, old.outputs)
         with self._step("update", wanted.type, wanted.name):
             outputs = self._driver(wanted.type, wanted.provider).update(old.id, wanted.inputs, self.progress)
-        self._remember(wanted, id=old.id, outputs={**old.outputs, **outputs})
+        self._store(wanted, id=old.id, outputs={**old.outputs, **outputs})
         return Registered(old.id, {**old.outputs, **outputs})
 
     def _replace(self, wanted: Registration, old: Resource, changed: set[str]) -> Registered:
@@ -324,7 +324,7 @@ class Deployment:
                 remedy="`lab doctor` checks the host; `lab up` continues where it stopped",
             ) from error
 
-    def _remember(
+    def _store(
         self, wanted: Registration, *, id: str = "", outputs: Mapping[str, Any] | None = None, pending: bool = False
     ) -> None:
         resource = Resource(
