@@ -23,6 +23,18 @@ LAB = "test"
 HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it does not time anything
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="make every fault on the lab, not some of each chapter")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is run on request; pytest's last line counts it as deselected."""
+    every = config.getoption("--faults", default=True)  # not there where the tests of several folders are collected
+    left_out = [item for item in items if item.get_closest_marker("on_request") and not every]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @dataclass(frozen=True)
 class Ran:
     """A command that ended."""

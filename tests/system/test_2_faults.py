@@ -2,7 +2,7 @@
 
 Faults that only read-only lessons notice are made several at once, no two of them with a lesson in common: looking at
 the whole lab is what takes the time. For the same reason one look shows that a fault is noticed and that the one before
-it is repaired.
+it is repaired. `./lab test` makes some faults of each chapter, `./lab test --faults` makes all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from hoplab.core.paths import LabPaths
 from hoplab.verify import observations, requirements
-from tests.support.lesson_functions import applies, failures, read_only, with_traffic
+from tests.support.lesson_functions import applies, failures, lessons, read_only, with_traffic
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, opened, together
 from tests.system.faults.trial import all_hold, try_faults
@@ -42,6 +42,30 @@ STANDS_STILL = {
 POLICIES = {"a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label", "a_policy_stops_what_leaves"}
 
 
+GROUPS = together(FAULTS)
+
+
+def _of_every_run() -> Iterator[tuple[Fault, ...]]:
+    """The first group with packets of each file of lessons, and all groups that are read-only and save a look."""
+    files: set[str] = set()
+    for group in GROUPS:
+        file = lessons()[group[0].lessons[0]].function.__code__.co_filename
+        if len(group) > 1 or (group[0].traffic and file not in files):
+            files |= {file} if group[0].traffic else set()
+            yield group
+
+
+EVERY_RUN = tuple(_of_every_run())
+TRIALS = [
+    pytest.param(
+        group,
+        id=", ".join(fault.name for fault in group),
+        marks=() if group in EVERY_RUN else pytest.mark.on_request,
+    )
+    for group in GROUPS
+]
+
+
 @pytest.fixture(scope="module")
 def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
     """The node of the pod `single`, until the last fault is repaired."""
@@ -49,7 +73,7 @@ def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
         yield found
 
 
-@pytest.mark.parametrize("faults", together(FAULTS), ids=lambda faults: ", ".join(fault.name for fault in faults))
+@pytest.mark.parametrize("faults", TRIALS)
 def test_faults_fail_exactly_their_lessons(faults: tuple[Fault, ...], site: Site) -> None:
     if reason := requirements.skip_reason(site.session.snapshot, **faults[0].needs):
         pytest.skip(reason)

@@ -307,3 +307,9 @@ def test_pulumi_adopt_prints_where_the_old_state_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lifecycle, "adopt", lambda paths: paths.engine_state.with_suffix(".adopted"))
     code, out = run("pulumi", "adopt")
     assert code == 0 and "engine.adopted" in out
+
+
+@pytest.mark.parametrize("flag", ["--fast", "--matrix"])
+def test_every_fault_is_for_the_usual_lab(flag: str) -> None:
+    code, out = run("test", "--faults", flag)
+    assert code == 2 and "--faults is for the usual lab, without --fast and --matrix" in out

@@ -130,5 +130,13 @@ def test_fast_leaves_out_machines_and_mutants(monkeypatch: pytest.MonkeyPatch) -
     assert ran == ["pytest: every combination"]
 
 
+def test_every_fault_is_made_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(testing, "run_stages", lambda stages, _project: commands.append(stages[-1].command))
+    testing.run()
+    testing.run(faults=True)
+    assert commands[1] == (*commands[0], "--faults")
+
+
 def test_every_program_is_in_the_virtual_environment() -> None:
     assert [stage for stage in testing.STAGES if not (Path(sys.executable).parent / stage.command[0]).exists()] == []
