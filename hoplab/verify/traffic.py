@@ -6,6 +6,7 @@ import json
 import secrets
 import shlex
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -192,12 +193,19 @@ class Traffic(Observations):
 
     @contextmanager
     def request_stream(self, url: str) -> Iterator[Stream]:
-        """Make consecutive requests from outside while the body runs."""
+        """Make consecutive requests from outside while the body runs.
+
+        Between two of them is three times the time of an answer, at least 20 ms: on slow machines the requests would
+        otherwise take the processor from the changes that they accompany.
+        """
         stream, done = Stream(), threading.Event()
 
         def send() -> None:
-            while not done.wait(0.02):
+            taken = 0.0
+            while not done.wait(max(0.02, 3 * taken)):
+                began = time.monotonic()
                 reply = self.http_get(url)
+                taken = time.monotonic() - began
                 stream.sent += 1
                 if reply.status == 200:
                     stream.reached.add(parse_answer(reply.body).to)
