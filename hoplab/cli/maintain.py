@@ -205,16 +205,16 @@ def pages(paths: LabPaths, check: bool) -> None:
 @click.command()
 @click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no mutants, no virtual machines.")
 @click.option("--matrix", is_flag=True, help="Every combination of CNI and proxy mode on real machines: hours.")
-@click.option("--faults", is_flag=True, help="Every fault on a real lab, not a few of each chapter: half an hour more.")
-def test(fast: bool, matrix: bool, faults: bool) -> None:
+@click.option("--all", "every", is_flag=True, help="Also every fault, exercise and learners' page on the real lab.")
+def test(fast: bool, matrix: bool, every: bool) -> None:
     """Run linters, type checks, unit tests and the system test."""
     from hoplab.devtools import testing
 
     if fast and matrix:
         raise click.UsageError("--fast and --matrix exclude each other: the matrix is nothing but machines")
-    if faults and (fast or matrix):
-        raise click.UsageError("--faults is for the usual lab, without --fast and --matrix")
-    sys.exit(testing.run(fast=fast, matrix=matrix, faults=faults))
+    if every and (fast or matrix):
+        raise click.UsageError("--all is for the usual lab, without --fast and --matrix")
+    sys.exit(testing.run(fast=fast, matrix=matrix, every=every))
 
 
 VERBS = (doctor, image, pulumi, version, pages, test)

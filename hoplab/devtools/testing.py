@@ -44,7 +44,7 @@ class Stage:
     matrix: bool = False  # only on request, as it takes hours
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
     fast: tuple[str, ...] = ()  # further arguments with --fast
-    faults: tuple[str, ...] = ()  # further arguments with --faults
+    every: tuple[str, ...] = ()  # further arguments with --all
 
 
 STAGES = (
@@ -71,7 +71,7 @@ STAGES = (
         ("pytest", "-v", "-s", *SLOWEST, "tests/system"),
         slow=True,
         only_with="tests/system/test_*.py",
-        faults=("--faults",),
+        every=("--all",),
     ),
     Stage(
         "pytest: every combination",
@@ -83,18 +83,18 @@ STAGES = (
 )
 
 
-def run(*, fast: bool = False, matrix: bool = False, faults: bool = False) -> int:
+def run(*, fast: bool = False, matrix: bool = False, every: bool = False) -> int:
     """Run the stages and return the exit code.
 
     ``fast`` skips the stages with machines, and the mutation tests, which take most of the unit tests' time.
-    ``matrix`` skips the stages that need no machines or only the usual lab. ``faults`` makes every fault on the usual
-    lab, where otherwise a few of each chapter are made.
+    ``matrix`` skips the stages that need no machines or only the usual lab. ``every`` runs on the usual lab
+    what takes long there, too: every fault, every exercise, and the commands of the learners' pages.
     """
     stages = [stage for stage in STAGES if stage.matrix == matrix and not (fast and stage.slow)]
     if fast:
         stages = [replace(stage, command=(*stage.command, *stage.fast)) for stage in stages]
-    if faults:
-        stages = [replace(stage, command=(*stage.command, *stage.faults)) for stage in stages]
+    if every:
+        stages = [replace(stage, command=(*stage.command, *stage.every)) for stage in stages]
     return run_stages(stages, PROJECT)
 
 

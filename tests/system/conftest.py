@@ -24,12 +24,12 @@ HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it doe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="make every fault on the lab, not some of each chapter")
+    parser.addoption("--all", action="store_true", help="also run what is marked on_request")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is run on request; pytest's last line counts it as deselected."""
-    every = config.getoption("--faults", default=True)  # not there where the tests of several folders are collected
+    every = config.getoption("--all", default=True)  # not there where the tests of several folders are collected
     left_out = [item for item in items if item.get_closest_marker("on_request") and not every]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

@@ -13,6 +13,10 @@ from tests.system.conftest import LabCommand
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
 
+EVERY_RUN = "veth"
+
+
+@pytest.mark.on_request
 def test_the_pages_show_what_this_lab_prints(lab: LabCommand) -> None:
     lab("pages", "--check")
 
@@ -22,7 +26,13 @@ def exercises(lab: LabCommand, paths: LabPaths) -> ExerciseRunner:
     return ExerciseRunner(nodes(paths))
 
 
-@pytest.mark.parametrize("name", [exercise.name for exercise in discover()])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(exercise.name, marks=() if exercise.name == EVERY_RUN else pytest.mark.on_request)
+        for exercise in discover()
+    ],
+)
 def test_an_exercise_on_a_real_node(name: str, exercises: ExerciseRunner) -> None:
     """Started, done nearly right, begun anew, solved, and removed with nothing left."""
     exercise, (wrong, *_) = find(name), course(name)["nearly"]

@@ -2,7 +2,7 @@
 
 Faults that only read-only lessons notice are made several at once, no two of them with a lesson in common: looking at
 the whole lab is what takes the time. For the same reason one look shows that a fault is noticed and that the one before
-it is repaired. `./lab test` makes some faults of each chapter, `./lab test --faults` makes all of them.
+it is repaired. `./lab test` makes some faults of each chapter, `./lab test --all` makes all of them.
 """
 
 from __future__ import annotations

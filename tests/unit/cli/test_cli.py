@@ -310,6 +310,6 @@ def test_pulumi_adopt_prints_where_the_old_state_is(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("flag", ["--fast", "--matrix"])
-def test_every_fault_is_for_the_usual_lab(flag: str) -> None:
-    code, out = run("test", "--faults", flag)
-    assert code == 2 and "--faults is for the usual lab, without --fast and --matrix" in out
+def test_all_is_for_the_usual_lab(flag: str) -> None:
+    code, out = run("test", "--all", flag)
+    assert code == 2 and "--all is for the usual lab, without --fast and --matrix" in out

@@ -130,12 +130,12 @@ def test_fast_leaves_out_machines_and_mutants(monkeypatch: pytest.MonkeyPatch) -
     assert ran == ["pytest: every combination"]
 
 
-def test_every_fault_is_made_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_runs_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[str, ...]] = []
     monkeypatch.setattr(testing, "run_stages", lambda stages, _project: commands.append(stages[-1].command))
     testing.run()
-    testing.run(faults=True)
-    assert commands[1] == (*commands[0], "--faults")
+    testing.run(every=True)
+    assert commands[1] == (*commands[0], "--all")
 
 
 def test_every_program_is_in_the_virtual_environment() -> None:
