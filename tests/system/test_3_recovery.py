@@ -79,6 +79,7 @@ def test_destroy_cleans_a_half_made_lab(lab: LabCommand, paths: LabPaths) -> Non
     assert_nothing_left(paths)
 
 
+@pytest.mark.on_request
 def test_killed_in_the_image_build(lab: LabCommand) -> None:
     """In a cache that has every stage but the last; what the killed build left is gone after the next one."""
     real = cache_dir() / "image"
