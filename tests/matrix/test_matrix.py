@@ -28,7 +28,7 @@ from tests.matrix.combinations import COMBINATIONS, Combination
 from tests.system import recordings
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, together
-from tests.system.faults.trial import all_hold, try_faults
+from tests.system.faults.trial import try_faults
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
@@ -128,7 +128,6 @@ def try_all(faults: list[Fault], session: LabSession) -> None:
     with site.still():
         for group in together(faults):
             try_faults(group, site)
-        all_hold(site)
 
 
 def test_what_a_reset_leaves_is_noticed(lab: LabCommand) -> None:
