@@ -91,10 +91,10 @@ def run(*, fast: bool = False, matrix: bool = False, every: bool = False) -> int
     what takes long there, too: every fault, every exercise, and the commands of the learners' pages.
     """
     stages = [stage for stage in STAGES if stage.matrix == matrix and not (fast and stage.slow)]
-    if fast:
-        stages = [replace(stage, command=(*stage.command, *stage.fast)) for stage in stages]
-    if every:
-        stages = [replace(stage, command=(*stage.command, *stage.every)) for stage in stages]
+    stages = [
+        replace(stage, command=(*stage.command, *(stage.fast if fast else ()), *(stage.every if every else ())))
+        for stage in stages
+    ]
     return run_stages(stages, PROJECT)
 
 

@@ -61,8 +61,7 @@ def wait_until_up(
     def is_up(name: str) -> bool:
         return banners[name].sent()
 
-    with ExitStack() as stack:
-        stack.enter_context(netns.entered(namespace))
+    with netns.entered(namespace), ExitStack() as stack:
         for banner in banners.values():
             stack.callback(banner.close)
         return watch_boot(uri, list(addresses), is_up, progress, deadline_s=deadline_s, qemu_logs=qemu_logs)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("on_request") and not every]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def some_on_request(values: Iterable[Any], every_run: Collection[Any], name: Callable[[Any], str]) -> list[Any]:
+    """Return the values as parameters of a test; those not of ``every_run`` are marked on_request."""
+    return [
+        pytest.param(value, id=name(value), marks=() if value in every_run else pytest.mark.on_request)
+        for value in values
+    ]
 
 
 @dataclass(frozen=True)

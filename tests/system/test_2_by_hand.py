@@ -8,12 +8,10 @@ from hoplab.core.paths import LabPaths
 from hoplab.practice import discover, find
 from hoplab.practice.runner import ExerciseRunner, nodes
 from tests.support.courses import LONG, course, missing, nearly_done, nothing_done, typed
-from tests.system.conftest import LabCommand
+from tests.system.conftest import LabCommand, some_on_request
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
-
-
-EVERY_RUN = "veth"
+EVERY_RUN = ("veth",)
 
 
 @pytest.mark.on_request
@@ -26,13 +24,7 @@ def exercises(lab: LabCommand, paths: LabPaths) -> ExerciseRunner:
     return ExerciseRunner(nodes(paths))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(exercise.name, marks=() if exercise.name == EVERY_RUN else pytest.mark.on_request)
-        for exercise in discover()
-    ],
-)
+@pytest.mark.parametrize("name", some_on_request((exercise.name for exercise in discover()), EVERY_RUN, str))
 def test_an_exercise_on_a_real_node(name: str, exercises: ExerciseRunner) -> None:
     """Started, done nearly right, begun anew, solved, and removed with nothing left."""
     exercise, (wrong, *_) = find(name), course(name)["nearly"]

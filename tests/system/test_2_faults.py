@@ -15,7 +15,7 @@ import pytest
 from hoplab.core.paths import LabPaths
 from hoplab.verify import observations, requirements
 from tests.support.lesson_functions import applies, failures, lessons, read_only, with_traffic
-from tests.system.conftest import LabCommand
+from tests.system.conftest import LabCommand, some_on_request
 from tests.system.faults import FAULTS, Fault, Site, opened, together
 from tests.system.faults.trial import try_faults
 
@@ -58,14 +58,7 @@ def _of_every_run() -> Iterator[tuple[Fault, ...]]:
 
 
 EVERY_RUN = tuple(_of_every_run())
-TRIALS = [
-    pytest.param(
-        group,
-        id=", ".join(fault.name for fault in group),
-        marks=() if group in EVERY_RUN else pytest.mark.on_request,
-    )
-    for group in GROUPS
-]
+TRIALS = some_on_request(GROUPS, EVERY_RUN, lambda group: ", ".join(fault.name for fault in group))
 
 
 @pytest.fixture(scope="module")
