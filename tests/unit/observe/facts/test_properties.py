@@ -241,10 +241,24 @@ def test_sets_survive_being_written_and_read(sets: list[IpSet]) -> None:
 directions = st.builds(Direction, addresses.map(str), addresses.map(str), ports, ports)
 
 
-@given(st.builds(Flow, st.just("tcp"), st.sampled_from(["ESTABLISHED", "SYN_SENT2"]), directions, directions))
+@given(
+    st.builds(
+        Flow,
+        st.just("tcp"),
+        st.sampled_from(["ESTABLISHED", "SYN_SENT2"]),
+        directions,
+        directions,
+        st.frozensets(st.sampled_from(["ASSURED", "UNREPLIED", "OFFLOAD"])),
+        st.tuples(st.integers(0, 65535), st.integers(0, 65535)),
+    )
+)
 def test_a_connection_survives_being_written_and_read(flow: Flow) -> None:
-    both = (f"src={way.src} dst={way.dst} sport={way.sport} dport={way.dport}" for way in (flow.original, flow.reply))
-    line = f"tcp      6 117 {flow.state} {' '.join(both)} [ASSURED] mark=0 use=1\n"
+    there, back = (
+        f"src={way.src} dst={way.dst} sport={way.sport} dport={way.dport}" for way in (flow.original, flow.reply)
+    )
+    flags = "".join(f" [{flag}]" for flag in sorted(flow.flags))
+    zones = [f" zone-orig={flow.zones[0]}", f" zone-reply={flow.zones[1]}"]
+    line = f"tcp      6 117 {flow.state} {there}{zones[0]} {back}{zones[1]}{flags} mark=0 use=1\n"
     assert CONNTRACK.parse(line) == (flow,)
 
 
