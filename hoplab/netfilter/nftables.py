@@ -6,12 +6,14 @@ that is not in the packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, ip_address, ip_network
 
+from hoplab.netfilter.extensions import TARGETS, Effect
 from hoplab.netfilter.iptables import MAX_DEPTH
-from hoplab.netfilter.packet import Outcome, Packet
+from hoplab.netfilter.nft_values import applies, is_key, matches, value
+from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet, continued, merged
 from hoplab.observe.facts.nft_expressions import (
     Counter,
     Element,
@@ -28,9 +30,19 @@ from hoplab.observe.facts.nft_expressions import (
 )
 from hoplab.observe.facts.nftables import Rule, Table
 
-DRAWN = "numgen random mod "
+__all__ = ["matches", "walk"]
+
+DRAWN = re.compile(r"numgen (?:random|inc) mod ([1-9]\d{0,4})")
 BACK = ""  # no verdict: the calling chain continues
-AFFINITY = "affinity-"  # prefix of kube-proxy's sets of clients, one for each endpoint
+NEXT = "next"  # no verdict: the next rule is evaluated
+
+# Statements that hoplab does not evaluate, by their key in nft's JSON
+PASSING = frozenset(  # the next expression is evaluated in any case
+    {"log", "mangle", "notrack", "dup", "flow", "ct helper", "ct timeout", "ct expectation", "secmark", "last"}
+    | {"set", "map", "counter", "tproxy"}
+)
+CONDITIONS = frozenset({"limit", "quota", "ct count", "meter", "match"})  # the rest of the rule depends on it
+# The others (queue, fwd, synproxy, a target of iptables) may decide
 
 
 def walk(table: Table, chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
@@ -38,32 +50,34 @@ def walk(table: Table, chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
     found = table.chains.get(chain)
     policy = (found.policy if found else "") or "accept"
     return tuple(
-        replace(outcome, verdict=policy.upper()) if outcome.verdict == BACK else outcome
+        replace(outcome, verdict=policy.upper(), by_policy=True) if outcome.verdict == BACK else outcome
         for outcome in _chain(table, chain, packet, 0)
     )
 
 
 def _chain(table: Table, name: str, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
-    if depth > MAX_DEPTH:
-        yield Outcome(BACK, (), packet)
-        return
-    yield from _rules(table, table.rules(name), packet, depth)
+    here: list[Outcome[Rule]] = [Outcome(BACK, (), packet)]  # those that go on to the next rule
+    for rule in table.rules(name) if depth <= MAX_DEPTH else ():
+        going: list[Outcome[Rule]] = []
+        for so_far in here:
+            for outcome in _rule(table, rule, so_far.packet, depth):
+                whole = continued(so_far, outcome)
+                if outcome.verdict == NEXT:
+                    going.append(replace(whole, verdict=BACK))
+                else:
+                    yield whole
+        here = merged(going)
+    yield from here
 
 
-def _rules(table: Table, rules: tuple[Rule, ...], packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
-    if not rules:
-        yield Outcome(BACK, (), packet)
-        return
-    rule, rest = rules[0], rules[1:]
-    for step in _expressions(table, rule, rule.expressions, packet, depth):
-        if step.verdict != NEXT:
-            yield step
-            continue
-        for after in _rules(table, rest, step.packet, depth):
-            yield replace(after, path=(*step.path, *after.path), probability=step.probability * after.probability)
-
-
-NEXT = "next"  # no verdict: the next rule is evaluated
+def _rule(table: Table, rule: Rule, packet: Packet, depth: int) -> list[Outcome[Rule]]:
+    """Return the outcomes of one rule. Where conditions are unknown and make no difference, it is one."""
+    found = list(_expressions(table, rule, rule.expressions, packet, depth))
+    if any(outcome.unsure for outcome in found) and all(
+        outcome.verdict == NEXT and outcome.packet == packet and set(outcome.unsure) <= {rule} for outcome in found
+    ):
+        return [Outcome(NEXT, (), packet)]
+    return found
 
 
 def _expressions(
@@ -75,14 +89,13 @@ def _expressions(
         return
     first, rest = expressions[0], expressions[1:]
     match first:
-        case Match() | Other():  # whether an unknown expression matches is open
-            holds = matches(table, first, packet) if isinstance(first, Match) else None
-            if holds is not True:
-                yield Outcome(NEXT, (), packet)
-            if holds is not False:
-                yield from _expressions(table, rule, rest, packet, depth)
+        case Match():
+            holds = matches(table, first, packet)
+            yield from _conditionally(table, rule, rest, packet, depth, holds=holds)
+        case Other():
+            yield from _other(table, rule, first, rest, packet, depth)
         case Mark():
-            yield from _expressions(table, rule, rest, replace(packet, mark=_marked(first, packet.mark)), depth)
+            yield from _expressions(table, rule, rest, replace(packet, mark=first.applied(packet.mark)), depth)
         case Counter() | Remember():
             yield from _expressions(table, rule, rest, packet, depth)
         case Verdict():
@@ -95,13 +108,49 @@ def _expressions(
             yield Outcome("REJECT", (rule,), packet)
 
 
+def _conditionally(
+    table: Table,
+    rule: Rule,
+    rest: tuple[Expression, ...],
+    packet: Packet,
+    depth: int,
+    *,
+    holds: bool | None,
+) -> Iterator[Outcome[Rule]]:
+    """Yield the outcomes of a rule after a condition that holds, does not, or of which that is not known."""
+    unsure = (rule,) if holds is None else ()
+    if holds is not True:
+        yield Outcome(NEXT, (), packet, unsure=unsure)
+    if holds is not False:
+        for outcome in _expressions(table, rule, rest, packet, depth):
+            yield replace(outcome, unsure=tuple(dict.fromkeys((*unsure, *outcome.unsure))))
+
+
+def _other(
+    table: Table, rule: Rule, statement: Other, rest: tuple[Expression, ...], packet: Packet, depth: int
+) -> Iterator[Outcome[Rule]]:
+    """Yield the outcomes of a statement that is kept as JSON."""
+    effect = TARGETS.get(statement.target, Effect.OPEN)
+    if statement.kind == "notrack":
+        yield from _expressions(table, rule, rest, replace(packet, state="UNTRACKED"), depth)
+    elif statement.kind in PASSING or (statement.target and effect is Effect.CONTINUES):
+        yield from _expressions(table, rule, rest, packet, depth)
+    elif statement.target and effect is Effect.ENDS:
+        yield Outcome(statement.target, (rule,), packet)
+    elif rest or statement.kind in CONDITIONS:
+        yield from _conditionally(table, rule, rest, packet, depth, holds=None)
+    else:
+        yield Outcome(UNKNOWN, (rule,), packet, unsure=(rule,))
+        yield Outcome(NEXT, (rule,), packet, unsure=(rule,))
+
+
 def _looked_up(table: Table, rule: Rule, vmap: Vmap, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
-    for element, probability in _found(table, vmap, packet):
+    for element, share, unsure in _found(table, rule, vmap, packet):
         if element is None or not isinstance(element.value, Verdict):
-            yield Outcome(NEXT, (), packet, probability=probability)
+            yield Outcome(NEXT, (), packet, probability=share, unsure=unsure)
             continue
         for outcome in _verdict(table, rule, element.value, packet, depth):
-            yield replace(outcome, probability=outcome.probability * probability)
+            yield replace(outcome, probability=outcome.probability * share, unsure=(*unsure, *outcome.unsure))
 
 
 def _verdict(table: Table, rule: Rule, verdict: Verdict, packet: Packet, depth: int) -> Iterator[Outcome[Rule]]:
@@ -122,105 +171,58 @@ def _verdict(table: Table, rule: Rule, verdict: Verdict, packet: Packet, depth: 
 def _translated(table: Table, rule: Rule, nat: Nat, packet: Packet) -> Iterator[Outcome[Rule]]:
     kind = nat.kind.upper()
     if not nat.chosen:
-        yield Outcome(kind, (rule,), packet, ":".join(word for word in (nat.address, nat.port) if word))
+        yield Outcome(kind, (rule,), packet, _joined(nat.address, nat.port))
         return
-    for element, probability in _found(table, nat.chosen, packet):
+    for element, share, unsure in _found(table, rule, nat.chosen, packet):
         if element is None or not isinstance(element.value, tuple):
-            yield Outcome(NEXT, (), packet, probability=probability)
+            yield Outcome(NEXT, (), packet, probability=share, unsure=unsure)
         else:
-            yield Outcome(kind, (rule,), packet, ":".join(element.value), probability)
+            yield Outcome(kind, (rule,), packet, _joined(*element.value[:2]), share, unsure)
 
 
-def _found(table: Table, lookup: Lookup, packet: Packet) -> Iterator[tuple[Element | None, float]]:
-    """Yield the elements that a lookup may find, each with its probability; None where it finds nothing."""
+def _joined(address: str, port: str = "") -> str:
+    """Return "10.244.1.2:8080", "[fd00::2]:8080", ":8080", "10.244.1.2"."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _found(
+    table: Table, rule: Rule, lookup: Lookup, packet: Packet
+) -> Iterator[tuple[Element | None, float, tuple[Rule, ...]]]:
+    """Yield the elements that a lookup may find, each with its probability and the rule where it is not sure.
+
+    None stands for a lookup that finds nothing.
+    """
     held = table.sets.get(lookup.map)
     elements = held.elements if held else lookup.elements
-    if lookup.key[0].startswith(DRAWN):
-        modulus = int(lookup.key[0].removeprefix(DRAWN))
+    if numbered := DRAWN.fullmatch(lookup.key[0]):
+        modulus = int(numbered[1])
         for drawn in range(modulus):
-            yield next((element for element in elements if _holds(element.key[0], str(drawn))), None), 1 / modulus
+            key = (str(drawn),)
+            yield next((element for element in elements if is_key(key, element.key, key)), None), 1 / modulus, ()
         return
-    key = [_value(part, packet) for part in lookup.key]
-    if None in key:
-        yield None, 1.0
-        for element in elements:
-            yield element, 1.0
+    if not all(applies(part, packet) for part in lookup.key):
+        yield None, 1.0, ()
         return
-    yield next((element for element in elements if _is(element.key, key)), None), 1.0
-
-
-def matches(table: Table, match: Match, packet: Packet) -> bool | None:
-    """Return whether the packet matches the expression; None when that depends on more than the packet."""
-    if match.values[0].startswith(f"@{AFFINITY}") and not packet.known:
-        return match.op == "!="
-    key = [_value(part, packet) for part in match.key]
-    if None in key or match.op not in ("==", "!=", "in"):
-        return None
-    hit = False
-    for value in match.values:
-        if value.startswith("@"):
-            named = table.sets.get(value[1:])
-            if named is None:
-                return None
-            if value[1:].startswith(AFFINITY):  # its members change with every connection
-                return None
-            hit = hit or any(_is(element.key, key) for element in named.elements)
+    values = [value(part, packet) for part in lookup.key]
+    possible = []
+    for element in elements:
+        holds = is_key(lookup.key, element.key, values)
+        if holds is not False:
+            possible.append(element)
+        if holds:
+            break
+    else:
+        if possible or not _elements_known(table, lookup):
+            yield None, 1.0, (rule,)
         else:
-            hit = hit or (len(key) == 1 and _holds(value, key[0] or ""))
-    return hit != (match.op == "!=")
+            yield None, 1.0, ()
+    unsure = (rule,) if len(possible) != 1 or not is_key(lookup.key, possible[0].key, values) else ()
+    for element in possible:
+        yield element, 1.0, unsure
 
 
-def _value(part: str, packet: Packet) -> str | None:
-    """Return the packet's value of a key; None when it is not in the packet."""
-    name, _, mask = part.partition(" & ")
-    if name == "meta mark":
-        return hex(packet.mark & int(mask, 16) if mask else packet.mark)
-    if mask or part not in _VALUES:
-        return None
-    return _VALUES[part](packet)
-
-
-_VALUES: Mapping[str, Callable[[Packet], str]] = {
-    "ip saddr": lambda packet: str(packet.src),
-    "ip daddr": lambda packet: str(packet.dst),
-    "ip6 saddr": lambda packet: str(packet.src),
-    "ip6 daddr": lambda packet: str(packet.dst),
-    "ip protocol": lambda packet: packet.protocol,
-    "meta l4proto": lambda packet: packet.protocol,
-    "th dport": lambda packet: str(packet.dport),
-    "tcp dport": lambda packet: str(packet.dport) if packet.protocol == "tcp" else "",
-    "udp dport": lambda packet: str(packet.dport) if packet.protocol == "udp" else "",
-    "iifname": lambda packet: packet.in_dev,
-    "oifname": lambda packet: packet.out_dev,
-    "ct state": lambda packet: packet.state.lower(),
-    "ct status": lambda packet: packet.status,
-    "fib daddr type": lambda packet: "local" if packet.dst_is_local else "unicast",
-    "fib saddr type": lambda packet: "local" if packet.src_is_local else "unicast",
-}
-
-
-def _is(key: tuple[str, ...], found: list[str | None]) -> bool:
-    return len(key) == len(found) and all(_holds(wanted, value or "") for wanted, value in zip(key, found, strict=True))
-
-
-def _holds(wanted: str, found: str) -> bool:
-    """Return whether a value is the wanted one, or in the wanted range: ``10.244.0.0/16``, ``8000-8080``, ``eth*``."""
-    if wanted == found:
-        return True
-    try:
-        if "/" in wanted:
-            return ip_address(found) in ip_network(wanted)
-        low, dash, high = wanted.partition("-")
-        if dash and "." in low:
-            return IPv4Address(low) <= IPv4Address(found) <= IPv4Address(high)
-        if dash:
-            return int(low) <= int(found) <= int(high)
-        if wanted.startswith("0x"):
-            return int(wanted, 16) == int(found, 16)
-    except ValueError:
-        return False
-    return wanted.endswith("*") and found.startswith(wanted[:-1])
-
-
-def _marked(change: Mark, mark: int) -> int:
-    return {"|": mark | change.value, "&": mark & change.value, "^": mark ^ change.value}.get(change.op, change.value)
+def _elements_known(table: Table, lookup: Lookup) -> bool:
+    """Return whether the elements of a lookup are known: a named map has to be in the table."""
+    return not lookup.map or lookup.map in table.sets

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Protocol
 
 from hoplab.netfilter import iptables, nftables
-from hoplab.netfilter.packet import Outcome, Packet
+from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet, continued
 from hoplab.observe.facts import Fact, T, ipset
 from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
@@ -59,6 +58,9 @@ def base_chains_at(host: HasFacts, kind: str, hook: str, packet: Packet) -> list
     chains = host[old].chains(kind)
     if iptables.names_sets(chains):
         chains = iptables.with_sets(chains, host[ipset.IPSET])
+    if kind in host[old].incompatible:
+        rule = iptables.unlisted(kind)
+        at.append((PRIORITIES[kind, hook], lambda packet: (Outcome(UNKNOWN, (rule,), packet, unsure=(rule,)),)))
     if hook.upper() in chains:
         at.append((PRIORITIES[kind, hook], lambda packet: iptables.walk(chains, hook.upper(), packet)))
     for table in host[new].tables:
@@ -80,4 +82,4 @@ def run_chains(walks: list[Walk], packet: Packet) -> Iterator[Outcome[Rule]]:
             yield outcome
             continue
         for after in run_chains(walks[1:], outcome.packet):
-            yield replace(after, path=(*outcome.path, *after.path), probability=outcome.probability * after.probability)
+            yield continued(outcome, after)

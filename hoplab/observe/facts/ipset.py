@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hoplab.core.errors import FactError
 from hoplab.observe.facts import Fact
@@ -27,6 +28,16 @@ class IpSet:
     kind: str  # "hash:net"
     options: str  # "family inet hashsize 1024 maxelem 1048576"
     members: tuple[Member, ...]
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the kinds of a member's parts: ("ip", "port") of hash:ip,port."""
+        return tuple(self.kind.partition(":")[2].split(","))
+
+    def option(self, name: str) -> str:
+        """Return the value of an option of its creation: option("netmask") of "family inet netmask 24" is "24"."""
+        words = self.options.split()
+        return next((value for word, value in pairwise(words) if word == name), "")
 
     def __str__(self) -> str:
         created = f"create {self.name} {self.kind} {self.options}".rstrip()

@@ -75,13 +75,20 @@ class Match:
 
 @dataclass(frozen=True)
 class Mark:
-    """A change of the packet's mark: ``meta mark set meta mark | 0x4000``."""
+    """A change of the packet's mark: ``meta mark set meta mark | 0x4000``, ``... meta mark & 0xff00ffff | 0x40000``."""
 
     value: int
     op: str = ""  # "|", "&" or "^" with the present mark; "" for a new value
+    mask: int | None = None  # of the present mark, before that
+
+    def applied(self, mark: int) -> int:
+        """Return the mark that it makes of a mark."""
+        kept = mark if self.mask is None else mark & self.mask
+        return {"|": kept | self.value, "&": kept & self.value, "^": kept ^ self.value}.get(self.op, self.value)
 
     def __str__(self) -> str:
-        return f"meta mark set {f'meta mark {self.op} ' if self.op else ''}{self.value:#x}"
+        mask = "" if self.mask is None else f"& {self.mask:#x} "
+        return f"meta mark set {f'meta mark {mask}{self.op} ' if self.op else ''}{self.value:#x}"
 
 
 @dataclass(frozen=True)
@@ -143,9 +150,11 @@ class Remember:
 
 @dataclass(frozen=True)
 class Other:
-    """An expression that hoplab does not support, as JSON."""
+    """An expression that hoplab does not evaluate, as JSON."""
 
     raw: str
+    kind: str = field(default="", compare=False)  # its key: "limit", "log", "xt"
+    target: str = field(default="", compare=False)  # "DROP": of a rule of iptables-nft
 
     def __str__(self) -> str:
         return self.raw
@@ -187,7 +196,15 @@ def expression(raw: dict[str, Any]) -> Expression:
         case {"set": {"op": "add" | "update" as op, "elem": key, "set": str(name)}}:
             return Remember(op, name.removeprefix("@"), _parts(key))
         case _:
-            return _verdict(raw) or _mark(raw) or _nat(raw) or Other(json.dumps(raw))
+            return _verdict(raw) or _mark(raw) or _nat(raw) or _other(raw)
+
+
+def _other(raw: dict[str, Any]) -> Other:
+    match raw:
+        case {"xt": {"type": "target", "name": str(name)}}:
+            return Other(json.dumps(raw), "xt", name)
+        case _:
+            return Other(json.dumps(raw), next(iter(raw), ""))
 
 
 def _verdict(raw: Any) -> Verdict | None:
@@ -222,6 +239,8 @@ def _mark(raw: Any) -> Mark | None:
                 match operands:
                     case [{"meta": {"key": "mark"}}, int(value)] if op in _BITWISE:
                         return Mark(value, op)
+                    case [{"&": [{"meta": {"key": "mark"}}, int(mask)]}, int(value)] if op in _BITWISE:
+                        return Mark(value, op, mask)
     return None
 
 
@@ -244,9 +263,18 @@ def _nat(raw: dict[str, Any]) -> Nat | None:
 def _values(raw: Any, *, hexadecimal: bool = False) -> tuple[str, ...]:
     match raw:
         case {"set": list(values)} | list(values):
-            return tuple(text(value, hexadecimal=hexadecimal) for value in values)
+            return tuple(_value(value, hexadecimal=hexadecimal) for value in values)
         case _:
             return (text(raw, hexadecimal=hexadecimal),)
+
+
+def _value(raw: Any, *, hexadecimal: bool) -> str:
+    """Return one element of an anonymous set, without its counter or comment: "10.96.0.10 . 53"."""
+    match raw:
+        case {"elem": {"val": found}}:
+            return text(found, hexadecimal=hexadecimal)
+        case _:
+            return text(raw, hexadecimal=hexadecimal)
 
 
 def _parts(raw: Any) -> tuple[str, ...]:
@@ -291,6 +319,8 @@ def _composed(raw: dict[str, Any]) -> str:
             return f"ct {key}"
         case {"fib": {"result": str(result), "flags": list(flags)}}:
             return f"fib {_joined(tuple(text(flag) for flag in flags))} {result}"
+        case {"fib": {"result": str(result), "flags": str(flag)}}:
+            return f"fib {flag} {result}"
         case {"prefix": {"addr": str(address), "len": int(length)}}:
             return f"{address}/{length}"
         case {"range": [low, high]}:

@@ -41,6 +41,7 @@ class Chain:
     priority: int = 0  # at one hook the lowest comes first: -100 dstnat, 0 filter, 100 srcnat
     policy: str = ""
     rules: tuple[Rule, ...] = ()
+    devices: tuple[str, ...] = ()  # of a base chain at ingress or egress: those it is called for
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Set:
 class Table:
     """One table, with its chains and its sets and maps by name."""
 
-    family: str  # "ip", "ip6", "inet"
+    family: str  # "ip", "ip6", "inet", "bridge", "netdev", "arp"
     name: str
     chains: Mapping[str, Chain]
     sets: Mapping[str, Set]
@@ -137,7 +138,9 @@ def _table(item: Item, found: Mapping[str, list[Item]]) -> Table:
 
 def _chain(item: Item, rules: list[Rule]) -> Chain:
     hook, policy = item.text("hook"), item.text("policy")
-    return Chain(item.text("name"), item.text("type"), hook, item.number("prio"), policy, tuple(rules))
+    named = item.raw.get("dev", [])
+    devices = tuple(map(text, named)) if isinstance(named, list) else (text(named),)
+    return Chain(item.text("name"), item.text("type"), hook, item.number("prio"), policy, tuple(rules), devices)
 
 
 def _rule(item: Item) -> Rule:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from hoplab.netfilter.iptables import walk, with_sets
-from hoplab.netfilter.packet import Outcome, Packet
+from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IPTABLES, Rule
 
@@ -149,3 +149,95 @@ def test_sets_of_ipv6_have_their_members() -> None:
     for address, verdict in (("fd00:244::5", "MASQUERADE"), ("fd00:77::20", "ACCEPT")):
         found = walk(chains, "POSTROUTING", Packet(IPv6Address(address), outside))
         assert [end.verdict for end in found] == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("target", "to"),
+    [
+        ("DNAT --to-destination 10.244.1.2:8080 --persistent", "10.244.1.2:8080"),
+        ("REDIRECT --to-ports 15006", ":15006"),  # Istio's
+        ("SNAT --to-source 192.168.77.20", "192.168.77.20"),
+        ("MASQUERADE --to-ports 1024-2048 --random-fully", ":1024-2048"),
+        ("NETMAP --to 10.9.0.0/16", "10.9.0.0/16"),
+        ("TPROXY --on-port 37379 --on-ip 0.0.0.0 --tproxy-mark 0x200/0xffffffff", "0.0.0.0:37379"),  # Cilium's
+    ],
+)
+def test_where_a_translated_packet_goes(target: str, to: str) -> None:
+    (end,) = ends(f"FORWARD -p tcp -j {target}", "FORWARD -j DROP")
+    assert (end.verdict, end.to) == (target.split(maxsplit=1)[0], to)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
+        "SET --add-set seen src --exist",
+        "TEE --gateway 10.0.0.1",
+        "CLASSIFY --set-class 1:10",
+        "DSCP --set-dscp 0x0a",
+        "TCPMSS --clamp-mss-to-pmtu",
+        "CT --zone 1",
+        "TRACE",
+    ],
+)
+def test_a_target_that_is_no_verdict_passes_on(target: str) -> None:
+    assert verdicts(f"FORWARD -j {target}", "FORWARD -j DROP") == ["DROP"]
+
+
+def test_a_program_may_decide() -> None:
+    (end,) = ends("FORWARD -j NFQUEUE --queue-num 0 --queue-bypass", "FORWARD -j DROP")
+    assert (end.verdict, [str(rule) for rule in end.unsure]) == (
+        UNKNOWN, ["-A FORWARD -j NFQUEUE --queue-num 0 --queue-bypass"]
+    )  # fmt: skip
+    assert verdicts("FORWARD -j SOMETHING-NEW") == [UNKNOWN]
+
+
+def test_a_rule_that_cannot_be_read_is_an_outcome() -> None:
+    found = ends("FORWARD -p tcp -j DNAT [unsupported revision]", "FORWARD -j DROP")
+    assert [end.verdict for end in found] == [UNKNOWN, "DROP"]
+    assert {str(rule) for end in found for rule in end.unsure} == {"-A FORWARD -p tcp -j DNAT [unsupported revision]"}
+    assert verdicts("FORWARD -p udp -j DNAT [unsupported revision]", "FORWARD -j DROP") == ["DROP"]
+    assert verdicts("FORWARD -s nowhere -j ACCEPT") == [UNKNOWN, "ACCEPT"]
+
+
+def test_an_unknown_match_that_makes_no_difference_is_none() -> None:
+    """ufw has a dozen of them in a row: each would double the number of outcomes."""
+    (end,) = ends(*["FORWARD -m limit --limit 3/min -j LOG"] * 40, "FORWARD -j DROP")
+    assert (end.verdict, end.unsure) == ("DROP", ())
+    found = ends(*[f"FORWARD -m limit --limit 3/min -j MARK --set-xmark {bit % 2}/0x1" for bit in range(40)])
+    assert {end.verdict for end in found} == {"ACCEPT"} and len(found) == 2
+
+
+def test_what_an_outcome_depends_on_is_named() -> None:
+    dropped, passed = ends("FORWARD -m mac --mac-source 02:00:00:00:00:01 -j DROP")
+    assert dropped.unsure == passed.unsure == dropped.path and passed.by_policy and not dropped.by_policy
+
+
+def test_one_packet_of_several_is_chance() -> None:
+    found = ends("FORWARD -m statistic --mode nth --every 4 --packet 0 -j DROP")
+    assert [(end.verdict, end.probability, end.unsure) for end in found] == [("DROP", 0.25, ()), ("ACCEPT", 0.75, ())]
+
+
+def test_marks_of_the_connection() -> None:
+    save, restore = "FORWARD -j CONNMARK --save-mark", "FORWARD -j CONNMARK --restore-mark"
+    (end,) = ends(save, "FORWARD -j MARK --set-xmark 0x0/0xffffffff", restore, packet=Packet(POD, OTHER, mark=5))
+    assert (end.packet.mark, end.packet.connmark) == (5, 5)
+    (end,) = ends("FORWARD -j CONNMARK --set-xmark 0x2/0xf", packet=Packet(POD, OTHER, connmark=0x11))
+    assert end.packet.connmark == 0x12
+    (end,) = ends(restore, packet=Packet(POD, OTHER, mark=7, state="ESTABLISHED"))
+    assert end.packet.mark == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "mark"),
+    [("--xor-mark 0x3", 0x6), ("--and-mark 0x4", 0x4), ("--set-mark 9", 0x9), ("--set-xmark x", 5)],
+)
+def test_marks_are_written_in_other_ways(change: str, mark: int) -> None:
+    (end,) = ends(f"FORWARD -j MARK {change}", packet=Packet(POD, OTHER, mark=0x5))
+    assert end.packet.mark == mark
+
+
+def test_a_packet_may_leave_conntrack() -> None:
+    for target in ("CT --notrack", "NOTRACK"):
+        (end,) = ends(f"FORWARD -j {target}")
+        assert end.packet.state == "UNTRACKED"

@@ -88,9 +88,9 @@ def test_conditions(condition: dict[str, Any], hits: bool) -> None:
 
 
 def test_what_a_packet_does_not_tell_may_be_so_or_not() -> None:
-    assert ends([FIRST, match({"meta": {"key": "skuid"}}, 0), DROP]) == ["ACCEPT", "DROP"]
-    assert ends([FIRST, match(SADDR, "@nobody-knows-it"), DROP]) == ["ACCEPT", "DROP"]
-    assert ends([FIRST, {"xt": None}, DROP]) == ["ACCEPT", "DROP"]
+    assert ends([FIRST, match({"meta": {"key": "skuid"}}, 0), DROP]) == ["DROP", "ACCEPT"]
+    assert ends([FIRST, match(SADDR, "@nobody-knows-it"), DROP]) == ["DROP", "ACCEPT"]
+    assert ends([FIRST, {"xt": None}, DROP]) == ["DROP", "ACCEPT"]
 
 
 def test_chains_are_called_and_returned_from() -> None:

@@ -68,11 +68,6 @@ def _unquoted(line: str) -> str:
     ("line", "why"),
     [
         ("-A INPUT -j ACCEPT", "not declared"),
-        ("-A FORWARD -j", "names no target"),
-        ("-A FORWARD ACCEPT", "stray"),
-        ("-A FORWARD -s nowhere -j ACCEPT", "no range"),
-        ("-A FORWARD -j ACCEPT !", "ends in `!`"),
-        ('-A FORWARD -m comment --comment "open', "open quote"),
         ("-X FORWARD", "neither chain nor rule"),
     ],
 )
