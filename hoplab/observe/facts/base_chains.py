@@ -1,4 +1,4 @@
-"""Base chains of iptables-nft with hook and priority: where the kernel calls the tables of iptables."""
+"""Base chains of all families with hook and priority: where the kernel calls the tables of iptables and nftables."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ class BaseChain:
     chain: str  # "PREROUTING"
     hook: str  # "prerouting"
     priority: int  # -100
+    family: str = "ip"  # "inet", ...
 
     def __str__(self) -> str:
-        return f"{self.table} {self.chain} {{ hook {self.hook} priority {self.priority} }}"
+        family = "" if self.family == "ip" else f"{self.family} "
+        return f"{family}{self.table} {self.chain} {{ hook {self.hook} priority {self.priority} }}"
 
 
 def parse(text: str) -> tuple[BaseChain, ...]:
     chains = (item.item("chain") for item in Item(document(text, "hooks"), "hooks").items("nftables"))
     return tuple(
-        BaseChain(chain.text("table"), chain.text("name"), chain.text("hook"), chain.number("prio"))
+        BaseChain(
+            chain.text("table"),
+            chain.text("name"),
+            chain.text("hook"),
+            chain.number("prio"),
+            chain.text("family"),
+        )
         for chain in chains
         if chain.text("hook")
     )
 
 
-BASE_CHAINS = Fact("hooks", "nft -j list chains ip", parse)
+BASE_CHAINS = Fact("hooks", "nft -j list chains", parse)

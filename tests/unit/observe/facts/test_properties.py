@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,7 +52,10 @@ def real_outputs() -> dict[str, list[str]]:
         ("bgp", "bgp.txt"),
         ("ipam_blocks", "ipam_blocks.json"),
         ("ipam", "ipam.txt"),
+        ("ip6tables_legacy", "ip6tables-legacy.txt"),
         ("ipset", "ipset.txt"),
+        ("iptables_legacy", "iptables-legacy.txt"),
+        ("nft_ruleset", "nft-ruleset.json"),
         ("nftables", "nft-kube-proxy.json", "nft-other.json"),
         ("rules", "ip-rule.json"),
         ("sockets", "ss.txt"),
@@ -155,7 +159,7 @@ def test_a_real_text_with_something_changed_crashes_no_parser(name: str, data: s
 
 def lacking(command: str) -> str:
     """The first tool a command needs and this machine does not have."""
-    tool = command.removeprefix("! ").split()[0]
+    tool = re.sub(r"^(! command -v |! |\w+=\$\()", "", command).split()[0]
     return "" if shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") else tool
 
 
