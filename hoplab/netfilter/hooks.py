@@ -1,0 +1,263 @@
+"""A packet at every hook of a host, in the kernel's order of priorities: what drops it, if anything; pure.
+
+``Firewall.traverse`` goes through the tables of iptables-nft and iptables-legacy and through every table of nftables,
+of the families ip, ip6, inet, bridge and netdev. A rule that cannot be evaluated is named when it may decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+
+from hoplab.core.ip import IPAddress
+from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
+from hoplab.netfilter.extensions import DROPS
+from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
+from hoplab.netfilter.ruleset import HasFacts
+from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6
+from hoplab.observe.facts.sysctls import SYSCTLS
+
+BRIDGED_TOO = "net.bridge.bridge-nf-call-iptables"  # 1: the hooks of IP are called for bridged packets
+CONNTRACK_PRIORITY = -200  # where the kernel looks the connection up; before that, its state is not known
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A place where a packet stops, or may stop."""
+
+    hook: str  # "forward"
+    table: str  # "iptables filter", "iptables-legacy filter", "nftables inet firewalld"
+    chain: str  # "FORWARD"
+    rule: str  # as text; "policy DROP" where no rule decided
+    verdict: str  # "DROP", "REJECT"; UNKNOWN where a rule cannot be evaluated
+
+    @property
+    def unread(self) -> bool:
+        return self.verdict == UNKNOWN
+
+    def __str__(self) -> str:
+        chain = "" if self.rule.startswith("-A ") or not self.chain else f", chain {self.chain}"
+        return f"{self.table}{chain}: `{self.rule}`"
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """What the rules of a host do with one packet."""
+
+    drops: tuple[Stop, ...]  # rules that drop it, and policies
+    unknown: tuple[Stop, ...]  # rules on which it depends, and that could not be evaluated
+    packets: tuple[Packet, ...]  # as it may leave the last hook, with its new addresses; none where it never does
+    translated: bool = False  # a rule changes its source or destination
+
+    @property
+    def passes(self) -> bool:
+        """Return whether it passes whatever the unknown rules do."""
+        return not self.drops and not self.unknown
+
+    def __str__(self) -> str:
+        if self.drops:
+            return f"{self.drops[0]} drops it"
+        if self.unknown:
+            return f"unknown: {self.unknown[0]} could not be evaluated"
+        return "passes"
+
+
+@dataclass(frozen=True)
+class _State:
+    """A packet on its way, and the rules that had to be guessed on the way to here."""
+
+    packet: Packet
+    unsure: tuple[Stop, ...] = ()
+
+
+def reply_to(packet: Packet, **changed: object) -> Packet:
+    """Return the reply to a packet on the same host: the other way round, of an established connection."""
+    turned = replace(
+        packet,
+        src=packet.dst,
+        dst=packet.src,
+        sport=packet.dport,
+        dport=packet.sport,
+        in_dev=packet.out_dev,
+        out_dev=packet.in_dev,
+        port_in=packet.port_out,
+        port_out=packet.port_in,
+        src_is_local=packet.dst_is_local,
+        dst_is_local=packet.src_is_local,
+        state="ESTABLISHED",
+        mark=0,
+    )
+    return replace(turned, **changed)  # type: ignore[arg-type]
+
+
+class Firewall:
+    """The rules of a host at all its hooks, read once for many packets."""
+
+    def __init__(self, host: HasFacts) -> None:
+        self.host = host
+        self._chains: dict[tuple[bool, str, str], list[BaseChainAt]] = {}
+
+    def traverse(self, packet: Packet, out_dev: Callable[[IPAddress], str] | None = None) -> Traversal:
+        """Return what the rules do with a packet.
+
+        A packet without ``in_dev`` is sent by the host itself, one with ``dst_is_local`` is for the host, a ``bridged``
+        one stays in its bridge, and another one is forwarded. ``out_dev`` returns the interface to a new destination,
+        where a rule translates it. Raise FactError where the host lacks a fact.
+        """
+        return _Walk(self, out_dev or (lambda _address: packet.out_dev)).run(packet)
+
+    def called(self, packet: Packet, layer: str, hook: str) -> list[BaseChainAt]:
+        """Return the base chains that the kernel calls for a packet at a hook, in its order."""
+        key = (packet.ipv6, layer, hook)
+        if key not in self._chains:
+            self._chains[key] = base_chains(self.host, *key)
+        return [chain for chain in self._chains[key] if chain.is_for(packet, hook)]
+
+
+class _Walk:
+    """One packet on one host."""
+
+    def __init__(self, firewall: Firewall, out_dev: Callable[[IPAddress], str]) -> None:
+        self.firewall, self.host, self.out_dev = firewall, firewall.host, out_dev
+        self.drops: dict[Stop, None] = {}  # in order, as the next two
+        self.possible: dict[Stop, None] = {}  # that depend on unknown rules
+        self.unknown: dict[Stop, None] = {}
+        self.translated = False
+
+    def run(self, packet: Packet) -> Traversal:
+        states = [_State(packet)]
+        if packet.in_dev:
+            states = self.called(states, "netdev", "ingress")
+        if packet.bridged:
+            states = self.bridged(states)
+        elif packet.in_dev:
+            states = self.arriving(states)
+        else:
+            states = self.leaving(self.called(states, "ip", "output"))
+        packets = tuple(dict.fromkeys(state.packet for state in states))
+        drops = (*self.drops, *self.possible) if not packets else tuple(self.drops)
+        return Traversal(drops, () if drops else tuple(self.unknown), packets, self.translated)
+
+    def arriving(self, states: list[_State]) -> list[_State]:
+        states = self.called(self.bridge(states, "prerouting", "input"), "ip", "prerouting")
+        local = [state for state in states if state.packet.dst_is_local]
+        forwarded = [state for state in states if not state.packet.dst_is_local]
+        return [*self.called(local, "ip", "input"), *self.leaving(self.called(forwarded, "ip", "forward"))]
+
+    def leaving(self, states: list[_State]) -> list[_State]:
+        states = self.called(states, "ip", "postrouting")
+        return self.called(self.bridge(states, "output", "postrouting"), "netdev", "egress")
+
+    def bridged(self, states: list[_State]) -> list[_State]:
+        """Return the states of a packet between two ports of one bridge; IP's hooks are called inside of its own."""
+        too = self.host[SYSCTLS].get(BRIDGED_TOO) == "1"
+        for hook in ("prerouting", "forward", "postrouting"):
+            states = self.called(states, "bridge", hook)
+            states = self.called(states, "ip", hook) if too else states
+        return self.called(states, "netdev", "egress")
+
+    def bridge(self, states: list[_State], *hooks: str) -> list[_State]:
+        """Return the states after the bridge's own hooks, of packets that arrive at or leave by a port of one."""
+        for hook in hooks:
+            port = "port_in" if hooks[-1] == "input" else "port_out"
+            through = [state for state in states if getattr(state.packet, port)]
+            beside = [state for state in states if not getattr(state.packet, port)]
+            states = [*self.called(through, "bridge", hook), *beside]
+        return states
+
+    def called(self, states: list[_State], layer: str, hook: str) -> list[_State]:
+        """Return the states after all base chains of a hook; those that are dropped are not among them."""
+        bound: set[Packet] = set()  # translated at this hook: the kernel calls no further chain of type nat for them
+        for chain in self.firewall.called(states[0].packet, layer, hook) if states else ():
+            after: dict[Packet, _State] = {}
+            for state in states:
+                if chain.kind == "nat" and (state.packet.state != "NEW" or state.packet in bound):
+                    after.setdefault(state.packet, state)
+                    continue
+                for moved, translated in self.through(chain, hook, state):
+                    if translated:
+                        bound.add(moved.packet)
+                    known = after.get(moved.packet)
+                    after[moved.packet] = moved if known is None or len(moved.unsure) < len(known.unsure) else known
+            states = list(after.values())
+        return states
+
+    def through(self, chain: BaseChainAt, hook: str, state: _State) -> Iterator[tuple[_State, bool]]:
+        """Yield the states after one base chain, each with whether it translated them; note where the packet stops."""
+        outcomes = chain.walk(_as_seen(state.packet, chain, hook))
+        equal = all(outcome.verdict == "ACCEPT" for outcome in outcomes) and len({o.packet for o in outcomes}) == 1
+        for outcome in outcomes:
+            found = () if equal else tuple(_stop(chain, hook, rule, UNKNOWN) for rule in outcome.unsure)
+            unsure = tuple(dict.fromkeys((*state.unsure, *found)))
+            packet = _restored(outcome.packet, state.packet)
+            if outcome.verdict in DROPS:
+                (self.possible if unsure else self.drops)[_decided(chain, hook, outcome)] = None
+                self.unknown.update(dict.fromkeys(unsure))
+            elif outcome.verdict in _TRANSLATING:
+                self.translated = True
+                yield _State(self.translate(packet, outcome), unsure), True
+            else:
+                if outcome.verdict != "ACCEPT":  # a rule that is not known: here it may pass
+                    unsure = tuple(dict.fromkeys((*unsure, _decided(chain, hook, replace(outcome, verdict=UNKNOWN)))))
+                    self.unknown.update(dict.fromkeys(unsure))
+                yield _State(packet, unsure), False
+
+    def translate(self, packet: Packet, outcome: Outcome[Rule]) -> Packet:
+        """Return the packet with its new source or destination; one that is not known is left."""
+        address, port = _address_and_port(outcome.to)
+        if outcome.verdict in ("DNAT", "REDIRECT", "NETMAP"):
+            dst = address or packet.dst
+            local = outcome.verdict == "REDIRECT" or dst in self.own_addresses(dst)
+            changed = replace(packet, dst=dst, dport=port or packet.dport, dst_is_local=local, status="dnat")
+            return changed if local else replace(changed, out_dev=self.out_dev(dst))
+        return replace(packet, src=address or packet.src)
+
+    def own_addresses(self, like: IPAddress) -> frozenset[IPAddress]:
+        found = self.host[ADDRESSES] if like.version == 4 else self.host[ADDRESSES6]
+        return frozenset(entry.address for entry in found)
+
+
+_TRANSLATING = frozenset({"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})
+
+
+def _as_seen(packet: Packet, chain: BaseChainAt, hook: str) -> Packet:
+    """Return the packet as the chain sees it: its interfaces at this hook, and no state before conntrack."""
+    seen = packet
+    if chain.layer != "ip":
+        seen = replace(seen, in_dev=packet.port_in or packet.in_dev, out_dev=packet.port_out or packet.out_dev)
+    if hook in ("prerouting", "input", "ingress"):
+        seen = replace(seen, out_dev="", port_out="")
+    early = hook in ("prerouting", "output") and chain.priority < CONNTRACK_PRIORITY
+    if hook == "ingress" or (chain.layer == "ip" and early and seen.state != "UNTRACKED"):
+        seen = replace(seen, state="INVALID")
+    return seen
+
+
+def _restored(packet: Packet, before: Packet) -> Packet:
+    """Return the packet after a chain with the interfaces and the state that the chain did not see."""
+    kept = replace(before, mark=packet.mark, connmark=packet.connmark)
+    return replace(kept, state=packet.state) if packet.state == "UNTRACKED" else kept
+
+
+def _decided(chain: BaseChainAt, hook: str, outcome: Outcome[Rule]) -> Stop:
+    if outcome.by_policy or outcome.last is None:
+        return Stop(hook, chain.table, chain.name, f"policy {outcome.verdict}", outcome.verdict)
+    return _stop(chain, hook, outcome.last, outcome.verdict)
+
+
+def _stop(chain: BaseChainAt, hook: str, rule: Rule, verdict: str) -> Stop:
+    return Stop(hook, chain.table, rule.chain, str(rule), verdict)
+
+
+def _address_and_port(to: str) -> tuple[IPAddress | None, int]:
+    """Return the first address and port of "10.244.1.2:8080", ":15001", "[fd00::2]:80", "10.0.0.1-10.0.0.9:80-90"."""
+    address, port = to, ""
+    if to.startswith("["):
+        address, _, port = to[1:].partition("]:")
+    elif to.count(":") == 1:
+        address, _, port = to.partition(":")
+    try:
+        return (ip_address(address.partition("-")[0]) if address else None), int(port.partition("-")[0] or 0)
+    except ValueError:
+        return None, 0
