@@ -19,6 +19,7 @@ def skip_reason(
     service: str = "",
     ipv6: bool = False,
     cni_nftables: bool | None = None,
+    facts: tuple[str, ...] = (),
 ) -> str:
     """Return why a lesson with these requirements does not apply to the lab; "" when it applies."""
     has = lab.setting
@@ -36,6 +37,9 @@ def skip_reason(
         return f"needs the service {service} of the verification workload, which is younger than this recording"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
+    for fact in facts:
+        if any(fact not in node.facts.outputs for node in lab.nodes):
+            return f"needs the fact {fact}, which is younger than this recording"
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:

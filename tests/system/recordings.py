@@ -24,7 +24,7 @@ from hoplab.observe.recording_format import load, save
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot, take
 from hoplab.verify import requirements
-from tests.support.lesson_functions import failures, read_only
+from tests.support.lesson_functions import applies, failures, read_only
 from tests.system.faults import FAULTS, Fault, Site, opened, wait
 
 FOLDER = PROJECT / "tests" / "recordings"
@@ -78,7 +78,11 @@ def name_of(lab: Snapshot) -> str:
 
 def recorded(lab: Snapshot) -> tuple[Fault, ...]:
     """The faults that such a lab can have, and that are seen without packets."""
-    found = (fault for fault in FAULTS if fault.caught_by and not requirements.skip_reason(lab, **fault.needs))
+    found = (
+        fault
+        for fault in FAULTS
+        if any(applies(name, lab) for name in fault.caught_by) and not requirements.skip_reason(lab, **fault.needs)
+    )
     few = FEW.get(name_of(lab))
     return tuple(fault for fault in found if few in (None, fault.name))
 

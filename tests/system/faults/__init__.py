@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tests.system.faults import (
     calico,
+    filters,
     ingress,
     ipv6,
     links,
@@ -34,6 +35,7 @@ FAULTS: tuple[Fault, ...] = (
     *services.FAULTS,
     *load_balancer.FAULTS,
     *policies.FAULTS,
+    *filters.FAULTS,
     *nftables.FAULTS,
     *nodes.FAULTS,
     *ingress.FAULTS,

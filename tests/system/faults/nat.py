@@ -58,8 +58,8 @@ FAULTS = (
         on_node(
             "iptables -I FORWARD -d {single} -s {remote} -j DROP", "iptables -D FORWARD -d {single} -s {remote} -j DROP"
         ),
-        (),
-        "does not answer",
+        ("nothing_on_the_way_drops_it_between_nodes",),
+        "`-A FORWARD -s {remote} -d {single}/32 -j DROP` in iptables filter, chain FORWARD, of {node} drops",
         traffic=("the_destination_changes_on_the_way",),
     ),
 )

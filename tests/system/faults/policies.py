@@ -9,8 +9,8 @@ FAULTS = (
     Fault(
         "something stops what the policy denies",
         on_node("iptables -I FORWARD -s {pod_address} -j DROP", "iptables -D FORWARD -s {pod_address} -j DROP"),
-        (),
-        "does not answer {pod}",
+        ("nothing_on_the_way_drops_it_on_one_node", "nothing_on_the_way_drops_it_between_nodes"),
+        "`-A FORWARD -s {pod_address}/32 -j DROP` in iptables filter, chain FORWARD, of {node} drops",
         traffic=("a_policy_that_nobody_enforces_stops_nothing",),
         needs=FLANNEL,
     ),
