@@ -102,7 +102,9 @@ def _masked(option: Option, mark: int) -> bool:
 
 
 def _connmark(option: Option, packet: Packet) -> bool | None:
-    return _masked(option, packet.connmark) if packet.state == "NEW" else None
+    if packet.state == "NEW":
+        return _masked(option, packet.connmark)
+    return None if packet.tracked else option.negated  # without a connection it does not hold, negated or not
 
 
 def _address_type(option: Option, address: IPAddress, local: bool) -> bool | None:
@@ -119,7 +121,9 @@ def _state(option: Option, packet: Packet) -> bool | None:
 
 
 def _direction(option: Option, packet: Packet) -> bool | None:
-    return option.values[0] == "ORIGINAL" if packet.state == "NEW" else None
+    if packet.state == "NEW":
+        return option.values[0] == "ORIGINAL"
+    return None if packet.tracked else option.negated
 
 
 FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ALL": 63, "NONE": 0}
@@ -205,6 +209,10 @@ MATCHES: Mapping[str, Mapping[str, Test]] = {
     "pkttype": {
         "--pkt-type": lambda option, packet: option.values[0] == ("multicast" if packet.dst.is_multicast else "unicast")
     },
+    "policy": {
+        "--pol": lambda option, _packet: option.values[0] == "none",  # no packet here is of IPsec
+        **dict.fromkeys(("--dir", "--strict", "--mode", "--proto"), _silent),
+    },
     "recent": {
         **dict.fromkeys(("--rcheck", "--update", "--remove"), _recent),
         **dict.fromkeys(
@@ -242,7 +250,7 @@ MATCHES: Mapping[str, Mapping[str, Test]] = {
                 "dst",
             ),
             *("ecn", "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "hl", "ipcomp", "ipv6header", "ipvs"),
-            *("length", "limit", "mac", "mh", "osf", "policy", "quota", "rateest", "realm", "rt", "socket", "srh"),
+            *("length", "limit", "mac", "mh", "osf", "quota", "rateest", "realm", "rt", "socket", "srh"),
             *("string", "tcpmss", "time", "tos", "ttl", "u32"),
         )
     },

@@ -36,9 +36,12 @@ class Stop:
     def unread(self) -> bool:
         return self.verdict == UNKNOWN
 
+    @property
+    def where(self) -> str:
+        return f"{self.table}, chain {self.chain}" if self.chain else self.table
+
     def __str__(self) -> str:
-        chain = "" if self.rule.startswith("-A ") or not self.chain else f", chain {self.chain}"
-        return f"{self.table}{chain}: `{self.rule}`"
+        return f"{self.table if self.rule.startswith('-A ') else self.where}: `{self.rule}`"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class _Walk:
     def __init__(self, firewall: Firewall, out_dev: Callable[[IPAddress], str]) -> None:
         self.firewall, self.host, self.out_dev = firewall, firewall.host, out_dev
         self.drops: dict[Stop, None] = {}  # in order, as the next two
-        self.possible: dict[Stop, None] = {}  # that depend on unknown rules
+        self.possible: dict[Stop, bool] = {}  # that depend on unknown rules; whether they are unknown themselves
         self.unknown: dict[Stop, None] = {}
         self.translated = False
 
@@ -136,7 +139,9 @@ class _Walk:
         else:
             states = self.leaving(self.called(states, "ip", "output"))
         packets = tuple(dict.fromkeys(state.packet for state in states))
-        drops = (*self.drops, *self.possible) if not packets else tuple(self.drops)
+        drops = tuple(self.drops)
+        if not packets:  # dropped in any case: an unknown rule leaves open where
+            drops = (*drops, *sorted(self.possible, key=lambda stop: self.possible[stop]))
         return Traversal(drops, () if drops else tuple(self.unknown), packets, self.translated)
 
     def arriving(self, states: list[_State]) -> list[_State]:
@@ -192,7 +197,11 @@ class _Walk:
             unsure = tuple(dict.fromkeys((*state.unsure, *found)))
             packet = _restored(outcome.packet, state.packet)
             if outcome.verdict in DROPS:
-                (self.possible if unsure else self.drops)[_decided(chain, hook, outcome)] = None
+                stop = _decided(chain, hook, outcome)
+                if unsure:
+                    self.possible[stop] = replace(stop, verdict=UNKNOWN) in unsure
+                else:
+                    self.drops[stop] = None
                 self.unknown.update(dict.fromkeys(unsure))
             elif outcome.verdict in _TRANSLATING:
                 self.translated = True

@@ -62,6 +62,8 @@ def applies(part: str, packet: Packet) -> bool:
         return packet.ipv6 == (header == "ip6")
     if header in ("arp", "vlan"):
         return False
+    if header == "ct" and part != "ct state" and not packet.tracked:
+        return False
     if part.startswith(("meta skuid", "meta skgid")):
         return not packet.in_dev  # a packet that arrived has no socket
     if header == "th":
@@ -176,14 +178,14 @@ def _compared(match: Match, packet: Packet) -> bool | None:
 
 
 def _flags(match: Match, packet: Packet) -> bool | None:
-    """Return whether ``tcp flags & (fin | syn) == syn`` holds; of ``tcp flags syn,ack`` any bit is enough."""
+    """Return whether ``tcp flags & (fin | syn) == syn`` holds; of ``tcp flags syn,ack`` (in) any bit is enough."""
     found = tcp_flags(packet)
     if found is None or match.op not in ("==", "!=", "in") or any("{" in text for text in (*match.key, *match.values)):
         return None
     _, masked, mask = match.key[0].partition(" & ")
     wanted = _bits(",".join(match.values))
     looked_at = found & _bits(mask) if masked else found
-    if match.op == "in" or (not masked and match.op == "=="):
+    if match.op == "in":
         return bool(looked_at & wanted)
     return (looked_at == wanted) == (match.op == "==")
 

@@ -35,6 +35,11 @@ class Packet:
         return self.dst.version == 6
 
     @property
+    def tracked(self) -> bool:
+        """Return whether it belongs to a connection: before conntrack has seen it, it does not."""
+        return self.state not in ("INVALID", "UNTRACKED")
+
+    @property
     def bridged(self) -> bool:
         """Return whether it goes from one port of a bridge to another one."""
         return bool(self.port_in and self.port_out) and self.in_dev == self.out_dev

@@ -59,12 +59,12 @@ class Checked:
         passed = f"{self.legs} packets pass all hooks of their nodes"
         if not self.unknown:
             return passed
-        rules = "; ".join(_at(leg, stop) for leg, stop in self.unknown)
+        rules = "; ".join(dict.fromkeys(_at(leg, stop) for leg, stop in self.unknown))
         return f"{passed}, unless a rule drops them that could not be evaluated: {rules}"
 
 
 def _at(leg: Leg, stop: Stop) -> str:
-    return f"`{stop.rule}` in {stop.table}, chain {stop.chain}, of {leg.node.name}"
+    return f"`{stop.rule}` in {stop.where}, of {leg.node.name}"
 
 
 def checked(legs: Iterable[Leg]) -> Checked:

@@ -75,16 +75,31 @@ def test_a_rule_that_cannot_be_evaluated_is_mentioned_and_fails_nothing() -> Non
     )
 
 
+def test_a_table_that_nobody_can_read_is_mentioned_once() -> None:
+    lab = on_node("iptables", lambda text: f"{text}# Table `raw' is incompatible, use 'nft' tool.\n")()
+    assert saw(ON_ONE_NODE, lab).endswith(
+        f"evaluated: `# Table `raw' is incompatible, use 'nft' tool.` in iptables raw, of {FIRST.name}"
+    )
+
+
 def test_ordinary_rules_of_others_fail_nothing() -> None:
-    """kubernetes-sigs, docker, tailscale and ufw: rules that accept, count, mark or log."""
-    for rule in (
-        "-m state --state RELATED,ESTABLISHED -j ACCEPT",
-        "-s 10.0.0.0/255.0.255.0 -i eth9 -j DROP",
-        "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-        '-m limit --limit 3/min -j LOG --log-prefix "-- IN -- "',
-        "-i docker0 ! -o docker0 -j DROP",
+    """Docker, Istio, strongSwan, tailscale and ufw: rules that accept, count, mark or log, and those for others."""
+    targets = (
+        "CONNMARK --save-mark",
+        "SET --add-set seen src --exist",
+        "TEE --gateway 10.0.0.1",
+        "DSCP --set-dscp 0x0a",
+    )
+    for table, chain, rule in (
+        ("filter", "FORWARD", "-m state --state RELATED,ESTABLISHED -j ACCEPT"),
+        ("filter", "FORWARD", "-s 10.0.0.0/255.0.255.0 -i eth9 -j DROP"),
+        ("filter", "FORWARD", '-m limit --limit 3/min -j LOG --log-prefix "-- IN -- "'),
+        ("filter", "FORWARD", "-i docker0 ! -o docker0 -j DROP"),
+        ("nat", "POSTROUTING", "-m policy --dir out --pol ipsec -j ACCEPT"),
+        ("nat", "PREROUTING", "-p tcp -m tcp --dport 8443 -j REDIRECT --to-ports 15001"),
+        *(("nat", chain, f"-j {target}") for chain in ("PREROUTING", "POSTROUTING") for target in targets),
     ):
-        assert failures(OURS, on_node("iptables", inserted("filter", "FORWARD", rule))()) == {}
+        assert failures(read_only(), on_node("iptables", inserted(table, chain, rule))()) == {}, rule
     assert failures(OURS, on_node("iptables_legacy", legacy())()) == {}  # tables, but no rule
     assert failures(OURS, on_node("iptables", policy_is_drop("filter"))()) == {}  # Docker's: flannel's rules accept
 

@@ -259,14 +259,16 @@ def test_an_unknown_rule_before_a_drop_is_what_it_depends_on() -> None:
     logged = saved("filter", "FORWARD -m limit --limit 3/min -j LOG", "FORWARD -j DROP")
     assert dropped(host(logged).traverse(TO_POD)) == ["iptables filter: `-A FORWARD -j DROP`"]
     both = saved("filter", "FORWARD -m limit --limit 3/min -j DROP", "FORWARD -j DROP")
-    assert dropped(host(both).traverse(TO_POD))[0] == "iptables filter: `-A FORWARD -m limit --limit 3/min -j DROP`"
+    assert dropped(host(both).traverse(TO_POD)) == [
+        "iptables filter: `-A FORWARD -j DROP`", "iptables filter: `-A FORWARD -m limit --limit 3/min -j DROP`"
+    ]  # fmt: skip
     accepted = saved("filter", "FORWARD -m limit --limit 3/min -j ACCEPT", "FORWARD -j ACCEPT")
     assert host(accepted).traverse(TO_POD).passes
 
 
 def test_what_is_dropped_anyway_does_not_depend_on_an_unknown_rule() -> None:
     text = saved("mangle", "FORWARD -m limit --limit 3/min -j DROP") + saved("filter", "FORWARD -j DROP")
-    assert [stop.table for stop in host(text).traverse(TO_POD).drops] == ["iptables mangle", "iptables filter"]
+    assert [stop.table for stop in host(text).traverse(TO_POD).drops] == ["iptables filter", "iptables mangle"]
     text = saved("mangle", "FORWARD -j NFQUEUE --queue-num 0") + saved("filter", "FORWARD -j DROP")
     assert dropped(host(text).traverse(TO_POD)) == ["iptables filter: `-A FORWARD -j DROP`"]
 
