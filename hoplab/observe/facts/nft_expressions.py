@@ -150,14 +150,15 @@ class Remember:
 
 @dataclass(frozen=True)
 class Other:
-    """An expression that hoplab does not evaluate, as JSON."""
+    """An expression that hoplab does not evaluate, as JSON or, where it has a text, as nft prints it."""
 
     raw: str
     kind: str = field(default="", compare=False)  # its key: "limit", "log", "xt"
     target: str = field(default="", compare=False)  # "DROP": of a rule of iptables-nft
+    printed: str = field(default="", compare=False)  # "limit rate 10/second burst 5 packets"
 
     def __str__(self) -> str:
-        return self.raw
+        return self.printed or self.raw
 
 
 Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Remember | Other
@@ -203,6 +204,13 @@ def _other(raw: dict[str, Any]) -> Other:
     match raw:
         case {"xt": {"type": "target", "name": str(name)}}:
             return Other(json.dumps(raw), "xt", name)
+        case {"limit": {"rate": int(rate), "per": str(per), "burst": int(burst), **rest}} if not set(rest) - {"inv"}:
+            over = "over " if rest.get("inv") is True else ""
+            return Other(json.dumps(raw), "limit", printed=f"limit rate {over}{rate}/{per} burst {burst} packets")
+        case {"log": None}:
+            return Other(json.dumps(raw), "log", printed="log")
+        case {"log": {"prefix": str(prefix), **rest}} if not rest:
+            return Other(json.dumps(raw), "log", printed=f'log prefix "{prefix}"')
         case _:
             return Other(json.dumps(raw), next(iter(raw), ""))
 

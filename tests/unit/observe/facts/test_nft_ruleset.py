@@ -49,7 +49,8 @@ def test_expressions_of_a_firewall(ruleset: Nftables) -> None:
         "meta mark set meta mark & 0xff04ffff | 0x40000", Mark(0x40000, "|", 0xFF04FFFF)
     )  # fmt: skip
     assert marking.applied(0x00FF0001) == 0x00040001
-    (limiting,) = [rule for rule in rules if '"limit"' in str(rule)]
+    (limiting,) = [rule for rule in rules if "limit" in str(rule)]
+    assert str(limiting) == 'limit rate 10/second burst 5 packets log prefix "filter_FWD_public_REJECT: "'
     assert [part.kind for part in limiting.expressions if isinstance(part, Other)] == ["limit", "log"]
 
 

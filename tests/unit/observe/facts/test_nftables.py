@@ -228,6 +228,25 @@ def test_what_is_not_understood_is_kept(raw: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "printed"),
+    [
+        (
+            {"limit": {"rate": 10, "burst": 7, "per": "minute", "inv": True}},
+            "limit rate over 10/minute burst 7 packets",
+        ),
+        ({"log": None}, "log"),
+        ({"log": {"prefix": "-- IN -- "}}, 'log prefix "-- IN -- "'),
+        ({"log": {"group": 2}}, '{"log": {"group": 2}}'),
+        ({"limit": {"rate": 10, "rate_unit": "kbytes", "burst": 0, "per": "second"}}, None),
+    ],
+)
+def test_what_is_not_evaluated_may_have_a_text(raw: dict[str, Any], printed: str | None) -> None:
+    kept = expression(raw)
+    assert isinstance(kept, Other) and kept.kind in raw and json.loads(kept.raw) == raw
+    assert str(kept) == (printed or json.dumps(raw))
+
+
+@pytest.mark.parametrize(
     "raw",
     [{"<<": [1, 2]}, {"&": [1]}, {"concat": []}, {"concat": 5}, {"ct": {"key": "saddr", "dir": "original"}}, None, 1.5],
 )
