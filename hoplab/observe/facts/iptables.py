@@ -60,6 +60,11 @@ class Rule:
         return ""
 
     @property
+    def of_another_version(self) -> bool:
+        """Return whether iptables itself cannot print what it does: a rule that another version has written."""
+        return bool(self.unread) and UNSUPPORTED[0] in self.line
+
+    @property
     def comment(self) -> str:
         return self.value("--comment")
 

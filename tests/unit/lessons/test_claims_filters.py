@@ -75,6 +75,12 @@ def test_a_rule_that_cannot_be_evaluated_is_mentioned_and_fails_nothing() -> Non
     )
 
 
+def test_a_rule_of_a_form_that_is_not_known_is_mentioned_and_fails_nothing() -> None:
+    lab = on_node("iptables", inserted("mangle", "KUBE-PROXY-CANARY", "-i eth0 of some new form -j ACCEPT"))()
+    assert failures(OURS, lab) == {}
+    assert saw(ALL_RULES, lab).endswith("and no other iptables has any; the lessons cannot read 1 rule of them")
+
+
 def test_a_table_that_nobody_can_read_is_mentioned_once() -> None:
     lab = on_node("iptables", lambda text: f"{text}# Table `raw' is incompatible, use 'nft' tool.\n")()
     assert saw(ON_ONE_NODE, lab).endswith(

@@ -94,6 +94,7 @@ def test_a_rule_that_cannot_be_read_is_kept_with_the_reason(line: str, why: str)
     text = f"*filter\n:FORWARD DROP [0:0]\n[3:180] {line}\n-A FORWARD -j ACCEPT\nCOMMIT\n"
     unread, other = IPTABLES.parse(text).rules("filter", "FORWARD")
     assert (unread.unread, str(unread), unread.packets, unread.target) == (why, line, 3, "")
+    assert not unread.of_another_version
     assert str(other) == "-A FORWARD -j ACCEPT" and not other.unread
     assert IPTABLES.parse(text).unread == (("filter", unread),)
 
@@ -111,7 +112,7 @@ COMMIT
 
 def test_a_rule_of_another_version_keeps_what_could_be_read() -> None:
     marking, translating, returning = IPTABLES.parse(NEWER).rules("nat", "KUBE-SEP-FRUH4FMRRHR5RC")
-    assert not marking.unread
+    assert not marking.unread and not marking.of_another_version and translating.of_another_version
     assert translating.unread == (
         "was written by another version of iptables than the one that printed it: [unsupported revision]"
     )
