@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from hoplab.core.ip import V4
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, kubernetes_list
+from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class ApiIngress:
         return f"{self.namespace}/{self.name}"
 
 
-def parse(text: str) -> tuple[ApiIngress, ...]:
-    return tuple(_ingress(item) for item in kubernetes_list(text, "ingresses"))
+def parse(text: str) -> Entries[ApiIngress]:
+    return gather_kubernetes(text, "ingresses", lambda item: (_ingress(item),))
 
 
 def _ingress(item: Item) -> ApiIngress:
@@ -35,7 +36,7 @@ def _ingress(item: Item) -> ApiIngress:
         hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
         secure_hosts=tuple(host for tls in spec.items("tls") for host in tls.texts("hosts")),
         addresses=tuple(
-            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.address("ip"))
+            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.of_family("ip", V4))
         ),
     )
 
