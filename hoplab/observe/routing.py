@@ -61,6 +61,11 @@ class Decision(Generic[Address, Network]):
         return str(self.route or " or ".join(map(str, self.hops)) or self.verdict)
 
     @property
+    def direct(self) -> bool:
+        """Return whether the packet needs no gateway: its destination is on the link, or it is this host."""
+        return bool(self.hops) and all(hop.via is None for hop in self.hops)
+
+    @property
     def why(self) -> str:
         """Return the rule in words, "" for the rules that every kernel begins with, and what is in doubt."""
         usual = self.rule is None or str(self.rule) in map(str, DEFAULT_RULES)

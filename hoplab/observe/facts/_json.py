@@ -28,7 +28,7 @@ class Item:
     def number(self, key: str) -> int:
         return int(self._typed(key, (int,), 0))
 
-    def truth(self, key: str, missing: bool = False) -> bool:
+    def truth(self, key: str, *, missing: bool = False) -> bool:
         return bool(self._typed(key, (bool,), missing))
 
     def texts(self, key: str) -> tuple[str, ...]:

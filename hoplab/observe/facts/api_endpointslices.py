@@ -26,6 +26,8 @@ class EndpointOf(Generic[Address]):
     node: str
     serving: bool = True  # it answers, also while it terminates
     terminating: bool = False
+    for_nodes: tuple[str, ...] = ()  # hints of trafficDistribution: whose clients it is for
+    for_zones: tuple[str, ...] = ()
 
 
 Endpoint = EndpointOf[IPv4Address]
@@ -56,7 +58,8 @@ def _endpoints(item: Item, family: Family[Address, Network]) -> list[EndpointOf[
             if not addresses:
                 raise FactError(f"an endpoint of {service} has no address", remedy=REMEDY)
             conditions = endpoint.item("conditions")
-            ready = conditions.truth("ready", True)
+            ready = conditions.truth("ready", missing=True)
+            hints = endpoint.item("hints")
             found.append(
                 EndpointOf(
                     namespace=meta.text("namespace"),
@@ -67,8 +70,10 @@ def _endpoints(item: Item, family: Family[Address, Network]) -> list[EndpointOf[
                     port=port.number("port"),
                     ready=ready,
                     node=endpoint.text("nodeName"),
-                    serving=conditions.truth("serving", ready),
+                    serving=conditions.truth("serving", missing=ready),
                     terminating=conditions.truth("terminating"),
+                    for_nodes=tuple(hint.text("name") for hint in hints.items("forNodes")),
+                    for_zones=tuple(hint.text("name") for hint in hints.items("forZones")),
                 )
             )
     return found

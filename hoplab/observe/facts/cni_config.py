@@ -43,10 +43,11 @@ def parse(text: str) -> tuple[CniConfig, ...]:
     return tuple(sorted(found, key=lambda config: config.path))
 
 
-def called(configs: Sequence[CniConfig]) -> CniConfig | None:
-    """Return the configuration whose plugins connect every pod: the first one, or the one that Multus there calls."""
-    if not configs:
-        return None
+def called(configs: Sequence[CniConfig]) -> CniConfig:
+    """Return the configuration whose plugins connect every pod: the first one, or the one that Multus there calls.
+
+    Raise ValueError where there is no configuration.
+    """
     first, *others = configs
     if first.plugins[:1] != (MULTUS,):
         return first

@@ -29,12 +29,8 @@ class NextHop:
     flags: tuple[str, ...] = ()  # "onlink", "dead", "linkdown", ...
 
     def __str__(self) -> str:
-        words = [f"via {'inet6 ' if _is_v6(self.via) else ''}{self.via}" if self.via else "", f"dev {self.dev}"]
-        return " ".join([*(word for word in words if word), f"weight {self.weight}", *self.flags])
-
-
-def _is_v6(address: IPAddress | None) -> bool:
-    return isinstance(address, IPv6Address)
+        words = [f"via {self.via}" if self.via else "", f"dev {self.dev}" if self.dev else "", f"weight {self.weight}"]
+        return " ".join([*(word for word in words if word), *self.flags])
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ class RouteOf(Generic[Address, Network]):
     senders: Network | None = None  # IPv6: only packets from this range
 
     def __str__(self) -> str:
-        mixed = "inet6 " if _is_v6(self.via) and isinstance(self.dst, IPv4Network) else ""
-        via = f"{mixed}{self.via}" if self.via else None
+        mixed = isinstance(self.via, IPv6Address) and isinstance(self.dst, IPv4Network)
+        via = f"inet6 {self.via}" if mixed else self.via
         words = [printed(self.dst, via, self.dev, self.kind, self.flags)]
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += [f"nexthop {hop}" for hop in self.nexthops]

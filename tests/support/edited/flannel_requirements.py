@@ -162,6 +162,11 @@ MORE = (
         lambda: replace(HEALTHY, netns_facts={}),
     ),
     also(
+        "no_rule_takes_what_pods_send",
+        "no pod's network namespace was found",
+        lambda: replace(HEALTHY, netns_facts={}),
+    ),
+    also(
         "kinds_of_routes",
         f"a route of {FIRST.name} does not say who made it",
         lambda: on_node("routes", changed({"dst": str(remote)}, protocol="")),
