@@ -254,7 +254,9 @@ def _comes_before(entry: Unread, rule: PolicyRule | None) -> bool:
 
 def _leads_to(entry: Unread, address: IPAddress, route: RouteOf[Address, Network] | None) -> bool:
     """Return whether a route that could not be read may be taken in place of the one that was."""
-    raw = entry.raw if isinstance(entry.raw, dict) else {}
+    raw = entry.raw
+    if not isinstance(raw, dict):
+        return True
     try:
         dst = _family(address).network(str(raw.get("dst", "default")), "routes")
     except FactError:

@@ -54,6 +54,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("ipset", "ipset.txt"),
         ("nftables", "nft-kube-proxy.json", "nft-other.json"),
         ("rules", "ip-rule.json"),
+        ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)
