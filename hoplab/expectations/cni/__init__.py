@@ -38,6 +38,7 @@ class RouteExpectation:
             and self.protocol in ("", record.protocol)
             and ("onlink" in record.flags) == self.onlink
             and not {"dead", "linkdown"} & set(record.flags)
+            and (record.tos, record.senders) == (0, None)  # else it is not for every packet
         )
 
     def __str__(self) -> str:

@@ -45,7 +45,7 @@ class Link:
     vxlan: Vxlan | None
     peer: str = ""  # a veth's other end by name, as long as both are in the same namespace
     port: BridgePort | None = None
-    parent: str = ""  # the interface below a macvlan, ipvlan, VLAN or tunnel, by name, in the same namespace
+    parent: str = ""  # the interface below a macvlan, ipvlan or VLAN, by name, in the same namespace
     parent_index: int = 0  # ... by its index in another namespace
     group: str = "default"  # which policy rules can exclude
     vrf_table: str = ""  # of a VRF: its routing table
@@ -86,7 +86,7 @@ def _link(item: Item) -> Link:
         port=BridgePort(port.text("state"), port.truth("hairpin"))
         if info.text("info_slave_kind") == "bridge"
         else None,
-        parent="" if paired else item.text("link") or (data.text("link") if kind == "vxlan" else ""),
+        parent="" if paired else item.text("link"),
         parent_index=item.number("link_index") if elsewhere and not paired else 0,
         group=item.text("group") or "default",
         vrf_table=data.text("table") if kind == "vrf" else "",
