@@ -26,6 +26,8 @@ class ApiNode:
     annotations: tuple[tuple[str, str], ...]
     address6: IPv6Address | None = None  # both only in a lab that has IPv6
     pod_cidr6: IPv6Network | None = None
+    machine_id: str = ""  # of the kubelet's host, /etc/machine-id; "" in older recordings
+    system_uuid: str = ""  # ... and its product_uuid
 
 
 def parse(text: str) -> Entries[ApiNode]:
@@ -51,6 +53,8 @@ def _node(item: Item) -> ApiNode:
         annotations=meta.pairs("annotations"),
         address6=next((V6.address(text, "nodes") for text in internal if V6.has(text)), None),
         pod_cidr6=next((V6.network(text, "nodes") for text in ranges if V6.has(text)), None),
+        machine_id=info.text("machineID"),
+        system_uuid=info.text("systemUUID"),
     )
 
 

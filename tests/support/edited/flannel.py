@@ -218,15 +218,6 @@ FAULTS = (
         f"on {FIRST.name} rule 5270: from all lookup 52 takes what",
     ),
     Fault(
-        "a rule takes what comes from pods",
-        lambda: on_node(
-            "rules",
-            added({"priority": 100, "src": "10.244.0.0", "srclen": 16, "action": "blackhole"}),
-        ),
-        ("no_rule_takes_what_pods_send",),
-        f"on {FIRST.name} rule 100: from 10.244.0.0/16 blackhole takes what",
-    ),
-    Fault(
         "forwarding is off",
         lambda: on_node("sysctls", lambda text: text.replace("ipv4/ip_forward:1", "ipv4/ip_forward:0")),
         ("nodes_forward",),
