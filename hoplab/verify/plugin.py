@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; raise UsageError when the options name no lab, or two."""
     config.addinivalue_line(
         "markers",
-        "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables): what a lab must have",
+        "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, fact): what a lab has",
     )
     if config.getoption("--lab") and config.getoption("--recording"):
         raise pytest.UsageError("--lab and --recording exclude each other")

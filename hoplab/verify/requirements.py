@@ -19,6 +19,7 @@ def skip_reason(
     service: str = "",
     ipv6: bool = False,
     cni_nftables: bool | None = None,
+    fact: str = "",
 ) -> str:
     """Return why a lesson with these requirements does not apply to the lab; "" when it applies."""
     has = lab.setting
@@ -36,6 +37,8 @@ def skip_reason(
         return f"needs the service {service} of the verification workload, which is younger than this recording"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
+    if fact and not any(fact in facts.outputs for facts in (lab.api, *lab.node_facts.values())):
+        return f"needs the fact {fact}, which is younger than this recording"
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:

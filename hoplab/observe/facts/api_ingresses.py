@@ -9,6 +9,8 @@ from hoplab.core.ip import V4
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
+OLD_CLASS = "kubernetes.io/ingress.class"  # annotation that names the class as well
+
 
 @dataclass(frozen=True)
 class ApiIngress:
@@ -19,6 +21,7 @@ class ApiIngress:
     hosts: tuple[str, ...]  # hosts of its rules
     secure_hosts: tuple[str, ...]  # hosts of its certificates
     addresses: tuple[IPv4Address, ...]  # of the controller that serves it; none where no controller does
+    ingress_class: str = ""  # "" for the default class
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -31,6 +34,7 @@ def parse(text: str) -> Entries[ApiIngress]:
 def _ingress(item: Item) -> ApiIngress:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
     return ApiIngress(
+        ingress_class=spec.text("ingressClassName") or meta.item("annotations").text(OLD_CLASS),
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
@@ -41,5 +45,4 @@ def _ingress(item: Item) -> ApiIngress:
     )
 
 
-# hoplab/lab/port_forward.py reads it; a snapshot does not contain it.
-API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset())
+API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset({"api"}))

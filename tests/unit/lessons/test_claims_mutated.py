@@ -16,7 +16,16 @@ from hoplab.core.paths import PROJECT
 from hoplab.observe import capture
 from hoplab.verify import observations
 from hoplab.verify.claims import Claim
-from tests.support.edited import calico, flannel, flannel_requirements, ipv6, machines, nftables, wireguard
+from tests.support.edited import (
+    calico,
+    flannel,
+    flannel_requirements,
+    ingress_classes,
+    ipv6,
+    machines,
+    nftables,
+    wireguard,
+)
 from tests.support.imaginary import ingress, policies, traffic, traffic_faults
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
@@ -28,6 +37,7 @@ ON_RECORDINGS = (
     *flannel.FAULTS,
     *flannel_requirements.MORE,
     *machines.FAULTS,
+    *ingress_classes.FAULTS,
     *nftables.FAULTS,
     *calico.FAULTS,
     *calico.MORE,

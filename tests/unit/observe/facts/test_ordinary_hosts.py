@@ -15,6 +15,7 @@ from hoplab.core.errors import FactError
 from hoplab.observe.facts._json import unread
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6
+from hoplab.observe.facts.api_ingress_classes import API_INGRESS_CLASSES
 from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.facts.api_pods import API_PODS
@@ -185,6 +186,16 @@ def test_objects_of_the_api_have_addresses_of_both_families() -> None:
     assert ingress.addresses == (IPv4Address("192.0.2.245"),)
 
 
+def test_classes_of_ingresses() -> None:
+    marked = {"name": "nginx", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}}
+    classes = items({"metadata": marked, "spec": {"controller": "nginx.org/x"}}, {"metadata": {"name": "other"}})
+    default, other = API_INGRESS_CLASSES.parse(classes)
+    assert (str(default), str(other)) == ("nginx of nginx.org/x, the default", "other")
+    old = {"metadata": {"annotations": {"kubernetes.io/ingress.class": "other"}}}
+    found = API_INGRESSES.parse(items(old, {"spec": {"ingressClassName": "nginx"}}, {}))
+    assert [ingress.ingress_class for ingress in found] == ["other", "nginx", ""]
+
+
 def endpoint(**given: Any) -> Any:
     meta = {"namespace": "default", "labels": {"kubernetes.io/service-name": "s"}}
     one = {"addressType": "IPv4", "metadata": meta, "ports": [{"port": 80}]}
@@ -291,11 +302,13 @@ def test_multus_calls_the_plugins_of_another_configuration() -> None:
 
 @pytest.mark.skipif(not shutil.which("find"), reason="needs find")
 def test_the_command_reads_no_other_file(tmp_path: Path) -> None:
-    for name in ("10-a.conflist", "b.json", ".c.conf", "calico-kubeconfig", "10-a.conflist.bak"):
-        (tmp_path / name).write_text('{"type": "x"}' if name.startswith(("1", "b", ".")) else "token: secret")
+    for name in ("10-a.conflist", "b c.json", "calico-kubeconfig", "10-a.conflist.bak"):
+        (tmp_path / name).write_text('{"type": "x"}' if name.endswith(("conflist", "json")) else "token: secret")
     (tmp_path / "dir.conf").mkdir()
     command = CNI_CONFIG.command.replace("/etc/cni/net.d", str(tmp_path))
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert "secret" not in done.stdout
     found = [config.path.rpartition("/")[2] for config in CNI_CONFIG.parse(done.stdout)]
-    assert found == [".c.conf", "10-a.conflist", "b.json"]
+    assert found == ["10-a.conflist", "b c.json"]
+    empty = CNI_CONFIG.command.replace("/etc/cni/net.d", str(tmp_path / "dir.conf"))
+    assert subprocess.run(["sh", "-c", empty], capture_output=True, text=True, check=True).stdout == ""
