@@ -87,6 +87,15 @@ def multus(lab: Snapshot) -> Snapshot:
     return on_node("cni_config", lambda text: f"==> /etc/cni/net.d/00-multus.conf <==\n{config}\n\n{text}", seen)
 
 
+def multus_beside_calico() -> Snapshot:
+    """A pod with a second interface by the plugin macvlan, and a route by it."""
+    link = {"ifindex": 4, "ifname": "net1", "link_index": 2, "link_netnsid": 0, "linkinfo": {"info_kind": "macvlan"}}
+    route = {"dst": "192.168.99.0/24", "dev": "net1", "protocol": "kernel", "scope": "link"}
+    shown = "net1\t0063A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    seen = in_pod("routes", added(route), in_pod("links", added(link), calico.BGP, calico.POD), calico.POD)
+    return in_pod("proc_routes", lambda text: text + shown, seen, calico.POD)
+
+
 def vpn(lab: Snapshot) -> Snapshot:
     """The rules of wg-quick: all but what it sent itself, and what has a route in the main table, by its own table."""
     rules = (
@@ -164,6 +173,7 @@ ORDINARY: dict[str, Callable[[], Snapshot]] = {
     "a container of Docker is beside the pods": lambda: docker(HEALTHY, FIRST.name),
     "a container of Docker is beside Calico's pods": lambda: docker(calico.BGP, calico.FIRST.name),
     "a pod has a second interface by Multus": lambda: multus(HEALTHY),
+    "a pod of Calico has a second interface by Multus": multus_beside_calico,
     "a VPN has rules that leave pods alone": lambda: vpn(HEALTHY),
     "net.d has a backup": lambda: on_node("cni_config", backups),
 }

@@ -40,6 +40,59 @@ def test_the_rule_is_named_unless_every_kernel_has_it() -> None:
     assert taken.direct and not decided().direct
 
 
+VIA_VPN = {"priority": 9, "src": "all", "table": "52"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "flow", "taken"),
+    [
+        ({}, Flow(POD), True),
+        ({"src": "10.55.0.0", "srclen": 16}, Flow(POD, IPv4Address("10.55.0.9")), True),
+        ({"src": "10.55.0.0", "srclen": 16}, Flow(POD, IPv4Address("10.56.0.9")), False),
+        ({"src": "10.55.0.0", "srclen": 16}, Flow(POD), False),
+        ({"src": "0.0.0.0", "srclen": 8}, Flow(POD), True),  # what has no source address yet
+        ({"dst": "10.244.1.7"}, Flow(POD), True),
+        ({"dst": "10.244.1.8"}, Flow(POD), False),
+        ({"not": None, "dst": "10.244.1.8"}, Flow(POD), True),
+        ({"fwmark": "0xca6c"}, Flow(POD, mark=0xCA6C), True),
+        ({"fwmark": "0xca6c"}, Flow(POD, mark=0x1CA6C), False),
+        ({"fwmark": "0x1", "fwmask": "0xff"}, Flow(POD, mark=0x101), True),
+        ({"tos": "0x10"}, Flow(POD, tos=16), True),
+        ({"tos": "0x10"}, Flow(POD), False),
+        ({"iif": "lo"}, Flow(POD), True),
+        ({"iif": "lo"}, Flow(POD, iif="eth0"), False),
+        ({"iif": "eth0"}, Flow(POD, iif="eth0"), True),
+        ({"iif": "eth0", "iif_detached": None}, Flow(POD, iif="eth0"), False),
+        ({"oif": "wg0"}, Flow(POD, oif="wg0"), True),
+        ({"oif": "wg0"}, Flow(POD), False),
+        ({"ipproto": "tcp", "dport": 80}, Flow(POD, protocol="tcp", dport=80), True),
+        ({"ipproto": "tcp", "dport": 80}, Flow(POD, protocol="tcp", dport=81), False),
+        ({"ipproto": "6"}, Flow(POD, protocol="udp"), False),
+        ({"ipproto": "6"}, Flow(POD, protocol="tcp"), True),
+        ({"sport_start": 5, "sport_end": 9}, Flow(POD, sport=9), True),
+        ({"uid_start": 1, "uid_end": 9}, Flow(POD, uid=0), False),
+        ({"suppress_prefixlen": 15}, Flow(POD), True),
+        ({"suppress_prefixlen": 16}, Flow(POD), False),
+        ({"suppress_ifgroup": "vpn"}, Flow(POD), False),
+        ({"suppress_ifgroup": "lan"}, Flow(POD), True),
+    ],
+)
+def test_a_rule_takes_the_packets_that_it_selects(rule: Any, flow: Flow[IPv4Address], taken: bool) -> None:
+    found = decided({**VIA_VPN, **rule}, flow=flow, interfaces=[{"ifname": "wg0", "group": "vpn"}])
+    assert (found.table == "52") == taken
+
+
+def test_a_goto_skips_rules_and_a_throw_ends_its_table() -> None:
+    jump = {"priority": 5, "src": "all", "goto": 32766}
+    assert decided(jump, VIA_VPN).table == "main"
+    assert decided({**jump, "goto": 7}, VIA_VPN).table == "52"  # there is no rule 7
+    assert decided({"priority": 5, "src": "all", "nop": None}, VIA_VPN).table == "52"
+    thrown = ({"type": "throw", "dst": "10.244.1.7", "table": "52"}, VPN, MAIN)
+    assert decided(VIA_VPN, table=thrown).table == "main"
+    dropped = ({"type": "blackhole", "dst": "default", "table": "52"}, MAIN)
+    assert decided({**VIA_VPN, "suppress_prefixlen": 0}, table=dropped).verdict == "blackhole"  # not suppressed
+
+
 def test_nothing_leads_there() -> None:
     assert decided(table=[]) == Decision("unreachable")
     assert str(decided(table=[])) == "unreachable" and not decided(table=[]).direct
