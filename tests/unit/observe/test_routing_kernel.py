@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from hoplab.observe.facts import links, routes, rules
@@ -18,23 +18,29 @@ from hoplab.observe.routing import Decision, Flow, decide
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
 # An example is a namespace of its own: a failing one is shown as it is, not made smaller for minutes.
-bounded = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+bounded = settings(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 OWN = IPv4Address("192.168.77.20")
 STRANGER = IPv4Address("10.55.0.9")  # the source of what comes in: no address of this host
-NAMESPACE = f"""
-ip link set lo up
-for i in 0 1; do ip link add eth$i type veth peer name p$i; ip link set eth$i up; ip link set p$i up; done
+ADDRESSES = f"""
+link set lo up
+link add eth0 type veth peer name p0
+link add eth1 type veth peer name p1
+link set p0 up
+link set p1 up
+link set eth0 up
+link set eth1 up group 7
+address add {OWN}/24 dev eth0
+address add 198.51.100.20/24 dev eth1
+address add fd00:77::20/64 dev eth0 nodad
+nexthop add id 1 via 192.168.77.3 dev eth0
+nexthop add id 2 via 198.51.100.3 dev eth1
+nexthop add id 3 group 1/2
+nexthop add id 4 blackhole
+"""
+FORWARDING = """
 echo 1 >/proc/sys/net/ipv4/ip_forward
 for dev in all default eth0 eth1; do echo 0 >/proc/sys/net/ipv4/conf/$dev/rp_filter; done
-ip link set eth1 group 7
-ip address add {OWN}/24 dev eth0
-ip address add 198.51.100.20/24 dev eth1
-ip -6 address add fd00:77::20/64 dev eth0 nodad
-ip nexthop add id 1 via 192.168.77.3 dev eth0
-ip nexthop add id 2 via 198.51.100.3 dev eth1
-ip nexthop add id 3 group 1/2
-ip nexthop add id 4 blackhole
 """
 PLACES = ("default", "10.0.0.0/8", "10.244.0.0/16", "10.244.1.0/24", "10.244.1.7/32")
 PLACES6 = ("default", "fd00::/16", "fd00:244::/56", "fd00:244:0:1::/64", "fd00:244:0:1::7/128")
@@ -80,7 +86,7 @@ class MadeRoute:
         kind = self.hop if " " not in self.hop else ""
         tos = f" tos {self.tos:#x}" if self.tos and family == "-4" else ""
         hop = "" if kind else f" {self.hop}"
-        return f"ip {family} route add {kind} {self.dst}{tos} table {self.table} metric {self.metric}{hop}"
+        return f"route add {kind} {self.dst}{tos} table {self.table} metric {self.metric}{hop}"
 
 
 def made_routes(places: tuple[str, ...], some_hops: st.SearchStrategy[str]) -> st.SearchStrategy[list[MadeRoute]]:
@@ -178,7 +184,8 @@ def in_namespace(family: str, setup: list[str], flows: list[Flow[Any]]) -> list[
     """What is there after the setup (routes, rules, links), and two answers for each packet, one text each."""
     looks = [f"ip {family} -d -j route show table all", f"ip {family} -j rule show", "ip -d -j link show"]
     looks += [f"ip {family} -d -j route get {how}{asked(flow)}" for flow in flows for how in ("", "fibmatch ")]
-    script = "set -e\n" + NAMESPACE + "\n".join(setup) + "\nset +e\n"
+    script = f"set -e\nip -batch - <<'END'{ADDRESSES}END\n{FORWARDING}ip {family} -batch - <<'END'\n"
+    script += "\n".join(setup) + "\nEND\nset +e\n"
     script += "".join(f"{look} 2>&1\necho =====\n" for look in looks)
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, timeout=60, check=False
@@ -207,6 +214,33 @@ def compare(flow: Flow[Any], decision: Decision[Any, Any], answer: str, matched:
         assert set(route.hops) == set(decision.route.hops), what  # IPv6 begins with the one that was chosen
 
 
+# The rules of wg-quick, of Tailscale, and jumps between them
+VPNS = [
+    "priority 5 from 10.55.0.0/16 goto 20",
+    "priority 10 fwmark 0x1/0xff table main",
+    "priority 15 to 10.244.1.0/24 table 100 suppress_prefixlength 16",
+    "priority 20 table 52 suppress_ifgroup 7",
+    "priority 30 table main suppress_prefixlength 0",
+    "priority 35 not fwmark 0xca6c table 100",
+]
+VPN_ROUTES = [
+    MadeRoute("default", "main", 5, 0, "via 192.168.77.1 dev eth0"),
+    MadeRoute("10.244.0.0/16", "main", 5, 0, "nhid 3"),
+    MadeRoute("10.244.0.0/16", "52", 5, 0, "dev eth1"),
+    MadeRoute("10.244.1.0/24", "52", 5, 0, "throw"),
+    MadeRoute("10.0.0.0/8", "52", 5, 0, "via 192.168.77.1 dev eth0"),
+    MadeRoute("default", "100", 5, 0, "dev eth1"),
+    MadeRoute("10.244.0.0/16", "100", 5, 0, "blackhole"),
+    MadeRoute("10.244.1.7/32", "100", 5, 0, "prohibit"),
+]
+VPN_FLOWS = [
+    *(Flow(IPv4Address(dst), mark=mark) for dst in ("10.244.1.7", "10.244.1.9", "10.9.9.9") for mark in (0, 0x101)),
+    *(Flow(IPv4Address("203.0.113.9"), mark=mark) for mark in (0, 0xCA6C)),
+    Flow(IPv4Address("10.244.2.3"), STRANGER, iif="eth0"),
+    Flow(IPv4Address("10.244.2.3"), oif="eth1"),
+]
+
+
 @given(
     made_routes(PLACES, hops),
     made_rules(SELECTORS),
@@ -214,12 +248,13 @@ def compare(flow: Flow[Any], decision: Decision[Any, Any], answer: str, matched:
     st.sampled_from([0, 1500]),
     st.sampled_from([0, 80]),
 )
+@example(VPN_ROUTES, VPNS, VPN_FLOWS, 0, 80)
 @bounded
 def test_a_packet_goes_where_the_kernel_sends_it(
     made: list[MadeRoute], policy: list[str], packets: list[Flow[Any]], sport: int, dport: int
 ) -> None:
     flows = [with_ports(flow, sport, dport) for flow in packets]
-    setup = [*(route.command("-4") for route in made), *(f"ip rule add {rule}" for rule in policy)]
+    setup = [*(route.command("-4") for route in made), *(f"rule add {rule}" for rule in policy)]
     shown, ruled, linked, *answers = in_namespace("-4", setup, flows)
     facts = routes.parse(shown), rules.parse(ruled), links.parse(linked)
     for flow, answer, matched in zip(flows, answers[::2], answers[1::2], strict=True):
@@ -237,7 +272,7 @@ def test_a_packet_of_ipv6_goes_where_the_kernel_sends_it(
     made: list[MadeRoute], policy: list[str], packets: list[Flow[Any]], dport: int
 ) -> None:
     flows = [with_ports(flow, 0, dport) for flow in packets]
-    setup = [*(route.command("-6") for route in made), *(f"ip -6 rule add {rule}" for rule in policy)]
+    setup = [*(route.command("-6") for route in made), *(f"rule add {rule}" for rule in policy)]
     shown, ruled, linked, *answers = in_namespace("-6", setup, flows)
     facts = routes.parse6(shown), rules.parse(ruled), links.parse(linked)
     for flow, answer, matched in zip(flows, answers[::2], answers[1::2], strict=True):
