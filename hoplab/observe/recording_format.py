@@ -18,6 +18,8 @@ from hoplab.core.diff import diff, patch
 from hoplab.core.errors import LabError
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts._json import as_read
+from hoplab.observe.facts.api_ingress_classes import DEFAULT_CLASS
+from hoplab.observe.facts.api_ingresses import OLD_CLASS
 from hoplab.observe.script import Output
 from hoplab.observe.setting import from_document, to_document
 from hoplab.observe.snapshot import Snapshot
@@ -34,7 +36,8 @@ def save(lab: Snapshot, file: Path, parts: Parts, *, like: Path | None = None) -
     """Write a recording: the unchanged output of commands, and of the API's answers the content that facts read.
 
     The rest of an answer, for example the environment of a container, may hold secrets. Of annotations those of CNIs
-    are kept: others hold whole manifests. With ``like``, another recording, only the difference from it is written.
+    and of classes of Ingresses are kept: others hold whole manifests. With ``like``, another recording, only the
+    difference from it is written.
     """
     text = json.dumps(_dump(lab, parts), indent=1, default=str)
     if like:
@@ -75,7 +78,8 @@ def _load(file: Path, _changed: int, _size: int) -> Snapshot:
 
 
 def _dump(lab: Snapshot, parts: Parts) -> dict[str, Any]:
-    annotations = tuple(prefix for part in parts.cni.values() for prefix in part.node_annotations)
+    of_cnis = (prefix for part in parts.cni.values() for prefix in part.node_annotations)
+    annotations = (DEFAULT_CLASS, OLD_CLASS, *of_cnis)
     return {
         "hoplab": FORMAT,
         "setting": to_document(lab.setting, parts),
@@ -97,7 +101,7 @@ def _outputs(facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def _redacted(text: str, annotations: tuple[str, ...]) -> str:
-    """Return a JSON document with only the annotations of CNIs; another text (an error message) unchanged."""
+    """Return a JSON document with only these annotations; another text (an error message) unchanged."""
 
     def reduced(item: dict[str, Any]) -> dict[str, Any]:
         if isinstance(found := item.get("annotations"), dict):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
+from hoplab.observe.facts._json import unread
+
 R_contra = TypeVar("R_contra", contravariant=True)
 R = TypeVar("R")
 
@@ -43,13 +45,16 @@ class Claim:
 
     def each_met(self, expectations: Iterable[Expectation[R]], records: Iterable[R], *, where: str, kind: str) -> int:
         """Require that a record meets each expectation: "worker1 has no route 10.244.2.0/24". Return their number."""
+        lost = unread(records)
         found = list(records)
         wanted = list(expectations)
+        besides = f", and {counted(len(lost), 'entry')} could not be read" if lost else ""
         for expectation in wanted:
             self.require(
                 any(expectation.met_by(record) for record in found),
-                f"{where} has no {kind} {expectation}",
+                f"{where} has no {kind} {expectation}{besides}",
                 *found[:EVIDENCE],
+                *lost,
             )
         return len(wanted)
 

@@ -20,8 +20,8 @@ from hoplab.netfilter.ruleset import Rule, postrouting, prerouting
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.neighbours import NEIGHBOURS
-from hoplab.observe.facts.routes import ROUTES, ROUTES6, lookup
 from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.routing import Flow, decide_on
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.spec.model import CniSpec
 from hoplab.spec.plan import in_words
@@ -94,7 +94,7 @@ def _table(paths: Sequence[PodPath]) -> str:
         *(
             [
                 path.name,
-                f"`{lookup(path.pod.node[ROUTES], path.other.address)}`",
+                f"`{decide_on(path.pod.node.facts, Flow(path.other.address)).route}`",
                 _wrapped(path),
                 str(path.pod.eth0.mtu) if path.pod.eth0 else NOTHING,
                 f"one range on `{path.expected.bridge}`" if path.expected.bridge else "a route for each",
@@ -124,13 +124,13 @@ def _shown(lines: Iterable[tuple[str, object]]) -> str:
 def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
     pod, other, node = path.pod, path.other, path.pod.node
     to = other.address
-    yield "the pod", lookup(pod[ROUTES], to) or NOTHING
+    yield "the pod", decide_on(pod.facts, Flow(to)).route or NOTHING
     if end := pod.host_end:
         yield (
             "its other end",
             f"{end.name}, {f'a port of {end.master}' if end.master else f'no port of a bridge, {end.mac}'}",
         )
-    route = lookup(node[ROUTES], to)
+    route = decide_on(node.facts, Flow(to)).route
     yield "the node", route or NOTHING
     for planned in path.expected.routes:
         if to in planned.dst and planned.protocol:
@@ -146,9 +146,9 @@ def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
         yield "its peer", next((record for record in node[WIREGUARD] if peer.met_by(record)), NOTHING)
     yield "translated", _translated(postrouting(node, Packet(pod.address, to, dport=workload.PORT)))
     yield "on the wire", _on_the_wire(path)
-    yield "the other node", lookup(other.node[ROUTES], to) or NOTHING
+    yield "the other node", decide_on(other.node.facts, Flow(to)).route or NOTHING
     if path.lab.setting.ipv6:
-        yield "the node, by IPv6", lookup(node[ROUTES6], other.address6) or NOTHING
+        yield "the node, by IPv6", decide_on(node.facts, Flow(other.address6)).route or NOTHING
 
 
 def _translated(ends: Sequence[Outcome[Rule]]) -> str:

@@ -38,7 +38,7 @@ def skip_reason(
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
     for fact in facts:
-        if any(fact not in node.facts.outputs for node in lab.nodes):
+        if fact not in lab.api.outputs and any(fact not in node.facts.outputs for node in lab.nodes):
             return f"needs the fact {fact}, which is younger than this recording"
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"

@@ -100,7 +100,7 @@ def settled(seen: Snapshot) -> bool:
     if seen.setting.ipv6:
         clients.append((seen.setting.ipv6.pod_cidr[-2], proxy.expectations6(seen)))
     return all(
-        {endpoint.to for endpoint in service.endpoints} <= proxy.targets(node, client, service)
+        {endpoint.to for endpoint in service.on(node.name).endpoints} <= proxy.targets(node, client, service)
         for node in seen.nodes
         for client, services in clients
         for service in services

@@ -26,6 +26,22 @@ def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     claim.saw(listed(f"{node.name} has {node.address}" for node in lab.nodes))
 
 
+def test_no_two_nodes_are_copies_of_one_machine(lab: Snapshot, claim: Claim) -> None:
+    """No two nodes share the MAC of eth0, the machine-id or the product UUID, as copies of one virtual machine do."""
+    seen: dict[tuple[str, str], str] = {}
+    for node in lab.nodes:
+        eth0 = node.link("eth0")
+        marks = {"MAC": eth0.mac if eth0 else "", "machine-id": node.api.machine_id, "UUID": node.api.system_uuid}
+        for mark in ((kind, value.lower()) for kind, value in marks.items() if value):
+            claim.require(
+                mark not in seen,
+                f"{seen.get(mark)} and {node.name} have the same {mark[0]} {mark[1]}: one is a copy of the other",
+            )
+            seen[mark] = node.name
+    kinds = dict.fromkeys(kind for kind, _ in seen)
+    claim.saw(f"{listed(kinds)} of {counted(len(lab.nodes), 'node')} differ")
+
+
 def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     """Every pod has its own network namespace, whose eth0 has its own address from the pod range."""
     claim.require(lab.own_address_pods, "no pod with an address of its own is running")

@@ -8,17 +8,19 @@ import pytest
 
 from hoplab.expectations import cni
 from hoplab.expectations.cni import calico
+from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
-from hoplab.observe.facts.cni_config import CNI_CONFIG
+from hoplab.observe.facts.cni_config import CNI_CONFIG, MULTUS, called
 from hoplab.observe.facts.ipam import IPAM
 from hoplab.observe.facts.links import LINKS
-from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify.claims import Claim, counted, listed
 
 
 def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> None:
     """A node has lo, eth0, the interfaces of its CNI (flannel VXLAN: cni0 and flannel.1; Calico: a tunnel or none) and
-    one veth per pod."""
+    one veth per pod. Veths to what is no pod (a container of Docker) or to further interfaces of a pod (Multus) are not
+    the CNI's."""
     seen = []
     for node in lab.nodes:
         expected = cni.expectations(lab)[node.name].interfaces
@@ -26,7 +28,8 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
             link = node.link(name)
             claim.require(link, f"{node.name} has no interface {name}", listed(known.name for known in node[LINKS]))
             claim.require(link and link.up, f"{name} of {node.name} is down")
-        veths = [link for link in node[LINKS] if link.kind == "veth" and link.name not in expected]
+        others = _other_veths(lab, node)
+        veths = [link for link in node[LINKS] if link.kind == "veth" and link.name not in (*expected, *others)]
         pods = [pod for pod in lab.own_address_pods if pod.node == node.name]
         claim.require(
             len(veths) == len(pods),
@@ -36,6 +39,20 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
         )
         seen.append(f"{node.name} has {listed(expected)} and {counted(len(veths), 'veth')} for as many pods")
     claim.saw("; ".join(seen))
+
+
+def _other_veths(lab: Snapshot, node: Node) -> frozenset[str]:
+    """Return the names of veths to other namespaces that are not the CNI's."""
+    bridge = cni.expectations(lab)[node.name].bridge
+    ends = {pod.host_end.name for pod in lab.pods_on(node) if pod.host_end}
+    further = {link.peer_index for pod in lab.pods_on(node) for link in pod[LINKS] if link.name != "eth0"}
+    return frozenset(
+        link.name
+        for link in node[LINKS]
+        if link.peer_elsewhere
+        and link.name not in ends
+        and (link.index in further or (link.master != bridge if bridge else not link.name.startswith(calico.HOST_END)))
+    )
 
 
 def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
@@ -92,7 +109,10 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
 def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
     """Calico has no bridge: the node routes to each pod's end, which is named cali and a digest of the pod's name."""
     for node in lab.nodes:
-        bridges = [link.name for link in node[LINKS] if link.kind == "bridge"]
+        used = {link.master for link in node[LINKS]} | {
+            entry.dev for entry in node[ADDRESSES] if entry.address not in lab.setting.pod_cidr
+        }  # by others, Docker for one; whether a pod is at one of them is looked at below
+        bridges = [link.name for link in node[LINKS] if link.kind == "bridge" and link.name not in used]
         claim.require(not bridges, f"{node.name} has {counted(len(bridges), 'bridge')}: {listed(bridges)}")
     for pod in lab.pods:
         claim.require(pod.host_end, f"the node's end of the pair of {pod} is missing")
@@ -143,16 +163,20 @@ def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> No
 
 
 def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -> None:
-    """When a pod starts, the container runtime calls the plugins of the first file in /etc/cni/net.d."""
+    """When a pod starts, the container runtime calls the plugins of the first file in /etc/cni/net.d; Multus there
+    calls those of another one."""
     known = cni.get_cni(lab.setting.cni)
     for node in lab.nodes:
         claim.require(node[CNI_CONFIG], f"{node.name} has no file in /etc/cni/net.d")
-        first = min(node[CNI_CONFIG], key=lambda config: config.path)
+        first, found = node[CNI_CONFIG][0], called(node[CNI_CONFIG])
         claim.require(
-            PurePath(first.path).name == known.CONFIG_FILE,
+            MULTUS in first.plugins or PurePath(first.path).name == known.CONFIG_FILE,
             f"the first file on {node.name} is {first.path}, not {known.CONFIG_FILE}",
         )
-        claim.require(first.plugins == known.PLUGINS, f"{first.path} on {node.name} calls {listed(first.plugins)}")
+        claim.require(
+            found.plugins == known.PLUGINS,
+            f"{found.path} on {node.name} calls {listed(found.plugins)}{found.problem and f': {found.problem}'}",
+        )
     claim.saw(f"{known.CONFIG_FILE} on {counted(len(lab.nodes), 'node')} calls {listed(known.PLUGINS)}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+from itertools import product
+
 import pytest
 
 from hoplab.expectations import cni
@@ -11,10 +14,11 @@ from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.no_route import NO_ROUTE
 from hoplab.observe.facts.proc_routes import PROC_ROUTES
-from hoplab.observe.facts.routes import DEFAULT, ROUTES, lookup
+from hoplab.observe.facts.routes import DEFAULT, ROUTES, NextHop, Route
 from hoplab.observe.facts.rules import RULES
 from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.routing import DEFAULT_RULES, Flow, decide, decide_on
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
@@ -170,18 +174,46 @@ def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
         for pod in lab.pods:
             routes = expected.own_routes if pod.node is node else expected.routes
             planned = next((route for route in routes if pod.address in route.dst), None)
-            chosen = lookup(node[ROUTES], pod.address)
+            chosen = decide_on(node.facts, Flow(pod.address))
+            route = chosen.route
             candidates = [route for route in node[ROUTES] if route.table == "main" and pod.address in route.dst]
             claim.require(
-                planned and chosen and (chosen.dst, chosen.dev) == (planned.dst, planned.dev),
-                f"{node.name} sends {pod.address} ({pod}) by `{chosen}`, not by `{planned}`",
+                planned and route and (route.dst, route.dev) == (planned.dst, planned.dev),
+                f"{node.name} sends {pod.address} ({pod}) by `{chosen.way}`{chosen.why}, not by `{planned}`",
                 *candidates,
             )
             claim.require(len(candidates) > 1, f"{node.name} had no choice for {pod.address}", *candidates)
     pod = lab.pods[0]
     claim.saw(
-        f"{pod.address} goes by `{lookup(pod.node[ROUTES], pod.address)}` on {pod.node.name}, "
+        f"{pod.address} goes by `{decide_on(pod.node.facts, Flow(pod.address)).way}` on {pod.node.name}, "
         "although `default` contains it too"
+    )
+
+
+def test_no_rule_takes_what_pods_send(lab: Snapshot, claim: Claim) -> None:
+    """Policy rules (`ip rule`) leave what pods send to each other to the tables that the CNI writes: none leads it
+    another way."""
+    claim.require(lab.pods, "no pod's network namespace was found")
+    packets, rules = 0, sum(len(node[RULES]) for node in lab.nodes)
+    for node in lab.nodes:
+        expected = cni.expectations(lab)[node.name]
+        for pod, other in product(lab.pods, lab.pods):
+            if node not in (pod.node, other.node) or pod is other:
+                continue
+            own = expected.bridge or (pod.host_end.name if pod.host_end else "")
+            far = expected.tunnel.dev if expected.tunnel else "eth0"
+            flow = Flow(other.address, pod.address, iif=own if pod.node is node else far)
+            chosen, usual = decide_on(node.facts, flow), decide(flow, node[ROUTES], DEFAULT_RULES)
+            claim.require(
+                (chosen.verdict, chosen.route) == (usual.verdict, usual.route),
+                f"on {node.name} rule {chosen.rule} takes what {pod} sends to {other}: by `{chosen.way}`, "
+                f"not by `{usual.way}`",
+                *node[RULES],
+            )
+            packets += 1
+    claim.saw(
+        f"{counted(packets, 'packet')} from pod to pod, each by its usual route, with {counted(rules, 'rule')} on "
+        f"{counted(len(lab.nodes), 'node')}"
     )
 
 
@@ -220,12 +252,23 @@ def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
     lines = 0
     for place, facts in lab.places.items():
         tool = {
-            (route.dst, route.dev or "*", route.via, route.metric) for route in facts[ROUTES] if route.table == "main"
+            (route.dst, *_first_hop(route), route.metric)
+            for route in facts[ROUTES]
+            if route.table == "main" and route.kind not in NOT_IN_PROC
         }
         kernel = {(route.dst, route.dev, route.via, route.metric) for route in facts[PROC_ROUTES]}
         claim.require(tool == kernel, f"they differ on {place} in {listed(tool ^ kernel)}")
         lines += len(tool)
     claim.saw(f"{counted(lines, 'route')} in {counted(len(lab.places), 'namespace')}")
+
+
+NOT_IN_PROC = ("broadcast", "multicast", "anycast")  # kinds of routes that /proc/net/route leaves out
+
+
+def _first_hop(route: Route) -> tuple[str, IPv4Address | None]:
+    """Return interface and gateway as in /proc/net/route: of the first next hop only, and without gateways of IPv6."""
+    hop = next(iter(route.hops), NextHop(None, route.dev))
+    return hop.dev or "*", hop.via if isinstance(hop.via, IPv4Address) else None
 
 
 def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:

@@ -10,7 +10,7 @@ from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import postrouting
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts.addresses import ADDRESSES
-from hoplab.observe.facts.routes import ROUTES, lookup
+from hoplab.observe.routing import Flow, decide_on
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
@@ -132,7 +132,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
     ClusterIP."""
     service, server = session.service("single"), session.single
     client = next(pod for pod in session.echo_pods if pod.node is not server.node)
-    way = lookup(client.node[ROUTES], server.address)
+    way = decide_on(client.node.facts, Flow(server.address)).route
     claim.require(client.host_end and way, f"{client.node.name} has no route to {server}, or {client} no veth pair")
     assert client.host_end and way
     asked = session.request(

@@ -6,7 +6,8 @@ import pytest
 
 from hoplab.expectations.loadbalancer import metallb
 from hoplab.observe.facts.addresses import ADDRESSES
-from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
+from hoplab.observe.facts.api_services import API_SERVICES, ApiService
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
@@ -38,7 +39,11 @@ def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Cla
     }
     owners |= {address: name for name, address in lab.setting.nodes.items()} | {lab.setting.gateway: "the host end"}
     services = [
-        service for service in lab.api[API_SERVICES] if service.kind == "LoadBalancer" and not service.balancer_class
+        service
+        for service in lab.api[API_SERVICES]
+        if service.kind == "LoadBalancer"
+        and not service.balancer_class
+        and (service.cluster_ip or not service.cluster_ip6)
     ]
     claim.require(services, "there is no service that asks the load balancer for an address")
     for service in services:
@@ -51,6 +56,29 @@ def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Cla
         owners[address] = str(service)
     given = listed(f"{service} has {service.balancer_ips[0]}" for service in services)
     claim.saw(f"{given}, of {lab.setting.pool}; no interface has them")
+
+
+@pytest.mark.needs(load_balancer="metallb")
+def test_a_node_may_announce_each_address(lab: Snapshot, claim: Claim) -> None:
+    """A node with the label node.kubernetes.io/exclude-from-external-load-balancers announces no address; for each
+    service another one is left, with a pod of it where the policy is Local."""
+    excluded = {node.name for node in lab.nodes if metallb.EXCLUDED in dict(node.api.labels)}
+    seen = []
+    for service in lab.api[API_SERVICES]:
+        if (service.kind, service.balancer_class) == ("LoadBalancer", ""):
+            may = {node.name for node in lab.nodes}
+            if service.external_policy == "Local":
+                may &= {end.node for end in lab.api[API_ENDPOINTS] if end.ready and _is_of(end, service)}
+            claim.require(
+                may - excluded or not may,
+                f"no node announces the address of {service}: {listed(sorted(may))} has the label {metallb.EXCLUDED}",
+            )
+            seen.append(f"{listed(sorted(may - excluded))} may announce that of {service}")
+    claim.saw(listed(seen))
+
+
+def _is_of(endpoint: Endpoint, service: ApiService) -> bool:
+    return (endpoint.namespace, endpoint.service) == (service.namespace, service.name)
 
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2)

@@ -120,7 +120,7 @@ def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
         sets = nftables_mode.table(node).sets
-        for service in services:
+        for service in (service for service in services if service.on(node.name).endpoints):
             for name, key, chain in (
                 (nftables_mode.BY_ADDRESS, (service.cluster_ip, service.protocol, service.port), service.chain),
                 (nftables_mode.BY_NODE_PORT, (service.protocol, service.node_port), service.external_chain),
@@ -144,7 +144,7 @@ def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> Non
     """A service's chain is one rule: it looks a random number (numgen random) up in a map of the endpoints."""
     seen = []
     for node in lab.nodes:
-        for service in proxy.expectations(lab):
+        for service in (service.on(node.name) for service in proxy.expectations(lab)):
             if len(service.endpoints) < 2 or service.affinity:
                 continue
             rules = nftables_mode.rules(node, service.chain)

@@ -27,16 +27,21 @@ def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
-        for service in services:
+        for service in (service.on(node.name) for service in services):
             ends = prerouting(node, proxy.connection(client, service))
             found = {end.to: _of_the_proxy(end.chains) for end in ends if end.verdict == "DNAT"}
             wanted = {endpoint.to: mode.way(service, endpoint) for endpoint in service.endpoints}
+            other = dict.fromkeys(chain for chains in found.values() for chain in chains)
+            by = f" by {listed(other)}" if found and found.keys() == wanted.keys() else ""
             claim.require(
                 found == wanted,
-                f"on {node.name} {service} leads to {listed(found)}, not to {listed(wanted)} by {service.chain}",
+                f"on {node.name} {service} leads to {listed(found)}{by}, not to {listed(wanted)} by {service.chain}",
                 *(rule for end in ends for rule in end.path),
             )
-            claim.require(all(end.verdict == "DNAT" for end in ends), f"on {node.name} {service} may also lead nowhere")
+            claim.require(
+                not wanted or all(end.verdict == "DNAT" for end in ends),
+                f"on {node.name} {service} may also lead nowhere",
+            )
     way = mode.way(services[-1], services[-1].endpoints[0])
     claim.saw(
         f"{counted(len(services), 'service port')} on {counted(len(lab.nodes), 'node')}, for one: "
@@ -53,7 +58,7 @@ def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None
     connections."""
     client, mode, shared = lab.setting.pod_cidr[-2], proxy.of(lab), []
     for node in lab.nodes:
-        for service in proxy.expectations(lab):
+        for service in (service.on(node.name) for service in proxy.expectations(lab)):
             found = {to: end.probability for to, end in proxy.ways(node, client, service).items()}
             wanted = {endpoint.to: 1 / len(service.endpoints) for endpoint in service.endpoints}
             claim.require(
@@ -80,7 +85,7 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     stranger, mode = lab.setting.gateway, proxy.of(lab)
     services = [service for service in proxy.expectations(lab) if service.endpoints]
     for node in lab.nodes:
-        for service in services:
+        for service in (service for service in services if service.on(node.name).endpoints):
             for end in prerouting(node, proxy.connection(stranger, service)):
                 claim.require(
                     end.packet.mark & proxy.MASQUERADE_MARK,
@@ -217,17 +222,19 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
-    """A service without endpoints has no chain; a rule of the filter table rejects its clients at once."""
+    """A service without endpoints has no chain; a rule of the filter table rejects its clients at once. A node drops
+    connections to one with endpoints elsewhere only, where it may send to its own only."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)
     empty = [service for service in proxy.expectations(lab) if not service.endpoints]
     claim.require(empty, "every service has endpoints; verification makes one that has none")
     for node in lab.nodes:
-        for service in empty:
+        for service in (service for service in proxy.expectations(lab) if not service.on(node.name).endpoints):
+            verdict = "DROP" if service.endpoints else "REJECT"
             for hook in ("forward", "output"):
                 for end in filtered(node, hook, proxy.connection(client, service)):
                     claim.require(
-                        end.verdict == "REJECT",
-                        f"{hook} on {node.name} ends in {end.verdict} for {service}, not in REJECT",
+                        end.verdict == verdict,
+                        f"{hook} on {node.name} ends in {end.verdict} for {service}, not in {verdict}",
                         *end.path,
                     )
             claim.require(not mode.rules(node, service.chain), f"{service} has rules in {service.chain}")

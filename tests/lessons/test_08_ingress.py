@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from hoplab.observe.facts.api_ingress_classes import API_INGRESS_CLASSES
+from hoplab.observe.facts.api_ingresses import API_INGRESSES
+from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.objects import INGRESSES
@@ -23,6 +26,24 @@ def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> Non
         claim.require(reply.status in (0, 404), f"{node.name} answers for {workload.ORPHAN} with {reply}")
     got = listed(f"{reply} from {node.name}" for node, reply in replies.items())
     claim.saw(f"orphan is of the class {orphan.ingress_class}, which nobody serves: {workload.ORPHAN} gets {got}")
+
+
+@pytest.mark.needs(ingress=True, fact="ingress_classes")
+def test_one_class_is_the_default(lab: Snapshot, claim: Claim) -> None:
+    """An Ingress without a class is of the default class: at most one class is the default, and one is where an Ingress
+    needs it."""
+    classes = {found.name: found for found in lab.api[API_INGRESS_CLASSES]}
+    defaults = sorted(found.name for found in classes.values() if found.default)
+    claim.require(
+        len(defaults) <= 1, f"{listed(defaults)} are default IngressClasses: only one may be", *classes.values()
+    )
+    silent = [ingress for ingress in lab.api[API_INGRESSES] if not ingress.ingress_class]
+    claim.require(
+        defaults or not silent,
+        f"{listed(silent)} has no class, and none of {listed(sorted(classes))} is the default",
+        *classes.values(),
+    )
+    claim.saw(f"of {listed(sorted(classes))} {listed(defaults)} is the default, for {counted(len(silent), 'Ingress')}")
 
 
 @pytest.mark.needs(ingress=True)

@@ -38,6 +38,7 @@ class RouteExpectation:
             and self.protocol in ("", record.protocol)
             and ("onlink" in record.flags) == self.onlink
             and not {"dead", "linkdown"} & set(record.flags)
+            and (record.tos, record.senders) == (0, None)  # else it is not for every packet
         )
 
     def __str__(self) -> str:
@@ -71,7 +72,8 @@ class FdbExpectation:
     dst: IPAddress
 
     def met_by(self, record: FdbEntry) -> bool:
-        return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst))
+        own = (record.port, record.vni) == (0, 0)  # else the host is reached by another port or network than the others
+        return (record.mac, record.dev, record.dst) == (self.mac, self.dev, str(self.dst)) and own
 
     def __str__(self) -> str:
         return f"{self.mac} dev {self.dev} dst {self.dst}"

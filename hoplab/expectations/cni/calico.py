@@ -37,6 +37,7 @@ PLUGINS = ("calico", "portmap")
 BACKENDS = PART.backends
 
 GATEWAY = IPv4Address("169.254.1.1")  # the gateway's address, which no host has
+HOST_END = "cali"  # prefix of the names of host ends
 HOST_MAC = "ee:ee:ee:ee:ee:ee"  # of every host end, which answers for the gateway by proxy ARP
 FELIX = PART.chain_prefixes[0]  # prefix of its chains, which come first at each hook
 DROPS = "End of tier default. Drop if no policies passed packet"  # Felix's comment on the rule that denies
@@ -56,7 +57,7 @@ ANNOTATION = PART.node_annotations[0]
 
 def host_end(pod: ApiPod) -> str:
     """Return the name of a pod's interface on its node, which follows from the pod's namespace and name."""
-    return f"cali{hashlib.sha1(f'{pod.namespace}.{pod.name}'.encode(), usedforsecurity=False).hexdigest()[:11]}"
+    return f"{HOST_END}{hashlib.sha1(f'{pod.namespace}.{pod.name}'.encode(), usedforsecurity=False).hexdigest()[:11]}"
 
 
 def chain(direction: str, interface: str) -> str:

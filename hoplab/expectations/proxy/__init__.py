@@ -6,8 +6,8 @@ this folder, which its ``PART`` describes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import Protocol, cast
 
@@ -17,10 +17,12 @@ from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts, Rule, prerouting
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
-from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.spec.parts import ProxyPart
 
-Endpoints = Iterable[Endpoint] | Iterable[Endpoint6]
+AnyEndpoint = Endpoint | Endpoint6
+Endpoints = Iterable[AnyEndpoint]
+ZONE = "topology.kubernetes.io/zone"  # label of a node
 MASQUERADE_MARK = 0x4000  # of packets to masquerade, in every mode
 
 
@@ -51,10 +53,17 @@ class ServiceExpectation:
     affinity: int  # seconds for which a client stays with one endpoint; 0: no longer than a connection
     chain: str  # of connections from inside
     external_chain: str  # ... and from outside (NodePort, LoadBalancer)
-    endpoints: tuple[EndpointExpectation, ...]  # the ready ones; none: connections are refused
+    endpoints: tuple[EndpointExpectation, ...]  # the usable ones; none: connections are refused
+    # Those to which one node sends connections from inside, where this depends on the node: internalTrafficPolicy
+    # Local, or hints of trafficDistribution
+    by_node: Mapping[str, tuple[EndpointExpectation, ...]] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         return f"{self.service} ({with_port(self.cluster_ip, self.port)}/{self.protocol})"
+
+    def on(self, node: str) -> ServiceExpectation:
+        """Return the same with the endpoints to which this node sends connections from inside; none: it drops them."""
+        return replace(self, endpoints=self.by_node[node]) if node in self.by_node else self
 
 
 class Mode(Protocol):
@@ -66,6 +75,9 @@ class Mode(Protocol):
     MASKING: str  # the chain that masks what is marked
 
     def service_chain(self, service: str, protocol: str) -> str: ...
+    def local_chain(self, service: str, protocol: str) -> str:
+        """Return the chain of connections to a service port that stay on their node."""
+
     def external_chain(self, service: str, protocol: str) -> str: ...
     def endpoint_chain(self, service: str, protocol: str, endpoint: str, *, sticky: bool) -> str:
         """Return the chain of one endpoint, ``10.244.1.2:53``; "" where it needs none."""
@@ -117,7 +129,7 @@ def _expectations(
 ) -> tuple[ServiceExpectation, ...]:
     mode = of(lab)
     return tuple(
-        _expectation(mode, service, port, cluster_ip, endpoints)
+        _expectation(mode, lab.nodes, service, port, cluster_ip, endpoints)
         for service in lab.api[API_SERVICES]
         if (cluster_ip := address(service)) is not None
         for port in service.ports
@@ -126,21 +138,37 @@ def _expectations(
 
 def _expectation(
     mode: Mode,
+    nodes: Iterable[Node],
     service: ApiService,
     port: ServicePort,
     cluster_ip: IPAddress,
     endpoints: Endpoints,
 ) -> ServiceExpectation:
     name = f"{service}:{port.name}" if port.name else str(service)
-    protocol = port.protocol.lower()
-    behind = {
-        (endpoint.address, endpoint.port, endpoint.node)
+    protocol, sticky = port.protocol.lower(), service.affinity > 0
+    behind = [
+        endpoint
         for endpoint in endpoints
         if (endpoint.namespace, endpoint.service, endpoint.port_name) == (service.namespace, service.name, port.name)
         and endpoint.protocol == port.protocol
-        and endpoint.ready
+    ]
+
+    def expected(found: Iterable[AnyEndpoint]) -> tuple[EndpointExpectation, ...]:
+        places = sorted({(endpoint.address, endpoint.port, endpoint.node) for endpoint in found})
+        return tuple(
+            EndpointExpectation(
+                address, number, node, mode.endpoint_chain(name, protocol, with_port(address, number), sticky=sticky)
+            )
+            for address, number, node in places
+        )
+
+    local = service.internal_policy == "Local"
+    everywhere = _usable(behind)
+    by_node = {
+        node.name: expected(_usable([end for end in behind if end.node == node.name]) if local else hinted)
+        for node in nodes
+        if (hinted := _hinted(everywhere, node)) is not everywhere or local
     }
-    sticky = service.affinity > 0
     return ServiceExpectation(
         service=name,
         protocol=protocol,
@@ -149,15 +177,30 @@ def _expectation(
         node_port=port.node_port,
         external_policy=service.external_policy,
         affinity=service.affinity,
-        chain=mode.service_chain(name, protocol),
+        chain=(mode.local_chain if local else mode.service_chain)(name, protocol),
         external_chain=mode.external_chain(name, protocol),
-        endpoints=tuple(
-            EndpointExpectation(
-                address, number, node, mode.endpoint_chain(name, protocol, with_port(address, number), sticky=sticky)
-            )
-            for address, number, node in sorted(behind)
-        ),
+        endpoints=expected(everywhere),
+        by_node=by_node,
     )
+
+
+def _usable(endpoints: Sequence[AnyEndpoint]) -> Sequence[AnyEndpoint]:
+    """Return the endpoints that kube-proxy uses: the ready ones, without any those that terminate and still answer."""
+    ready = [endpoint for endpoint in endpoints if endpoint.ready]
+    return ready or [endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating]
+
+
+def _hinted(endpoints: Sequence[AnyEndpoint], node: Node) -> Sequence[AnyEndpoint]:
+    """Return those that are hinted for a node or its zone; all, where one has no hint or no hint is for the node."""
+    zone = dict(node.api.labels).get(ZONE, "")
+    if endpoints and all(endpoint.ready for endpoint in endpoints):
+        if all(endpoint.for_nodes for endpoint in endpoints):
+            own = [endpoint for endpoint in endpoints if node.name in endpoint.for_nodes]
+            if own:
+                return own
+        if all(endpoint.for_zones for endpoint in endpoints):
+            return [endpoint for endpoint in endpoints if zone in endpoint.for_zones] or endpoints
+    return endpoints
 
 
 def connection(client: IPAddress, service: ServiceExpectation) -> Packet:

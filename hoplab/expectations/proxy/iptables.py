@@ -46,6 +46,11 @@ def service_chain(service: str, protocol: str) -> str:
     return f"KUBE-SVC-{_hash(service + protocol)}"
 
 
+def local_chain(service: str, protocol: str) -> str:
+    """Return the chain of connections to a service port that stay on their node (internalTrafficPolicy: Local)."""
+    return f"KUBE-SVL-{_hash(service + protocol)}"
+
+
 def external_chain(service: str, protocol: str) -> str:
     """Return the chain for connections to a service port from outside the cluster (NodePort, LoadBalancer)."""
     return f"KUBE-EXT-{_hash(service + protocol)}"

@@ -66,6 +66,11 @@ def service_chain(service: str, protocol: str) -> str:
     return f"service-{_name(service, protocol)}"
 
 
+def local_chain(service: str, protocol: str) -> str:
+    """Return the chain of connections to a service port that stay on their node (internalTrafficPolicy: Local)."""
+    return f"local-{_name(service, protocol)}"
+
+
 def external_chain(service: str, protocol: str) -> str:
     """Return the chain for connections to a service port from outside the cluster (NodePort, LoadBalancer)."""
     return f"external-{_name(service, protocol)}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import dataclass, field
 from typing import Any
 
 from hoplab.core.errors import FactError
-from hoplab.core.ip import REMEDY, V4
-from hoplab.observe.facts import T
+from hoplab.core.ip import REMEDY, Address, Family, Network
+from hoplab.observe.facts import T, T_co
 
 
 class Item:
@@ -28,8 +28,8 @@ class Item:
     def number(self, key: str) -> int:
         return int(self._typed(key, (int,), 0))
 
-    def truth(self, key: str) -> bool:
-        return bool(self._typed(key, (bool,), False))
+    def truth(self, key: str, *, missing: bool = False) -> bool:
+        return bool(self._typed(key, (bool,), missing))
 
     def texts(self, key: str) -> tuple[str, ...]:
         return tuple(str(entry) for entry in self._typed(key, (list,), []))
@@ -38,17 +38,20 @@ class Item:
         return Item(self._typed(key, (dict,), {}), f"{self.what}.{key}")
 
     def items(self, key: str) -> tuple[Item, ...]:
-        return tuple(Item(entry, f"{self.what}.{key}") for entry in self._typed(key, (list,), []))
+        return tuple(Item(entry, f"{self.what}.{key}") for entry in self.values(key))
+
+    def values(self, key: str) -> list[Any]:
+        """Return the entries of a list as they are."""
+        values: list[Any] = self._typed(key, (list,), [])
+        return values
 
     def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
         """Return an object of strings (labels, annotations, a selector), sorted."""
         return tuple(sorted((name, str(value)) for name, value in self.item(key).raw.items()))
 
-    def address(self, key: str) -> IPv4Address | None:
-        return self.read(key, V4.address)
-
-    def network(self, key: str) -> IPv4Network | None:
-        return self.read(key, V4.network)
+    def of_family(self, key: str, family: Family[Address, Network]) -> Address | None:
+        """Return an address of this family; None where there is none, or one of the other family."""
+        return self.read(key, family.address) if family.has(self.text(key)) else None
 
     def read(self, key: str, read: Callable[[str, str], T]) -> T | None:
         """Return a text after ``read``, which also receives its path in the document; None where there is none."""
@@ -127,16 +130,65 @@ def _read(value: Any) -> Any:
             return value
 
 
-def listed(text: str, what: str) -> Iterator[Item]:
-    """Yield the objects of a JSON list as `ip -j` prints it: an empty text means none, {} is an object left out."""
+@dataclass(frozen=True)
+class Unread:
+    """An entry that could not be read: it is known to be there, and unknown in what it says."""
+
+    raw: Any = field(compare=False, repr=False)  # as the document has it
+    why: str
+
+    def __str__(self) -> str:
+        return f"{json.dumps(self.raw)[:SHOWN]}: {self.why}"
+
+
+class Entries(tuple[T_co, ...]):
+    """Records of a fact, beside them the entries of the document that could not be read."""
+
+    unread: tuple[Unread, ...]
+
+    def __new__(cls, records: Iterable[T_co], unread: Iterable[Unread] = ()) -> Entries[T_co]:
+        found = super().__new__(cls, records)
+        found.unread = tuple(unread)
+        return found
+
+
+def unread(records: Iterable[object]) -> tuple[Unread, ...]:
+    """Return the entries that could not be read when these records were."""
+    return records.unread if isinstance(records, Entries) else ()
+
+
+def gather(entries: Iterable[Any], what: str, read: Callable[[Item], Iterable[T]]) -> Entries[T]:
+    """Return the records of all entries; one that cannot be read is kept aside.
+
+    Raise the FactError of the first entry where none can be read: then the whole document is of another kind.
+    """
+    records: list[T] = []
+    lost: list[Unread] = []
+    readable = 0
+    for entry in entries:
+        try:
+            records += read(Item(entry, what))
+            readable += 1
+        except FactError as error:
+            lost.append(Unread(entry, error.message))
+    if lost and not readable:
+        raise FactError(lost[0].why, remedy=REMEDY)
+    return Entries(records, lost)
+
+
+def gather_listed(text: str, what: str, read: Callable[[Item], Iterable[T]]) -> Entries[T]:
+    """Return the records of a JSON list as `ip -j` prints it: an empty text means none, {} is an object left out."""
     if not text.strip():
-        return
+        return Entries(())
     raw = document(text, what)
     if not isinstance(raw, list):
         raise FactError(f"{what} should be a list, not {type(raw).__name__}", remedy=REMEDY)
-    for entry in raw:
-        if entry != {}:
-            yield Item(entry, what)
+    return gather((entry for entry in raw if entry != {}), what, read)
+
+
+def gather_kubernetes(text: str, what: str, read: Callable[[Item], Iterable[T]]) -> Entries[T]:
+    """Return the records of the items of a Kubernetes list."""
+    return gather(Item(document(text, what), what).values("items"), f"{what}.items", read)
 
 
 def kubernetes_list(text: str, what: str) -> Iterator[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Generic
@@ -9,7 +10,7 @@ from typing import Generic
 from hoplab.core import ip as family
 from hoplab.core.ip import V4, V6, Family
 from hoplab.observe.facts import NODES_AND_PODS, Fact
-from hoplab.observe.facts._json import listed
+from hoplab.observe.facts._json import Entries, Item, gather_listed
 
 
 @dataclass(frozen=True)
@@ -18,44 +19,48 @@ class AddressOf(Generic[family.Address, family.Network]):
 
     dev: str
     address: family.Address
-    network: family.Network  # the range that the prefix length defines
+    network: family.Network  # the range that the prefix length defines; of a point-to-point link around the peer
     broadcast: family.Address | None  # IPv6 has none
     scope: str  # "global", "link", "host"
+    peer: family.Address | None = None  # the other end of a point-to-point link
 
     def __str__(self) -> str:
-        return f"{self.address}/{self.network.prefixlen} dev {self.dev}"
+        peer = f" peer {self.peer}" if self.peer else ""
+        return f"{self.address}{peer}/{self.network.prefixlen} dev {self.dev}"
 
 
 Address = AddressOf[IPv4Address, IPv4Network]
 Address6 = AddressOf[IPv6Address, IPv6Network]
 
 
-def parse(text: str) -> tuple[Address, ...]:
+def parse(text: str) -> Entries[Address]:
     return _parsed(text, V4)
 
 
-def parse6(text: str) -> tuple[Address6, ...]:
+def parse6(text: str) -> Entries[Address6]:
     return _parsed(text, V6)
 
 
 def _parsed(
     text: str, of: Family[family.Address, family.Network]
-) -> tuple[AddressOf[family.Address, family.Network], ...]:
-    found = []
-    for link in listed(text, "addresses"):
-        for item in link.items("addr_info"):
-            if item.text("family") == of.key:
-                prefix = item.number("prefixlen")
-                found.append(
-                    AddressOf(
-                        link.text("ifname"),
-                        of.address(item.text("local"), "addresses"),
-                        of.around(item.text("local"), prefix, "addresses"),
-                        item.read("broadcast", of.address),
-                        item.text("scope"),
-                    )
-                )
-    return tuple(found)
+) -> Entries[AddressOf[family.Address, family.Network]]:
+    return gather_listed(text, "addresses", lambda link: _of_link(link, of))
+
+
+def _of_link(
+    link: Item, of: Family[family.Address, family.Network]
+) -> Iterator[AddressOf[family.Address, family.Network]]:
+    for item in link.items("addr_info"):
+        if item.text("family") == of.key:
+            address, peer = of.address(item.text("local"), "addresses"), item.read("address", of.address)
+            yield AddressOf(
+                link.text("ifname"),
+                address,
+                of.around(str(peer or address), item.number("prefixlen"), "addresses"),
+                item.read("broadcast", of.address),
+                item.text("scope"),
+                peer,
+            )
 
 
 ADDRESSES = Fact("addresses", "ip -4 -j address show", parse, NODES_AND_PODS)

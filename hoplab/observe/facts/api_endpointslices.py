@@ -9,7 +9,7 @@ from typing import Generic
 from hoplab.core.errors import FactError
 from hoplab.core.ip import REMEDY, V4, V6, Address, Family, Network
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, kubernetes_list
+from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
 
 @dataclass(frozen=True)
@@ -22,32 +22,33 @@ class EndpointOf(Generic[Address]):
     protocol: str
     address: Address
     port: int  # the target port
-    ready: bool
+    ready: bool  # nil in the API means ready: slices that are written by hand have no conditions
     node: str
+    serving: bool = True  # it answers, also while it terminates
+    terminating: bool = False
+    for_nodes: tuple[str, ...] = ()  # hints of trafficDistribution: whose clients it is for
+    for_zones: tuple[str, ...] = ()
 
 
 Endpoint = EndpointOf[IPv4Address]
 Endpoint6 = EndpointOf[IPv6Address]
 
 
-def parse(text: str) -> tuple[Endpoint, ...]:
+def parse(text: str) -> Entries[Endpoint]:
     return _parsed(text, V4)
 
 
-def parse6(text: str) -> tuple[Endpoint6, ...]:
+def parse6(text: str) -> Entries[Endpoint6]:
     return _parsed(text, V6)
 
 
-def _parsed(text: str, family: Family[Address, Network]) -> tuple[EndpointOf[Address], ...]:
-    return tuple(
-        endpoint
-        for item in kubernetes_list(text, "endpointslices")
-        if item.text("addressType") == family.name
-        for endpoint in _endpoints(item, family)
-    )
+def _parsed(text: str, family: Family[Address, Network]) -> Entries[EndpointOf[Address]]:
+    return gather_kubernetes(text, "endpointslices", lambda item: _endpoints(item, family))
 
 
 def _endpoints(item: Item, family: Family[Address, Network]) -> list[EndpointOf[Address]]:
+    if item.text("addressType") != family.name:
+        return []
     meta = item.item("metadata")
     service = meta.item("labels").text("kubernetes.io/service-name")
     found = []
@@ -56,6 +57,9 @@ def _endpoints(item: Item, family: Family[Address, Network]) -> list[EndpointOf[
             addresses = endpoint.texts("addresses")
             if not addresses:
                 raise FactError(f"an endpoint of {service} has no address", remedy=REMEDY)
+            conditions = endpoint.item("conditions")
+            ready = conditions.truth("ready", missing=True)
+            hints = endpoint.item("hints")
             found.append(
                 EndpointOf(
                     namespace=meta.text("namespace"),
@@ -64,8 +68,12 @@ def _endpoints(item: Item, family: Family[Address, Network]) -> list[EndpointOf[
                     protocol=port.text("protocol") or "TCP",
                     address=family.address(addresses[0], "endpointslices"),
                     port=port.number("port"),
-                    ready=endpoint.item("conditions").truth("ready"),
+                    ready=ready,
                     node=endpoint.text("nodeName"),
+                    serving=conditions.truth("serving", missing=ready),
+                    terminating=conditions.truth("terminating"),
+                    for_nodes=tuple(hint.text("name") for hint in hints.items("forNodes")),
+                    for_zones=tuple(hint.text("name") for hint in hints.items("forZones")),
                 )
             )
     return found

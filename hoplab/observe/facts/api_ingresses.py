@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from hoplab.core.ip import V4
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, kubernetes_list
+from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
+
+OLD_CLASS = "kubernetes.io/ingress.class"  # annotation that names the class as well
 
 
 @dataclass(frozen=True)
@@ -18,27 +21,28 @@ class ApiIngress:
     hosts: tuple[str, ...]  # hosts of its rules
     secure_hosts: tuple[str, ...]  # hosts of its certificates
     addresses: tuple[IPv4Address, ...]  # of the controller that serves it; none where no controller does
+    ingress_class: str = ""  # "" for the default class
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
-def parse(text: str) -> tuple[ApiIngress, ...]:
-    return tuple(_ingress(item) for item in kubernetes_list(text, "ingresses"))
+def parse(text: str) -> Entries[ApiIngress]:
+    return gather_kubernetes(text, "ingresses", lambda item: (_ingress(item),))
 
 
 def _ingress(item: Item) -> ApiIngress:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
     return ApiIngress(
+        ingress_class=spec.text("ingressClassName") or meta.item("annotations").text(OLD_CLASS),
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
         secure_hosts=tuple(host for tls in spec.items("tls") for host in tls.texts("hosts")),
         addresses=tuple(
-            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.address("ip"))
+            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.of_family("ip", V4))
         ),
     )
 
 
-# hoplab/lab/port_forward.py reads it; a snapshot does not contain it.
-API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset())
+API_INGRESSES = Fact("ingresses", "/apis/networking.k8s.io/v1/ingresses", parse, frozenset({"api"}))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from hoplab.core.ip import V6
+from hoplab.core.ip import V4, V6, Address, Family, Network
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, kubernetes_list
+from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class ApiPod:
         return dict(self.labels).get(name, "")
 
 
-def parse(text: str) -> tuple[ApiPod, ...]:
-    return tuple(_pod(item) for item in kubernetes_list(text, "pods"))
+def parse(text: str) -> Entries[ApiPod]:
+    return gather_kubernetes(text, "pods", lambda item: (_pod(item),))
 
 
 def _pod(item: Item) -> ApiPod:
@@ -43,18 +43,18 @@ def _pod(item: Item) -> ApiPod:
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         node=spec.text("nodeName"),
-        address=status.address("podIP"),
+        address=status.of_family("podIP", V4) or _address(status, V4),
         host_network=spec.truth("hostNetwork"),
         running=status.text("phase") == "Running",
         ready=conditions.get("Ready") == "True",
         going=bool(meta.text("deletionTimestamp")),
         labels=meta.pairs("labels"),
-        address6=next((found for entry in status.items("podIPs") if (found := _address6(entry))), None),
+        address6=_address(status, V6),
     )
 
 
-def _address6(item: Item) -> IPv6Address | None:
-    return item.read("ip", V6.address) if V6.has(item.text("ip")) else None
+def _address(status: Item, family: Family[Address, Network]) -> Address | None:
+    return next((found for entry in status.items("podIPs") if (found := entry.of_family("ip", family))), None)
 
 
 API_PODS = Fact("pods", "/api/v1/pods", parse, frozenset({"api"}))

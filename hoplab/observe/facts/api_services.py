@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from hoplab.core.ip import V4, V6
+from hoplab.core.ip import V4, V6, Address, Family, Network
 from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, kubernetes_list
+from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,25 @@ class ApiService:
     affinity: int = 0  # seconds for which a client stays with one endpoint (sessionAffinity: ClientIP)
     balancer_ips: tuple[IPv4Address, ...] = ()  # of a LoadBalancer: its addresses outside of the cluster
     cluster_ip6: IPv6Address | None = None  # a service of both families has two
+    internal_policy: str = "Cluster"  # internalTrafficPolicy; "Local": a node sends to its own endpoints only
+    balancer_ips6: tuple[IPv6Address, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
-def parse(text: str) -> tuple[ApiService, ...]:
-    return tuple(_service(item) for item in kubernetes_list(text, "services"))
+def parse(text: str) -> Entries[ApiService]:
+    return gather_kubernetes(text, "services", lambda item: (_service(item),))
 
 
 def _service(item: Item) -> ApiService:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
-    given = spec.text("clusterIP")
+    given = [address for address in (spec.text("clusterIP"), *spec.texts("clusterIPs")) if address not in ("", "None")]
     return ApiService(
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         kind=spec.text("type"),
-        cluster_ip=None if given in ("", "None") else V4.address(given, "services"),
+        cluster_ip=_first(given, V4),
         ports=tuple(
             ServicePort(port.text("name"), port.text("protocol") or "TCP", port.number("port"), port.number("nodePort"))
             for port in spec.items("ports")
@@ -56,11 +58,21 @@ def _service(item: Item) -> ApiService:
         external_policy=spec.text("externalTrafficPolicy"),
         balancer_class=spec.text("loadBalancerClass"),
         affinity=spec.item("sessionAffinityConfig").item("clientIP").number("timeoutSeconds"),
-        cluster_ip6=next((V6.address(text, "services") for text in spec.texts("clusterIPs") if V6.has(text)), None),
-        balancer_ips=tuple(
-            found for entry in status.item("loadBalancer").items("ingress") if (found := entry.address("ip"))
-        ),
+        balancer_ips=_balancer_ips(status, V4),
+        cluster_ip6=_first(given, V6),
+        internal_policy=spec.text("internalTrafficPolicy") or "Cluster",
+        balancer_ips6=_balancer_ips(status, V6),
     )
+
+
+def _first(texts: list[str], family: Family[Address, Network]) -> Address | None:
+    return next((family.address(text, "services") for text in texts if family.has(text)), None)
+
+
+def _balancer_ips(status: Item, family: Family[Address, Network]) -> tuple[Address, ...]:
+    """Return the addresses of this family; an entry may also have a name only."""
+    entries = status.item("loadBalancer").items("ingress")
+    return tuple(found for entry in entries if (found := entry.of_family("ip", family)))
 
 
 API_SERVICES = Fact("services", "/api/v1/services", parse, frozenset({"api"}))

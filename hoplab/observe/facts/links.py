@@ -1,22 +1,24 @@
-"""Interfaces: ``ip -d -j link`` with bridge ports, the far ends of veth pairs, and VXLAN details."""
+"""Interfaces: ``ip -d -j link`` with bridge ports, the far ends of veth pairs, parents, and VXLAN details."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hoplab.observe.facts import Fact
-from hoplab.observe.facts._json import Item, listed
+from hoplab.observe.facts import NODES_AND_PODS, Fact
+from hoplab.observe.facts._json import Entries, Item, gather_listed
 
 
 @dataclass(frozen=True)
 class Vxlan:
     """The encapsulation of a VXLAN interface."""
 
-    id: int  # VNI
-    local: str  # outer source address
+    id: int  # VNI; 0 where each packet has its own
+    local: str  # outer source address, of either family; "" where the route decides
     dev: str  # outgoing interface of the outer packets
     port: int  # outer UDP port
     learning: bool  # learns FDB entries from traffic (flannel's does not: flanneld writes them)
+    external: bool = False  # VNI and remote are chosen for each packet, by a route or a program (Cilium's is)
+    remote: str = ""  # outer destination for what no FDB entry has: a host or a multicast group
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,30 @@ class Link:
     mtu: int
     up: bool
     kind: str  # "veth", "bridge", "vxlan", ...; "" for a hardware interface and lo
-    master: str  # the bridge of this port
+    master: str  # the bridge of this port; the VRF or bond of this interface
     peer_index: int  # a veth's other end: its index in its own namespace
     peer_elsewhere: bool  # the other end is in another namespace
     vxlan: Vxlan | None
     peer: str = ""  # a veth's other end by name, as long as both are in the same namespace
     port: BridgePort | None = None
+    parent: str = ""  # the interface below a macvlan, ipvlan or VLAN, by name, in the same namespace
+    parent_index: int = 0  # ... by its index in another namespace
+    group: str = "default"  # which policy rules can exclude
+    vrf_table: str = ""  # of a VRF: its routing table
 
     def __str__(self) -> str:
-        peer = f"@if{self.peer_index}" if self.peer_elsewhere else f"@{self.peer}" if self.peer else ""
+        other = self.peer_index or self.parent_index
+        name = self.peer or self.parent
+        peer = f"@if{other}" if self.peer_elsewhere or self.parent_index else f"@{name}" if name else ""
         words = [f"{self.index}: {self.name}{peer}", self.kind, f"mtu {self.mtu}", "up" if self.up else "down"]
         return " ".join(word for word in [*words, f"master {self.master}" if self.master else "", self.mac] if word)
 
 
-def parse(text: str) -> tuple[Link, ...]:
-    return tuple(_link(item) for item in listed(text, "links"))
+PAIRS = frozenset(["veth", "netkit", "vxcan"])  # kinds of interfaces that are two ends of one pair
+
+
+def parse(text: str) -> Entries[Link]:
+    return gather_listed(text, "links", lambda item: (_link(item),))
 
 
 def _link(item: Item) -> Link:
@@ -59,6 +70,7 @@ def _link(item: Item) -> Link:
     data = info.item("info_data")
     kind = info.text("info_kind")
     port = info.item("info_slave_data")
+    paired, elsewhere = kind in PAIRS, "link_netnsid" in item.raw
     return Link(
         index=item.number("ifindex"),
         name=item.text("ifname"),
@@ -67,18 +79,33 @@ def _link(item: Item) -> Link:
         up="UP" in item.texts("flags"),
         kind=kind,
         master=item.text("master"),
-        peer_index=item.number("link_index"),
-        peer_elsewhere="link_netnsid" in item.raw,
-        vxlan=Vxlan(
-            data.number("id"), data.text("local"), data.text("link"), data.number("port"), data.truth("learning")
-        )
-        if kind == "vxlan"
-        else None,
-        peer=item.text("link") if kind == "veth" else "",
+        peer_index=item.number("link_index") if paired else 0,
+        peer_elsewhere=paired and elsewhere,
+        vxlan=_vxlan(data) if kind == "vxlan" else None,
+        peer=item.text("link") if paired else "",
         port=BridgePort(port.text("state"), port.truth("hairpin"))
         if info.text("info_slave_kind") == "bridge"
         else None,
+        parent="" if paired else item.text("link"),
+        parent_index=item.number("link_index") if elsewhere and not paired else 0,
+        group=item.text("group") or "default",
+        vrf_table=data.text("table") if kind == "vrf" else "",
     )
 
 
-LINKS = Fact("links", "ip -d -j link show", parse, frozenset({"node", "pod"}))
+def _vxlan(data: Item) -> Vxlan:
+    def either(*keys: str) -> str:
+        return next((text for key in keys if (text := data.text(key))), "")
+
+    return Vxlan(
+        id=data.number("id"),
+        local=either("local", "local6"),
+        dev=data.text("link"),
+        port=data.number("port"),
+        learning=data.truth("learning"),
+        external=data.truth("external"),
+        remote=either("remote", "remote6", "group", "group6"),
+    )
+
+
+LINKS = Fact("links", "ip -d -j link show", parse, NODES_AND_PODS)

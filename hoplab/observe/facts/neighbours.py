@@ -9,7 +9,7 @@ from typing import Generic
 from hoplab.core.errors import FactError
 from hoplab.core.ip import REMEDY, V4, V6, Address, Family, Network
 from hoplab.observe.facts import NODES_AND_PODS, Fact
-from hoplab.observe.facts._json import listed
+from hoplab.observe.facts._json import Entries, Item, gather_listed
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,19 @@ Neighbour = NeighbourOf[IPv4Address]
 Neighbour6 = NeighbourOf[IPv6Address]
 
 
-def parse(text: str) -> tuple[Neighbour, ...]:
-    return _parsed(text, V4)
+def parse(text: str) -> Entries[Neighbour]:
+    return gather_listed(text, "neighbours", lambda item: (_neighbour(item, V4),))
 
 
-def parse6(text: str) -> tuple[Neighbour6, ...]:
-    return _parsed(text, V6)
+def parse6(text: str) -> Entries[Neighbour6]:
+    return gather_listed(text, "neighbours", lambda item: (_neighbour(item, V6),))
 
 
-def _parsed(text: str, family: Family[Address, Network]) -> tuple[NeighbourOf[Address], ...]:
-    found = []
-    for item in listed(text, "neighbours"):
-        address = item.read("dst", family.address)
-        if address is None:
-            raise FactError("a neighbour without an address", remedy=REMEDY)
-        found.append(NeighbourOf(address, item.text("dev"), item.text("lladdr"), item.texts("state")))
-    return tuple(found)
+def _neighbour(item: Item, family: Family[Address, Network]) -> NeighbourOf[Address]:
+    address = item.read("dst", family.address)
+    if address is None:
+        raise FactError("a neighbour without an address", remedy=REMEDY)
+    return NeighbourOf(address, item.text("dev"), item.text("lladdr"), item.texts("state"))
 
 
 NEIGHBOURS = Fact("neighbours", "ip -4 -j neigh show", parse, NODES_AND_PODS)

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
 from hoplab.core.errors import FactError
-from hoplab.observe.facts import Fact
+from hoplab.observe.facts import NODES_AND_PODS, Fact
+from hoplab.observe.facts._json import Entries, Unread
 
 
 @dataclass(frozen=True)
 class ProcRoute:
-    """One line of /proc/net/route: ``cni0  0001F40A  00000000 ... 00FFFFFF``."""
+    """One line of /proc/net/route: ``cni0  0001F40A  00000000 ... 00FFFFFF``.
+
+    Of a route with several next hops the kernel prints the first one; of a gateway of IPv6 it prints 0.
+    """
 
     dev: str  # "*" for routes without one (blackhole, unreachable)
     dst: IPv4Network
@@ -19,8 +23,9 @@ class ProcRoute:
     metric: int
 
 
-def parse(text: str) -> tuple[ProcRoute, ...]:
-    routes = []
+def parse(text: str) -> Entries[ProcRoute]:
+    routes: list[ProcRoute] = []
+    lost: list[Unread] = []
     for line in text.splitlines()[1:]:  # the first is the heading
         words = line.split()
         try:
@@ -28,8 +33,10 @@ def parse(text: str) -> tuple[ProcRoute, ...]:
             network = IPv4Network((str(_address(dst)), str(_address(mask)) if int(mask, 16) else 0))
             routes.append(ProcRoute(dev, network, _address(via) if int(via, 16) else None, int(metric)))
         except (IndexError, ValueError):
-            raise FactError(f"{line!r} is not a line of /proc/net/route", remedy="look at it on the node") from None
-    return tuple(routes)
+            lost.append(Unread(line, f"{line!r} is not a line of /proc/net/route"))
+    if lost and not routes:
+        raise FactError(lost[0].why, remedy="look at it on the node")
+    return Entries(routes, lost)
 
 
 def _address(reversed_hex: str) -> IPv4Address:
@@ -41,4 +48,4 @@ def _address(reversed_hex: str) -> IPv4Address:
     return IPv4Address(int.from_bytes(bytes.fromhex(reversed_hex), "little"))
 
 
-PROC_ROUTES = Fact("proc_routes", "cat /proc/net/route", parse, frozenset({"node", "pod"}))
+PROC_ROUTES = Fact("proc_routes", "cat /proc/net/route", parse, NODES_AND_PODS)

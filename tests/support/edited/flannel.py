@@ -208,6 +208,16 @@ FAULTS = (
         f"{FIRST.name} asks main first",
     ),
     Fault(
+        "a rule takes what is for pods",
+        lambda: on_node(
+            "rules",
+            added({"priority": 5270, "src": "all", "table": "52"}),
+            on_node("routes", added({"dst": "10.244.0.0/16", "dev": "eth0", "table": "52", "scope": "link"})),
+        ),
+        ("no_rule_takes_what_pods_send", "the_longest_prefix_decides"),
+        f"on {FIRST.name} rule 5270: from all lookup 52 takes what",
+    ),
+    Fault(
         "forwarding is off",
         lambda: on_node("sysctls", lambda text: text.replace("ipv4/ip_forward:1", "ipv4/ip_forward:0")),
         ("nodes_forward",),

@@ -162,6 +162,16 @@ MORE = (
         lambda: replace(HEALTHY, netns_facts={}),
     ),
     also(
+        "no_rule_takes_what_pods_send",
+        f"on {FIRST.name} rule 100: from 10.244.0.0/16 blackhole takes what",
+        lambda: on_node("rules", added({"priority": 100, "src": "10.244.0.0", "srclen": 16, "action": "blackhole"})),
+    ),
+    also(
+        "no_rule_takes_what_pods_send",
+        "no pod's network namespace was found",
+        lambda: replace(HEALTHY, netns_facts={}),
+    ),
+    also(
         "kinds_of_routes",
         f"a route of {FIRST.name} does not say who made it",
         lambda: on_node("routes", changed({"dst": str(remote)}, protocol="")),

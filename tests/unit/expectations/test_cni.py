@@ -73,6 +73,8 @@ def test_a_route_meets_its_expectation_in_every_part() -> None:
         replace(good, flags=("onlink", "linkdown")),
         replace(good, table="42"),
         replace(good, kind="blackhole"),
+        replace(good, tos=16),
+        replace(good, senders=dst),
     ):
         assert not expectation.met_by(bad), bad
 
@@ -86,6 +88,8 @@ def test_neighbours_and_fdb_entries_keep_theirs() -> None:
     entry = FdbEntry("aa:bb", "flannel.1", "192.168.77.21", "", "permanent")
     assert FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.21")).met_by(entry)
     assert not FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.22")).met_by(entry)
+    for other in (replace(entry, vni=7), replace(entry, port=4789)):  # the host does not listen there
+        assert not FdbExpectation("aa:bb", "flannel.1", IPv4Address("192.168.77.21")).met_by(other)
 
 
 def test_a_node_that_announces_nothing_is_named() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from hoplab.expectations import proxy
 from hoplab.expectations.proxy import iptables, nftables
 from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
+from tests.support.edits import FIRST, HEALTHY, SECOND, api_item, in_api
 
 RECORDINGS = PROJECT / "tests" / "recordings"
 LABS = {name: load(RECORDINGS / f"{name}.json") for name in ("flannel-vxlan", "flannel-vxlan-nftables")}
@@ -76,3 +79,60 @@ def test_both_modes_have_the_same_expectations() -> None:
 def test_a_mode_that_nobody_wrote_is_named() -> None:
     with pytest.raises(LabError, match=r"there is no mode of kube-proxy 'ipvs'; known: iptables, nftables$"):
         proxy.get_mode("ipvs")
+
+
+def echo(lab: Snapshot) -> proxy.ServiceExpectation:
+    return next(found for found in proxy.expectations(lab) if found.service == "hoplab-verify/echo")
+
+
+def homes(service: proxy.ServiceExpectation) -> set[str]:
+    return {endpoint.node for endpoint in service.endpoints}
+
+
+def with_endpoints(values: dict[str, dict[str, Any]], lab: Snapshot = HEALTHY) -> Snapshot:
+    """The lab whose endpoints of echo have these values, by the node they are on."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        for item in document["items"]:
+            if item["metadata"]["labels"].get("kubernetes.io/service-name") == "echo":
+                for endpoint in item["endpoints"]:
+                    endpoint.update(values[endpoint["nodeName"]])
+        return json.dumps(document)
+
+    return in_api("endpoints", edit, lab)
+
+
+ENDING = {"conditions": {"ready": False, "serving": True, "terminating": True}}
+
+
+def test_an_endpoint_that_terminates_is_used_as_long_as_none_is_ready() -> None:
+    assert homes(echo(with_endpoints({FIRST.name: ENDING, SECOND.name: {}}))) == {SECOND.name}
+    assert homes(echo(with_endpoints({FIRST.name: ENDING, SECOND.name: ENDING}))) == {FIRST.name, SECOND.name}
+    gone = {"conditions": {"ready": False, "serving": False, "terminating": True}}
+    assert homes(echo(with_endpoints({FIRST.name: gone, SECOND.name: ENDING}))) == {SECOND.name}
+
+
+def test_a_node_uses_what_is_hinted_for_it_or_its_zone() -> None:
+    def hinted(kind: str, first: str, second: str) -> dict[str, dict[str, Any]]:
+        return {
+            node: {"hints": {kind: [{"name": name}]}} for node, name in ((FIRST.name, first), (SECOND.name, second))
+        }
+
+    for_nodes = echo(with_endpoints(hinted("forNodes", FIRST.name, SECOND.name)))
+    assert homes(for_nodes) == {FIRST.name, SECOND.name}
+    assert [homes(for_nodes.on(node.name)) for node in (FIRST, SECOND)] == [{FIRST.name}, {SECOND.name}]
+    elsewhere = echo(with_endpoints(hinted("forNodes", "worker9", SECOND.name)))
+    assert elsewhere.on(FIRST.name) is elsewhere and homes(elsewhere.on(SECOND.name)) == {SECOND.name}
+    zoned = in_api("nodes", api_item(FIRST.name, lambda item: item["metadata"]["labels"].update({proxy.ZONE: "a"})))
+    for_zones = echo(with_endpoints(hinted("forZones", "b", "a"), zoned))
+    assert homes(for_zones.on(FIRST.name)) == {SECOND.name} and for_zones.on(SECOND.name) is for_zones
+    partly = hinted("forZones", "b", "a") | {FIRST.name: {}}
+    assert echo(with_endpoints(partly, zoned)).by_node == {}
+    ending = {node: {**hint, **ENDING} for node, hint in hinted("forZones", "b", "a").items()}
+    assert echo(with_endpoints(ending, zoned)).by_node == {}
+
+
+def test_chains_of_connections_that_stay_on_their_node() -> None:
+    assert iptables.local_chain("default/kubernetes:https", "tcp") == "KUBE-SVL-NPX46M4PTMTKRN6Y"
+    assert nftables.local_chain("kube-system/kube-dns:dns", "udp") == "local-FY5PMXPG-kube-system/kube-dns/udp/dns"

@@ -10,9 +10,10 @@ import pytest
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
 from hoplab.verify.claims import Claim, ClaimFailed
+from tests.support.edited import machines
 from tests.support.edited.flannel import FAULTS
 from tests.support.edited.flannel_requirements import MORE
-from tests.support.edits import HEALTHY, Fault
+from tests.support.edits import FIRST, HEALTHY, SECOND, Fault, changed, on_node
 from tests.support.lesson_functions import applies, failures, read_only
 
 
@@ -21,14 +22,14 @@ def test_all_lessons_hold_on_a_healthy_lab() -> None:
     assert len(read_only()) >= 35
 
 
-@pytest.mark.parametrize("fault", (*FAULTS, *MORE), ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", (*FAULTS, *MORE, *machines.FAULTS), ids=lambda fault: fault.name)
 def test_a_fault_fails_exactly_its_lessons(fault: Fault) -> None:
     fault.fails_its_lessons()
 
 
 def test_every_lesson_catches_some_fault() -> None:
     there = {name for name in read_only() if applies(name, HEALTHY)}
-    assert there == {name for fault in (*FAULTS, *MORE) for name in fault.caught_by}
+    assert there == {name for fault in (*FAULTS, *MORE, *machines.FAULTS) for name in fault.caught_by}
 
 
 def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:
@@ -55,3 +56,11 @@ def test_a_failed_claim_carries_its_evidence() -> None:
         Claim().require(False, "worker1 has no cni0", "1: lo", "2: eth0")
     assert caught.value.why == "worker1 has no cni0"
     assert str(caught.value) == "worker1 has no cni0\n    1: lo\n    2: eth0"
+
+
+def test_a_missing_record_may_be_one_that_could_not_be_read() -> None:
+    lost = on_node("routes", changed({"dst": str(SECOND.pod_cidr)}, metric="low"))
+    lesson = "a_node_routes_every_other_range_to_its_node"
+    why = failures([lesson], lost)[lesson]
+    assert why.startswith(f"{FIRST.name} has no route {SECOND.pod_cidr}")
+    assert why.endswith(", and 1 entry could not be read")

@@ -16,7 +16,17 @@ from hoplab.core.paths import PROJECT
 from hoplab.observe import capture
 from hoplab.verify import observations
 from hoplab.verify.claims import Claim
-from tests.support.edited import calico, filters, flannel, flannel_requirements, ipv6, nftables, wireguard
+from tests.support.edited import (
+    calico,
+    filters,
+    flannel,
+    flannel_requirements,
+    ingress_classes,
+    ipv6,
+    machines,
+    nftables,
+    wireguard,
+)
 from tests.support.imaginary import ingress, policies, traffic, traffic_faults
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
@@ -28,6 +38,8 @@ ON_RECORDINGS = (
     *flannel.FAULTS,
     *flannel_requirements.MORE,
     *filters.FAULTS,
+    *machines.FAULTS,
+    *ingress_classes.FAULTS,
     *nftables.FAULTS,
     *calico.FAULTS,
     *calico.MORE,

@@ -17,7 +17,9 @@ from hoplab.core.errors import FactError, FileError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.observe.facts import Facts, discover
-from hoplab.observe.facts._json import as_read
+from hoplab.observe.facts._json import as_read, unread
+from hoplab.observe.facts.api_ingress_classes import API_INGRESS_CLASSES
+from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6
 from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.facts.api_pods import API_PODS
@@ -25,6 +27,7 @@ from hoplab.observe.recording_format import load, save
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import recording, session
+from tests.support.edited.ingress_classes import of_classes
 from tests.support.recordings import recording as recorded_lab
 
 RECORDED = recorded_lab("flannel-vxlan")
@@ -37,6 +40,7 @@ HARMLESS = (
     "/proc/sys/",
     "/proc/net/",
     "/etc/cni/net.d/*.conf",
+    "/etc/cni/net.d/*.json",
     "/var/lib/cni/networks/",
     "/run/netns",
 )
@@ -143,7 +147,7 @@ def test_a_recording_holds_only_what_facts_read(tmp_path: Path) -> None:
 
 def test_an_answer_no_fact_can_read_gives_nothing_away(tmp_path: Path) -> None:
     broken = {**POD, "status": {**POD["status"], "podIP": "nonsense"}}
-    full = with_api(pods=[POD, broken, POD])
+    full = with_api(pods=[broken, broken])
     text = Output(0, f"<html>{'.' * 100}{SECRET}</html>")
     full = replace(full, api=Facts("api", {**full.api.outputs, "nodes": text}))
     save(full, tmp_path / "lab.json", known_parts())
@@ -157,14 +161,26 @@ def test_an_answer_no_fact_can_read_gives_nothing_away(tmp_path: Path) -> None:
         assert str(after.value) == str(before.value)
 
 
+def test_an_object_that_cannot_be_read_gives_nothing_away(tmp_path: Path) -> None:
+    full = with_api(pods=[POD, {**POD, "status": {**POD["status"], "podIP": "nonsense"}}])
+    save(full, tmp_path / "lab.json", known_parts())
+    assert SECRET not in (tmp_path / "lab.json").read_text()
+    again = load(tmp_path / "lab.json").api[API_PODS]
+    assert again == full.api[API_PODS] and len(again) == 1
+    (lost,) = unread(again)
+    assert lost.why == unread(full.api[API_PODS])[0].why and "'nonsense' is not an IPv4 address" in lost.why
+
+
 def test_what_is_not_json_is_kept_where_a_fact_reads_it() -> None:
     assert as_read(lambda text: text.splitlines(), "up 1\n" * 50) == "up 1\n" * 50
 
 
 @pytest.mark.parametrize("fact", discover("api"), ids=lambda fact: fact.name)
 def test_an_answer_says_the_same_when_recorded(fact: Any) -> None:
-    of_calico = {API_IPAM_BLOCKS.name: WITH_CALICO, API_IPAM_BLOCKS6.name: DUAL_WITH_CALICO}
-    found = of_calico.get(fact.name, DUAL if fact.ipv6 else RECORDED).api
+    others = {API_IPAM_BLOCKS.name: WITH_CALICO, API_IPAM_BLOCKS6.name: DUAL_WITH_CALICO}
+    classes = of_classes("", "nginx", nginx=True, other=False)  # recordings are older than these facts
+    others |= {API_INGRESSES.name: classes, API_INGRESS_CLASSES.name: classes}
+    found = others.get(fact.name, DUAL if fact.ipv6 else RECORDED).api
     text = found.outputs[fact.name].out
     assert as_read(fact.parse, text) == as_read(fact.parse, as_read(fact.parse, text))
     assert fact.parse(as_read(fact.parse, text)) == fact.parse(text) == found[fact]

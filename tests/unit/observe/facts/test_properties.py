@@ -29,6 +29,7 @@ from hoplab.observe.facts.proc_routes import PROC_ROUTES, ProcRoute
 from hoplab.observe.facts.routes import ROUTES, Route
 from hoplab.observe.facts.sockets import SOCKETS, Socket
 from hoplab.observe.facts.sysctls import SYSCTLS
+from tests.support.edited.ingress_classes import of_classes
 from tests.support.files import CAPTURED
 
 EVERY: dict[str, Fact[Any]] = {fact.name: fact for where in ("node", "pod", "api") for fact in discover(where)}
@@ -48,6 +49,8 @@ def real_outputs() -> dict[str, list[str]]:
                 if output["code"] == 0 and output["out"].strip() and fact not in before:
                     texts.setdefault(fact, []).append(output["out"])
     texts["ipam_blocks6"] = [captured("ipam_blocks.json").replace("10.244.235.128/26", "fd00:244:1::40/122")]
+    made_up = of_classes("", "nginx", nginx=True, other=False).api.outputs
+    texts |= {name: [made_up[name].out] for name in ("ingresses", "ingress_classes")}
     for name, *files in (
         ("bgp", "bgp.txt"),
         ("ipam_blocks", "ipam_blocks.json"),
@@ -58,6 +61,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("nft_ruleset", "nft-ruleset.json"),
         ("nftables", "nft-kube-proxy.json", "nft-other.json"),
         ("rules", "ip-rule.json"),
+        ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)
