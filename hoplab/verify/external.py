@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
@@ -59,12 +59,20 @@ class ExternalHost:
 
     def get(self, url: str, timeout: float) -> str | None:
         """Make an HTTP request from the host end; return the body of the answer, None without an answer."""
+        bodies = self.get_all(url, (), timeout)
+        return bodies[0] if bodies else None
+
+    def get_all(self, url: str, paths: Sequence[str], timeout: float) -> list[str] | None:
+        """Make a request, then one for each of the paths on the same connection; None where one gets no answer."""
         found = urlsplit(url)
+        asked, bodies = [found.path, *paths], []
         with netns.entered(self.namespace):
             connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
             try:
-                connection.request("GET", found.path, headers={"Connection": "close"})
-                return connection.getresponse().read().decode()
+                for left, path in zip(reversed(range(len(asked))), asked, strict=True):
+                    connection.request("GET", path, headers={} if left else {"Connection": "close"})
+                    bodies.append(connection.getresponse().read().decode())
+                return bodies
             except (OSError, HTTPException):
                 return None
             finally:

@@ -26,6 +26,7 @@ from hoplab.observe.ssh import Hosts
 from hoplab.verify import workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost
+from hoplab.verify.probe import ECHO, Probe
 
 T = TypeVar("T")
 
@@ -54,6 +55,8 @@ class Observations:
     external6: ExternalHost | None = None  # the same by IPv6, in a dual-stack lab
     ca: Path | None = None  # the CA of the certificates of the apps' https sites
     timing: Timing = HOST  # of waits
+    probe: Probe = ECHO  # the program in the pods of the verification workload
+    outside: bool = True  # whether the nodes reach ``external``, and it them
 
     def refreshed(self) -> Self:
         """Return the same lab with a new snapshot."""

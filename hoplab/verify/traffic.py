@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shlex
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,10 +28,11 @@ from hoplab.verify import workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
+from hoplab.verify.probe import ECHO
 
-ANSWER_TIMEOUT = 10  # seconds for the answer to a pod's request
 UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
 HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
+curl_command = ECHO.command  # the command for a request whose connection is closed after the answer
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Traffic(Observations):
         commands = {
             **{f"before-{name}": command for name, command in rules.items()},
             **capture.start(captures or {}, place),
-            "answer": in_pod(pod, curl_command(url)),
+            "answer": in_pod(pod, self.probe.command(url)),
             **capture.stop(captures or {}, place),
             "flows": conntrack_command(pod.address),
             **{f"after-{name}": command for name, command in rules.items()},
@@ -146,7 +146,7 @@ class Traffic(Observations):
             Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in rules}) for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
-        return Exchange(url, found["answer"], before, after, flows, capture.read(found))
+        return Exchange(url, self.probe.read(found["answer"]), before, after, flows, capture.read(found))
 
     def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Exchange]:
         """Make one request from each of several pods, on all their nodes at the same time."""
@@ -167,8 +167,11 @@ class Traffic(Observations):
 
     def request_from_outside(self, url: str) -> Answer | None:
         """Make an HTTP request from the host end of the lab network; return None without an answer."""
-        body = self.external.get(url, UNANSWERED_TIMEOUT)
-        return None if body is None else parse_answer(body)
+        if not self.probe.paths:
+            body = self.external.get(url, UNANSWERED_TIMEOUT)
+            return None if body is None else parse_answer(body)
+        bodies = self.external.get_all(url, self.probe.paths, UNANSWERED_TIMEOUT)
+        return None if bodies is None else parse_answer(self.probe.join(bodies))
 
     def status_from_outside(self, url: str) -> int:
         """Return the status of the answer to such a request; 0 without an answer."""
@@ -253,11 +256,3 @@ class Traffic(Observations):
 def in_pod(pod: Pod, command: str) -> str:
     """Return a command that runs in the pod's network namespace with the tools of its node."""
     return f"nsenter --net=/run/netns/{pod.netns} {command}"
-
-
-def curl_command(url: str) -> str:
-    """Return the command for a request whose connection is closed after the answer."""
-    return (
-        f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {ANSWER_TIMEOUT} "
-        f"{shlex.quote(url)}"
-    )

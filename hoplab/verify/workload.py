@@ -32,10 +32,11 @@ from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.pki.certificates import Pair
+from hoplab.verify import probe
 
 NAMESPACE = "hoplab-verify"
-IMAGE = "hoplab.local/echo:1"
-PORT = 8080  # the pods'
+IMAGE = probe.ECHO_IMAGE
+PORT = probe.PORT  # the pods'
 NODE_PORT = 30080
 NODE_PORT_LOCAL = 30081
 HEALTH_PORT = 30082  # kube-proxy's, for health checks of `checked`
