@@ -19,6 +19,10 @@ def modules(package: str) -> tuple[tuple[Part, ModuleType], ...]:
     return _modules(package, tuple(importlib.import_module(package).__path__))
 
 
+class UnknownPart(LabError):
+    """A part of a cluster without a module: nothing is known of what it leaves on hosts."""
+
+
 @functools.cache
 def _modules(package: str, folders: tuple[str, ...]) -> tuple[tuple[Part, ModuleType], ...]:
     names = (found.name for found in pkgutil.iter_modules(folders))
@@ -27,10 +31,10 @@ def _modules(package: str, folders: tuple[str, ...]) -> tuple[tuple[Part, Module
 
 
 def get_module(package: str, name: str, kind: str) -> ModuleType:
-    """Return the module of the usable part of that name; LabError with the usable names for any other one."""
+    """Return the module of the usable part of that name; UnknownPart with the usable names for any other one."""
     usable = {part.name: module for part, module in modules(package) if part.usable}
     if name not in usable:
-        raise LabError(
+        raise UnknownPart(
             f"there is no {kind} {name!r}; known: {', '.join(sorted(usable))}",
             remedy=f"write {package.replace('.', '/')}/{name.replace('-', '_')}.py",
         )

@@ -12,6 +12,8 @@ from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
 from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
+UPLINK = "eth0"  # of every machine that hoplab makes
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -33,6 +35,9 @@ class Setting:
     cni_nftables: bool = False  # whether the CNI's own rules are in nftables
     ipv6: Ipv6Spec | None = None  # the ranges of the second family
     nodes6: Mapping[str, IPv6Address] = field(default_factory=dict)  # every machine's address in it, by name
+    foreign: bool = False  # a cluster that hoplab did not make: the other fields were found out from it
+    uplinks: Mapping[str, str] = field(default_factory=dict)  # interface with the node's address, where not eth0
+    dns: IPv4Address | None = None  # ClusterIP of kube-dns, where not the tenth of the service range
 
     @property
     def api_service_ip(self) -> IPv4Address:
@@ -40,7 +45,11 @@ class Setting:
 
     @property
     def dns_ip(self) -> IPv4Address:
-        return self.service_cidr[10]
+        return self.dns or self.service_cidr[10]
+
+    def uplink(self, node: str) -> str:
+        """Return the name of the interface that has the address of a node."""
+        return self.uplinks.get(node, UPLINK)
 
 
 def of_plan(plan: LabPlan) -> Setting:
@@ -71,6 +80,7 @@ def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
     without = set() if cni and cni.block_sizes else {"block_size"}
     if not setting.cni_nftables:
         without.add("cni_nftables")
+    without |= {name for name in ("foreign", "uplinks", "dns") if not getattr(setting, name)}
     return frozenset(without if setting.ipv6 else {*without, "ipv6", "nodes6"})
 
 

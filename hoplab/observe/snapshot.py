@@ -20,7 +20,7 @@ from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.script import Output
-from hoplab.observe.setting import Setting
+from hoplab.observe.setting import UPLINK, Setting
 from hoplab.spec.parts import Parts
 
 G = TypeVar("G")
@@ -33,6 +33,7 @@ class Node:
     name: str
     facts: Facts
     api: ApiNode
+    uplink: str = UPLINK  # the interface that has its address
 
     @property
     def address(self) -> IPv4Address:
@@ -106,7 +107,11 @@ class Snapshot:
     def nodes(self) -> tuple[Node, ...]:
         """Return the machines that are nodes of the cluster, in the plan's order."""
         known = {node.name: node for node in self.api[API_NODES]}
-        return tuple(Node(name, facts, known[name]) for name, facts in self.node_facts.items() if name in known)
+        return tuple(
+            Node(name, facts, known[name], self.setting.uplink(name))
+            for name, facts in self.node_facts.items()
+            if name in known
+        )
 
     @cached_property
     def pods(self) -> tuple[Pod, ...]:

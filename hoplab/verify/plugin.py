@@ -12,7 +12,7 @@ pytest imports it there, so the fixtures import heavy modules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; raise UsageError when the options name no lab, or two."""
     config.addinivalue_line(
         "markers",
-        "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts): "
-        "what a lab must have",
+        "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts, own_lab, "
+        "one_subnet, node_ranges, workload_pods, outside): what a lab must have",
     )
     if config.getoption("--lab") and config.getoption("--recording"):
         raise pytest.UsageError("--lab and --recording exclude each other")
@@ -116,13 +116,33 @@ def lab(_opened: LabSession | Snapshot) -> Snapshot:
 
 
 @pytest.fixture
-def session(_opened: LabSession | Snapshot) -> LabSession:
+def session(request: pytest.FixtureRequest, _opened: LabSession | Snapshot) -> LabSession:
     """Return the running lab, for lessons that send packets; skip the test on a recording."""
+    from hoplab.verify import requirements  # noqa: PLC0415
     from hoplab.verify.session import LabSession  # noqa: PLC0415
 
     if not isinstance(_opened, LabSession):
-        pytest.skip("needs a running lab to send packets; this is a recording")
+        foreign = _opened.setting.foreign
+        pytest.skip(requirements.TRAFFIC if foreign else "needs a running lab to send packets; this is a recording")
+    needs = [marker.kwargs for marker in request.node.iter_markers("needs")]
+    if reason := requirements.session_reason(_opened.snapshot, needs, outside=_opened.outside):
+        pytest.skip(reason)
     return _opened
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a lesson about a part of a foreign cluster that hoplab does not know."""
+    try:
+        return (yield)
+    except LabError as error:
+        from hoplab.verify import requirements  # noqa: PLC0415
+
+        given = getattr(item, "funcargs", {})
+        opened = given.get("lab") or given.get("session")
+        if opened is None or not (reason := requirements.unknown_reason(error, getattr(opened, "snapshot", opened))):
+            raise
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

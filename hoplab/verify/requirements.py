@@ -1,10 +1,26 @@
-"""What a lesson requires of a lab: the arguments of its ``needs`` markers."""
+"""What a lesson requires of a lab: the arguments of its ``needs`` markers.
+
+On a cluster that hoplab did not make (``Setting.foreign``) more can be missing: parts that hoplab does not know, tools
+on its hosts, the verification workload, a network that all nodes share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hoplab.core.errors import LabError
+from hoplab.expectations.registry import UnknownPart
+from hoplab.observe.facts import CommandMissing
+from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
+
+OWN_LAB = "is about what only a lab of hoplab has; this cluster was not made by it"
+TRAFFIC = "sends packets: only with --traffic, on the running cluster"
+OWN_INGRESS = "is about an ingress controller as hoplab installs it; this cluster has {}"
+NO_OUTSIDE = "needs a client outside: run it on a machine in {}, the nodes' network"
 
 
 def skip_reason(
@@ -20,9 +36,20 @@ def skip_reason(
     ipv6: bool = False,
     cni_nftables: bool | None = None,
     facts: tuple[str, ...] = (),
+    own_lab: bool = False,
+    one_subnet: bool = False,
+    node_ranges: bool = False,
+    workload_pods: bool = False,
+    outside: bool = False,  # of lessons with traffic only: session_reason
 ) -> str:
     """Return why a lesson with these requirements does not apply to the lab; "" when it applies."""
     has = lab.setting
+    if has.foreign and (
+        reason := _foreign_reason(
+            lab, own_lab=own_lab, one_subnet=one_subnet, node_ranges=node_ranges, workload_pods=workload_pods
+        )
+    ):
+        return reason
     if cni and has.cni != cni:
         return f"needs the CNI {cni}; this lab has {has.cni}"
     if backend and has.backend != backend:
@@ -34,7 +61,8 @@ def skip_reason(
     if load_balancer and has.load_balancer != load_balancer:
         return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
-        return f"needs the service {service} of the verification workload, which is younger than this recording"
+        why = "which only --traffic creates" if has.foreign else "which is younger than this recording"
+        return f"needs the service {service} of the verification workload, {why}"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
     for fact in facts:
@@ -45,3 +73,40 @@ def skip_reason(
     if len(lab.nodes) < nodes:
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""
+
+
+def _foreign_reason(lab: Snapshot, *, own_lab: bool, one_subnet: bool, node_ranges: bool, workload_pods: bool) -> str:
+    """Return which of the requirements that every lab of hoplab meets this cluster does not; "" for none."""
+    if own_lab:
+        return OWN_LAB
+    if one_subnet and (apart := _apart(lab)):
+        return f"needs all nodes in one subnet; this cluster's are in {', '.join(apart)}"
+    if node_ranges and (lacking := [node.name for node in lab.nodes if node.api.pod_cidr is None]):
+        return f"needs a podCIDR for each node; {lacking[0]} has none"
+    if workload_pods and not any(service.namespace == workload.NAMESPACE for service in lab.api[API_SERVICES]):
+        return "needs the verification workload, which only --traffic creates"
+    return ""
+
+
+def _apart(lab: Snapshot) -> list[str]:
+    """Return the subnets of the nodes' addresses where there are several, otherwise none."""
+    found = {
+        str(entry.network): None for node in lab.nodes for entry in node[ADDRESSES] if entry.address == node.api.address
+    }
+    return list(found) if len(found) > 1 or any(subnet.endswith("/32") for subnet in found) else []
+
+
+def session_reason(lab: Snapshot, needs: Iterable[Mapping[str, Any]], *, outside: bool) -> str:
+    """Return why a lesson with traffic does not apply to a foreign cluster; ``outside``: whether a client there is."""
+    for wanted in needs if lab.setting.foreign else ():
+        if wanted.get("ingress"):
+            return OWN_INGRESS.format(lab.setting.ingress)
+        if wanted.get("outside") and not outside:
+            return NO_OUTSIDE.format(lab.setting.network)
+    return ""
+
+
+def unknown_reason(error: BaseException, lab: Snapshot) -> str:
+    """Return why a lesson that ended with this error cannot be checked on a foreign cluster; "" where it failed."""
+    unknown = isinstance(error, UnknownPart | CommandMissing)
+    return error.message if lab.setting.foreign and unknown and isinstance(error, LabError) else ""

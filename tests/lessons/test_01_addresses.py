@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import Claim, counted, listed
@@ -12,14 +14,15 @@ LOOPBACK = IPv4Address("127.0.0.1")
 RFC1918 = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
+@pytest.mark.needs(one_subnet=True)
 def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     """Every node has its own address in the lab network, and Kubernetes has the same address as its InternalIP."""
     for node in lab.nodes:
         planned = lab.setting.nodes[node.name]
-        found = [entry for entry in node[ADDRESSES] if entry.dev == "eth0"]
+        found = [entry for entry in node[ADDRESSES] if entry.dev == node.uplink]
         claim.require(
             any(entry.address == planned and entry.network == lab.setting.network for entry in found),
-            f"{node.name} has no {planned} in {lab.setting.network} on eth0",
+            f"{node.name} has no {planned} in {lab.setting.network} on {node.uplink}",
             *found,
         )
         claim.require(node.address == planned, f"Kubernetes knows {node.name} by {node.address}, not by {planned}")
@@ -30,8 +33,8 @@ def test_no_two_nodes_are_copies_of_one_machine(lab: Snapshot, claim: Claim) -> 
     """No two nodes share the MAC of eth0, the machine-id or the product UUID, as copies of one virtual machine do."""
     seen: dict[tuple[str, str], str] = {}
     for node in lab.nodes:
-        eth0 = node.link("eth0")
-        marks = {"MAC": eth0.mac if eth0 else "", "machine-id": node.api.machine_id, "UUID": node.api.system_uuid}
+        uplink = node.link(node.uplink)
+        marks = {"MAC": uplink.mac if uplink else "", "machine-id": node.api.machine_id, "UUID": node.api.system_uuid}
         for mark in ((kind, value.lower()) for kind, value in marks.items() if value):
             claim.require(
                 mark not in seen,
@@ -61,6 +64,7 @@ def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(len(addresses), 'pod')} in {lab.setting.pod_cidr}: {listed(addresses)}")
 
 
+@pytest.mark.needs(own_lab=True)
 def test_all_addresses_are_private(lab: Snapshot, claim: Claim) -> None:
     """Nodes, pods and services use private ranges (RFC 1918), which the internet does not route."""
     ranges = {

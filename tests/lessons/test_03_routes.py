@@ -132,17 +132,17 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
     seen = session.request(
         pod,
         f"http://{other.address}:{workload.PORT}/",
-        {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
+        {"outer": Capture(pod.node.uplink, f"({between}) or ({mine.filter})" if mine else between)},
     )
     claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
     ours = [packet for packet in seen.packets["outer"] if (packet.inner or packet).dst == other.address]
     if mine and mine.encrypted:
-        claim.require(not ours, f"what is for {other} can be read on eth0 of {pod.node.name}", *ours)
+        claim.require(not ours, f"what is for {other} can be read on {pod.node.uplink} of {pod.node.name}", *ours)
         ends = (pod.node.address, other.node.address)
         ours = [packet for packet in seen.packets["outer"] if (packet.src, packet.dst) == ends]
-    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *seen.packets["outer"])
+    claim.require(ours, f"nothing for {other} left {pod.node.name} by {pod.node.uplink}", *seen.packets["outer"])
     if mine and mine.encrypted:
-        claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}, which is all that can be read of it", *ours)
+        claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}, which is all that can be read of it", *ours)
         return
     for packet in ours:
         claim.require(
@@ -163,7 +163,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
                 f"the inner packet is not from the {mine.dev} of {pod.node.name} to that of {other.node.name}",
                 f"{inner.eth_src} > {inner.eth_dst}",
             )
-    claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}", *ours)
+    claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
 
 
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
@@ -201,7 +201,7 @@ def test_no_rule_takes_what_pods_send(lab: Snapshot, claim: Claim) -> None:
             if node not in (pod.node, other.node) or pod is other:
                 continue
             own = expected.bridge or (pod.host_end.name if pod.host_end else "")
-            far = expected.tunnel.dev if expected.tunnel else "eth0"
+            far = expected.tunnel.dev if expected.tunnel else node.uplink
             flow = Flow(other.address, pod.address, iif=own if pod.node is node else far)
             chosen, usual = decide_on(node.facts, flow), decide(flow, node[ROUTES], DEFAULT_RULES)
             claim.require(
@@ -227,6 +227,7 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"`{lab.nodes[0][NO_ROUTE]}` on {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.needs(own_lab=True)
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     """The lab has direct, default, static, host and network routes, and each names its origin (proto)."""
     shown, remote = [], cni.expectations(lab)
@@ -283,8 +284,9 @@ def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
 def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
     """A node forwards packets between its interfaces: ip_forward is on, and bridged packets traverse iptables."""
     for node in lab.nodes:
-        for name in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
+        bridged = not lab.setting.foreign or cni.expectations(lab)[node.name].bridge
+        for name in ("net.ipv4.ip_forward", *(["net.bridge.bridge-nf-call-iptables"] if bridged else [])):
             claim.require(
                 node[SYSCTLS].get(name) == "1", f"{name} is {node[SYSCTLS].get(name, 'missing')} on {node.name}"
             )
-    claim.saw(f"both switches are 1 on {listed(node.name for node in lab.nodes)}")
+    claim.saw(f"{'both switches are' if bridged else f'{name} is'} 1 on {listed(node.name for node in lab.nodes)}")

@@ -71,6 +71,7 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
     claim.saw(f"{counted(len(lab.pods), 'pod')} via {calico.GATEWAY}, which is on no interface, at {calico.HOST_MAC}")
 
 
+@pytest.mark.needs(own_lab=True)
 def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
     """A node's default gateway is the host end of the lab network; the node resolves its MAC by ARP."""
     macs = set()
@@ -91,6 +92,7 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(len(lab.nodes), 'node')} via {lab.setting.gateway}, which is at {macs.pop()}")
 
 
+@pytest.mark.needs(one_subnet=True)
 def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     """Destinations in the same subnet are reached directly, all others through the gateway; with Calico a pod's subnet
     is the pod alone (/32), so every packet takes the gateway."""
@@ -134,7 +136,7 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
         {
             "sent": Capture(client.host_end.name, between),
             "arrived": Capture(server.host_end.name, between),
-            "left": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between),
+            "left": Capture(server.node.uplink, f"({between}) or ({tunnel.filter})" if tunnel else between),
         },
     )
     claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")
@@ -147,7 +149,11 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
             if pair in {(at.src, at.dst) for at in (packet, packet.inner) if at}
         ]
 
-    claim.require(not ours("left"), f"what {client} sends to {server} leaves {server.node.name} by eth0", *ours("left"))
+    claim.require(
+        not ours("left"),
+        f"what {client} sends to {server} leaves {server.node.name} by {server.node.uplink}",
+        *ours("left"),
+    )
     claim.require(
         ours("sent") and ours("arrived"), f"nothing was seen between {client.host_end.name} and {server.host_end.name}"
     )
@@ -160,6 +166,7 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
         ours("arrived")[0],
     )
     claim.saw(
-        f"{client.host_end.name} to {server.host_end.name} with the TTL {ours('arrived')[0].ttl}, nothing on eth0: "
+        f"{client.host_end.name} to {server.host_end.name} with the TTL {ours('arrived')[0].ttl}, nothing on "
+        f"{server.node.uplink}: "
         f"{ours('arrived')[0]}"
     )

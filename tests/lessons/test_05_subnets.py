@@ -21,6 +21,7 @@ from hoplab.verify.claims import Claim, counted, listed
 NODE_PREFIX = 24
 
 
+@pytest.mark.needs(node_ranges=True)
 def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
     """Every node is Ready and has its own /24 of the pod range; no two overlap."""
     known = {node.name: node for node in lab.api[API_NODES]}
@@ -29,7 +30,8 @@ def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
         claim.require(known[name].ready, f"{name} is not Ready: {known[name].why_not_ready}")
     for node in lab.nodes:
         claim.require(
-            node.pod_cidr.prefixlen == NODE_PREFIX and node.pod_cidr.subnet_of(lab.setting.pod_cidr),
+            (lab.setting.foreign or node.pod_cidr.prefixlen == NODE_PREFIX)
+            and node.pod_cidr.subnet_of(lab.setting.pod_cidr),
             f"{node.name} has {node.pod_cidr}, which is no /{NODE_PREFIX} of {lab.setting.pod_cidr}",
         )
     for one, other in combinations(lab.nodes, 2):

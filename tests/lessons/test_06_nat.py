@@ -21,7 +21,7 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     """The rules of POSTROUTING masquerade what a pod sends out of the cluster, but not what it sends to another pod."""
     for node in lab.nodes:
         for pod in lab.pods_on(node):
-            for end in postrouting(node, Packet(pod.address, lab.setting.gateway, out_dev="eth0")):
+            for end in postrouting(node, Packet(pod.address, lab.setting.gateway, out_dev=node.uplink)):
                 claim.require(
                     end.verdict == "MASQUERADE",
                     f"on {node.name} a packet of {pod} to {lab.setting.gateway} ends in {end.verdict}, not MASQUERADE",
@@ -35,6 +35,7 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     claim.saw(f"so it is for {counted(len(lab.pods), 'pod')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.needs(outside=True)
 def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """A pod's packets leave the cluster with its node's address, and conntrack translates the replies back to the
     pod."""
@@ -164,6 +165,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
     claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
 
 
+@pytest.mark.needs(outside=True)
 def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) -> None:
     """Every node translates a NodePort to a pod, even a node that runs none of them, and masquerades the client."""
     service, seen = session.service("single"), []
@@ -181,7 +183,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
     claim.saw(f"port {service.node_port}: {listed(seen)}")
 
 
-@pytest.mark.needs(nodes=2)
+@pytest.mark.needs(nodes=2, outside=True)
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod do not answer."""
     service, client = session.service("single-local"), session.snapshot.setting.gateway
@@ -204,6 +206,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
     claim.saw(f"{session.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
 
 
+@pytest.mark.needs(own_lab=True)
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """Every node translates a LoadBalancer's address to a pod, whichever node the packet reaches."""
     if not session.external.namespace:

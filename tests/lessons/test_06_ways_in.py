@@ -14,7 +14,7 @@ from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession
 
 
-@pytest.mark.needs(nodes=2)
+@pytest.mark.needs(nodes=2, own_lab=True)
 def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
     """For a Local service each node serves a health check port: 200 when it runs a pod of the service, otherwise
     503."""
@@ -31,7 +31,7 @@ def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: 
     claim.saw(f"asked for {session.single} on port {workload.HEALTH_PORT}: {listed(seen)}")
 
 
-@pytest.mark.needs(load_balancer="metallb")
+@pytest.mark.needs(load_balancer="metallb", own_lab=True)
 def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Claim) -> None:
     """A service of type LoadBalancer gets its own address from the pool, which no interface has."""
     owners = {
@@ -81,7 +81,7 @@ def _is_of(endpoint: Endpoint, service: ApiService) -> bool:
     return (endpoint.namespace, endpoint.service) == (service.namespace, service.name)
 
 
-@pytest.mark.needs(load_balancer="metallb", nodes=2)
+@pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
 def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim: Claim) -> None:
     """The ARP request for a load balancer's address reaches all nodes; one answers with its own MAC, chosen by a
     hash."""
@@ -107,7 +107,7 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
     claim.saw(f"all nodes were asked, {name} said `{answer}`, and the host end believes it")
 
 
-@pytest.mark.needs(load_balancer="metallb")
+@pytest.mark.needs(load_balancer="metallb", own_lab=True)
 def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """A client outside reaches a pod by the load balancer's address, through the node that answered ARP for it."""
     address, service = session.announced("announced"), session.service("announced")
@@ -131,7 +131,7 @@ def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim
     claim.saw(f"by way of {way.name} {answer.pod} on {answer.node} saw {answer.remote}; conntrack has {flows[-1]}")
 
 
-@pytest.mark.needs(load_balancer="metallb", nodes=2)
+@pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
 def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node with a pod answers ARP, and the pod sees the client's address."""
     address, home, client = session.announced("announced-local"), session.single.node, session.snapshot.setting.gateway

@@ -80,6 +80,7 @@ def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Clai
     claim.saw(f"on {node.name} {chain} dropped {counted} packets of {client} for {server}: `{rule}`")
 
 
+@pytest.mark.needs(outside=True)
 def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
     """A policy that allows the pods with a label admits these and no others: a rule of the policy's chain matches the
     set of their addresses."""
@@ -114,6 +115,7 @@ def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
     claim.saw(f"{named[0]} on {node.name} has {listed(members)}: {client} is answered, {outside} is not")
 
 
+@pytest.mark.needs(outside=True)
 def test_a_policy_stops_what_leaves(session: LabSession, claim: Claim) -> None:
     """An egress policy stops a pod's packets on its own node, where they come out of the veth pair."""
     server, client = session.single, session.client

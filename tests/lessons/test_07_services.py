@@ -132,7 +132,7 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     )
 
 
-@pytest.mark.needs(nodes=2)
+@pytest.mark.needs(nodes=2, workload_pods=True)
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; a node without a pod drops
     the packet."""
@@ -221,6 +221,7 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"none among {counted(chains, 'chain')}")
 
 
+@pytest.mark.needs(workload_pods=True)
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
     """A service without endpoints has no chain; a rule of the filter table rejects its clients at once. A node drops
     connections to one with endpoints elsewhere only, where it may send to its own only."""

@@ -17,6 +17,7 @@ from hoplab.verify.session import LabSession
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
+@pytest.mark.needs(own_lab=True)
 def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> None:
     """Without a controller an Ingress has no effect: its status has no address, and no node answers for its host."""
     orphan = session.ingress("orphan")

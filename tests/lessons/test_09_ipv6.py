@@ -30,16 +30,17 @@ def ranges(lab: Snapshot) -> Ipv6Spec:
     return lab.setting.ipv6
 
 
+@pytest.mark.needs(one_subnet=True)
 def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) -> None:
     """In a dual-stack lab every node and every pod has an IPv6 address beside its IPv4 address; a pod's is from its
     node's range (a /64 with flannel, blocks with Calico)."""
     expected = cni.expectations6(lab)
     for node in lab.nodes:
         planned = lab.setting.nodes6[node.name]
-        found = [entry for entry in node[ADDRESSES6] if entry.dev == "eth0"]
+        found = [entry for entry in node[ADDRESSES6] if entry.dev == node.uplink]
         claim.require(
             any(entry.address == planned and entry.network == ranges(lab).network for entry in found),
-            f"{node.name} has no {planned} in {ranges(lab).network} on eth0",
+            f"{node.name} has no {planned} in {ranges(lab).network} on {node.uplink}",
             *found,
         )
         claim.require(node.address6 == planned, f"Kubernetes knows {node.name} by {node.address6}, not by {planned}")
@@ -112,7 +113,7 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
         link = node.link(tunnel.dev) if tunnel else None
         claim.require(link and tunnel, f"{node.name} has no VXLAN interface for IPv6")
         assert link and tunnel
-        room = node.link("eth0")
+        room = node.link(node.uplink)
         wanted = room.mtu - tunnel.overhead if room else 0
         claim.require(link.mtu == wanted, f"{tunnel.dev} on {node.name} has the MTU {link.mtu}, not {wanted}")
         claim.require(link.mac == tunnel.mac, f"{node.name} announces {tunnel.mac}, but {tunnel.dev} has {link.mac}")
@@ -122,6 +123,7 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(entries, 'entry')}; on {lab.nodes[0].name}: {listed((*first.neighbours, *first.fdb))}")
 
 
+@pytest.mark.needs(workload_pods=True)
 def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
     """A dual-stack service has a ClusterIP of each family; rules of their own lead from the IPv6 one to the IPv6
     addresses of the same pods. The other services have IPv4 only."""
@@ -157,7 +159,7 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
     outside = ranges(lab).network[1]
     for node in lab.nodes:
         for pod in lab.pods_on(node):
-            for end in postrouting(node, Packet(pod.address6, outside, out_dev="eth0")):
+            for end in postrouting(node, Packet(pod.address6, outside, out_dev=node.uplink)):
                 claim.require(
                     end.verdict == "MASQUERADE",
                     f"on {node.name} a packet of {pod} to {outside} ends in {end.verdict}, not MASQUERADE",
@@ -180,22 +182,24 @@ def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> No
     asked = session.request(
         pod,
         f"http://{with_port(other.address6, workload.PORT)}/",
-        {"outer": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between)},
+        {"outer": Capture(pod.node.uplink, f"({between}) or ({tunnel.filter})" if tunnel else between)},
     )
     claim.require(
         asked.answer.remote == pod.address6, f"{other} saw {asked.answer.remote}, not {pod.address6} of {pod}"
     )
     ours = [packet for packet in asked.packets["outer"] if (packet.inner or packet).dst == other.address6]
-    claim.require(ours, f"nothing for {other} left {pod.node.name} by eth0", *asked.packets["outer"])
+    claim.require(ours, f"nothing for {other} left {pod.node.name} by {pod.node.uplink}", *asked.packets["outer"])
     for packet in ours:
         outer = (packet.src, packet.dst, packet.vni)
         wanted = (
             (pod.node.address6, other.node.address6, tunnel.vni) if tunnel else (pod.address6, other.address6, None)
         )
         claim.require(
-            outer == wanted, f"on eth0 it is from {packet.src} to {packet.dst}, not wrapped as expected", packet
+            outer == wanted,
+            f"on {pod.node.uplink} it is from {packet.src} to {packet.dst}, not wrapped as expected",
+            packet,
         )
-    claim.saw(f"{other} saw {asked.answer.remote}; on eth0 of {pod.node.name}: {ours[0]}", *ours)
+    claim.saw(f"{other} saw {asked.answer.remote}; on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
 
 
 def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
@@ -211,6 +215,7 @@ def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
     claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")
 
 
+@pytest.mark.needs(own_lab=True)
 def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Claim) -> None:
     """A pod's IPv6 packets leave the cluster with its node's address."""
     assert session.external6

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from hoplab.core.ip import IPAddress, IPNetwork
-from hoplab.expectations.registry import get_module
+from hoplab.expectations.registry import UnknownPart, get_module
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour, Neighbour6
 from hoplab.observe.facts.routes import Route, Route6, printed
@@ -100,7 +100,7 @@ class Tunnel:
 
     dev: str  # "flannel.1"
     overhead: int  # bytes of its encapsulation
-    filter: str  # tcpdump's filter of encapsulated packets on eth0: "udp port 8472"
+    filter: str  # tcpdump's filter of encapsulated packets on the node's uplink: "udp port 8472"
     mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
     vni: int | None = None  # of VXLAN
     encrypted: bool = False  # whether the payload is encrypted
@@ -146,10 +146,17 @@ def get_cni(name: str) -> Cni:
 
 
 def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
-    """Return what the lab's own CNI has to leave, by node."""
-    return get_cni(lab.setting.cni).expectations(lab)
+    """Return what the lab's own CNI has to leave, by node; UnknownPart for a mode of it without expectations."""
+    return _known(lab).expectations(lab)
 
 
 def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     """Return the same for IPv6, in a lab that has it."""
-    return get_cni(lab.setting.cni).expectations6(lab)
+    return _known(lab).expectations6(lab)
+
+
+def _known(lab: Snapshot) -> Cni:
+    found, has = get_cni(lab.setting.cni), lab.setting
+    if has.foreign and has.backend not in found.PART.backends:
+        raise UnknownPart(f"needs {has.cni} as hoplab knows it ({', '.join(found.PART.backends)}), not {has.backend}")
+    return found

@@ -162,7 +162,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
         return ip_address(announced(other, family.vxlan_address)) if _is_vxlan(lab) else family.address(other)
 
     return NodeExpectations(
-        interfaces=("lo", "eth0", *_tunnels(lab)),
+        interfaces=("lo", node.uplink, *_tunnels(lab)),
         bridge="",
         ranges=own,
         pod_gateway=family.gateway,
@@ -173,7 +173,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
         ),
         routes=tuple(
             RouteExpectation(
-                block.cidr, tunnel.dev if tunnel else "eth0", via(other), onlink=bool(tunnel), protocol=protocol
+                block.cidr, tunnel.dev if tunnel else node.uplink, via(other), onlink=bool(tunnel), protocol=protocol
             )
             for other in others
             for block in family.blocks(lab, other)

@@ -132,7 +132,7 @@ def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
     and one for IPv6."""
     own = family.pod_range(node)
     return NodeExpectations(
-        interfaces=("lo", "eth0", BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
+        interfaces=("lo", node.uplink, BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
         bridge=BRIDGE,
         ranges=(own,),
         pod_gateway=own[1],
@@ -158,7 +158,7 @@ def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) ->
     """Return a route to each remote range by the remote node itself, without encapsulation."""
     return replace(
         _bridged(node, family),
-        routes=tuple(RouteExpectation(family.pod_range(other), "eth0", family.address(other)) for other in others),
+        routes=tuple(RouteExpectation(family.pod_range(other), node.uplink, family.address(other)) for other in others),
     )
 
 

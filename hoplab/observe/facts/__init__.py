@@ -24,6 +24,13 @@ Where = Literal["node", "pod", "api"]
 NODES_AND_PODS: frozenset[Where] = frozenset({"node", "pod"})
 
 
+NOT_FOUND = 127  # exit code of a shell for a command that is not installed
+
+
+class CommandMissing(FactError):
+    """A command of a fact that is not installed on the host."""
+
+
 @dataclass(frozen=True)
 class Fact(Generic[T_co]):
     """A command and its parser: on a node, inside a pod's network namespace, or of the Kubernetes API."""
@@ -54,6 +61,11 @@ class Facts:
             output = self.outputs.get(fact.name)
             if output is None:
                 raise FactError(f"{fact.name} was not looked at on {self.place}", remedy="record the lab again")
+            if output.code == NOT_FOUND:
+                raise CommandMissing(
+                    f"`{self.place.split()[0]}` lacks a command: {output.err.strip() or fact.command}",
+                    remedy=f"install it on {self.place.split()[0]}",
+                )
             if output.code != 0:
                 raise FactError(
                     f"`{fact.command}` ended with {output.code} on {self.place}: {output.err.strip()}",
