@@ -8,8 +8,10 @@ with connect(paths, netns) as api:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hoplab.core.errors import ClusterError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from kubernetes import client
 
 TIMEOUT_S = 10.0  # for one answer
+LAB_REMEDY = "see `./lab status`; ./lab start brings a lab back"
 
 
 class Api(Protocol):
@@ -31,9 +34,10 @@ class Api(Protocol):
 class KubernetesApi:
     """Requests with plain JSON bodies, through the connection of the client library."""
 
-    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S, remedy: str = LAB_REMEDY) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._remedy = remedy  # where the API server does not answer
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
         """Return status and text of the answer; raise ClusterError where there is none."""
@@ -45,7 +49,7 @@ class KubernetesApi:
         except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
             raise ClusterError(
                 f"the API server does not answer {method} {path}: {error}",
-                remedy="see `./lab status`; ./lab start brings a lab back",
+                remedy=self._remedy,
             ) from error
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
@@ -78,3 +82,52 @@ def connect(paths: LabPaths, netns: str, *, timeout_s: float = TIMEOUT_S) -> Ite
         settings.retries = False  # no retries here: callers wait with a deadline and a reason
         with client.ApiClient(settings) as connection:
             yield KubernetesApi(connection, timeout_s)
+
+
+@contextmanager
+def _kubeconfig_errors(kubeconfig: Path) -> Iterator[None]:
+    """Raise ClusterError where the body cannot use a kubeconfig."""
+    import yaml  # noqa: PLC0415 -- as above
+    from kubernetes import config  # noqa: PLC0415
+
+    try:
+        kubeconfig.read_bytes()
+        yield
+    except (
+        OSError,
+        UnicodeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+        config.ConfigException,
+    ) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise ClusterError(
+            f"{kubeconfig} can't be used as a kubeconfig: {' '.join(reason.split())}",
+            remedy=f"kubectl --kubeconfig {kubeconfig} get nodes has to work",
+        ) from None
+
+
+@contextmanager
+def connect_by_kubeconfig(kubeconfig: Path, *, timeout_s: float = TIMEOUT_S) -> Iterator[KubernetesApi]:
+    """Connect to the API server of a kubeconfig's current context; raise ClusterError for a file that names none."""
+    from kubernetes import client, config  # noqa: PLC0415
+
+    settings = client.Configuration()
+    with _kubeconfig_errors(kubeconfig):
+        config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings)
+    settings.retries = False
+    remedy = f"kubectl --kubeconfig {kubeconfig} get nodes shows why not; it has to work on this machine"
+    with client.ApiClient(settings) as connection:
+        yield KubernetesApi(connection, timeout_s, remedy)
+
+
+def cluster_name(kubeconfig: Path) -> str:
+    """Return the name of the cluster of a kubeconfig's current context, as far as it is fit for a file's name."""
+    from kubernetes import config  # noqa: PLC0415
+
+    with _kubeconfig_errors(kubeconfig):
+        _, active = config.list_kube_config_contexts(str(kubeconfig))
+        name = str(active["context"].get("cluster", ""))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "cluster"

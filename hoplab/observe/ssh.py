@@ -8,7 +8,7 @@ user needs no login, which takes many seconds on an emulated node. A batch of co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,16 +28,26 @@ class NodeUnreachable(LabError):
 class Hosts:
     """The nodes of one lab, by name."""
 
-    def __init__(self, names: Iterable[str], ssh_config: Path) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        ssh_config: Path,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        roots: Collection[str] = (),
+    ) -> None:
+        """Take the names of nodes; ``aliases`` are those in the ssh_config that differ, ``roots`` need no sudo."""
         self.names = tuple(names)
         self._ssh_config = ssh_config
+        self._aliases = aliases or {}
+        self._roots = roots
 
     def __getitem__(self, name: str) -> Host:
         """Return the node as a testinfra host: its commands run as root."""
         return testinfra.get_host(
-            f"ssh://{name}",
+            f"ssh://{self._aliases.get(name, name)}",
             ssh_config=str(self._ssh_config),
-            sudo=True,
+            sudo=name not in self._roots,
             timeout=CONNECT_TIMEOUT,
             controlpersist=0,  # the ssh_config sets the sharing of connections
         )

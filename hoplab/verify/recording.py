@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from hoplab.cluster.api import cluster_name
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.observe import recording_format
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import session
+from hoplab.verify import foreign, session
 from hoplab.verify.claims import counted
 
 
@@ -38,5 +39,25 @@ def record(
     fs.check(file, force=force)
     with session.opened(paths, say) as lab:
         say("writing")
-        recording_format.save(lab.snapshot, file, known_parts())
-        return Recording(file, lab.snapshot, file.stat().st_size)
+        return _saved(lab.snapshot, file)
+
+
+def record_cluster(
+    target: foreign.Target,
+    file: Path | None = None,
+    *,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _text: None,
+) -> tuple[Recording, str]:
+    """Write a recording of a cluster that hoplab did not make; return with it what was found out, as text."""
+    file = file or Path(f"{cluster_name(target.kubeconfig)}-{datetime.now():%Y-%m-%d-%H%M}.json")
+    fs.check(file, force=force)
+    found: list[str] = []
+    with foreign.opened(target, say, found.append) as lab:
+        say("writing")
+        return _saved(lab if isinstance(lab, Snapshot) else lab.snapshot, file), "\n".join(found)
+
+
+def _saved(lab: Snapshot, file: Path) -> Recording:
+    recording_format.save(lab, file, known_parts())
+    return Recording(file, lab, file.stat().st_size)

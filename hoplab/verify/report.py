@@ -188,6 +188,11 @@ class ConsoleReporter:
                 for line in result.evidence:
                     self._console.print(f"        {markup.escape(line)}")
 
+    def found(self, text: str) -> None:
+        """Print what was found out of a cluster, before anything of it is checked."""
+        self.doing("")
+        self._console.print(f"{markup.escape(text)}\n")
+
     def summary(self, report: Report) -> None:
         took = f"{report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)"
         self._console.print(f"\n{report.counts} in {took}")

@@ -28,7 +28,7 @@ from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import recording_format
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import plugin, session, workload
+from hoplab.verify import foreign, plugin, session, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
 from hoplab.verify.session import LabSession
@@ -57,6 +57,7 @@ def run(
     junit: Path | None = None,
     html: Path | None = None,
     cleanup: bool = False,
+    target: foreign.Target | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Check the claims and print the report; return 0 when every claim that applies holds, otherwise 1."""
@@ -66,9 +67,15 @@ def run(
     for file, _ in pages:
         fs.check(file)
     started = time.monotonic()
+    lab: LabSession | Snapshot
     with ExitStack() as stack:
         stack.callback(say.doing, "")
-        lab = recording_format.load(recording) if recording else stack.enter_context(session.opened(paths, say.doing))
+        if target:
+            lab = stack.enter_context(foreign.opened(target, say.doing, say.found))
+        elif recording:
+            lab = recording_format.load(recording)
+        else:
+            lab = stack.enter_context(session.opened(paths, say.doing))
         if cleanup and isinstance(lab, LabSession):
             stack.callback(remove_workload, lab, say)
         say.doing("")

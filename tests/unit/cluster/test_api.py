@@ -61,3 +61,60 @@ def test_a_lab_without_kubeconfig_has_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="no kubeconfig yet") as caught, api.connect(LabPaths("dev", tmp_path), ""):
         pass
     assert caught.value.remedy == "bring the cluster up: ./lab up --lab dev"
+
+
+CONFIG = """
+apiVersion: v1
+kind: Config
+current-context: mine
+contexts: [{name: mine, context: {cluster: "prod/eu 1", user: me}}]
+clusters: [{name: "prod/eu 1", cluster: {server: "http://127.0.0.1:9"}}]
+users: [{name: me, user: {token: x}}]
+"""
+
+
+def test_a_cluster_by_its_kubeconfig(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(CONFIG)
+    assert api.cluster_name(file) == "prod-eu-1"
+    with (
+        pytest.raises(ClusterError, match="the API server does not answer GET /api/v1/nodes: ") as caught,
+        api.connect_by_kubeconfig(file, timeout_s=5) as found,
+    ):
+        found.read("/api/v1/nodes")
+    assert caught.value.remedy.startswith(f"kubectl --kubeconfig {file} get nodes")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file or directory"),
+        ("", "Invalid kube-config"),
+        ("{ not yaml", "while parsing"),
+        ("[]", ""),
+        (CONFIG.replace("current-context: mine", "current-context: other"), "Expected object with name other"),
+        ("\x00\x01", ""),
+    ],
+)
+def test_a_file_that_is_no_kubeconfig(tmp_path: Path, text: str | None, why: str) -> None:
+    file = tmp_path / "kubeconfig"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ClusterError) as caught, api.connect_by_kubeconfig(file):
+        pass
+    assert caught.value.message.startswith(f"{file} can't be used as a kubeconfig: ") and why in caught.value.message
+    assert caught.value.remedy == f"kubectl --kubeconfig {file} get nodes has to work"
+    with pytest.raises(ClusterError, match="can't be used as a kubeconfig"):
+        api.cluster_name(file)
+
+
+def test_a_kubeconfig_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_file: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with (
+        pytest.raises(ClusterError, match="can't be used as a kubeconfig: Permission denied"),
+        api.connect_by_kubeconfig(tmp_path / "kubeconfig"),
+    ):
+        pass

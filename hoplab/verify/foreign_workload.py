@@ -1,0 +1,178 @@
+"""The verification workload on a cluster that hoplab did not make: fewer objects, other ports, removed at the end.
+
+    echo            one pod on every node of Linux, behind a ClusterIP
+    single          one pod on one node, behind a NodePort
+    single-local    the same pod behind another one (externalTrafficPolicy: Local)
+    sticky          the pods of `echo` behind another ClusterIP, with session affinity by client address
+    nobody          a service without endpoints
+
+The API server chooses the NodePorts. No service asks a load balancer for an address and no Ingress is made: on
+somebody's cluster these may cost money or catch requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hoplab.cluster.api import Api
+from hoplab.core.errors import ClusterError
+from hoplab.core.wait import HOST, Expired, NotYet, Timing
+from hoplab.verify.probe import PORT, Probe
+from hoplab.verify.workload import DEADLINE, NAMESPACE
+
+OWNER = "hoplab.local/foreign"  # label of the namespace, which tells it from one of somebody else
+NAMESPACES = "/api/v1/namespaces"
+CORE, APPS = f"{NAMESPACES}/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
+REMOVE = f"kubectl delete namespace {NAMESPACE}"
+GONE_DEADLINE = 120.0  # seconds until a deleted namespace is gone, on an idle machine
+WORKLOADS = {"echo": "daemonsets", "single": "deployments"}
+
+
+def manifests(probe: Probe) -> list[tuple[str, dict[str, Any]]]:
+    """Return the objects in the order of their creation, each with the path of its POST request."""
+    services = f"{CORE}/services"
+    return [
+        (f"{APPS}/daemonsets", _workload("DaemonSet", "echo", probe)),
+        (f"{APPS}/deployments", _workload("Deployment", "single", probe, replicas=1)),
+        (services, _service("echo", "echo", ipFamilyPolicy="PreferDualStack")),
+        (services, _service("single", "single", type="NodePort")),
+        (services, _service("single-local", "single", type="NodePort", externalTrafficPolicy="Local")),
+        (services, _service("sticky", "echo", sessionAffinity="ClientIP")),
+        (services, _service("nobody", "nobody")),
+    ]
+
+
+def _workload(kind: str, name: str, probe: Probe, **spec: Any) -> dict[str, Any]:
+    container = {
+        "name": "echo",
+        "image": probe.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": list(probe.args),
+        "ports": [{"containerPort": PORT}],
+        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}},
+    }
+    pod_spec: dict[str, Any] = {
+        "containers": [container],
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 0,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+    }
+    if kind == "DaemonSet":
+        pod_spec["tolerations"] = [{"operator": "Exists"}]  # also on control-plane nodes
+    pod = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
+    selector = {"matchLabels": {"app": name}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": {**spec, "selector": selector, "template": pod},
+    }
+
+
+def _service(name: str, app: str, **spec: Any) -> dict[str, Any]:
+    ports = [{"port": 80, "targetPort": PORT, "protocol": "TCP"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {**spec, "selector": {"app": app}, "ports": ports},
+    }
+
+
+@contextmanager
+def running(api: Api, probe: Probe, *, timing: Timing = HOST) -> Iterator[None]:
+    """Create the workload, wait until its pods are ready, and remove it when the body ends.
+
+    A namespace that an earlier run left behind is replaced; one that is somebody else's is not touched. Raise
+    ClusterError where the workload cannot be made, does not become ready or cannot be removed.
+    """
+    status, found = api("GET", CORE)
+    if status == 200:
+        if OWNER not in (found.get("metadata", {}).get("labels") or {}):
+            raise ClusterError(
+                f"the cluster has a namespace {NAMESPACE} that is not of such a run",
+                remedy=f"look what is in it; if nobody needs it: {REMOVE}",
+            )
+        remove(api, timing=timing)
+    metadata = {"name": NAMESPACE, "labels": {OWNER: "true", "pod-security.kubernetes.io/enforce": "baseline"}}
+    _create(api, NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    try:
+        for path, body in manifests(probe):
+            _create(api, path, body)
+        _wait_ready(api, probe, timing)
+        yield
+    finally:
+        remove(api, timing=timing)
+
+
+def _wait_ready(api: Api, probe: Probe, timing: Timing) -> None:
+    def look() -> NotYet | None:
+        return NotYet(reason) if (reason := unready(api)) else None
+
+    try:
+        timing.until(look, timing.deadline(DEADLINE))
+    except Expired as expired:
+        raise ClusterError(
+            f"the verification workload is not ready after {expired.seconds:.0f} s: {expired.reason}",
+            remedy=f"its image is {probe.image}: --probe-image IMAGE names one that the nodes can pull or have",
+        ) from None
+
+
+def unready(api: Api) -> str:
+    """Return what is missing, in a few words; "" when every pod is ready."""
+    for name, kind in WORKLOADS.items():
+        _, found = api("GET", f"{APPS}/{kind}/{name}")
+        status = found.get("status", {})
+        wanted = status.get("desiredNumberScheduled" if kind == "daemonsets" else "replicas")
+        ready = status.get("numberReady", status.get("readyReplicas", 0))
+        if status.get("observedGeneration", 0) < 1 or not wanted or ready < wanted:
+            return f"{ready} of {wanted or '?'} pods of {name} are ready; {_reason(api, name)}"
+    return ""
+
+
+def _reason(api: Api, app: str) -> str:
+    """Return why a pod of the app is not ready, as its status reports it."""
+    _, pods = api("GET", f"{CORE}/pods?labelSelector=app%3D{app}")
+    for pod in pods.get("items", []):
+        name, status = pod["metadata"]["name"], pod.get("status", {})
+        for container in status.get("containerStatuses", []):
+            if waiting := container.get("state", {}).get("waiting"):
+                return f"{name}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
+        for condition in status.get("conditions", []):
+            if condition.get("status") == "False" and condition.get("message"):
+                return f"{name}: {condition['message']}"
+    return "no pod reports a reason"
+
+
+def remove(api: Api, *, timing: Timing = HOST) -> None:
+    """Delete the namespace and wait until it is gone; raise ClusterError when it stays."""
+    status, answer = api("DELETE", CORE)
+    if status == 404:
+        return
+    if status >= 300:
+        raise ClusterError(
+            f"the namespace {NAMESPACE} can't be removed: {answer.get('message', status)}", remedy=REMOVE
+        )
+
+    def look() -> NotYet | None:
+        return None if api("GET", CORE)[0] == 404 else NotYet("it is still being deleted")
+
+    try:
+        timing.until(look, timing.deadline(GONE_DEADLINE))
+    except Expired as expired:
+        raise ClusterError(
+            f"the namespace {NAMESPACE} is not gone after {expired.seconds:.0f} s",
+            remedy=f"kubectl get namespace {NAMESPACE} -o yaml says what keeps it",
+        ) from None
+
+
+def _create(api: Api, path: str, body: dict[str, Any]) -> None:
+    status, answer = api("POST", path, body)
+    if status != 201:
+        raise ClusterError(
+            f"{body['kind']} {body['metadata']['name']} can't be made: {answer.get('message', status)}",
+            remedy="the user of the kubeconfig needs the rights to create it; without --traffic nothing is created",
+        )
