@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hoplab.cli.cluster_options import cluster_options, target_of, traffic_options
 from hoplab.cli.options import (
     file_option,
     json_option,
@@ -32,18 +33,28 @@ if TYPE_CHECKING:
 @file_option("--html", "Also write one HTML page, which opens without a network.")
 @click.option("--cleanup", is_flag=True, help="Remove the pods of the verification when it is done.")
 @click.option("-k", "only", metavar="EXPRESSION", default="", help="Only lessons that match, as pytest's -k.")
+@cluster_options
+@traffic_options
 def verify(paths: LabPaths, recording: Path | None, cleanup: bool, **options: Any) -> None:
     """Check the course's claims on the real hosts.
 
-    The exit code is 1 when a claim fails.
+    The exit code is 1 when a claim fails. With --kubeconfig they are those of a cluster that hoplab did not make;
+    nothing is changed there without --traffic.
     """
     from hoplab.verify import runner
+
+    target = target_of(options)
 
     lab_given = click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
     if recording and lab_given:
         raise click.UsageError("--lab and --recording exclude each other: a recording is of one lab")
     if recording and cleanup:
         raise click.UsageError("--recording and --cleanup exclude each other: a recording has no pods to remove")
+    if target and (recording or lab_given or cleanup):
+        wrong = "--recording" if recording else "--lab" if lab_given else "--cleanup"
+        raise click.UsageError(f"--kubeconfig and {wrong} exclude each other: it is of no lab, and --traffic cleans up")
+    if target:
+        sys.exit(runner.run(paths, target=target, **options))
     if not recording:
         require_checkout("verify without --recording")
         print_spec_notice(paths)

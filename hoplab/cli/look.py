@@ -6,9 +6,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from hoplab.cli.cluster_options import cluster_options, target_of
 from hoplab.cli.options import PASS_ON, json_option, lab_option, print_spec_notice, text_table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
@@ -99,18 +102,28 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
 @lab_option
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-def record(paths: LabPaths, file: Path | None, force: bool) -> None:
+@cluster_options
+def record(paths: LabPaths, file: Path | None, force: bool, **options: Any) -> None:
     """Write a recording of the lab to FILE, for `verify --recording`.
 
-    It holds what the lab's facts are read from, and no secrets.
+    It holds what the lab's facts are read from, and no secrets. With --kubeconfig it is of a cluster that hoplab did
+    not make; nothing is changed there.
     """
     from hoplab.core.console import progress
     from hoplab.verify import recording
 
-    print_spec_notice(paths)
+    target = target_of(options)
+    if target and click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--kubeconfig and --lab exclude each other: it is of no lab")
     screen = progress()
-    with screen.phase("looking at the lab"):
-        made = recording.record(paths, file, force=force, say=screen.task)
+    if target:
+        with screen.phase("looking at the cluster"):
+            made, found = recording.record_cluster(target, file, force=force, say=screen.task)
+        click.echo(found)
+    else:
+        print_spec_notice(paths)
+        with screen.phase("looking at the lab"):
+            made = recording.record(paths, file, force=force, say=screen.task)
     click.echo(f"recorded {made}")
     click.echo(f"verify    ./lab verify --recording {made.file}")
 
