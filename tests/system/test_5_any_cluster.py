@@ -1,0 +1,182 @@
+"""A cluster by plain kubeadm on a lab's machines, with names and ranges that hoplab does not use, seen as any other.
+
+`up` makes the machines and `reset` removes hoplab's cluster; from there only kubeadm, kubectl and flannel's manifest
+work on them. `verify` and `record` get a kubeconfig and the ssh_config. They run in the lab's network namespace, where
+this machine has an address in the nodes' network. The login is of a user that is not root, with sudo.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pytest
+import yaml
+
+from hoplab import image
+from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.wait import NotYet, slowness, until
+from hoplab.host import netns
+from tests.system.conftest import LabCommand, Ran
+
+SPEC = (
+    "config:\n  lab:network: 192.168.83.0/24\n  lab:controlPlane: {placement: vm}\n"
+    "  lab:nodes: {workers: 1, controlPlane: {memory: 2GiB}}\n"
+)
+NODES = {"control-plane": "alpha", "worker1": "beta"}  # the machine's name, and what kubeadm is told
+PODS, SERVICES = "10.33.0.0/16", "172.22.0.0/16"
+ECHO = "hoplab.local/echo:1"
+PODS_AT_LEAST = 10  # four of the control plane, and two each of kube-proxy, flannel and CoreDNS
+ADMIN = "/etc/kubernetes/admin.conf"
+FLANNEL = Path(__file__).with_name("foreign_flannel.yml")
+
+pytestmark = [pytest.mark.timeout(0), pytest.mark.on_request]  # every wait has a bound of its own
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
+    """A lab of its own whose machines have a cluster by kubeadm, and of which nothing is left."""
+    paths = LabPaths("foreign")
+    command = LabCommand(tmp_path_factory.mktemp("foreign-logs"), paths)
+    paths.spec.write_text(SPEC)
+    try:
+        command("destroy")
+        command("up")
+        command("reset")
+        make_cluster(paths)
+        yield command
+        command("destroy")
+    finally:
+        paths.spec.unlink()
+
+
+def on(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
+    """Run a command as root on a machine; return what it prints."""
+    done = subprocess.run(
+        ["ssh", "-F", str(paths.ssh_config), machine, f"sudo sh -c {shlex.quote(command)}"],
+        input=given,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{machine}: {command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def kubeadm(kind: str, name: str, **more: Any) -> str:
+    """Return a document of kubeadm's configuration; emulated machines need longer timeouts than flags can say."""
+    factor = slowness("tcg")
+    names = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck", "kubernetesAPICall", "etcdAPICall", "discovery")
+    timeouts = {timeout: f"{int(240 * factor)}s" for timeout in (*names, "tlsBootstrap")}
+    document = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": kind, "nodeRegistration": {"name": name}, **more}
+    return yaml.safe_dump({**document, "timeouts": timeouts})
+
+
+def make_cluster(paths: LabPaths) -> None:
+    """kubeadm init, kubeadm join, and flannel's manifest."""
+    (first, alpha), (second, beta) = NODES.items()
+    cluster = {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": f"v{image.component_versions()['kubernetes']}",
+        "networking": {"podSubnet": PODS, "serviceSubnet": SERVICES},
+    }
+    init = kubeadm("InitConfiguration", alpha) + "---\n" + yaml.safe_dump(cluster)
+    on(paths, first, "kubeadm init --skip-token-print --config /dev/stdin", init)
+    invitation = on(paths, first, f"kubeadm --kubeconfig {ADMIN} token create --print-join-command").split()
+    endpoint, token, ca_hash = invitation[2], invitation[4], invitation[6]
+    bootstrap = {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}
+    join = kubeadm("JoinConfiguration", beta, discovery={"bootstrapToken": bootstrap})
+    on(paths, second, "kubeadm join --config /dev/stdin", join)
+    flannel = yaml.safe_load((PROJECT / "roles/cni_flannel/defaults/main.yml").read_text())["cni_flannel_image"]
+    manifest = Template(FLANNEL.read_text()).substitute(pods=PODS, image=flannel)
+    on(paths, first, f"kubectl --kubeconfig {ADMIN} apply -f -", manifest)
+
+    def ready() -> NotYet | None:
+        wanted = f"kubectl --kubeconfig {ADMIN} get nodes,pods -A --no-headers"
+        lines = [line for line in on(paths, first, wanted).splitlines() if line.strip()]
+        waiting = [line for line in lines if " Ready " not in line and " Running " not in line]
+        return (
+            NotYet("; ".join(waiting) or "pods are missing")
+            if waiting or len(lines) < len(NODES) + PODS_AT_LEAST
+            else None
+        )
+
+    until(ready, 1200, poll_s=5)
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(foreign: LabCommand, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("foreign") / "kubeconfig"
+    file.write_text(on(foreign.paths, "control-plane", f"cat {ADMIN}"))
+    return file
+
+
+@pytest.fixture
+def options(foreign: LabCommand, kubeconfig: Path) -> tuple[str, ...]:
+    return ("--kubeconfig", str(kubeconfig), "--ssh-config", str(foreign.paths.ssh_config))
+
+
+def look(foreign: LabCommand, *words: str, expect: int | None = 0) -> Ran:
+    """Run a verb where this machine has an address in the nodes' network."""
+    with netns.entered(foreign.paths.netns):
+        return foreign(*words, expect=expect)
+
+
+def namespaces(foreign: LabCommand) -> str:
+    return on(foreign.paths, "control-plane", f"kubectl --kubeconfig {ADMIN} get namespaces -o name")
+
+
+def test_it_is_found_out_and_healthy(foreign: LabCommand, options: tuple[str, ...]) -> None:
+    before = namespaces(foreign)
+    out = look(foreign, "verify", *options).out
+    for words in (
+        "node alpha      192.168.83.",
+        f"pods            {PODS} (from podSubnet in kubeadm-config)",
+        f"services        {SERVICES} (from serviceSubnet in kubeadm-config)",
+        "CNI             flannel vxlan",
+        "kube-proxy      iptables",
+        "DNS             172.22.0.10",
+    ):
+        assert words in out, out
+    assert " 0 fail, " in out and "sends packets: only with --traffic" in out
+    assert namespaces(foreign) == before
+
+
+def test_with_traffic_it_is_healthy_too_and_left_as_it_was(foreign: LabCommand, options: tuple[str, ...]) -> None:
+    before = namespaces(foreign)
+    report = look(foreign, "verify", *options, "--traffic", "--probe-image", ECHO, "--json").json()
+    assert report["failed"] == 0, [claim for claim in report["claims"] if claim["outcome"] == "failed"]
+    skipped = {claim["name"]: claim["why"] for claim in report["claims"] if claim["outcome"] == "skipped"}
+    assert "test_a_node_port_answers_on_every_node" not in skipped and "test_kube_dns_answers_a_pod" not in skipped
+    assert namespaces(foreign) == before
+
+
+def test_an_inventory_does_as_well(foreign: LabCommand, kubeconfig: Path) -> None:
+    inventory = ("--inventory", str(foreign.paths.inventory))
+    assert " 0 fail, " in look(foreign, "verify", "--kubeconfig", str(kubeconfig), *inventory).out
+
+
+@contextmanager
+def without_route(paths: LabPaths) -> Iterator[None]:
+    """beta without its route to the pods of alpha."""
+    route = on(paths, "worker1", "ip route show dev flannel.1").strip()
+    on(paths, "worker1", f"ip route del {route.split()[0]}")
+    try:
+        yield
+    finally:
+        on(paths, "worker1", f"ip route replace {route} dev flannel.1")
+
+
+def test_what_is_broken_is_named(foreign: LabCommand, options: tuple[str, ...], tmp_path: Path) -> None:
+    recording = tmp_path / "broken.json"
+    with without_route(foreign.paths):
+        assert "beta has no route 10.33." in look(foreign, "verify", *options, expect=1).out
+        look(foreign, "record", str(recording), *options)
+    assert "beta has no route 10.33." in foreign("verify", "--recording", str(recording), expect=1).out
+    assert " 0 fail, " in look(foreign, "verify", *options).out
