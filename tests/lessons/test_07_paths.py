@@ -7,11 +7,15 @@ from itertools import permutations
 
 import pytest
 
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.observe.facts.api_services import API_SERVICES, ApiService
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables_legacy import IPTABLES_LEGACY
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import packet_paths, workload
 from hoplab.verify.claims import Claim, counted
+
+API_SERVICE = ("default", "kubernetes")
 
 
 def _pods(lab: Snapshot) -> list[Pod]:
@@ -19,11 +23,16 @@ def _pods(lab: Snapshot) -> list[Pod]:
     return [pod for pod in lab.pods if pod.api.namespace == workload.NAMESPACE]
 
 
+def _services(lab: Snapshot, *names: str) -> list[ApiService]:
+    """Return those of the workload's services that the lab has."""
+    return [found for found in lab.api[API_SERVICES] if found.namespace == workload.NAMESPACE and found.name in names]
+
+
 @pytest.mark.needs(facts=packet_paths.FACTS)
 def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of one node, no rule of any table at any hook drops a packet or its reply."""
     pairs = [(pod, other) for pod, other in permutations(_pods(lab), 2) if pod.node is other.node]
-    found = packet_paths.checked(leg for pair in pairs for leg in packet_paths.between_pods(*pair, workload.PORT))
+    found = packet_paths.checked(packet_paths.between_pods(*pair, workload.PORT) for pair in pairs)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"between {counted(len(pairs), 'pair')} of pods {found}")
 
@@ -32,7 +41,7 @@ def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) ->
 def test_nothing_on_the_way_drops_it_between_nodes(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of another node, no rule of either node drops a packet, its reply, or what wraps it."""
     pairs = [(pod, other) for pod, other in permutations(_pods(lab), 2) if pod.node is not other.node]
-    found = packet_paths.checked(leg for pair in pairs for leg in packet_paths.between_pods(*pair, workload.PORT))
+    found = packet_paths.checked(packet_paths.between_pods(*pair, workload.PORT) for pair in pairs)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"between {counted(len(pairs), 'pair')} of pods {found}")
 
@@ -41,9 +50,67 @@ def test_nothing_on_the_way_drops_it_between_nodes(lab: Snapshot, claim: Claim) 
 def test_nothing_drops_what_a_pod_sends_to_its_node(lab: Snapshot, claim: Claim) -> None:
     """No rule of a node drops what its pods send to the kubelet there, or the replies."""
     pods = _pods(lab)
-    found = packet_paths.checked(leg for pod in pods for leg in packet_paths.to_own_node(pod))
+    found = packet_paths.checked(packet_paths.to_own_node(pod) for pod in pods)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"of {counted(len(pods), 'pod')} {found}")
+
+
+@pytest.mark.needs(facts=packet_paths.FACTS)
+def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Claim) -> None:
+    """No rule of a node drops what its pods send out of the cluster, or the replies, which come for the node itself."""
+    pods, outside = _pods(lab), lab.setting.gateway
+    found = packet_paths.checked(packet_paths.to_outside(pod, outside) for pod in pods)
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {counted(len(pods), 'pod')} to {outside} {found}")
+
+
+@pytest.mark.needs(service="echo", facts=packet_paths.FACTS)
+def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Claim) -> None:
+    """From a node to a ClusterIP, no rule drops a packet, also after its translation, or the reply of any endpoint."""
+    (service,) = _services(lab, "echo")
+    found = packet_paths.checked(
+        packet_paths.from_node(lab, node, service.cluster_ip, service.ports[0].port)
+        for node in lab.nodes
+        if service.cluster_ip
+    )
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {counted(len(lab.nodes), 'node')} to {service} {found}")
+
+
+@pytest.mark.needs(service="single", facts=packet_paths.FACTS)
+def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim) -> None:
+    """From outside to a NodePort of any node, no rule drops a packet, also after its translation, or its reply."""
+    found = packet_paths.checked(
+        packet_paths.from_outside(lab, node, node.address, workload.NODE_PORT) for node in lab.nodes
+    )
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"by {counted(len(lab.nodes), 'node')} to port {workload.NODE_PORT} {found}")
+
+
+@pytest.mark.needs(service="balanced", facts=packet_paths.FACTS)
+def test_nothing_drops_what_comes_in_by_a_load_balancer(lab: Snapshot, claim: Claim) -> None:
+    """From outside to a load balancer's address, at any node, no rule drops a packet, also translated, or its reply."""
+    ways = [
+        (node, address, service.ports[0].port)
+        for service in _services(lab, "balanced", "announced")
+        for address in service.balancer_ips
+        for node in lab.nodes
+    ]
+    found = packet_paths.checked(packet_paths.from_outside(lab, *way) for way in ways)
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"to {counted(len({address for _, address, _ in ways}), 'address')} {found}")
+
+
+@pytest.mark.needs(facts=packet_paths.FACTS)
+def test_nothing_drops_what_the_api_server_sends_to_kubelets(lab: Snapshot, claim: Claim) -> None:
+    """No rule drops what the API server sends to the kubelet of another host: `kubectl logs` and `exec` work."""
+    servers = [found for found in lab.api[API_ENDPOINTS] if (found.namespace, found.service) == API_SERVICE]
+    claim.require(servers, f"the service {'/'.join(API_SERVICE)} has no endpoint")
+    found = packet_paths.checked(
+        packet_paths.to_kubelet(lab, node, server.address) for server in servers for node in lab.nodes
+    )
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {' and '.join(str(server.address) for server in servers)} {found}")
 
 
 @pytest.mark.needs(facts=packet_paths.FACTS)

@@ -7,6 +7,12 @@ from tests.system.faults.fault import FLANNEL, FLANNEL_VXLAN, Fault
 
 ON_ONE_NODE = "nothing_on_the_way_drops_it_on_one_node"
 BETWEEN_NODES = "nothing_on_the_way_drops_it_between_nodes"
+TO_OUTSIDE = "nothing_drops_what_a_pod_sends_to_the_outside"
+THROUGH_SERVICES = (
+    "nothing_drops_what_a_node_sends_to_a_service",
+    "nothing_drops_what_comes_in_by_a_node_port",
+    "nothing_drops_what_comes_in_by_a_load_balancer",
+)
 FIREWALLD = (
     "table inet firewalld {{ chain filter_FORWARD {{ "
     "type filter hook forward priority 10; reject with icmpx type admin-prohibited; }}; }}"
@@ -16,7 +22,7 @@ FAULTS = (
     Fault(  # flannel 1704
         "the port of VXLAN is blocked",
         on_node("iptables -I INPUT -p udp --dport 8472 -j DROP", "iptables -D INPUT -p udp --dport 8472 -j DROP"),
-        (BETWEEN_NODES,),
+        (BETWEEN_NODES, *THROUGH_SERVICES),
         "`-A INPUT -p udp -m udp --dport 8472 -j DROP` in iptables filter, chain INPUT, of {node} drops VXLAN",
         needs=FLANNEL_VXLAN,
         alone=True,
@@ -24,14 +30,14 @@ FAULTS = (
     Fault(  # flannel 699, 609
         "FORWARD drops what pods send to pods",
         on_node("iptables -I FORWARD -s {pods} -d {pods} -j DROP", "iptables -D FORWARD -s {pods} -d {pods} -j DROP"),
-        (ON_ONE_NODE, BETWEEN_NODES),
+        (ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "`-A FORWARD -s {pods} -d {pods} -j DROP` in iptables filter, chain FORWARD, of {node} drops",
         alone=True,
     ),
     Fault(  # flannel 2055
         "a firewall's own table rejects what it does not know",
         on_node(f"nft '{FIREWALLD}'", "nft delete table inet firewalld"),
-        (ON_ONE_NODE, BETWEEN_NODES),
+        (ON_ONE_NODE, BETWEEN_NODES, TO_OUTSIDE, *THROUGH_SERVICES),
         "`reject with icmpx admin-prohibited` in nftables inet firewalld, chain filter_FORWARD, of {node} drops",
         alone=True,
     ),
@@ -41,7 +47,7 @@ FAULTS = (
             "iptables-legacy -I FORWARD -s {pods} -d {pods} -j DROP",
             "iptables-legacy -D FORWARD -s {pods} -d {pods} -j DROP",
         ),
-        ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES),
+        ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "{node} also has iptables-legacy tables with 1 rule",
         alone=True,
     ),
