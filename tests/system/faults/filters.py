@@ -32,6 +32,7 @@ FAULTS = (
         on_node("iptables -I FORWARD -s {pods} -d {pods} -j DROP", "iptables -D FORWARD -s {pods} -d {pods} -j DROP"),
         (ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "`-A FORWARD -s {pods} -d {pods} -j DROP` in iptables filter, chain FORWARD, of {node} drops",
+        needs=FLANNEL_VXLAN,
         alone=True,
     ),
     Fault(  # flannel 2055
@@ -49,6 +50,7 @@ FAULTS = (
         ),
         ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "{node} also has iptables-legacy tables with 1 rule",
+        needs=FLANNEL_VXLAN,
         alone=True,
     ),
     Fault(  # flannel 2116
@@ -61,5 +63,41 @@ FAULTS = (
         "`-A INPUT -i cni0 -m conntrack --ctstate NEW -j DROP` in iptables filter, chain INPUT, of {node} drops",
         needs=FLANNEL,
         alone=True,
+    ),
+    Fault(
+        "replies from outside are dropped before they are for a pod again",
+        on_node(
+            "iptables -t mangle -I PREROUTING -s {gateway} -d {address} -p tcp --sport 80 -j DROP",
+            "iptables -t mangle -D PREROUTING -s {gateway} -d {address} -p tcp --sport 80 -j DROP",
+        ),
+        (TO_OUTSIDE,),
+        "-m tcp --sport 80 -j DROP` in iptables mangle, chain PREROUTING, of {node} drops a reply, tcp {gateway} to",
+    ),
+    Fault(
+        "a node may not send to a service",
+        on_node(
+            "iptables -t mangle -I OUTPUT -d {cluster_ip} -j DROP",
+            "iptables -t mangle -D OUTPUT -d {cluster_ip} -j DROP",
+        ),
+        ("nothing_drops_what_a_node_sends_to_a_service",),
+        "`-A OUTPUT -d {cluster_ip}/32 -j DROP` in iptables mangle, chain OUTPUT, of {node} drops tcp {address}",
+    ),
+    Fault(
+        "NodePorts are closed",
+        on_node(
+            "iptables -t mangle -I PREROUTING -i eth0 -p tcp --dport 30000:32767 -j DROP",
+            "iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 30000:32767 -j DROP",
+        ),
+        ("nothing_drops_what_comes_in_by_a_node_port",),
+        "--dport 30000:32767 -j DROP` in iptables mangle, chain PREROUTING, of {node} drops tcp {gateway} to {address}",
+    ),
+    Fault(
+        "the port of the kubelet is closed",
+        on_node(
+            "iptables -I INPUT -i eth0 -p tcp --dport 10250 -j DROP",
+            "iptables -D INPUT -i eth0 -p tcp --dport 10250 -j DROP",
+        ),
+        ("nothing_drops_what_the_api_server_sends_to_kubelets",),
+        "--dport 10250 -j DROP` in iptables filter, chain INPUT, of {node} drops tcp",
     ),
 )
