@@ -306,6 +306,7 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
     )
 
 
+@pytest.mark.alone  # it compares rules, and denies everything to the apps too
 @pytest.mark.needs(cni="flannel")
 def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim: Claim) -> None:
     """With a CNI that enforces no policies, such as flannel, a NetworkPolicy that denies everything has no effect."""

@@ -14,6 +14,8 @@ from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.lane("apps")  # pods of its own: those of the apps and of the controller
+
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
