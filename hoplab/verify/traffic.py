@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts import Facts
+from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.conntrack import CONNTRACK, Flow
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
@@ -71,16 +73,19 @@ def parse_answer(text: str) -> Answer:
         raise ClaimFailed(f"the answer is not from an echo pod: {text[:80]!r}") from None
 
 
+NOTHING = Facts("", {})
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """A pod's request and its answer, with the node's rules before and after, and the node's connections."""
+    """A pod's request and its answer, with the node's connections, and where asked for its rules before and after."""
 
     url: str
     output: Output
-    before: Facts  # translation rules: the nat table of iptables-save, every table of nft
-    after: Facts
     flows: tuple[Flow, ...]
     packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
+    before: Facts = NOTHING  # translation rules: the nat table of iptables-save, every table of nft
+    after: Facts = NOTHING
 
     @property
     def answered(self) -> bool:
@@ -127,31 +132,34 @@ class Traffic(Observations):
 
     # By pods
 
-    def request(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Exchange:
-        """Make an HTTP request in a pod's network namespace; read the node's rules before and after it.
+    def request(
+        self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None, *, rules: bool = False
+    ) -> Exchange:
+        """Make an HTTP request in a pod's network namespace; with ``rules`` read the node's before and after it.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own. ``captures`` run meanwhile.
         """
-        place, rules = capture.new_place(), rule_commands()
+        place, listed = capture.new_place(), rule_commands() if rules else {}
         commands = {
-            **{f"before-{name}": command for name, command in rules.items()},
+            **{f"before-{name}": command for name, command in listed.items()},
             **capture.start(captures or {}, place),
             "answer": in_pod(pod, curl_command(url)),
             **capture.stop(captures or {}, place),
             "flows": conntrack_command(pod.address),
-            **{f"after-{name}": command for name, command in rules.items()},
+            **{f"after-{name}": command for name, command in listed.items()},
         }
         found = self.hosts.batch(pod.node.name, commands)
         before, after = (
-            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in rules}) for when in ("before", "after")
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in listed}) for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
-        return Exchange(url, found["answer"], before, after, flows, capture.read(found))
+        return Exchange(url, found["answer"], flows, capture.read(found), before, after)
 
-    def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Exchange]:
+    def request_all(self, urls: Mapping[Pod, str], *, rules: bool = False) -> dict[Pod, Exchange]:
         """Make one request from each of several pods, on all their nodes at the same time."""
         with ThreadPoolExecutor() as pool:
-            return dict(zip(urls, pool.map(self.request, urls, urls.values()), strict=True))
+            asked = pool.map(lambda pod: self.request(pod, urls[pod], rules=rules), urls)
+            return dict(zip(urls, asked, strict=True))
 
     def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
         """Run a command in each pod's network namespace with its node's tools, on all nodes at the same time."""
@@ -228,12 +236,26 @@ class Traffic(Observations):
 
     def who_has(self, address: IPv4Address) -> dict[Node, tuple[CapturedPacket, ...]]:
         """Return the ARP packets for an address that every node captures while the host end resolves it again."""
-        captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+        return self._heard[address]
+
+    @cached_property
+    def _heard(self) -> dict[IPv4Address, dict[Node, tuple[CapturedPacket, ...]]]:
+        """Return the ARP packets for each announced address, by node: captures start slowly, so one hears them all."""
+        addresses = [
+            service.balancer_ips[0]
+            for service in self.snapshot.api[API_SERVICES]
+            if (service.namespace, service.name) in {(workload.NAMESPACE, name) for name in workload.ANNOUNCED}
+            and service.balancer_ips
+        ]
+        captures = {str(address): Capture("eth0", f"arp and host {address}") for address in addresses}
+        place = capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})
-        self.external.flush_neighbour(address)
-        self.request_from_outside(f"http://{address}/")
+        for address in addresses:
+            self.external.flush_neighbour(address)
+            self.request_from_outside(f"http://{address}/")
         stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
-        return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
+        heard = {node: capture.read({**started[node.name], **stopped[node.name]}) for node in self.snapshot.nodes}
+        return {address: {node: found[str(address)] for node, found in heard.items()} for address in addresses}
 
     def arp_reply_from(
         self, node: Node, packets: Iterable[CapturedPacket], address: IPv4Address

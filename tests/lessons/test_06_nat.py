@@ -39,7 +39,8 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
     """A pod's packets leave the cluster with its node's address, and conntrack translates the replies back to the
     pod."""
     paths = {pod: session.unique_path() for pod in session.echo_pods}
-    for pod, asked in session.request_all({pod: session.external.url(path) for pod, path in paths.items()}).items():
+    urls = {pod: session.external.url(path) for pod, path in paths.items()}
+    for pod, asked in session.request_all(urls, rules=True).items():
         node = pod.node
         claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
         asker = session.external.client_of(paths[pod])
