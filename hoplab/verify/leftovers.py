@@ -71,7 +71,7 @@ def dead_flows(lab: Snapshot, node: Node) -> tuple[DeadFlow, ...]:
 def _udp_fronts(lab: Snapshot) -> dict[tuple[str, int], tuple[str, str]]:
     """Return service and port name by each address and port at which a service is reached by UDP."""
     nodes = [str(entry.address) for node in lab.nodes for entry in node[ADDRESSES]]
-    found = {}
+    found: dict[tuple[str, int], tuple[str, str]] = {}
     for service in lab.api[API_SERVICES]:
         own = [str(address) for address in (service.cluster_ip, *service.balancer_ips) if address]
         for port in service.ports:

@@ -7,11 +7,10 @@ import re
 
 from hoplab.expectations.cni.flannel import vtep_mac
 from hoplab.observe.snapshot import Snapshot
-from tests.support.edits import FIRST, Edit, Fault, added, changed, in_api, lines_without, on_node
-from tests.support.edits import HEALTHY as OLD
+from tests.support.edits import FIRST, HEALTHY, Edit, Fault, added, changed, in_api, lines_without, on_node
 from tests.support.recordings import recording
 
-CALICO = recording("calico-bgp")
+OLD, CALICO = HEALTHY, recording("calico-bgp")
 BY_A_WRONG_INTERFACE, FORWARD = "no_packet_comes_by_a_wrong_interface", "nodes_forward"
 
 

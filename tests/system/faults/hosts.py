@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from tests.system.faults.commands import on_node
 from tests.system.faults.fault import FLANNEL, FLANNEL_VXLAN, Broken, Fault
+from tests.system.faults.site import Site
 
 
 def sysctl(path: str, value: int) -> Broken:
@@ -12,6 +17,27 @@ def sysctl(path: str, value: int) -> Broken:
     return on_node(f"cat {file} >$saved; echo {value} >{file}", f"cat $saved >{file}; rm $saved")
 
 
+def unnoticed(path: str, edit: Callable[[dict[str, Any]], None]) -> Broken:
+    """An object is another one, and what reads it has not followed yet: a ConfigMap reaches its pods after a minute."""
+
+    @contextmanager
+    def hurt(site: Site) -> Iterator[None]:
+        with site.session.edited(path, edit):
+            yield
+
+    return hurt
+
+
+def to_itself(config: dict[str, Any]) -> None:
+    config["data"]["Corefile"] = config["data"]["Corefile"].replace("/etc/resolv.conf", "127.0.0.1")
+
+
+COREFILE = "/api/v1/namespaces/kube-system/configmaps/coredns"
+KUBELET = "/var/lib/kubelet/config.yaml"
+SANDBOX = (
+    "file=$(dirname $(grep -lx $(basename {pod}) "
+    "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/*/hostname))/resolv.conf; "
+)
 OF_A_DEAD_POD = "-p udp --orig-src {pod_address} --orig-dst {dns} --orig-port-src 5353 --orig-port-dst 53"
 
 FAULTS = (
@@ -77,5 +103,29 @@ FAULTS = (
         ("every_fdb_entry_is_of_one_node",),
         "on {node} {other_address} is behind two MACs at once",
         needs=FLANNEL_VXLAN,
+    ),
+    Fault(  # kubeadm 1162
+        "CoreDNS forwards to itself",
+        unnoticed(COREFILE, to_itself),
+        ("coredns_does_not_ask_itself",),
+        "CoreDNS forwards . to 127.0.0.1, which is CoreDNS itself",
+        alone=True,
+    ),
+    Fault(  # kubernetes 69487
+        "a kubelet has another clusterDNS",
+        on_node(
+            f"cp {KUBELET} $saved; sed -i '/^clusterDNS:/,/^[^ -]/s/{{dns}}/203.0.113.53/' {KUBELET}",
+            f"cat $saved >{KUBELET}; rm $saved",
+        ),
+        ("pods_ask_the_clusters_dns",),
+        "the kubelet of {node} gives new pods the DNS server 203.0.113.53, not {dns}",
+    ),
+    Fault(
+        "a pod asks another DNS server",
+        on_node(
+            SANDBOX + "cp $file $saved; sed -i 's/{dns}/203.0.113.53/' $file", SANDBOX + "cat $saved >$file; rm $saved"
+        ),
+        ("pods_ask_the_clusters_dns",),
+        "resolv.conf of pod {pod} on {node} names 203.0.113.53, not {dns}",
     ),
 )

@@ -18,6 +18,7 @@ from hoplab.verify import observations
 from hoplab.verify.claims import Claim
 from tests.support.edited import (
     calico,
+    dns,
     filters,
     flannel,
     flannel_requirements,
@@ -40,6 +41,7 @@ ON_RECORDINGS = (
     *flannel_requirements.MORE,
     *filters.FAULTS,
     *machines.FAULTS,
+    *dns.FAULTS,
     *hosts.FAULTS,
     *ingress_classes.FAULTS,
     *nftables.FAULTS,
