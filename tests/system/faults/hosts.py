@@ -38,6 +38,7 @@ SANDBOX = (
     "file=$(dirname $(grep -lx $(basename {pod}) "
     "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/*/hostname))/resolv.conf; "
 )
+UPTIME = "$(cut -d. -f1 /proc/uptime)"  # seconds, of a clock that nothing sets
 OF_A_DEAD_POD = "-p udp --orig-src {pod_address} --orig-dst {dns} --orig-port-src 5353 --orig-port-dst 53"
 
 FAULTS = (
@@ -103,6 +104,16 @@ FAULTS = (
         ("every_fdb_entry_is_of_one_node",),
         "on {node} {other_address} is behind two MACs at once",
         needs=FLANNEL_VXLAN,
+    ),
+    Fault(
+        "the clock of a node is ahead",
+        on_node(
+            f"echo $(( $(date +%s) - {UPTIME} )) >$saved; date -s @$(( $(date +%s) + 600 ))",
+            f"date -s @$(( $(cat $saved) + {UPTIME} )); rm $saved",
+        ),
+        ("clocks_agree",),
+        "s ahead of this machine's",
+        alone=True,
     ),
     Fault(  # kubeadm 1162
         "CoreDNS forwards to itself",

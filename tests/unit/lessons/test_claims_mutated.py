@@ -27,6 +27,7 @@ from tests.support.edited import (
     ipv6,
     machines,
     nftables,
+    tls,
     wireguard,
 )
 from tests.support.imaginary import ingress, policies, traffic, traffic_faults
@@ -42,6 +43,7 @@ ON_RECORDINGS = (
     *filters.FAULTS,
     *machines.FAULTS,
     *dns.FAULTS,
+    *tls.FAULTS,
     *hosts.FAULTS,
     *ingress_classes.FAULTS,
     *nftables.FAULTS,

@@ -16,7 +16,7 @@ import pytest
 
 from hoplab import practice
 from hoplab.core.paths import PROJECT
-from tests.support.edited import calico, dns, filters, flannel, hosts, ingress_classes, machines
+from tests.support.edited import calico, dns, filters, flannel, hosts, ingress_classes, machines, tls
 from tests.support.lesson_functions import lessons
 from tests.system import faults
 
@@ -38,6 +38,7 @@ EDITED = (
     *machines.FAULTS,
     *hosts.FAULTS,
     *dns.FAULTS,
+    *tls.FAULTS,
     *ingress_classes.FAULTS,
 )
 CAUGHT_ON_RECORDINGS = {fault.name: set(fault.caught_by) for fault in EDITED}
