@@ -159,7 +159,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
         f"http://{other.address}:{workload.PORT}/",
         {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
     )
-    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
+    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.why}")
     ours = [packet for packet in seen.packets["outer"] if (packet.inner or packet).dst == other.address]
     if mine and mine.encrypted:
         claim.require(not ours, f"what is for {other} can be read on eth0 of {pod.node.name}", *ours)

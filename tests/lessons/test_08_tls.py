@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hoplab.observe.facts.api_tls_secrets import TLS
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import tls
 from hoplab.verify.claims import Claim, listed
@@ -18,7 +19,7 @@ def test_secrets_of_sites_are_certificates_in_date(lab: Snapshot, claim: Claim) 
     for use in tls.uses(lab):
         claim.require(use.secret, f"{use.what} is not there")
         assert use.secret
-        claim.require(use.of_right_type, f"{use.what} is of the type {use.secret.kind}, not of {tls.TLS}")
+        claim.require(use.of_right_type, f"{use.what} is of the type {use.secret.kind}, not of {TLS}")
         found = use.certificate
         claim.require(found, f"{use.what} has no certificate that can be read in tls.crt")
         assert found

@@ -16,37 +16,37 @@ PROTOCOLS = ("/proc/net/snmp", "/proc/net/netstat")  # two lines each: "Udp: InD
 CACHES = ("/proc/net/stat/nf_conntrack", "/proc/net/stat/arp_cache")  # a heading, then hexadecimal numbers of each CPU
 INTERFACES = "/proc/net/dev"
 
-# Counters of failures, and what one of them is called: "5 UDP checksum errors". All others only tell that packets
-# travel.
+# Counters of failures, and what one of them is called; "|" is where the plural's "s" goes. All others only tell that
+# packets travel.
 FAILURES: Mapping[str, str] = {
-    "UdpInCsumErrors": "UDP checksum error",
-    "UdpRcvbufErrors": "UDP packet without room in its socket",
-    "TcpInCsumErrors": "TCP checksum error",
-    "IcmpInCsumErrors": "ICMP checksum error",
-    "IpInHdrErrors": "broken IP header",
-    "IpInAddrErrors": "packet to a wrong address",
-    "IpInDiscards": "discarded incoming packet",
-    "IpOutDiscards": "discarded outgoing packet",
-    "IpOutNoRoutes": "packet without a route",
-    "IpReasmFails": "packet that could not be reassembled",
-    "IpFragFails": "packet that was too long and may not be fragmented",
-    "IpExtInNoRoutes": "incoming packet without a route",
-    "IpExtInTruncatedPkts": "truncated packet",
-    "TcpExtIPReversePathFilter": "packet dropped by rp_filter",
-    "TcpExtListenOverflows": "connection that a full listener dropped",
-    "nf_conntrack drop": "packet that conntrack dropped",
-    "nf_conntrack early_drop": "connection that conntrack evicted from a full table",
-    "nf_conntrack insert_failed": "connection that conntrack could not insert",
-    "arp_cache res_failed": "failed ARP resolution",
-    "arp_cache unresolved_discards": "packet dropped for want of ARP",
-    "arp_cache table_fulls": "overflow of the ARP table",
+    "UdpInCsumErrors": "UDP checksum error|",
+    "UdpRcvbufErrors": "UDP packet| without room in its socket",
+    "TcpInCsumErrors": "TCP checksum error|",
+    "IcmpInCsumErrors": "ICMP checksum error|",
+    "IpInHdrErrors": "broken IP header|",
+    "IpInAddrErrors": "packet| to a wrong address",
+    "IpInDiscards": "discarded incoming packet|",
+    "IpOutDiscards": "discarded outgoing packet|",
+    "IpOutNoRoutes": "packet| without a route",
+    "IpReasmFails": "packet| that could not be reassembled",
+    "IpFragFails": "packet| too long that may not be fragmented",
+    "IpExtInNoRoutes": "incoming packet| without a route",
+    "IpExtInTruncatedPkts": "truncated packet|",
+    "TcpExtIPReversePathFilter": "packet| dropped by rp_filter",
+    "TcpExtListenOverflows": "connection| that a full listener dropped",
+    "nf_conntrack drop": "packet| that conntrack dropped",
+    "nf_conntrack early_drop": "connection| that conntrack evicted from a full table",
+    "nf_conntrack insert_failed": "connection| that conntrack could not insert",
+    "arp_cache res_failed": "failed ARP resolution|",
+    "arp_cache unresolved_discards": "packet| dropped for want of ARP",
+    "arp_cache table_fulls": "overflow| of the ARP table",
 }
 _OF_INTERFACES: Mapping[str, str] = {
-    "rx errs": "receive error of",
-    "rx drop": "received packet dropped by",
-    "tx errs": "transmit error of",
-    "tx drop": "outgoing packet dropped by",
-    "qdisc": "packet dropped by the queue of",
+    "rx errs": "receive error| of",
+    "rx drop": "received packet| dropped by",
+    "tx errs": "transmit error| of",
+    "tx drop": "outgoing packet| dropped by",
+    "qdisc": "packet| dropped by the queue of",
 }
 _COLUMNS = {2: "rx errs", 3: "rx drop", 10: "tx errs", 11: "tx drop"}  # of /proc/net/dev
 
@@ -116,23 +116,19 @@ def _of_queues(lines: Iterable[str]) -> dict[str, int]:
     return dropped
 
 
-def rose(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Return the failures that were counted between two looks, by their name: {"UDP checksum error": 5}.
+def rose(before: Mapping[str, int], after: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the failures that were counted between two looks: "5 UDP checksum error|s".
 
     A counter that fell, as after a reboot, has not risen. An interface that is new counts from 0.
     """
-    return {
-        said: after[name] - before.get(name, 0)
-        for name in after
-        if after[name] > before.get(name, 0) and (said := _said(name))
-    }
+    risen = {name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)}
+    return tuple(f"{count} {_said(name, count)}" for name, count in risen.items() if _said(name, count))
 
 
-def _said(name: str) -> str:
-    if name in FAILURES:
-        return FAILURES[name]
+def _said(name: str, count: int) -> str:
     kind, _, dev = name.rpartition(" ")
-    return f"{_OF_INTERFACES[kind]} {dev}" if kind in _OF_INTERFACES else ""
+    said = FAILURES.get(name) or (f"{_OF_INTERFACES[kind]} {dev}" if kind in _OF_INTERFACES else "")
+    return said.replace("|", "" if count == 1 else "s")
 
 
 _FILES = " ".join((*PROTOCOLS, INTERFACES, *CACHES))

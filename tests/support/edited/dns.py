@@ -10,8 +10,7 @@ from typing import Any
 from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
-from tests.support.edits import HEALTHY as OLD
-from tests.support.edits import Fault, api_item, in_api
+from tests.support.edits import HEALTHY, Fault, api_item, in_api
 
 COREFILE = """\
 .:53 {
@@ -26,6 +25,7 @@ COREFILE = """\
     loop
 }
 """
+OLD = HEALTHY
 DNS, FOLDER = OLD.setting.dns_ip, "/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes"
 COREDNS = tuple(pod for pod in OLD.pods if pod.api.label("k8s-app") == "kube-dns")
 ECHO = next(pod for pod in OLD.pods if pod.api.label("app") == "echo")

@@ -20,9 +20,9 @@ from hoplab.observe.facts import Facts
 from hoplab.observe.facts.api_tls_secrets import TLS, reduce
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
-from tests.support.edits import HEALTHY as OLD
-from tests.support.edits import Fault
+from tests.support.edits import HEALTHY, Fault
 
+OLD = HEALTHY
 NOW = datetime(2026, 11, 28, 18, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEY = "-----BEGIN PRIVATE KEY-----\nMHcCAQEEIFcHlUnLk7Sg\n-----END PRIVATE KEY-----\n"

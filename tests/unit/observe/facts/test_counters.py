@@ -76,10 +76,10 @@ def test_what_is_no_number_is_refused(text: str) -> None:
 def test_only_failures_that_were_counted_meanwhile_are_said() -> None:
     before = COUNTERS.parse(SNMP + REST)
     after = {**before, "UdpInCsumErrors": 10, "UdpInDatagrams": 9999, "qdisc eth0": 9, "rx drop veth9": 1}
-    assert rose(before, after) == {
-        "UDP checksum error": 5,
-        "packet dropped by the queue of eth0": 3,
-        "received packet dropped by veth9": 1,
+    assert set(rose(before, after)) == {
+        "5 UDP checksum errors",
+        "3 packets dropped by the queue of eth0",
+        "1 received packet dropped by veth9",
     }
-    assert rose(after, before) == {} == rose(before, before)  # a node that has booted counts from 0
+    assert rose(after, before) == () == rose(before, before)  # a node that has booted counts from 0
     assert set(FAILURES) >= {"UdpInCsumErrors", "TcpExtIPReversePathFilter", "nf_conntrack drop"}
