@@ -6,10 +6,13 @@ node's was read at some moment between them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hoplab.core.errors import FactError
 from hoplab.observe.facts import Fact
+
+FAR = 1e11  # seconds since 1970, in the year 5138
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,14 @@ class Clock:
 
 
 def parse(text: str) -> Clock:
-    """Parse ``1795902780.1 1795902783.402913511 1795902791.7``."""
+    """Parse ``1795902780.1 1795902783.402913511 1795902791.7``, or a node's time alone, of a look at any time."""
     try:
-        began, node, ended = (float(word) for word in text.split())
-        if not began <= ended < 1e11:  # also where one is not a number
-            raise ValueError
+        times = [float(word) for word in text.split()]
     except ValueError:
-        raise FactError(
-            f"{text[:60]!r} is not the time of a node in a look", remedy="run `date +%s.%N` there"
-        ) from None
+        times = []
+    began, node, ended = (-math.inf, *times, math.inf) if len(times) == 1 else times if len(times) == 3 else (1, 0, 0)
+    if not (began <= ended and all(0 <= time < FAR for time in times)):  # "nan" is in no order
+        raise FactError(f"{text[:60]!r} is not the time of a node in a look", remedy="run `date +%s.%N` there")
     return Clock(began, node, ended)
 
 

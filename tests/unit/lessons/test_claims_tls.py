@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,8 +138,15 @@ def test_a_look_has_this_machines_times() -> None:
     assert seen.api.outputs["tls_secrets"] == Output(404, "")
 
 
-@pytest.mark.parametrize("text", ["", "1 2", "1 2 3 4", "a b c", "3 2 1", "nan 1 2", "1 2 inf"])
+@pytest.mark.parametrize(
+    "text", ["", "1 2", "1 2 3 4", "a b c", "3 2 1", "nan 1 2", "1 2 inf", "nan", "-1", "1 1e12 2"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(FactError, match="is not the time of a node in a look"):
         CLOCK.parse(text)
     assert CLOCK.parse("1.0 2.5 3\n") == Clock(1.0, 2.5, 3.0)
+
+
+def test_a_time_alone_is_of_a_look_at_any_time() -> None:
+    found = CLOCK.parse("1795888801.5\n")
+    assert (found.node, found.least, found.most) == (1795888801.5, -math.inf, math.inf)
