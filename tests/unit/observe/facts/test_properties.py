@@ -53,7 +53,7 @@ def real_outputs() -> dict[str, list[str]]:
     texts["ipam_blocks6"] = [captured("ipam_blocks.json").replace("10.244.235.128/26", "fd00:244:1::40/122")]
     made_up = of_classes("", "nginx", nginx=True, other=False).api.outputs
     texts |= {name: [made_up[name].out] for name in ("ingresses", "ingress_classes")}
-    young = ("tls_secrets", "clock", "pod_states", "corefile", "resolv_conf", "dns_log")
+    young: tuple[str, ...] = ("tls_secrets", "clock", "pod_states", "corefile", "resolv_conf", "dns_log")
     for lab in (certified(), with_dns(log=LOOP)):
         for facts in (lab.api, *(node.facts for node in lab.nodes)):
             texts |= {name: [facts.outputs[name].out] for name in young if name in facts.outputs}
