@@ -119,8 +119,12 @@ class Taken:
 
 
 def taken(lab: Snapshot) -> tuple[Taken, ...]:
-    """Return the addresses that Calico's IPAM keeps for pods which are gone, or which have another address now."""
+    """Return the addresses that Calico's IPAM keeps for pods which are gone, or which have another address now.
+
+    An address that some pod has is in use, whoever the block says it is kept for.
+    """
     pods = {str(pod): pod for pod in lab.api[API_PODS]}
+    used = {pod.address for pod in pods.values()}
 
     def gone(address: IPv4Address, owner: str) -> bool:
         pod = pods.get(owner)
@@ -130,7 +134,9 @@ def taken(lab: Snapshot) -> tuple[Taken, ...]:
         Taken(block, address, owner)
         for block in lab.api[API_IPAM_BLOCKS]
         for address, owner in block.taken.items()
-        if "/" in owner and gone(address, owner)  # other owners are tunnels: "vxlanTunnelAddress"
+        if "/" in owner
+        and address not in used
+        and gone(address, owner)  # other owners are tunnels: "vxlanTunnelAddress"
     )
 
 
