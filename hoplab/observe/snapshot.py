@@ -6,18 +6,20 @@ without a machine. A snapshot keeps the text that the commands printed: a record
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hoplab.core.errors import LabError
 from hoplab.observe.facts import Fact, Facts, T, Where, discover
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
+from hoplab.observe.facts.clock import CLOCK
 from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
@@ -156,21 +158,38 @@ def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: 
         {fact.name: fact.command_for(parts) for fact in discover(where) if setting.ipv6 or not fact.ipv6}
         for where in PLACES
     )
+    api_facts = [fact for fact in discover("api") if fact.name in api_paths]
+    began = time.time()
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(hosts.batches, node_commands, in_pods=pod_commands)
         answered = {path: api(path) for path in dict.fromkeys(api_paths.values())}  # facts can share an answer
-        answers = {name: answered[path] for name, path in api_paths.items()}
+        answers = {fact.name: _reduced(fact, answered[api_paths[fact.name]]) for fact in api_facts}
         outputs = reading.result()
+    ended = time.time()
     return Snapshot(
         setting=setting,
         versions=versions,
         node_facts={
-            node: Facts(node, {key: output for key, output in found.items() if "/" not in key})
+            node: Facts(
+                node, {key: _timed(key, output, began, ended) for key, output in found.items() if "/" not in key}
+            )
             for node, found in outputs.items()
         },
         netns_facts={node: _by_namespace(node, found) for node, found in outputs.items()},
         api=Facts("api", answers),
     )
+
+
+def _reduced(fact: Fact[Any], answer: Output) -> Output:
+    """Return an answer without what must not be kept of it."""
+    if fact.reduce is None:
+        return answer
+    return replace(answer, out=fact.reduce(answer.out) if answer.code == 0 else "")
+
+
+def _timed(name: str, output: Output, began: float, ended: float) -> Output:
+    """Return the output of a node's clock with the times between which it was read, in seconds since 1970."""
+    return replace(output, out=f"{began:.3f} {output.out.strip()} {ended:.3f}\n") if name == CLOCK.name else output
 
 
 def _by_namespace(node: str, outputs: Mapping[str, Output]) -> dict[str, Facts]:

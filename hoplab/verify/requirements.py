@@ -6,6 +6,8 @@ from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 
+FORBIDDEN = (401, 403)  # answers of the API to an account without the right to read
+
 
 def skip_reason(
     lab: Snapshot,
@@ -40,6 +42,8 @@ def skip_reason(
     for fact in facts:
         if fact not in lab.api.outputs and any(fact not in node.facts.outputs for node in lab.nodes):
             return f"needs the fact {fact}, which is younger than this recording"
+        if fact in lab.api.outputs and lab.api.outputs[fact].code in FORBIDDEN:
+            return f"needs the fact {fact}, which this account of the cluster may not read"
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:

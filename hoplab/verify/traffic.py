@@ -7,7 +7,7 @@ import secrets
 import shlex
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
+from hoplab.core.errors import LabError
 from hoplab.core.ip import with_port
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture
@@ -22,17 +23,19 @@ from hoplab.observe.capture import Capture
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.conntrack import CONNTRACK, Flow
+from hoplab.observe.facts.counters import COUNTERS, rose
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
 from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod
 from hoplab.verify import workload
-from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.claims import ClaimFailed, listed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
 
 ANSWER_TIMEOUT = 10  # seconds for the answer to a pod's request
+AGAIN_TIMEOUT = 4  # seconds for the same request again, to see what nodes count
 UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
 HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
 
@@ -86,16 +89,27 @@ class Exchange:
     packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
     before: Facts = NOTHING  # translation rules: the nat table of iptables-save, every table of nft
     after: Facts = NOTHING
+    again: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)  # the failures counted in another one
 
     @property
     def answered(self) -> bool:
         return self.output.code == 0
 
     @property
+    def why(self) -> str:
+        """Return why there was no answer, and what nodes counted while the request was made again; "" with an answer.
+
+        The second request is made when this is first read, so that an answered one costs no look.
+        """
+        if self.answered:
+            return ""
+        return "; ".join([self.output.err.strip() or str(self.output.code), *self.again()])
+
+    @property
     def answer(self) -> Answer:
         """Return the answer of an echo pod; raise ClaimFailed when there was none."""
         if not self.answered:
-            raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
+            raise ClaimFailed(f"{self.url} did not answer: {self.why}")
         return parse_answer(self.output.out)
 
     @property
@@ -153,7 +167,30 @@ class Traffic(Observations):
             Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in listed}) for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
-        return Exchange(url, found["answer"], flows, capture.read(found), before, after)
+        command = in_pod(pod, curl_command(url, AGAIN_TIMEOUT))
+
+        def again() -> tuple[str, ...]:
+            return self.counted_during(lambda: self.hosts.batch(pod.node.name, {"it": command}))
+
+        return Exchange(url, found["answer"], flows, capture.read(found), before, after, again)
+
+    def counted_during(self, act: Callable[[], object]) -> tuple[str, ...]:
+        """Do something; return the failures that nodes counted: "worker2 counted 5 UDP checksum errors meanwhile".
+
+        It is evidence for another failure: where a node cannot be reached there is none.
+        """
+        try:
+            before = self._counters()
+            act()
+            after = self._counters()
+        except LabError:
+            return ()
+        risen = {node: rose(counters, after.get(node, {})) for node, counters in before.items()}
+        return tuple(f"{node} counted {listed(failures)} meanwhile" for node, failures in risen.items() if failures)
+
+    def _counters(self) -> dict[str, Mapping[str, int]]:
+        outputs = self.hosts.batches({COUNTERS.name: COUNTERS.command}, in_pods={})
+        return {node: Facts(node, found)[COUNTERS] for node, found in outputs.items()}
 
     def request_all(self, urls: Mapping[Pod, str], *, rules: bool = False) -> dict[Pod, Exchange]:
         """Make one request from each of several pods, on all their nodes at the same time."""
@@ -277,9 +314,9 @@ def in_pod(pod: Pod, command: str) -> str:
     return f"nsenter --net=/run/netns/{pod.netns} {command}"
 
 
-def curl_command(url: str) -> str:
+def curl_command(url: str, timeout_s: int = ANSWER_TIMEOUT) -> str:
     """Return the command for a request whose connection is closed after the answer."""
     return (
-        f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {ANSWER_TIMEOUT} "
+        f"curl --silent --show-error --fail --fail-early --header 'Connection: close' --max-time {timeout_s} "
         f"{shlex.quote(url)}"
     )

@@ -14,6 +14,7 @@ from hoplab.observe.facts.cni_config import CNI_CONFIG, MULTUS, called
 from hoplab.observe.facts.ipam import IPAM
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.snapshot import Node, Snapshot
+from hoplab.verify import leftovers
 from hoplab.verify.claims import Claim, counted, listed
 
 
@@ -219,3 +220,21 @@ def test_calico_wrote_down_who_has_which_address(lab: Snapshot, claim: Claim) ->
             for node in lab.nodes
         )
     )
+
+
+def test_every_reserved_address_is_a_pods(lab: Snapshot, claim: Claim) -> None:
+    """IPAM frees the address of a pod that is gone: every reserved one is a pod's. What remains is lost to new pods."""
+    reserved = 0
+    for node in lab.nodes:
+        kept = leftovers.reservations(lab, node)
+        claim.require(
+            not kept,
+            f"on {node.name} IPAM keeps {listed(lease.address for lease in kept)} for pods that are gone",
+            *kept,
+        )
+        reserved += len(node[IPAM])
+    if lab.setting.cni == "calico":
+        lost = leftovers.taken(lab)
+        claim.require(not lost, f"Calico's IPAM: {listed(lost)}, which is gone" if lost else "", *lost)
+        reserved += sum(len(block.taken) for block in lab.api[API_IPAM_BLOCKS])
+    claim.saw(f"{counted(reserved, 'address')} reserved on {counted(len(lab.nodes), 'node')}, each in use")

@@ -8,9 +8,11 @@ from itertools import product
 import pytest
 
 from hoplab.expectations import cni
+from hoplab.expectations.cni import calico
+from hoplab.observe import reverse_path
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts.bgp import BGP
-from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.fdb import FDB, FdbEntry
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.no_route import NO_ROUTE
 from hoplab.observe.facts.proc_routes import PROC_ROUTES
@@ -19,9 +21,9 @@ from hoplab.observe.facts.rules import RULES
 from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.routing import DEFAULT_RULES, Flow, decide, decide_on
-from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify import workload
-from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
 from hoplab.verify.session import LabSession
 
 
@@ -90,6 +92,29 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(backend="vxlan")
+def test_every_fdb_entry_is_of_one_node(lab: Snapshot, claim: Claim) -> None:
+    """With VXLAN every FDB entry leads to a node, and a node is behind one MAC: one of a node that is gone, or of a
+    MAC that a node had before, leads frames to nobody."""
+    addresses, entries = {str(node.address) for node in lab.nodes}, 0
+    for node in lab.nodes:
+        tunnel = cni.expectations(lab)[node.name].tunnel
+        known: dict[str, FdbEntry] = {}
+        for entry in node[FDB]:
+            if not (tunnel and entry.dev == tunnel.dev and entry.dst) or entry.is_group:
+                continue
+            claim.require(entry.dst in addresses, f"on {node.name} {entry} leads to no node of the cluster")
+            claim.require(
+                entry.dst not in known,
+                f"on {node.name} {entry.dst} is behind two MACs at once, "
+                f"{listed(sorted({entry.mac, known[entry.dst].mac if entry.dst in known else ''}))}",
+                *node[FDB][:EVIDENCE],
+            )
+            known[entry.dst] = entry
+        entries += len(known)
+    claim.saw(f"{counted(entries, 'entry')} on {counted(len(lab.nodes), 'node')}, one for each other node")
+
+
+@pytest.mark.needs(backend="vxlan")
 def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
     """A node's VXLAN interface has the MAC that the other nodes expect: flanneld announces it through the Kubernetes
     API, Felix derives it from the node's name."""
@@ -134,7 +159,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
         f"http://{other.address}:{workload.PORT}/",
         {"outer": Capture("eth0", f"({between}) or ({mine.filter})" if mine else between)},
     )
-    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
+    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.why}")
     ours = [packet for packet in seen.packets["outer"] if (packet.inner or packet).dst == other.address]
     if mine and mine.encrypted:
         claim.require(not ours, f"what is for {other} can be read on eth0 of {pod.node.name}", *ours)
@@ -281,10 +306,57 @@ def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
 
 
 def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
-    """A node forwards packets between its interfaces: ip_forward is on, and bridged packets traverse iptables."""
+    """A node forwards packets between its interfaces: ip_forward and the switch of every interface by which they arrive
+    are on, and bridged packets traverse iptables."""
+    expected, switches = cni.expectations(lab), 0
     for node in lab.nodes:
         for name in ("net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"):
             claim.require(
                 node[SYSCTLS].get(name) == "1", f"{name} is {node[SYSCTLS].get(name, 'missing')} on {node.name}"
             )
-    claim.saw(f"both switches are 1 on {listed(node.name for node in lab.nodes)}")
+        arrivals = {dev for dev, _ in _arrivals(lab, node, expected[node.name])}
+        for name in (f"net.ipv4.conf.{dev}.forwarding" for dev in sorted(arrivals)):
+            claim.require(
+                node[SYSCTLS].get(name, "1") == "1",
+                f"{name} is {node[SYSCTLS].get(name)} on {node.name}: what arrives there goes no further",
+            )
+            switches += name in node[SYSCTLS]
+    claim.saw(
+        f"both switches are 1 on {listed(node.name for node in lab.nodes)}, and so are {switches} of their interfaces"
+    )
+
+
+def test_no_packet_comes_by_a_wrong_interface(lab: Snapshot, claim: Claim) -> None:
+    """No node drops a packet because of the interface it comes by (rp_filter): what pods, nodes and the outside send
+    comes by the interface of the way back, or the filter is not strict. The higher value of `all` and the interface's
+    own applies."""
+    expected, packets, seen = cni.expectations(lab), 0, []
+    for node in lab.nodes:
+        for dev, source in _arrivals(lab, node, expected[node.name]):
+            why = reverse_path.refusal(node, source, dev)
+            claim.require(not why, why, *node[RULES])
+            packets += 1
+        values = {dev: reverse_path.mode(node, dev) for dev, _ in _arrivals(lab, node, expected[node.name])}
+        everywhere, shown = reverse_path.mode(node, reverse_path.ALL), listed(f"{dev} {values[dev]}" for dev in values)
+        claim.require(
+            everywhere != reverse_path.STRICT or lab.setting.cni == "calico",
+            f"{reverse_path.switch(reverse_path.ALL)} is 1 on {node.name}, and no interface can be exempt: {shown} "
+            "drop what the node would answer by another one",
+        )
+        claim.require(
+            everywhere != reverse_path.LOOSE or lab.setting.cni != "calico" or calico.checks_sources(node),
+            f"{reverse_path.switch(reverse_path.ALL)} is 2 on {node.name}, and Felix has no rule of its own against "
+            f"wrong sources: it needs 0 or 1; in effect are {shown}",
+        )
+        seen.append(f"{shown} on {node.name}")
+    claim.saw(f"{counted(packets, 'source')} by the interface of the way back; rp_filter: {'; '.join(seen)}")
+
+
+def _arrivals(lab: Snapshot, node: Node, expected: cni.NodeExpectations) -> list[tuple[str, IPv4Address]]:
+    """Return interfaces of a node, each with a source whose packets arrive there: the outside, nodes, pods."""
+    far = expected.tunnel.dev if expected.tunnel else "eth0"
+    found = [("eth0", lab.setting.gateway), *(("eth0", other.address) for other in lab.nodes if other is not node)]
+    for pod in lab.pods:
+        own = expected.bridge or (pod.host_end.name if pod.host_end else "")
+        found.append((own if pod.node is node else far, pod.address))
+    return [(dev, source) for dev, source in found if node.link(dev)]

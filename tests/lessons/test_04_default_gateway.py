@@ -137,7 +137,7 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
             "left": Capture("eth0", f"({between}) or ({tunnel.filter})" if tunnel else between),
         },
     )
-    claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{server} does not answer {client}: {asked.why}")
 
     def ours(name: str) -> list[CapturedPacket]:
         pair = (client.address, server.address)

@@ -42,7 +42,7 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
     urls = {pod: session.external.url(path) for pod, path in paths.items()}
     for pod, asked in session.request_all(urls, rules=True).items():
         node = pod.node
-        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.why}")
         asker = session.external.client_of(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
         end = postrouting(asked.before, Packet(pod.address, lab.setting.gateway, dport=session.external.port))[0]
@@ -144,7 +144,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
             "node": Capture(way.dev, f"tcp and host {client.address}"),
         },
     )
-    claim.require(asked.answered, f"{service} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{service} does not answer {client}: {asked.why}")
     before = [packet for packet in asked.packets["pod"] if packet.src == client.address]
     after = [packet for packet in asked.packets["node"] if packet.src == client.address]
     replies = [packet for packet in asked.packets["pod"] if packet.dst == client.address]

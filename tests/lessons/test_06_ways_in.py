@@ -9,7 +9,7 @@ from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import workload
+from hoplab.verify import leftovers, workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession
 
@@ -153,3 +153,18 @@ def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, clai
         *flows,
     )
     claim.saw(f"{home.name} answers for {address}, {session.single} saw {client}; conntrack has {flows[-1]}")
+
+
+def test_host_ports_lead_to_pods(lab: Snapshot, claim: Claim) -> None:
+    """A port of a node that a pod has taken (hostPort) leads to this pod: no rule is left of one that is gone, for it
+    would take the port from the next pod."""
+    rules = 0
+    for node in lab.nodes:
+        dead = leftovers.dead_host_ports(lab, node)
+        claim.require(
+            not dead,
+            f"`{dead[0].rule}` on {node.name} leads to {dead[0].to}, which no pod there has" if dead else "",
+            *(port.rule for port in dead),
+        )
+        rules += len(leftovers.host_ports(node))
+    claim.saw(f"{counted(rules, 'rule')} for host ports on {counted(len(lab.nodes), 'node')}, each to a pod there")

@@ -321,7 +321,7 @@ def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim:
     with session.created(f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies", policy):
         asked = session.request(client, url)
         after = session.rules()
-    claim.require(asked.answered, f"{session.single} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{session.single} does not answer {client}: {asked.why}")
     for node, rules in after.items():
         new = set(rules[IPTABLES].chains("nat")) - set(before[node][IPTABLES].chains("nat"))
         claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")

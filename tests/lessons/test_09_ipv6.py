@@ -218,7 +218,7 @@ def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Cla
     for pod in session.echo_pods:
         path = session.unique_path()
         asked = session.request(pod, session.external6.url(path))
-        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.why}")
         asker = session.external6.client_of(path)
         claim.require(
             asker == pod.node.address6, f"the outside saw {asker}, not {pod.node.address6}, that of {pod.node.name}"

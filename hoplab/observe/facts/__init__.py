@@ -34,6 +34,7 @@ class Fact(Generic[T_co]):
     where: frozenset[Where] = frozenset({"node"})
     ipv6: bool = False  # only collected in labs that have IPv6
     of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the known parts
+    reduce: Callable[[str], str] | None = None  # of an answer with secrets: what is kept of it, before anything else
 
     def command_for(self, parts: Parts) -> str:
         """Return the command that collects it, given all known parts."""

@@ -143,8 +143,8 @@ FAULTS = (
     Fault(
         "a secret holds another site's certificate",
         swapped_secret,
-        (),
-        "https://app1.yash.com/ gets no answer",
+        ("secrets_of_sites_are_certificates_in_date",),
+        "Ingress hoplab-verify/apps is for app2.yash.com, not for app1.yash.com",
         traffic=("the_certificate_is_chosen_by_name", "one_address_for_all"),
     ),
     Fault(
