@@ -227,8 +227,8 @@ def test_what_is_between_ticks_is_code(text: str, html: str) -> None:
 def test_the_json_document() -> None:
     document = MIXED.document()
     assert list(document) == [
-        *("lab", "recording", "setting", "hoplab", "versions", "began"),
-        *("claims", "passed", "failed", "skipped", "seconds", "looked_seconds"),
+        *("lab", "recording", "setting", "hoplab", "versions", "began", "outages"),
+        *("claims", "passed", "failed", "skipped", "not_checked", "seconds", "looked_seconds"),
     ]
     assert (document["passed"], document["failed"], document["skipped"]) == (2, 1, 1)
     assert document["began"] == "2026-11-23T04:12:00+00:00"
