@@ -38,7 +38,7 @@ class NodeUnreachable(UnavailableError):
         self.output = output
 
 
-class _BoundedSsh(SshBackend):
+class _BoundedSsh(SshBackend):  # type: ignore[misc]  # has no types
     """testinfra's backend, whose command is killed at a deadline: ssh itself bounds the login only."""
 
     def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
@@ -77,7 +77,7 @@ def _killed(process: subprocess.Popen[bytes]) -> bytes:
 
 
 REASONS = re.compile(
-    r"(?:[\w.@-]+: )?(?:Connection refused|No route to host|Network is unreachable|Connection reset by peer"
+    r"(?:[\w.-]+@[\w.-]+: )?(?:Connection refused|No route to host|Network is unreachable|Connection reset by peer"
     r"|Permission denied.*|Host key verification failed.*|.*timed out.*)"
 )
 

@@ -79,8 +79,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def _not_checked(item: pytest.Item) -> Iterator[None]:
     from hoplab.verify import not_checked  # noqa: PLC0415
 
-    with not_checked.skipping(item, item.config.stash.get(SNAPSHOT, None)):
+    with not_checked.skipping(item, _looked_at(item.config)):
         return (yield)
+
+
+def _looked_at(config: pytest.Config) -> Snapshot | None:
+    """Return the snapshot of the lab; None before there is one."""
+    given = config.stash.get(GIVEN, None)
+    return _snapshot_of(given) if given else config.stash.get(SNAPSHOT, None)
 
 
 @pytest.hookimpl(trylast=True)
@@ -101,7 +107,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _outages(config: pytest.Config) -> tuple[Outage, ...]:
     from hoplab.observe import health  # noqa: PLC0415
 
-    lab = config.stash.get(SNAPSHOT, None)
+    lab = _looked_at(config)
     return health.outages(lab) if lab else ()
 
 
@@ -143,6 +149,7 @@ def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
             )
         except LabError as error:  # no lesson can run: one message in place of one a lesson
             pytest.exit(_text(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytestconfig.stash[SNAPSHOT] = _snapshot_of(found)
         yield found
 
 
@@ -151,12 +158,15 @@ def _text(error: LabError) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(_opened: LabSession | Snapshot, pytestconfig: pytest.Config) -> Snapshot:
+def lab(_opened: LabSession | Snapshot) -> Snapshot:
     """Return the facts of the whole lab, taken once for all lessons."""
+    return _snapshot_of(_opened)
+
+
+def _snapshot_of(opened: LabSession | Snapshot) -> Snapshot:
     from hoplab.observe.snapshot import Snapshot  # noqa: PLC0415
 
-    pytestconfig.stash[SNAPSHOT] = found = _opened if isinstance(_opened, Snapshot) else _opened.snapshot
-    return found
+    return opened if isinstance(opened, Snapshot) else opened.snapshot
 
 
 @pytest.fixture
