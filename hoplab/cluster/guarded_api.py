@@ -26,6 +26,7 @@ class GuardedApi(Requests):
         self.failing: tuple[str, ...] = ()  # checks of /readyz that fail
         self.waited = 0.0  # seconds without an answer
         self.cached = False  # whether reads come from the API server's cache
+        self._late = 0  # requests without an answer from a server that is ready
 
     @property
     def etcd_lost(self) -> bool:
@@ -42,11 +43,15 @@ class GuardedApi(Requests):
             if status < 500:
                 return status, text
             problem = f"the API server answers {path} with {status}: {text.strip()[:200]}"
+            checks = self._failing_checks()
+            if checks == ():
+                return status, text  # it works, and this one request is refused
         except ApiUnreachable as error:
-            problem = error.message
-        checks = self._failing_checks()
-        if checks == () and problem.startswith("the API server answers"):
-            return status, text  # it works, and this one request is refused
+            problem, checks = error.message, self._failing_checks()
+            self._late += checks == ()
+            if checks == () and self._late == 1:
+                self.waited += self._clock() - began
+                raise  # a busy server may be late once
         self.problem, self.failing = problem, checks or ()
         self.waited += self._clock() - began
         self.cached = self.etcd_lost

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import libvirt
-
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.guarded_api import GuardedApi
 from hoplab.core.errors import ClusterError, UnavailableError
@@ -39,7 +37,7 @@ class Diagnosis:
 
     def of_node(self, name: str, error: NodeUnreachable) -> Outage:
         """Return the outage of a node that did not answer, with its machine's state and its console's last lines."""
-        state = self._machine(name)
+        state = machines.domain_state(self.lab.libvirt_uri, machines.domain_name(self.lab.id, name))
         evidence = [f"its machine is {state}" if state else "libvirt does not answer", *self._seen_by_kubernetes(name)]
         log = self.paths.console / f"{name}.log"
         console = Console(log)
@@ -48,13 +46,6 @@ class Diagnosis:
             evidence += [f"its console, {log}, ends with:", *shortened(words if crashed else words[-LAST_WORDS:])]
         remedy = error.remedy if state in ("running", "") else f"./lab start --lab {self.paths.lab}"
         return Outage(name, error.message, tuple(evidence), remedy)
-
-    def _machine(self, name: str) -> str:
-        try:
-            states = machines.domain_states(self.lab.libvirt_uri)
-        except libvirt.libvirtError:
-            return ""
-        return states.get(machines.domain_name(self.lab.id, name), "absent")
 
     def _seen_by_kubernetes(self, name: str) -> Iterator[str]:
         try:

@@ -49,7 +49,8 @@ class PartialLook:
                 self.api, options, announced=announced, timing=self._timing, stall_s=PATIENCE - LEAST - self.api.waited
             )
         except UnavailableError:
-            pass  # of the API, whose own outage says more
+            if not self.api.problem:  # it was late once; after the second time it has a problem
+                self.ensure_workload(options, announced=announced)
         except ClusterError as error:
             self._waited += getattr(error, "stalled_s", 0.0) / self._timing.slowness()
             if not self.api.problem:
@@ -89,7 +90,7 @@ class PartialLook:
         try:
             status, text = self.api.request("GET", path)
         except UnavailableError as error:
-            return Output(NO_ANSWER, "", error.message)
+            return Output(NO_ANSWER, "", error.message) if self.api.problem else self._read(path)
         return Output(0, text) if status == 200 else Output(status, "", text)
 
 

@@ -86,6 +86,17 @@ def test_a_cache_that_does_not_answer_is_asked_once() -> None:
     assert not api.cached
 
 
+def test_a_ready_server_may_be_late_once() -> None:
+    server = Server(readyz=READY, nodes=(200, "{}"))
+    api = server.guarded()
+    for lost in (False, True):
+        with pytest.raises(ApiUnreachable, match="does not answer GET /pods"):
+            api("GET", "/pods")
+        assert bool(api.problem) == lost
+        if not lost:
+            assert api("GET", "/nodes") == (200, {}) and api.waited == 14
+
+
 def test_a_server_that_is_not_ready_says_which_check_fails() -> None:
     api = Server(nodes=(503, "busy"), readyz=(500, "no lines")).guarded()
     with pytest.raises(ApiUnreachable, match="answers /nodes with 503: busy"):

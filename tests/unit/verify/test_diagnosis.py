@@ -131,6 +131,7 @@ def test_a_libvirt_or_an_api_that_does_not_answer_loses_nothing_else(
         raise libvirt.libvirtError("no socket")
 
     monkeypatch.setattr(machines, "domain_states", fail)
+    assert machines.domain_state("", "x") == ""
     outage = diagnosis(paths, Kubernetes(problem="no answer")).of_node("worker2", REFUSED)
     assert outage.evidence == ("libvirt does not answer",) and outage.remedy == "ssh -v worker2"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -151,6 +152,35 @@ def test_a_lost_etcd_leaves_what_the_cache_serves() -> None:
     assert explained.asked == [ETCD]
 
 
+def test_an_api_that_was_late_once_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, api, late = Clock(), Api(), [True, True]
+
+    def request(method: str, path: str, body: object = None) -> tuple[int, str]:
+        if late and path == "/api/v1/nodes":
+            late.clear()
+            raise ApiUnreachable(NO_ANSWER)
+        return Api.request(api, method, path, body)
+
+    monkeypatch.setattr(api, "request", request)
+    seen = looking(Nodes(clock), Explained(api), clock.timing())()
+    assert seen.outages == () and [node.name for node in seen.nodes] == ["worker1", "worker2"]
+
+
+def test_a_workload_whose_api_was_late_once_is_ensured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def ensure(*_: object, **__: object) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ApiUnreachable(NO_ANSWER)
+
+    monkeypatch.setattr(workload, "ensure", ensure)
+    clock = Clock()
+    look = looking(Nodes(clock), Explained(Api()), clock.timing())
+    look.ensure_workload(workload.NO_OPTIONS, announced=False)
+    assert len(asked) == 2 and look().outages == ()
+
+
 def ensured(monkeypatch: pytest.MonkeyPatch, error: Exception, api: Api) -> tuple[PartialLook, Explained, Nodes]:
     def ensure(*_: object, stall_s: float, **__: object) -> None:
         assert stall_s == PATIENCE - LEAST
@@ -270,7 +300,7 @@ def test_a_lab_with_outages_settles_within_the_patience(monkeypatch: pytest.Monk
     clock, looks = Clock(), list[int]()
     monkeypatch.setattr(session, "settled", lambda _seen: False)
     monkeypatch.setattr(session, "seconds_since_change", lambda *_: 0.0)
-    monkeypatch.setattr(session.time, "sleep", clock.pause)
+    monkeypatch.setattr(time, "sleep", clock.pause)
 
     def look() -> Snapshot:
         looks.append(1)
