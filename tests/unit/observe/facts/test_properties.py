@@ -53,6 +53,7 @@ def real_outputs() -> dict[str, list[str]]:
     texts |= {name: [made_up[name].out] for name in ("ingresses", "ingress_classes")}
     for name, *files in (
         ("bgp", "bgp.txt"),
+        ("disks", "df.txt"),
         ("ipam_blocks", "ipam_blocks.json"),
         ("ipam", "ipam.txt"),
         ("ip6tables_legacy", "ip6tables-legacy.txt"),
@@ -63,6 +64,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("rules", "ip-rule.json"),
         ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
+        ("units", "units.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)
     return texts
