@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hoplab.core.errors import ClusterError
+from hoplab.core.errors import ClusterError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns as namespaces
 
@@ -28,25 +28,16 @@ class Api(Protocol):
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
 
 
-class KubernetesApi:
-    """Requests with plain JSON bodies, through the connection of the client library."""
+class ApiUnreachable(ClusterError, UnavailableError):
+    """The API server did not answer a request."""
 
-    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
+
+class Requests:
+    """Requests of which each is an answer's status and text."""
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
-        """Return status and text of the answer; raise ClusterError where there is none."""
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        url = f"{self._connection.configuration.host}{path}"
-        try:
-            answer = self._connection.call_api(method, url, headers, body, _request_timeout=self._timeout_s)
-            return answer.status, (answer.read() or b"").decode()
-        except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
-            raise ClusterError(
-                f"the API server does not answer {method} {path}: {error}",
-                remedy="see `./lab status`; ./lab start brings a lab back",
-            ) from error
+        """Return status and text of the answer; raise ApiUnreachable where there is none."""
+        raise NotImplementedError
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Return status and object of the answer; a text that is no object is its ``message``."""
@@ -61,6 +52,31 @@ class KubernetesApi:
                 f"the API server answers {path} with {status}: {found.get('message', '')}", remedy="see `./lab status`"
             )
         return found
+
+
+class KubernetesApi(Requests):
+    """Requests with plain JSON bodies, through the connection of the client library."""
+
+    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    def within(self, timeout_s: float) -> KubernetesApi:
+        """Return the same API with another bound for one answer, in seconds."""
+        return KubernetesApi(self._connection, timeout_s)
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        """Return status and text of the answer; raise ApiUnreachable where there is none."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        url = f"{self._connection.configuration.host}{path}"
+        try:
+            answer = self._connection.call_api(method, url, headers, body, _request_timeout=self._timeout_s)
+            return answer.status, (answer.read() or b"").decode()
+        except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
+            raise ApiUnreachable(
+                f"the API server does not answer {method} {path}: {error}",
+                remedy="see `./lab status`; ./lab start brings a lab back",
+            ) from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from hoplab.cluster.api import Api
+from hoplab.core.errors import UnavailableError
 from hoplab.core.wait import HOST, Timing
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import Access, Controller, Served, get_controller
@@ -65,6 +66,8 @@ class Observations:
     def echo_pods(self) -> tuple[Pod, ...]:
         """Return the echo pods, one per node, in the order of the nodes."""
         found = self._pods("echo")
+        if len(found) < len(self.snapshot.nodes):
+            self._require_whole("not every node has a pod `echo` of the verification workload")
         if not found:
             raise ClaimFailed("no pod `echo` of the verification workload has a network namespace on any node")
         return found
@@ -74,6 +77,7 @@ class Observations:
         """Return the pod behind the NodePort services."""
         found = self._pods("single")
         if not found:
+            self._require_whole("the pod `single` of the verification workload is on no node that could be looked at")
             raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
         return found[0]
 
@@ -82,8 +86,14 @@ class Observations:
         """Return the echo pod on the node of `single`: the client of lessons with one client."""
         found = next((pod for pod in self.echo_pods if pod.node is self.single.node), None)
         if found is None:
+            self._require_whole(f"no pod `echo` runs on {self.single.node.name}")
             raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
         return found
+
+    def _require_whole(self, lacks: str) -> None:
+        """Raise UnavailableError where an outage of the lab explains what it lacks."""
+        for outage in self.snapshot.outages:
+            raise UnavailableError(f"{outage.problem} ({lacks})")
 
     def _pods(self, app: str) -> tuple[Pod, ...]:
         order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
@@ -124,6 +134,7 @@ class Observations:
         }
         for node in self.snapshot.nodes:
             if node.name not in found:
+                self._require_whole(f"no pod of the ingress controller runs on {node.name}")
                 raise ClaimFailed(f"no pod of the ingress controller runs on {node.name}")
         return found
 

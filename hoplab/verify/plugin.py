@@ -19,15 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hoplab.core.errors import LabError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.verify.claims import Claim
 
 if TYPE_CHECKING:
+    from hoplab.observe.outage import Outage
     from hoplab.observe.snapshot import Snapshot
     from hoplab.verify.lanes import Lanes
     from hoplab.verify.session import LabSession
 
+SNAPSHOT: pytest.StashKey[Snapshot] = pytest.StashKey()  # of the lab, once it was looked at
 GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab opened by the caller of pytest
 LANES: pytest.StashKey[Lanes] = pytest.StashKey()  # of a running lab
 NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
@@ -86,6 +88,53 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip a lesson whose requirements depend on what could not be looked at."""
+    return (yield from _not_checked(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip a lesson that depends on what could not be looked at."""
+    return (yield from _not_checked(item))
+
+
+def _not_checked(item: pytest.Item) -> Iterator[None]:
+    from hoplab.verify import not_checked  # noqa: PLC0415
+
+    with not_checked.skipping(item, _looked_at(item.config)):
+        return (yield)
+
+
+def _looked_at(config: pytest.Config) -> Snapshot | None:
+    """Return the snapshot of the lab; None before there is one."""
+    given = config.stash.get(GIVEN, None)
+    return _snapshot_of(given) if given else config.stash.get(SNAPSHOT, None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let a run on a lab with outages fail, also where no claim does."""
+    if exitstatus == pytest.ExitCode.OK and _outages(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what could not be looked at or does not run, and why."""
+    if found := _outages(config):
+        terminalreporter.section("outages of the lab")
+        for outage in found:
+            terminalreporter.line("\n    ".join((outage.problem, *outage.evidence)))
+
+
+def _outages(config: pytest.Config) -> tuple[Outage, ...]:
+    from hoplab.observe import health  # noqa: PLC0415
+
+    lab = _looked_at(config)
+    return health.outages(lab) if lab else ()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes ``host`` once per node of the running lab."""
     if "_node_name" in metafunc.fixturenames and (names := _node_names(metafunc.config)):
@@ -99,7 +148,7 @@ def _node_names(config: pytest.Config) -> tuple[str, ...]:
 
     given = config.stash.get(GIVEN, None)
     if isinstance(given, LabSession):
-        return given.hosts.names
+        return (*given.hosts.names, *given.snapshot.lost_nodes)
     if given or not config.getoption("--lab"):
         return ()
     return tuple(node.name for node in state.load(LabPaths(config.getoption("--lab"))).nodes)
@@ -128,6 +177,7 @@ def _opened(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
         if isinstance(found, session.LabSession):
             lanes = pytestconfig.stash[LANES] = Lanes(request.session.items, found)
             stack.callback(lanes.close)
+        pytestconfig.stash[SNAPSHOT] = _snapshot_of(found)
         yield found
 
 
@@ -138,9 +188,13 @@ def _text(error: LabError) -> str:
 @pytest.fixture(scope="session")
 def lab(_opened: LabSession | Snapshot) -> Snapshot:
     """Return the facts of the whole lab, taken once for all lessons."""
+    return _snapshot_of(_opened)
+
+
+def _snapshot_of(opened: LabSession | Snapshot) -> Snapshot:
     from hoplab.observe.snapshot import Snapshot  # noqa: PLC0415
 
-    return _opened if isinstance(_opened, Snapshot) else _opened.snapshot
+    return opened if isinstance(opened, Snapshot) else opened.snapshot
 
 
 @pytest.fixture
@@ -172,6 +226,8 @@ class _NodeFixture:
             pytest.skip("needs a running lab to log in to its nodes (--lab NAME)")
         given = pytestconfig.stash.get(GIVEN, None)
         if isinstance(given, LabSession):
+            if _node_name in given.snapshot.lost_nodes and (outage := given.snapshot.outage(_node_name)):
+                raise UnavailableError(outage.problem)
             return given.hosts[_node_name]
         return Hosts([_node_name], LabPaths(pytestconfig.getoption("--lab")).ssh_config)[_node_name]
 
@@ -179,9 +235,11 @@ class _NodeFixture:
 @pytest.fixture
 def claim(request: pytest.FixtureRequest, lab: Snapshot) -> Iterator[Claim]:
     """Return the claim of the lesson; the report and JUnit XML contain its observations."""
+    from hoplab.verify import not_checked  # noqa: PLC0415
+
     checked = Claim()
     yield checked
-    request.node.user_properties.append(("saw", checked.seen))
+    request.node.user_properties.append(("saw", checked.seen and checked.seen + not_checked.gap(lab)))
     request.node.user_properties.append(("evidence", checked.evidence))
 
 

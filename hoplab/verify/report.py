@@ -16,8 +16,10 @@ from rich import markup
 from rich.console import Console
 
 from hoplab import __version__
+from hoplab.observe.outage import Outage
+from hoplab.verify import outages
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "skipped", "not_checked"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,20 @@ class Report:
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
     looked_seconds: float = 0.0  # of which: connecting, probe pods, snapshot
+    outages: list[Outage] = field(default_factory=list)  # what could not be looked at or does not run
 
     def number(self, outcome: Outcome) -> int:
         return number(self.results, outcome)
 
     @property
     def counts(self) -> str:
-        return f"{self.number('passed')} claims hold, {self.number('failed')} fail, {self.number('skipped')} skipped"
+        counts = f"{self.number('passed')} claims hold, {self.number('failed')} fail, {self.number('skipped')} skipped"
+        return counts + outages.counts(self.outages, self.number("not_checked"))
+
+    def add_outages(self, found: list[Outage]) -> list[Outage]:
+        """Add outages that were found during the run; return them."""
+        self.outages += found
+        return found
 
     @property
     def chapters(self) -> dict[str, list[Result]]:
@@ -82,10 +91,12 @@ class Report:
             "hoplab": __version__,
             "versions": dict(self.versions),
             "began": self.began.isoformat(timespec="seconds"),
+            "outages": [asdict(outage) for outage in self.outages],
             "claims": [asdict(result) for result in self.results],
             "passed": self.number("passed"),
             "failed": self.number("failed"),
             "skipped": self.number("skipped"),
+            "not_checked": self.number("not_checked"),
             "seconds": round(self.seconds, 2),
             "looked_seconds": round(self.looked_seconds, 2),
         }
@@ -97,6 +108,7 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit_text(report: Report) -> str:
     """Return JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
     root = _suite("testsuites", f"hoplab verify: lab {report.lab}", report.results, report.seconds)
+    outages.add_suite(root, report.outages, _xml)
     for chapter, results in report.chapters.items():
         suite = _suite("testsuite", chapter, results, sum(result.seconds for result in results))
         suite.set("timestamp", report.began.isoformat(timespec="seconds"))
@@ -111,7 +123,8 @@ def junit_text(report: Report) -> str:
 
 
 def _suite(tag: str, name: str, results: list[Result], seconds: float) -> ElementTree.Element:
-    counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": number(results, "skipped")}
+    skipped = number(results, "skipped") + number(results, "not_checked")
+    counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": skipped}
     attributes = {"name": _xml(name), **{key: str(count) for key, count in counts.items()}}
     return ElementTree.Element(tag, {**attributes, "errors": "0", "time": f"{seconds:.3f}"})
 
@@ -124,8 +137,9 @@ def _case(result: Result) -> ElementTree.Element:
         case "failed":
             failure = ElementTree.SubElement(case, "failure", message=_xml(result.why), type="ClaimFailed")
             failure.text = _xml("\n".join((result.why, *result.evidence)))
-        case "skipped":
-            ElementTree.SubElement(case, "skipped", message=_xml(result.why))
+        case "skipped" | "not_checked":
+            prefix = "not checked: " if result.outcome == "not_checked" else ""
+            ElementTree.SubElement(case, "skipped", message=_xml(prefix + result.why))
         case "passed":
             ElementTree.SubElement(case, "system-out").text = _xml("\n".join((result.saw, *result.evidence)))
     return case
@@ -183,10 +197,19 @@ class ConsoleReporter:
                 self._console.print(
                     f"  [yellow]-[/yellow] {claim}\n      [dim]skipped: {markup.escape(result.why)}[/dim]"
                 )
+            case "not_checked":
+                self._console.print(
+                    f"  [yellow]?[/yellow] {claim}\n      [yellow]not checked: {markup.escape(result.why)}[/yellow]"
+                )
             case "failed":
                 self._console.print(f"  [red]✗[/red] {claim}\n      [red]{markup.escape(result.why)}[/red]")
                 for line in result.evidence:
                     self._console.print(f"        {markup.escape(line)}")
+
+    def outages(self, found: list[Outage]) -> None:
+        """Print what could not be looked at or does not run, with the evidence and the next command."""
+        for line in outages.text(found):
+            self._console.print(line)
 
     def summary(self, report: Report) -> None:
         took = f"{report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)"

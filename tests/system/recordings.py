@@ -42,7 +42,7 @@ FEW = {  # of other labs than the usual one there is one broken recording each
     "calico-vxlan": "vxlan.calico has another MAC than announced",
 }
 
-MOMENTARY = {"conntrack", "sockets", "counters", "dns_log"}
+MOMENTARY = {"conntrack", "sockets", "counters", "dns_log", "units", "disks"}
 COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
 
 

@@ -162,7 +162,7 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
-    others = [other for other in lab.nodes if other is not node]
+    others = [other for other in lab.cluster_nodes if other is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
     tunnel = _tunnel(lab, node, family)
     protocol, nowhere = (VXLAN_PROTOCOL, FELIX_PROTOCOL) if _is_vxlan(lab) else (BGP_PROTOCOL, BGP_PROTOCOL)

@@ -8,7 +8,6 @@ from typing import cast
 import pytest
 
 from hoplab.core.errors import LabError
-from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.verify.claims import ClaimFailed
@@ -50,8 +49,7 @@ def exchange(hosts: Counting, code: int = 28) -> Exchange:
     def again() -> tuple[str, ...]:
         return session(hosts).counted_during(lambda: hosts.batch(NODES[0], {"it": "curl"}))
 
-    nothing = Facts(NODES[0], {})
-    return Exchange("http://10.244.0.3/", Output(code, "{}", "curl: (28) timed out\n"), nothing, nothing, (), {}, again)
+    return Exchange("http://10.244.0.3/", Output(code, "{}", "curl: (28) timed out\n"), (), again=again)
 
 
 def test_what_a_node_counted_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoplab import __version__
+from hoplab.observe.outage import Outage
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text, render_code
 
 NASTY = "</pre><script>alert('\x1b[31m')</script><img src=x onerror=alert(1)>\" & \x00"
@@ -227,8 +229,8 @@ def test_what_is_between_ticks_is_code(text: str, html: str) -> None:
 def test_the_json_document() -> None:
     document = MIXED.document()
     assert list(document) == [
-        *("lab", "recording", "setting", "hoplab", "versions", "began"),
-        *("claims", "passed", "failed", "skipped", "seconds", "looked_seconds"),
+        *("lab", "recording", "setting", "hoplab", "versions", "began", "outages"),
+        *("claims", "passed", "failed", "skipped", "not_checked", "seconds", "looked_seconds"),
     ]
     assert (document["passed"], document["failed"], document["skipped"]) == (2, 1, 1)
     assert document["began"] == "2026-11-23T04:12:00+00:00"
@@ -269,3 +271,45 @@ def test_the_screen_has_sentences_by_chapter() -> None:
         "2 claims hold, 1 fail, 1 skipped in 12.3 s (10.0 s to look at the lab)",
         "wrote [x].html",
     ]
+
+
+# Outages
+
+LOST = Outage("worker2", "worker2 can't be reached: <refused>", (f"console {NASTY}",), "./lab start")
+HURT = replace(MIXED, results=[*MIXED.results, result("not_checked")], outages=[LOST])
+
+
+def test_outages_are_the_first_suite_of_junit() -> None:
+    root = ElementTree.fromstring(junit_text(HURT))
+    assert [root.get(key) for key in ("tests", "failures", "skipped", "errors")] == ["6", "1", "2", "1"]
+    first = root.findall("testsuite")[0]
+    assert [first.get(key) for key in ("name", "tests", "errors")] == ["Outages", "1", "1"]
+    (error,) = root.iter("error")
+    assert error.get("message") == LOST.problem and str(error.text).endswith("./lab start")
+    assert "not checked: why it not_checked" in [skipped.get("message") for skipped in root.iter("skipped")]
+
+
+def test_outages_are_first_on_the_page_and_have_a_filter() -> None:
+    page = Page(html_text(HURT))
+    text = " ".join(" ".join(page.text).split())
+    assert text.index(LOST.problem) < text.index("1 Addresses") and "./lab start" in text
+    assert len(page.having("outage")) == 1 and "show-not_checked" in {attrs.get("id") for _, attrs in page.tags}
+    assert "not checked 1" in text and "not checked: why it not_checked" in text
+    assert "1 outage, 1 of 3 claims fails" in text
+    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+
+
+def test_a_page_without_outages_does_not_mention_them() -> None:
+    assert "utage" not in html_text(MIXED) and "not_checked" not in html_text(MIXED)
+
+
+def test_outages_are_the_first_thing_on_the_screen() -> None:
+    out = io.StringIO()
+    say = ConsoleReporter(out)
+    say.outages(HURT.outages)
+    say.result(result("not_checked"))
+    say.summary(HURT)
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["Outages", f"  ✗ {LOST.problem}"] and lines[3] == "        -> ./lab start"
+    assert lines[5:7] == ["  ? This claim not_checked.", "      not checked: why it not_checked"]
+    assert lines[-1].startswith("2 claims hold, 1 fail, 1 skipped, 1 not checked; 1 outage in ")

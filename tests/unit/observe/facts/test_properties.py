@@ -61,6 +61,7 @@ def real_outputs() -> dict[str, list[str]]:
     for name, *files in (
         ("bgp", "bgp.txt"),
         ("counters", "counters.txt"),
+        ("disks", "df.txt"),
         ("ipam_blocks", "ipam_blocks.json"),
         ("ipam", "ipam.txt"),
         ("ip6tables_legacy", "ip6tables-legacy.txt"),
@@ -71,6 +72,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("rules", "ip-rule.json"),
         ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
+        ("units", "units.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)
     return texts
