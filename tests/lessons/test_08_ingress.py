@@ -28,7 +28,7 @@ def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> Non
     claim.saw(f"orphan is of the class {orphan.ingress_class}, which nobody serves: {workload.ORPHAN} gets {got}")
 
 
-@pytest.mark.needs(ingress=True, fact="ingress_classes")
+@pytest.mark.needs(ingress=True, facts=("ingress_classes",))
 def test_one_class_is_the_default(lab: Snapshot, claim: Claim) -> None:
     """An Ingress without a class is of the default class: at most one class is the default, and one is where an Ingress
     needs it."""

@@ -22,7 +22,11 @@ def test_it_holds_on_a_healthy_lab(lab: Snapshot) -> None:
 
 
 def test_a_recording_that_is_older_than_a_fact_has_no_such_lesson() -> None:
-    assert requirements.skip_reason(HEALTHY, fact="ingress_classes") == (
+    assert requirements.skip_reason(HEALTHY, facts=("ingress_classes",)) == (
         "needs the fact ingress_classes, which is younger than this recording"
     )
-    assert requirements.skip_reason(HEALTHY, fact="nodes") == requirements.skip_reason(HEALTHY, fact="routes") == ""
+    assert (
+        requirements.skip_reason(HEALTHY, facts=("nodes",))
+        == requirements.skip_reason(HEALTHY, facts=("routes",))
+        == ""
+    )
