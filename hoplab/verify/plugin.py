@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts): "
         "what a lab must have",
     )
+    config.addinivalue_line("markers", "rests_on(*claims, anywhere=False): claims whose failures explain this one's")
+    config.addinivalue_line("markers", "remedy(shows, mends, says, cni): commands that show and mend a failure")
     if config.getoption("--lab") and config.getoption("--recording"):
         raise pytest.UsageError("--lab and --recording exclude each other")
     if config.getoption("--lab"):

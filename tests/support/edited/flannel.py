@@ -188,6 +188,8 @@ FAULTS = (
         lambda: on_node("routes", without(dst="default")),
         ("kinds_of_routes", "a_nodes_gateway_is_the_labs", "the_longest_prefix_decides", "proc_and_ip_route_agree"),
         f"{FIRST.name} has no default route",
+        first="a_nodes_gateway_is_the_labs",
+        first_says=f"{FIRST.name} has the default route None",
     ),
     Fault(
         "nobody's configuration made a route",

@@ -43,6 +43,8 @@ FAULTS = (
         ),
         ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES),
         "{node} also has iptables-legacy tables with 1 rule",
+        first=ON_ONE_NODE,
+        first_says="in iptables-legacy filter, chain FORWARD, of {node} drops",
         alone=True,
     ),
     Fault(  # flannel 2116
