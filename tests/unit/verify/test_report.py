@@ -254,6 +254,7 @@ def test_the_json_document() -> None:
         "why": "why it failed",
         "evidence": ("-A POSTROUTING -j RETURN", "-A KUBE -j MARK"),
         "seconds": 0.25,
+        "because_of": "",
     }
 
 
