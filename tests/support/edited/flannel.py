@@ -38,8 +38,6 @@ assert host_end
 HOST_END = host_end.name
 NOBODY = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/nobody")
 ECHO = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/echo")
-
-
 ANNOUNCED = next(service for service in HEALTHY.api[API_SERVICES] if service.name == "announced").balancer_ips[0]
 
 

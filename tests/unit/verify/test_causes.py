@@ -17,7 +17,7 @@ PLACES = Places(
 
 
 def graph(**rests_on: tuple[str, ...]) -> Mapping[str, Basis]:
-    names = {*rests_on, *(upper for found in rests_on.values() for upper in found)}
+    names = dict.fromkeys((*rests_on, *(upper for found in rests_on.values() for upper in found)))
     return {name: basis([pytest.mark.rests_on(*rests_on.get(name, ())).mark]) for name in names}
 
 

@@ -338,7 +338,7 @@ def test_junit_begins_with_causes() -> None:
 def test_the_page_begins_with_causes() -> None:
     page = Page(html_text(CAUSED))
     text = " ".join("".join(page.text).split())
-    assert len(page.having("cause")) == 2
+    assert len(page.having("cause")) == 2 and "with-failed" in str(page.having("causes")[0]["class"])
     assert text.index("2 causes, 1 claim fails because of them") < text.index("shows: ./lab ssh worker1 ip route")
     assert text.index("mends: ./lab ssh worker1 sudo true") < text.index("A <later> claim.") < text.index("6 NAT")
     assert "because of: why it failed" in text
