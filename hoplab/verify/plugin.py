@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "lane(name): a lesson that runs beside those of other lanes")
     config.addinivalue_line("markers", "alone: a lesson that waits until those of all other lanes have ended")
+    config.addinivalue_line("markers", "rests_on(*claims, anywhere=False): claims whose failures explain this one's")
+    config.addinivalue_line("markers", "remedy(shows, mends, says, cni): commands that show and mend a failure")
     if config.getoption("--lab") and config.getoption("--recording"):
         raise pytest.UsageError("--lab and --recording exclude each other")
     if config.getoption("--lab"):

@@ -29,8 +29,9 @@ from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import health, recording_format
 from hoplab.observe.outage import MEANWHILE, Outage
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import not_checked, plugin, session, workload
+from hoplab.verify import causes, not_checked, plugin, session, workload
 from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.places import Places
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
 from hoplab.verify.session import LabSession
 
@@ -138,6 +139,9 @@ def check(
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED or not report.results:
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
+    failed = {result.name: result.why for result in report.results if result.outcome == "failed"}
+    seen = lab.snapshot if isinstance(lab, LabSession) else lab
+    report.causes = causes.find(failed, collector.graph, Places.of(seen))
 
 
 class _Collector:
@@ -148,6 +152,11 @@ class _Collector:
         self._say = say
         self._phases: list[pytest.TestReport] = []
         self.broken = ""  # why lessons could not be collected or run
+        self.graph: dict[str, causes.Basis] = {}  # also of lessons that do not run
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        packets = "session" in getattr(item, "fixturenames", ())
+        self.graph[causes.claim_of(item.name)] = causes.basis(item.iter_markers(), sends_packets=packets)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -26,7 +26,14 @@ from hoplab.verify import workload
 from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.remedy("ssh {node} ip route show table all")
+RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector spec.nodeName={node}"
 
+
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "a_pod_hangs_on_a_veth_pair")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", "blocks_do_not_overlap", anywhere=True
+)
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
     """A node has routes to its own pods: with a bridge CNI one to their range by the bridge, with Calico one per pod
     (/32) by the pod's interface."""
@@ -38,6 +45,17 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each",
+    "pods_are_in_their_nodes_range",
+    "every_node_has_its_own_address",
+    "blocks_do_not_overlap",
+    "bgp_tells_the_nodes_of_each_other",
+    "an_address_that_no_pod_has_leads_nowhere",
+    anywhere=True,
+)
+@pytest.mark.remedy("ssh {node} ip route", mends=RESTART, cni="flannel")
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
     """A node has a route to every other node's pod range (with Calico: blocks) through that node."""
     for node in lab.nodes:
@@ -48,6 +66,7 @@ def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim
 
 
 @pytest.mark.needs(cni="calico")
+@pytest.mark.rests_on("blocks_do_not_overlap", anywhere=True)
 def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -> None:
     """With Calico a node drops packets to addresses of its own block that no pod has, by a blackhole route for the
     block."""
@@ -61,6 +80,8 @@ def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -
 
 
 @pytest.mark.needs(cni="calico", nodes=2)
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "every_node_has_its_own_address", anywhere=True)
+@pytest.mark.remedy("kubectl get pods -n kube-system -l k8s-app=calico-node -o wide")
 def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
     """With Calico every node has a BGP session with every other node in the modes bgp and ipip, and none in vxlan."""
     sessions = 0
@@ -80,6 +101,14 @@ def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(backend="vxlan", nodes=2)
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "the_announced_mac_is_the_interfaces")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each",
+    "pods_are_in_their_nodes_range",
+    "every_node_has_its_own_address",
+    anywhere=True,
+)
+@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART, cni="flannel")
 def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
     """With VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
     entries = 0
@@ -115,6 +144,8 @@ def test_every_fdb_entry_is_of_one_node(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(backend="vxlan")
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.remedy("ssh {node} ip -d link show type vxlan", mends=RESTART, cni="flannel")
 def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
     """A node's VXLAN interface has the MAC that the other nodes expect: flanneld announces it through the Kubernetes
     API, Felix derives it from the node's name."""
@@ -132,6 +163,14 @@ def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> Non
 
 
 @pytest.mark.needs(backend="wireguard", nodes=2)
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each",
+    "pods_are_in_their_nodes_range",
+    "every_node_has_its_own_address",
+    anywhere=True,
+)
+@pytest.mark.remedy("ssh {node} sudo wg show")
 def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
     """With WireGuard every other node is a peer: packets to its pods are encrypted with its key and sent to its
     address, and only this peer may send from the pods' addresses."""
@@ -148,6 +187,18 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on(
+    "who_unwraps_is_written_down",
+    "who_decrypts_is_written_down",
+    "vxlan_is_sent_from_the_nodes_address",
+    "encapsulation_leaves_room_in_the_mtu",
+    "the_longest_prefix_decides",
+    "nodes_forward",
+    "the_host_end_is_a_port_of_the_bridge",
+    "calicos_gateway_is_nobodys_address",
+    "a_pods_gateway_is_its_nodes_bridge",
+    "nothing_on_the_way_drops_it_between_nodes",
+)
 def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Claim) -> None:
     """Between nodes a pod's packet travels inside a packet from node to node (UDP for VXLAN, IP for IPIP, encrypted for
     WireGuard) or, without a tunnel, unchanged."""
@@ -191,6 +242,13 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
     claim.saw(f"on eth0 of {pod.node.name}: {ours[0]}", *ours)
 
 
+@pytest.mark.rests_on(
+    "a_node_routes_its_own_range_to_its_pods",
+    "a_node_routes_every_other_range_to_its_node",
+    "a_nodes_gateway_is_the_labs",
+    "no_rule_takes_what_pods_send",
+    "a_nodes_range_has_its_ends",
+)
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     """The longest prefix that contains the destination decides, not the order of the table."""
     claim.require(lab.pods, "no pod's network namespace was found")
@@ -215,6 +273,8 @@ def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on("every_pod_has_its_own_address", "the_tables_are_asked_in_order")
+@pytest.mark.remedy("ssh {node} ip rule")
 def test_no_rule_takes_what_pods_send(lab: Snapshot, claim: Claim) -> None:
     """Policy rules (`ip rule`) leave what pods send to each other to the tables that the CNI writes: none leads it
     another way."""
@@ -252,6 +312,11 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"`{lab.nodes[0][NO_ROUTE]}` on {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.rests_on(
+    "a_node_routes_its_own_range_to_its_pods",
+    "a_node_routes_every_other_range_to_its_node",
+    "a_nodes_gateway_is_the_labs",
+)
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     """The lab has direct, default, static, host and network routes, and each names its origin (proto)."""
     shown, remote = [], cni.expectations(lab)
@@ -272,6 +337,14 @@ def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"on {lab.nodes[-1].name}: {listed(shown)}")
 
 
+@pytest.mark.rests_on(
+    "kinds_of_routes",
+    "the_longest_prefix_decides",
+    "an_address_that_no_pod_has_leads_nowhere",
+    "a_pods_gateway_is_its_nodes_bridge",
+    "calicos_gateway_is_nobodys_address",
+    "the_same_subnet_goes_direct",
+)
 def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
     """`ip route show table main` and /proc/net/route list the same routes, on nodes and in pods."""
     lines = 0
@@ -296,6 +369,7 @@ def _first_hop(route: Route) -> tuple[str, IPv4Address | None]:
     return hop.dev or "*", hop.via if isinstance(hop.via, IPv4Address) else None
 
 
+@pytest.mark.remedy("ssh {node} ip rule")
 def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
     """The kernel looks up the tables local, main and default in this order (`ip rule`), so own addresses come first."""
     for node in lab.nodes:
@@ -305,6 +379,10 @@ def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{listed(order)} on {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.remedy(
+    "ssh {node} sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables",
+    mends="ssh {node} sudo sysctl -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1",
+)
 def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
     """A node forwards packets between its interfaces: ip_forward and the switch of every interface by which they arrive
     are on, and bridged packets traverse iptables."""

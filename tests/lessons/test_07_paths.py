@@ -15,6 +15,17 @@ from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import packet_paths, workload
 from hoplab.verify.claims import Claim, counted
 
+pytestmark = [
+    pytest.mark.remedy(
+        "ssh {node} sudo {tool} -t {table} -L {chain} -nv --line-numbers",
+        says="in (?P<tool>iptables(-legacy)?) (?P<table>[a-z]+), chain (?P<chain>[^ ]+), of",
+    ),
+    pytest.mark.remedy(
+        "ssh {node} sudo nft -a list chain {family} {table} {chain}",
+        says="in nftables (?P<family>[a-z0-9]+) (?P<table>[^ ]+), chain (?P<chain>[^ ]+), of",
+    ),
+    pytest.mark.remedy("ssh {node} sudo iptables-save"),
+]
 API_SERVICE = ("default", "kubernetes")
 
 
@@ -38,6 +49,7 @@ def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) ->
 
 
 @pytest.mark.needs(nodes=2, facts=packet_paths.FACTS)
+@pytest.mark.rests_on("nothing_on_the_way_drops_it_on_one_node")
 def test_nothing_on_the_way_drops_it_between_nodes(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of another node, no rule of either node drops a packet, its reply, or what wraps it."""
     pairs = [(pod, other) for pod, other in permutations(_pods(lab), 2) if pod.node is not other.node]

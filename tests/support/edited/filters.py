@@ -133,6 +133,8 @@ FAULTS = (
         on_node("iptables_legacy", legacy(f"FORWARD -s {PODS} -j DROP")),
         (ALL_RULES, ON_ONE_NODE, BETWEEN_NODES, TO_OUTSIDE, *THROUGH_SERVICES),
         f"{FIRST.name} also has iptables-legacy tables with 1 rule",
+        first=ON_ONE_NODE,
+        first_says=dropped(f"-A FORWARD -s {PODS} -j DROP", "iptables-legacy filter, chain FORWARD", FIRST.name),
     ),
     Fault(  # flannel 2055
         "a firewall's own table rejects what it does not know",

@@ -51,6 +51,8 @@ FAULTS = (
         ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "{node} also has iptables-legacy tables with 1 rule",
         needs=FLANNEL_VXLAN,
+        first=ON_ONE_NODE,
+        first_says="in iptables-legacy filter, chain FORWARD, of {node} drops",
         alone=True,
     ),
     Fault(  # flannel 2116

@@ -88,6 +88,11 @@ RELOAD = (
     "while pgrep -f '[n]ginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
 )
 
+OTHER_RULES: dict[str, Any] = {
+    "first": "kubectl_shows_address_and_rules",
+    "first_says": "apps has other rules than it was given",
+}
+
 
 FAULTS = (
     Fault(
@@ -112,6 +117,7 @@ FAULTS = (
         (),
         "answers for app2.yash.com, which is no pod of app2-service",
         traffic=("the_host_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+        **OTHER_RULES,
     ),
     Fault(
         "a path has no rule",
@@ -119,6 +125,7 @@ FAULTS = (
         (),
         "answers for app1.yash.com/login, which is no pod of app2-service",
         traffic=("the_path_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+        **OTHER_RULES,
     ),
     Fault(
         "the longer path has no rule",

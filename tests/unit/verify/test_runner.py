@@ -86,6 +86,24 @@ def test_a_broken_lab_fails_with_a_sentence_and_evidence(broken: Path) -> None:
     assert code == 1 and "not of cni0" in failed[0]["why"] and failed[0]["saw"] == ""
 
 
+def test_the_summary_begins_with_the_cause(broken: Path) -> None:
+    links = json.loads(broken.read_text())
+    found = [link for link in json.loads(links["nodes"]["worker1"]["links"]["out"]) if link["ifname"] != "cni0"]
+    links["nodes"]["worker1"]["links"]["out"] = json.dumps(found)
+    broken.write_text(json.dumps(links))
+    code, text = run(recording=broken, only="interfaces")
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("1 cause, "))
+    assert code == 1 and lines[at] == "1 cause, 2 claims fail because of it"
+    assert lines[at + 2].strip() == "worker1 has no interface cni0"
+    assert lines[at + 3].strip() == "shows: ./lab ssh worker1 ip -d link"
+    assert lines[at + 4].strip().startswith("so fails: With a bridge CNI")
+    report = json.loads(run(recording=broken, only="interfaces", as_json=True)[1])
+    (cause,) = report["causes"]
+    assert cause["name"] == "test_a_node_has_the_interfaces_of_its_cni" and len(cause["consequences"]) == 2
+    assert report["summary"] == lines[at]
+
+
 def test_reports_are_written_also_where_a_claim_fails(broken: Path, tmp_path: Path) -> None:
     junit, html = tmp_path / "report.xml", tmp_path / "report.html"
     code, text = run(recording=broken, only="bridge", junit=junit, html=html)
