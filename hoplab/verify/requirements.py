@@ -46,11 +46,8 @@ def skip_reason(
         return f"needs the service {service} of the verification workload, which is younger than this recording"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
-    for fact in facts:
-        if _lacks(lab, fact):
-            return f"needs the fact {fact}, which is younger than this recording"
-        if fact in lab.api.outputs and lab.api.outputs[fact].code in FORBIDDEN:
-            return f"needs the fact {fact}, which this account of the cluster may not read"
+    if reason := _without_fact(lab, facts):
+        return reason
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:
@@ -64,6 +61,16 @@ def _raise_outage(lab: Snapshot, place: str) -> None:
     """Raise UnavailableError where the place has an outage."""
     if outage := lab.outage(place):
         raise UnavailableError(outage.problem)
+
+
+def _without_fact(lab: Snapshot, facts: tuple[str, ...]) -> str:
+    """Return which of the facts is not there, and why; "" when all are."""
+    for fact in facts:
+        if _lacks(lab, fact):
+            return f"needs the fact {fact}, which is younger than this recording"
+        if fact in lab.api.outputs and lab.api.outputs[fact].code in FORBIDDEN:
+            return f"needs the fact {fact}, which this account of the cluster may not read"
+    return ""
 
 
 def _lacks(lab: Snapshot, fact: str) -> bool:

@@ -48,6 +48,7 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     "the_longest_prefix_decides",
     "nodes_forward",
 )
+@pytest.mark.rests_on("nothing_drops_what_a_pod_sends_to_the_outside")
 def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """A pod's packets leave the cluster with its node's address, and conntrack translates the replies back to the
     pod."""
@@ -196,6 +197,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
 
 
 @pytest.mark.rests_on("node_ports_come_last", "pod_to_pod_is_never_translated")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_node_port")
 def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) -> None:
     """Every node translates a NodePort to a pod, even a node that runs none of them, and masquerades the client."""
     service, seen = session.service("single"), []
@@ -238,6 +240,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
 
 
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints", "a_node_port_answers_on_every_node")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """Every node translates a LoadBalancer's address to a pod, whichever node the packet reaches."""
     if not session.external.namespace:

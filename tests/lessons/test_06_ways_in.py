@@ -114,6 +114,7 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
 
 @pytest.mark.needs(load_balancer="metallb")
 @pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "a_load_balancers_address_reaches_the_pods")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """A client outside reaches a pod by the load balancer's address, through the node that answered ARP for it."""
     address, service = session.announced("announced"), session.service("announced")

@@ -26,6 +26,7 @@ pytestmark = [
     ),
     pytest.mark.remedy("ssh {node} sudo iptables-save"),
 ]
+BETWEEN_PODS = ("nothing_on_the_way_drops_it_on_one_node", "nothing_on_the_way_drops_it_between_nodes")
 API_SERVICE = ("default", "kubernetes")
 
 
@@ -68,6 +69,7 @@ def test_nothing_drops_what_a_pod_sends_to_its_node(lab: Snapshot, claim: Claim)
 
 
 @pytest.mark.needs(facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
 def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Claim) -> None:
     """No rule of a node drops what its pods send out of the cluster, or the replies, which come for the node itself."""
     pods, outside = _pods(lab), lab.setting.gateway
@@ -77,6 +79,7 @@ def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(service="echo", facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
 def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Claim) -> None:
     """From a node to a ClusterIP, no rule drops a packet, also after its translation, or the reply of any endpoint."""
     (service,) = _services(lab, "echo")
@@ -90,6 +93,7 @@ def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Clai
 
 
 @pytest.mark.needs(service="single", facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
 def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim) -> None:
     """From outside to a NodePort of any node, no rule drops a packet, also after its translation, or its reply."""
     found = packet_paths.checked(
@@ -100,6 +104,7 @@ def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim)
 
 
 @pytest.mark.needs(service="balanced", facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
 def test_nothing_drops_what_comes_in_by_a_load_balancer(lab: Snapshot, claim: Claim) -> None:
     """From outside to a load balancer's address, at any node, no rule drops a packet, also translated, or its reply."""
     ways = [
