@@ -14,7 +14,7 @@ from hoplab.verify import workload
 from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
 from hoplab.verify.session import LabSession
 
-pytestmark = pytest.mark.remedy("ssh {node} ip route show table all")
+pytestmark = pytest.mark.remedy("ssh {node} ip neigh")
 RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector spec.nodeName={node}"
 
 
@@ -39,10 +39,12 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(backend="vxlan")
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", anywhere=True)
+@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART, cni="flannel")
 def test_every_fdb_entry_is_of_one_node(lab: Snapshot, claim: Claim) -> None:
     """With VXLAN every FDB entry leads to a node, and a node is behind one MAC: one of a node that is gone, or of a
     MAC that a node had before, leads frames to nobody."""
-    addresses, entries = {str(node.address) for node in lab.nodes}, 0
+    addresses, entries = {str(node.address) for node in lab.cluster_nodes}, 0
     for node in lab.nodes:
         tunnel = cni.expectations(lab)[node.name].tunnel
         known: dict[str, FdbEntry] = {}

@@ -250,7 +250,7 @@ FAULTS = (
     Fault(
         "a machine never joined",
         lambda: in_api("nodes", lambda text: objects_without(text, SECOND.name)),
-        ("nodes_are_ready_with_a_range_each", "every_pod_has_its_own_address"),
+        ("nodes_are_ready_with_a_range_each", "every_pod_has_its_own_address", "every_fdb_entry_is_of_one_node"),
         f"{SECOND.name} is a machine of the lab but no node",
     ),
     Fault(

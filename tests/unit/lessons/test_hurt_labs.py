@@ -34,7 +34,7 @@ def test_an_api_that_does_not_answer_fails_no_lesson() -> None:
     found = outcomes(without_api(recording("flannel-vxlan")))
     assert found.failed == {}
     assert set(found.unchecked.values()) == {NO_API}
-    alone = {"nodes_forward", "the_tables_are_asked_in_order", "no_route_means_unreachable", "kinds_of_routes"}
+    alone = {"the_tables_are_asked_in_order", "no_route_means_unreachable", "kinds_of_routes"}
     assert alone - {"kinds_of_routes"} <= set(found.passed) and OF_ONE_NODE in found.unchecked
 
 
