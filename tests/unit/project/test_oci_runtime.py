@@ -11,8 +11,9 @@ import pytest
 from hoplab.core.paths import PROJECT
 
 TEMPLATE = PROJECT / "roles" / "container_runtime" / "templates" / "oci-runtime.sh.j2"
-# What crun prints for a container whose removal was cut off, as seen on a node
+# What crun prints for a container whose removal was cut off, as seen on nodes
 GONE = "error opening file `/run/containerd/runc/k8s.io/183a97ff/status`: No such file or directory"
+GONE_ALTOGETHER = "cannot open directory `/run/containerd/runc/k8s.io/183a97ff`: No such file or directory"
 OTHER = "open pidfd: Permission denied"
 
 
@@ -35,9 +36,10 @@ def run(runtime: Path, *words: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("verb", ["kill", "delete"])
-def test_a_container_that_is_gone_does_not_exist(runtime: Path, verb: str) -> None:
+@pytest.mark.parametrize("said", [GONE, GONE_ALTOGETHER])
+def test_a_container_that_is_gone_does_not_exist(runtime: Path, verb: str, said: str) -> None:
     """containerd looks for these words, in checkKillError and where it deletes a task."""
-    (runtime.parent / "fails").write_text(GONE + "\n")
+    (runtime.parent / "fails").write_text(said + "\n")
     assert run(runtime, verb, "183a97ff") == (7, "", "container does not exist\n")
 
 
