@@ -38,10 +38,6 @@ class Claim:
         self.seen = sentence
         self.evidence += [str(item) for item in evidence]
 
-    def take(self, other: Claim) -> None:
-        """Take over what another claim saw."""
-        self.seen, self.evidence = other.seen, other.evidence
-
     def require(self, holds: object, why: str, *evidence: object) -> None:
         """Raise ClaimFailed with the reason and the evidence unless the condition holds."""
         if not holds:

@@ -26,12 +26,10 @@ from hoplab.verify.claims import Claim
 if TYPE_CHECKING:
     from hoplab.observe.outage import Outage
     from hoplab.observe.snapshot import Snapshot
-    from hoplab.verify.lanes import Lanes
     from hoplab.verify.session import LabSession
 
 SNAPSHOT: pytest.StashKey[Snapshot] = pytest.StashKey()  # of the lab, once it was looked at
 GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab opened by the caller of pytest
-LANES: pytest.StashKey[Lanes] = pytest.StashKey()  # of a running lab
 NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
 
 
@@ -49,8 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts): "
         "what a lab must have",
     )
-    config.addinivalue_line("markers", "lane(name): a lesson that runs beside those of other lanes")
-    config.addinivalue_line("markers", "alone: a lesson that waits until those of all other lanes have ended")
     config.addinivalue_line("markers", "rests_on(*claims, anywhere=False): claims whose failures explain this one's")
     config.addinivalue_line("markers", "remedy(shows, mends, says, cni): commands that show and mend a failure")
     if config.getoption("--lab") and config.getoption("--recording"):
@@ -68,26 +64,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     names = item.fixturenames if isinstance(item, pytest.Function) and item.get_closest_marker("needs") else None
     if names is not None and "_requirements" not in names:
         names.insert(0, "_requirements")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Take the outcome of a lesson that ran in a lane of its own; return None for one that pytest has to call."""
-    lanes = pyfuncitem.config.stash.get(LANES, None)
-    if lanes is None:
-        return None
-    if pyfuncitem.get_closest_marker("alone"):
-        lanes.ended()
-    done = lanes.outcome(pyfuncitem)
-    if done is None:
-        return None
-    pyfuncitem.user_properties.append(("seconds", done.seconds))
-    claim = pyfuncitem.funcargs.get("claim")
-    if isinstance(claim, Claim):
-        claim.take(done.claim)
-    if done.error:
-        raise done.error
-    return True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -157,11 +133,10 @@ def _node_names(config: pytest.Config) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def _opened(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
+def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
     """Return the lab or recording of the options, or of the caller of pytest."""
     from hoplab.observe import recording_format  # noqa: PLC0415
     from hoplab.verify import session  # noqa: PLC0415
-    from hoplab.verify.lanes import Lanes  # noqa: PLC0415
 
     given = pytestconfig.stash.get(GIVEN, None)
     recording, name = pytestconfig.getoption("--recording"), pytestconfig.getoption("--lab")
@@ -176,9 +151,6 @@ def _opened(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iter
             )
         except LabError as error:  # no lesson can run: one message in place of one a lesson
             pytest.exit(_text(error), returncode=pytest.ExitCode.USAGE_ERROR)
-        if isinstance(found, session.LabSession):
-            lanes = pytestconfig.stash[LANES] = Lanes(request.session.items, found)
-            stack.callback(lanes.close)
         pytestconfig.stash[SNAPSHOT] = _snapshot_of(found)
         yield found
 

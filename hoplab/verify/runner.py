@@ -205,7 +205,7 @@ def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
         saw=found.get("saw", "") if outcome == "passed" else "",
         why=why,
         evidence=tuple(found.get("evidence", ())),
-        seconds=round(found.get("seconds", sum(phase.duration for phase in phases)), 3),
+        seconds=round(sum(phase.duration for phase in phases), 3),
     )
 
 

@@ -14,10 +14,7 @@ from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.session import LabSession
 
-pytestmark = [
-    pytest.mark.lane("apps"),  # pods of its own: those of the apps and of the controller
-    pytest.mark.remedy("kubectl describe ingress -A"),
-]
+pytestmark = pytest.mark.remedy("kubectl describe ingress -A")
 
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 
