@@ -60,7 +60,7 @@ FAULTS = (
     ),
     Fault(  # kubernetes 71261
         "the conntrack table is full",
-        sysctl("netfilter/nf_conntrack_max", 50),
+        sysctl("netfilter/nf_conntrack_max", 10),
         ("conntrack_has_room",),
         "the conntrack table of {node} is",
         alone=True,
