@@ -14,6 +14,8 @@ from hoplab.verify.claims import Claim, listed
 # minutes early. A node is late where its clock is off by more, whenever in the look it was read.
 BOUND = 60.0
 
+pytestmark = pytest.mark.remedy("ssh {node} timedatectl")
+
 
 @pytest.mark.needs(facts=(CLOCK.name,))
 def test_clocks_agree(lab: Snapshot, claim: Claim) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hoplab.observe.facts.conntrack import CONNTRACK
 from hoplab.observe.facts.counters import COUNTERS
 from hoplab.observe.facts.sysctls import SYSCTLS
@@ -9,6 +11,7 @@ from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify import leftovers
 from hoplab.verify.claims import Claim, counted, listed
 
+pytestmark = pytest.mark.remedy("ssh {node} sudo conntrack -S")
 NEARLY = 0.95  # of the table: it is full again with the next burst
 COUNT, MAX = "net.netfilter.nf_conntrack_count", "net.netfilter.nf_conntrack_max"
 COUNTED = tuple(f"nf_conntrack {name}" for name in ("drop", "early_drop", "insert_failed"))

@@ -11,6 +11,8 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import dns
 from hoplab.verify.claims import Claim, counted, listed
 
+pytestmark = pytest.mark.remedy("kubectl get configmap coredns -n kube-system -o yaml")
+
 
 @pytest.mark.needs(facts=dns.FACTS)
 def test_coredns_does_not_ask_itself(lab: Snapshot, claim: Claim) -> None:

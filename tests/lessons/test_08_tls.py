@@ -9,6 +9,8 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import tls
 from hoplab.verify.claims import Claim, listed
 
+pytestmark = pytest.mark.remedy("kubectl describe ingress -A")
+
 
 @pytest.mark.needs(ingress=True, facts=tls.FACTS)
 def test_secrets_of_sites_are_certificates_in_date(lab: Snapshot, claim: Claim) -> None:

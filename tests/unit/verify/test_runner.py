@@ -56,9 +56,9 @@ def test_a_healthy_recording_reads_as_a_list_of_sentences() -> None:
     assert "is in 10.244.0.0/24" in lines[at + 1]
     assert "skipped: needs a running lab to send packets; this is a recording" in text
     chapters = [line for line in lines if line and not line.startswith(" ")]
-    assert chapters[:7] == [
-        *("1 Addresses", "2 Interfaces and veth pairs", "3 Routes", "4 The default gateway", "5 Subnets and CIDR"),
-        *("6 NAT", "7 iptables"),
+    assert chapters[:10] == [
+        *("1 Addresses", "1 The machines' clocks", "2 Interfaces and veth pairs", "3 Routes", "4 The default gateway"),
+        *("5 Subnets and CIDR", "6 The table of connections", "6 Names", "6 NAT", "7 iptables"),
     ]
     assert " 0 fail, " in lines[-1]
 
