@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hoplab.observe.snapshot import Snapshot
-from tests.support.edited import filters, flannel, ingress_classes, machines
+from tests.support.edited import dns, filters, flannel, hosts, ingress_classes, machines, tls
 from tests.support.edits import Fault
 
 
@@ -35,7 +35,13 @@ def of(faults: Sequence[Fault], name: str) -> tuple[Callable[[], Snapshot], str]
 
 FAULTS = (
     FaultReport("A01", "flannel 1279, 2152", "The outer UDP checksum of VXLAN is wrong, the receiver drops it"),
-    FaultReport("A02", "felix 2082", "rp_filter is on"),
+    FaultReport(
+        "A02",
+        "felix 2082",
+        "rp_filter is on",
+        *of(hosts.FAULTS, "the reverse-path filter is strict everywhere"),
+        live="the reverse-path filter is strict everywhere",
+    ),
     FaultReport(
         "A04",
         "flannel 1704",
@@ -70,9 +76,27 @@ FAULTS = (
         *of(filters.FAULTS, "a firewall's own table rejects what it does not know"),
         live="a firewall's own table rejects what it does not know",
     ),
-    FaultReport("A08", "kubernetes 71261", "The table of connections is full"),
-    FaultReport("A09", "kubernetes 125467", "A UDP flow is kept to an endpoint that is gone"),
-    FaultReport("A10", "kubeadm 1162", "CoreDNS forwards to itself"),
+    FaultReport(
+        "A08",
+        "kubernetes 71261",
+        "The table of connections is full",
+        *of(hosts.FAULTS, "the conntrack table is full"),
+        live="the conntrack table is full",
+    ),
+    FaultReport(
+        "A09",
+        "kubernetes 125467",
+        "A UDP flow is kept to an endpoint that is gone",
+        *of(hosts.FAULTS, "a UDP flow is kept to an endpoint that is gone"),
+        live="a UDP flow is kept to an endpoint that is gone",
+    ),
+    FaultReport(
+        "A10",
+        "kubeadm 1162",
+        "CoreDNS forwards to itself",
+        *of(dns.FAULTS, "CoreDNS forwards to its loopback"),
+        live="CoreDNS forwards to itself",
+    ),
     FaultReport("A11", "kubeadm 31", "Nodes have the same MAC", *of(machines.FAULTS, "two nodes have the same MAC")),
     FaultReport(
         "A11",
@@ -120,9 +144,23 @@ FAULTS = (
         "No IngressClass is the default, and an Ingress names none",
         *of(ingress_classes.FAULTS, "no class is the default"),
     ),
-    FaultReport("A27", "nginx/kubernetes-ingress 369", "A TLS secret is expired, or of another type"),
+    FaultReport(
+        "A27", "nginx/kubernetes-ingress 369", "A certificate has expired", *of(tls.FAULTS, "a certificate has expired")
+    ),
+    FaultReport(
+        "A27",
+        "nginx/kubernetes-ingress 369",
+        "A TLS secret is of another type",
+        *of(tls.FAULTS, "the secret of a site is of another type"),
+    ),
     FaultReport("A28", "ingress-nginx 1824, 5167", "Large bodies and idle connections are cut"),
-    FaultReport("A50", "kubernetes 69487", "The kubelet's clusterDNS is another one"),
+    FaultReport(
+        "A50",
+        "kubernetes 69487",
+        "The kubelet's clusterDNS is another one",
+        *of(dns.FAULTS, "a kubelet has another clusterDNS"),
+        live="a kubelet has another clusterDNS",
+    ),
     FaultReport(
         "A56",
         "flannel 2116",
