@@ -44,7 +44,7 @@ HARMLESS = (
     *(f"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/*/{file}" for file in ("hostname", "resolv.conf")),
     *(f"/run/containers/storage/overlay-containers/*/userdata/{file}" for file in ("hostname", "resolv.conf")),
     *(f"/var/lib/docker/containers/*/{file}" for file in ("hostname", "resolv.conf")),
-    "/var/lib/kubelet/config.yaml",  # of which only the lines of clusterDNS and resolvConf are kept
+    "/var/lib/kubelet/config.yaml",  # of which the lines from clusterDNS to the next key are kept
     "/run/calico/bird.ctl",
     "/proc/sys/",
     "/proc/net/",
