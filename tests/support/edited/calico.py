@@ -153,6 +153,10 @@ def twice(specs: list[dict[str, Any]]) -> None:
 
 OF_THE_OTHER = set_in("affinity", f"host:{SECOND.name}")
 NO_END = without(ifname=HOST_END)
+NO_PAIR = {
+    "first": "a_pod_hangs_on_a_veth_pair",
+    "first_says": f"no interface with the index that the eth0 of {POD} names",
+}
 NO_BLOCK = {"first": "blocks_do_not_overlap", "first_says": f"no block belongs to {FIRST.name}"}
 
 MORE = (
@@ -160,8 +164,7 @@ MORE = (
         "calico_has_no_bridge",
         f"the node's end of the pair of {POD} is missing",
         lambda: on_node("links", NO_END),
-        first="a_pod_hangs_on_a_veth_pair",
-        first_says=f"no interface with the index that the eth0 of {POD} names",
+        **NO_PAIR,
     ),
     also(
         "calico_has_no_bridge",
@@ -194,8 +197,7 @@ MORE = (
         "calicos_gateway_is_nobodys_address",
         f"the node's end of the pair of {POD} is missing",
         lambda: on_node("links", NO_END),
-        first="a_pod_hangs_on_a_veth_pair",
-        first_says=f"no interface with the index that the eth0 of {POD} names",
+        **NO_PAIR,
     ),
     also(
         "calicos_gateway_is_nobodys_address",
