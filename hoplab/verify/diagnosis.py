@@ -14,13 +14,12 @@ from hoplab.core.wait import Deadline
 from hoplab.host import machines
 from hoplab.host.console import Console
 from hoplab.lab.state import LabSummary
+from hoplab.observe.facts.units import LAST_WORDS, LINE
 from hoplab.observe.outage import API, ETCD, WORKLOAD, Outage
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.verify import waiting, workload
 
-LAST_WORDS = 5  # lines of a log or console
-LINE = 300  # characters kept of one of them
 PODS = 5  # pods of the workload that are explained
 SERVER = "kube-apiserver"
 

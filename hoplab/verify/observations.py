@@ -110,10 +110,19 @@ class Observations:
 
     def announced(self, name: str) -> IPv4Address:
         """Return the address that the lab's load balancer gave to a service of the workload."""
-        for service in self.snapshot.api[API_SERVICES]:
-            if (service.namespace, service.name) == (workload.NAMESPACE, name) and service.balancer_ips:
-                return service.balancer_ips[0]
-        raise ClaimFailed(f"the load balancer has given {name} no address")
+        known = self.announced_addresses
+        if name not in known:
+            raise ClaimFailed(f"the load balancer has given {name} no address")
+        return known[name]
+
+    @property
+    def announced_addresses(self) -> dict[str, IPv4Address]:
+        """Return the first address of each service of the workload that a load balancer gave one, by its name."""
+        return {
+            service.name: service.balancer_ips[0]
+            for service in self.snapshot.api[API_SERVICES]
+            if service.namespace == workload.NAMESPACE and service.balancer_ips
+        }
 
     # The ingress controller
 

@@ -216,18 +216,22 @@ def _out(node: Node, address: IPAddress) -> str:
 
 def _from_pod(packet: Packet, pod: Pod) -> Packet:
     """Return the packet as it arrives on the pod's node: by a port of a bridge, or by the pod's own interface."""
-    end = pod.host_end
-    if end is None:
-        return packet
-    return replace(packet, in_dev=end.master or end.name, port_in=end.name if end.master else "")
+    at = _attached(pod)
+    return replace(packet, in_dev=at[0], port_in=at[1]) if at else packet
 
 
 def _leaving(packet: Packet, pod: Pod) -> Packet:
     """Return the packet as it leaves the node for the pod."""
+    at = _attached(pod)
+    return replace(packet, out_dev=at[0], port_out=at[1]) if at else packet
+
+
+def _attached(pod: Pod) -> tuple[str, str] | None:
+    """Return the node's interface to a pod and its port of a bridge, "" without one; None where facts show no end."""
     end = pod.host_end
     if end is None:
-        return packet
-    return replace(packet, out_dev=end.master or end.name, port_out=end.name if end.master else "")
+        return None
+    return (end.master, end.name) if end.master else (end.name, "")
 
 
 def _there_and_back(node: Node, packet: Packet) -> Path:

@@ -13,7 +13,7 @@ from hoplab.core.errors import ClusterError, UnavailableError
 from hoplab.core.wait import HOST, Deadline, Timing
 from hoplab.expectations.parts import known_parts
 from hoplab.observe import snapshot
-from hoplab.observe.outage import API, WORKLOAD, Outage, in_order
+from hoplab.observe.outage import API, ETCD, WORKLOAD, Outage, in_order
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
@@ -79,7 +79,7 @@ class PartialLook:
 
     @property
     def _api_is_explained(self) -> bool:
-        return API in self._outages or (self.api.cached and bool(self._outages.keys() & {"etcd"}))
+        return API in self._outages or (self.api.cached and ETCD in self._outages)
 
     def _deadline(self) -> Deadline:
         """Return the bound of the next wait for nodes: what is left of the patience, at least LEAST."""

@@ -23,6 +23,11 @@ from dataclasses import dataclass
 
 from hoplab.verify.places import Named, Places
 
+# A program that starts writes its rules and routes anew
+_POD_OF_NODE = "--field-selector spec.nodeName={node}"
+RESTART_FLANNEL = f"kubectl delete pod -n kube-flannel -l app=flannel {_POD_OF_NODE}"
+RESTART_KUBE_PROXY = f"kubectl delete pod -n kube-system -l k8s-app=kube-proxy {_POD_OF_NODE}"
+
 DEFAULT_LAB = "dev"  # what `./lab` takes without --lab
 SERVICE_RULES = {"nftables": "nft list table ip kube-proxy"}  # what lists kube-proxy's rules in a mode
 

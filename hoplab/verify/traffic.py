@@ -21,7 +21,6 @@ from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts import Facts
-from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.conntrack import CONNTRACK, Flow
 from hoplab.observe.facts.counters import COUNTERS, rose
 from hoplab.observe.facts.iptables import IPTABLES
@@ -153,18 +152,18 @@ class Traffic(Observations):
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own. ``captures`` run meanwhile.
         """
-        place, listed = capture.new_place(), rule_commands() if rules else {}
+        place, listing = capture.new_place(), rule_commands() if rules else {}
         commands = {
-            **{f"before-{name}": command for name, command in listed.items()},
+            **{f"before-{name}": command for name, command in listing.items()},
             **capture.start(captures or {}, place),
             "answer": in_pod(pod, curl_command(url)),
             **capture.stop(captures or {}, place),
             "flows": conntrack_command(pod.address),
-            **{f"after-{name}": command for name, command in listed.items()},
+            **{f"after-{name}": command for name, command in listing.items()},
         }
         found = self.hosts.batch(pod.node.name, commands)
         before, after = (
-            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in listed}) for when in ("before", "after")
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in listing}) for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
         command = in_pod(pod, curl_command(url, AGAIN_TIMEOUT))
@@ -278,12 +277,8 @@ class Traffic(Observations):
     @cached_property
     def _heard(self) -> dict[IPv4Address, dict[Node, tuple[CapturedPacket, ...]]]:
         """Return the ARP packets for each announced address, by node: captures start slowly, so one hears them all."""
-        addresses = [
-            service.balancer_ips[0]
-            for service in self.snapshot.api[API_SERVICES]
-            if (service.namespace, service.name) in {(workload.NAMESPACE, name) for name in workload.ANNOUNCED}
-            and service.balancer_ips
-        ]
+        known = self.announced_addresses
+        addresses = [known[name] for name in workload.ANNOUNCED if name in known]
         captures = {str(address): Capture("eth0", f"arp and host {address}") for address in addresses}
         place = capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})

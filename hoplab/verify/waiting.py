@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hoplab.cluster import readiness
 from hoplab.cluster.api import Api
 from hoplab.core.wait import Timing
 
@@ -49,17 +50,14 @@ def why_waiting(pod: Mapping[str, Any]) -> str:
 
 
 def is_ready(found: Mapping[str, Any]) -> bool:
-    """Return whether a pod or a node has the condition Ready."""
+    """Return whether a pod has the condition Ready."""
     conditions = found.get("status", {}).get("conditions", ())
     return any((condition["type"], condition["status"]) == ("Ready", "True") for condition in conditions)
 
 
 def not_ready(node: Mapping[str, Any]) -> str:
     """Return why a node is not Ready; "" where it is."""
-    if is_ready(node):
-        return ""
-    ready = [found for found in node.get("status", {}).get("conditions", ()) if found["type"] == "Ready"]
-    return str(ready[0].get("message") or ready[0].get("reason")) if ready else "it never reported"
+    return readiness.not_ready(node, "it never reported")
 
 
 def node_not_ready(api: Api) -> str:

@@ -19,9 +19,9 @@ from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.routing import DEFAULT_RULES, Flow, decide, decide_on
 from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_FLANNEL
 
 pytestmark = pytest.mark.remedy("ssh {node} ip route show table all")
-RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector spec.nodeName={node}"
 
 
 @pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "a_pod_hangs_on_a_veth_pair")
@@ -49,7 +49,7 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
     "an_address_that_no_pod_has_leads_nowhere",
     anywhere=True,
 )
-@pytest.mark.remedy("ssh {node} ip route", mends=RESTART, cni="flannel")
+@pytest.mark.remedy("ssh {node} ip route", mends=RESTART_FLANNEL, cni="flannel")
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
     """A node has a route to every other node's pod range (with Calico: blocks) through that node."""
     for node in lab.nodes:

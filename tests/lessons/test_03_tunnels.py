@@ -12,10 +12,10 @@ from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
+from hoplab.verify.remedies import RESTART_FLANNEL
 from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.remedy("ssh {node} ip neigh")
-RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector spec.nodeName={node}"
 
 
 @pytest.mark.needs(backend="vxlan", nodes=2)
@@ -26,7 +26,7 @@ RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector sp
     "every_node_has_its_own_address",
     anywhere=True,
 )
-@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART, cni="flannel")
+@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART_FLANNEL, cni="flannel")
 def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
     """With VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
     entries = 0
@@ -40,7 +40,7 @@ def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(backend="vxlan")
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each", anywhere=True)
-@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART, cni="flannel")
+@pytest.mark.remedy("ssh {node} bridge fdb show", mends=RESTART_FLANNEL, cni="flannel")
 def test_every_fdb_entry_is_of_one_node(lab: Snapshot, claim: Claim) -> None:
     """With VXLAN every FDB entry leads to a node, and a node is behind one MAC: one of a node that is gone, or of a
     MAC that a node had before, leads frames to nobody."""
@@ -65,7 +65,7 @@ def test_every_fdb_entry_is_of_one_node(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(backend="vxlan")
 @pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
-@pytest.mark.remedy("ssh {node} ip -d link show type vxlan", mends=RESTART, cni="flannel")
+@pytest.mark.remedy("ssh {node} ip -d link show type vxlan", mends=RESTART_FLANNEL, cni="flannel")
 def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
     """A node's VXLAN interface has the MAC that the other nodes expect: flanneld announces it through the Kubernetes
     API, Felix derives it from the node's name."""

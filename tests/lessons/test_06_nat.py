@@ -14,14 +14,14 @@ from hoplab.observe.routing import Flow, decide_on
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_FLANNEL
 from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.remedy("ssh {node} sudo conntrack -L")
-RESTART = "kubectl delete pod -n kube-flannel -l app=flannel --field-selector spec.nodeName={node}"
 
 
 @pytest.mark.rests_on("tables_and_their_hooks")
-@pytest.mark.remedy("ssh {node} sudo nft list ruleset ip", mends=RESTART, cni="flannel")
+@pytest.mark.remedy("ssh {node} sudo nft list ruleset ip", mends=RESTART_FLANNEL, cni="flannel")
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
     """The rules of POSTROUTING masquerade what a pod sends out of the cluster, but not what it sends to another pod."""
     for node in lab.nodes:

@@ -17,10 +17,10 @@ from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_KUBE_PROXY
 from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.remedy("ssh {node} sudo {service_rules}")
-RESTART = "kubectl delete pod -n kube-system -l k8s-app=kube-proxy --field-selector spec.nodeName={node}"
 
 ICMP_UNREACHABLE = 3  # ICMP's type
 
@@ -28,7 +28,7 @@ ICMP_UNREACHABLE = 3  # ICMP's type
 @pytest.mark.rests_on(
     "services_have_a_range_of_their_own", "only_rules_know_a_cluster_ip", "one_rule_draws_one_of_the_endpoints"
 )
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     """A connection to a ClusterIP passes the service's chain and ends at one of its pods, and nowhere else."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
@@ -61,7 +61,7 @@ def _of_the_proxy(chains: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None:
     """Every endpoint of a service has the same probability: the rules take 1/n, 1/(n-1), ... of the remaining
     connections."""
@@ -89,7 +89,7 @@ def _shares(found: dict[str, float]) -> str:
 
 
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     """Packets to a ClusterIP from outside of the pod range are marked, and marked packets are masqueraded in
     POSTROUTING."""
@@ -117,7 +117,7 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.rests_on("marked_packets_are_masked", "a_service_is_found_in_a_map")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     """NodePorts are matched last, for packets to the node's own addresses, and lead to the service's pods."""
     mode = proxy.of(lab)
@@ -147,7 +147,7 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(nodes=2)
 @pytest.mark.rests_on("node_ports_come_last")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; a node without a pod drops
     the packet."""
@@ -183,7 +183,7 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
 
 @pytest.mark.needs(service="sticky")
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
     """With sessionAffinity: ClientIP the clients of each endpoint are recorded for a while; rules match them before the
     random choice."""
@@ -240,7 +240,7 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.rests_on("kube_proxy_hooks_in_its_chains", "kube_proxys_table_is_called_by_the_kernel")
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
     """A service without endpoints has no chain; a rule of the filter table rejects its clients at once. A node drops
     connections to one with endpoints elsewhere only, where it may send to its own only."""
@@ -288,7 +288,7 @@ def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) ->
 @pytest.mark.rests_on(
     "services_have_a_range_of_their_own", "a_service_without_endpoints_rejects", "a_service_is_found_in_a_map"
 )
-@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     """Every ClusterIP is in the rules of every node, whether or not a pod behind it runs there."""
     mode, wanted = proxy.of(lab), {service.cluster_ip for service in proxy.expectations(lab)}

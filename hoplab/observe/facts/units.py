@@ -10,7 +10,7 @@ from hoplab.observe.facts import Fact
 
 KUBELET = "kubelet"
 UNITS = ("containerd", KUBELET)
-LAST_WORDS = 5  # lines of the journal of a unit that does not run
+LAST_WORDS = 5  # lines of a journal or log of what does not run
 LINE = 300  # characters kept of one of them
 HEALTH_S = 5  # seconds for the answer to the health check
 _HEALTH = "http://127.0.0.1:10248/healthz"

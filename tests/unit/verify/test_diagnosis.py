@@ -15,11 +15,12 @@ from hoplab.cluster.guarded_api import GuardedApi
 from hoplab.core.wait import HOST
 from hoplab.host import machines
 from hoplab.lab.state import NodeState
+from hoplab.observe.facts.units import LINE
 from hoplab.observe.outage import API, ETCD, WORKLOAD
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.verify import workload
-from hoplab.verify.diagnosis import LINE, Diagnosis, shortened, static_pod
+from hoplab.verify.diagnosis import Diagnosis, shortened, static_pod
 from tests.support.labs import MADE, ShortRun
 
 DEADLINE = HOST.deadline(30)
