@@ -106,8 +106,9 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
 def record(paths: LabPaths, file: Path | None, force: bool, **options: Any) -> None:
     """Write a recording of the lab to FILE, for `verify --recording`.
 
-    It holds what the lab's facts are read from, and no secrets. With --kubeconfig it is of a cluster that hoplab did
-    not make; nothing is changed there.
+    It holds what the lab's facts are read from, and no secrets. Exit code 1 when a part of the lab could not be looked
+    at: the recording is written, and says what is missing. With --kubeconfig it is of a cluster that hoplab did not
+    make; nothing is changed there.
     """
     from hoplab.core.console import progress
     from hoplab.verify import recording
@@ -126,6 +127,10 @@ def record(paths: LabPaths, file: Path | None, force: bool, **options: Any) -> N
             made = recording.record(paths, file, force=force, say=screen.task)
     click.echo(f"recorded {made}")
     click.echo(f"verify    ./lab verify --recording {made.file}")
+    for outage in made.outages:
+        click.echo(f"outage    {outage.problem}", err=True)
+    if made.outages:
+        sys.exit(1)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hoplab.core.errors import ClusterError
+from hoplab.core.errors import ClusterError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns as namespaces
 
@@ -31,26 +31,18 @@ class Api(Protocol):
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]: ...
 
 
-class KubernetesApi:
-    """Requests with plain JSON bodies, through the connection of the client library."""
+class ApiUnreachable(ClusterError, UnavailableError):
+    """The API server did not answer a request."""
 
-    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S, remedy: str = LAB_REMEDY) -> None:
-        self._connection = connection
-        self._timeout_s = timeout_s
-        self._remedy = remedy  # where the API server does not answer
+
+class Requests:
+    """Requests of which each is an answer's status and text."""
+
+    remedy = LAB_REMEDY  # where the API server does not answer
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
-        """Return status and text of the answer; raise ClusterError where there is none."""
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        url = f"{self._connection.configuration.host}{path}"
-        try:
-            answer = self._connection.call_api(method, url, headers, body, _request_timeout=self._timeout_s)
-            return answer.status, (answer.read() or b"").decode()
-        except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
-            raise ClusterError(
-                f"the API server does not answer {method} {path}: {error}",
-                remedy=self._remedy,
-            ) from error
+        """Return status and text of the answer; raise ApiUnreachable where there is none."""
+        raise NotImplementedError
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Return status and object of the answer; a text that is no object is its ``message``."""
@@ -62,9 +54,35 @@ class KubernetesApi:
         status, found = self("GET", path)
         if status != 200:
             raise ClusterError(
-                f"the API server answers {path} with {status}: {found.get('message', '')}", remedy="see `./lab status`"
+                f"the API server answers {path} with {status}: {found.get('message', '')}", remedy=self.remedy
             )
         return found
+
+
+class KubernetesApi(Requests):
+    """Requests with plain JSON bodies, through the connection of the client library."""
+
+    def __init__(self, connection: client.ApiClient, timeout_s: float = TIMEOUT_S, remedy: str = LAB_REMEDY) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self.remedy = remedy
+
+    def within(self, timeout_s: float) -> KubernetesApi:
+        """Return the same API with another bound for one answer, in seconds."""
+        return KubernetesApi(self._connection, timeout_s, self.remedy)
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        """Return status and text of the answer; raise ApiUnreachable where there is none."""
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        url = f"{self._connection.configuration.host}{path}"
+        try:
+            answer = self._connection.call_api(method, url, headers, body, _request_timeout=self._timeout_s)
+            return answer.status, (answer.read() or b"").decode()
+        except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
+            raise ApiUnreachable(
+                f"the API server does not answer {method} {path}: {error}",
+                remedy=self.remedy,
+            ) from error
 
 
 @contextmanager

@@ -150,10 +150,19 @@ class HostedControlPlane:
 
     def running(self) -> bool:
         """Return whether all four processes run."""
+        states = self.states()
+        return all(states.get(name) in ALIVE[:2] for name in ORDER)
+
+    def states(self) -> dict[str, str]:
+        """Return supervisord's state of each program, "RUNNING"; none where supervisord does not run."""
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
-            states = {info["name"]: info["statename"] for info in supervisor.getAllProcessInfo()}
-            return all(states.get(name) in ALIVE[:2] for name in ORDER)
-        return False
+            return {info["name"]: info["statename"] for info in supervisor.getAllProcessInfo()}
+        return {}
+
+    def last_words(self, name: str) -> list[str]:
+        """Return the last lines of a program's log; none where there is no log."""
+        log = self.root / f"log/{name}.log"
+        return log.read_text(errors="replace").splitlines()[-LAST_WORDS:] if log.exists() else []
 
     def _programs(self) -> list[Program]:
         try:
@@ -253,9 +262,10 @@ class HostedControlPlane:
         if not reason:
             return
         log = self.root / f"log/{program.name}.log"
-        words = log.read_text(errors="replace").splitlines()[-LAST_WORDS:] if log.exists() else []
         raise ClusterError(
-            "\n    ".join([f"{program.name} of the hosted control plane is not ready: {reason}", *words]),
+            "\n    ".join(
+                [f"{program.name} of the hosted control plane is not ready: {reason}", *self.last_words(program.name)]
+            ),
             remedy=f"see its log, then try again: `./lab start --lab {self.lab}`",
             log=str(log),
         )

@@ -129,7 +129,7 @@ def missing(found: ClusterObjects, names: tuple[str, ...], essential: tuple[str,
     for name in names:
         if name not in nodes:
             reasons.append(f"node {name} has not joined")
-        elif why := _not_ready(nodes[name]):
+        elif why := not_ready(nodes[name]):
             reasons.append(f"node {name} is not Ready: {why}")
         elif not nodes[name]["spec"].get("podCIDR"):
             reasons.append(f"node {name} has no pod range")
@@ -191,12 +191,12 @@ def _where(pod: dict[str, Any]) -> str:
     return f" on {node}" if node else ""
 
 
-def _not_ready(node: dict[str, Any]) -> str:
-    """Return the Ready condition's message, "" for a node that is Ready."""
+def not_ready(node: Mapping[str, Any], never: str = "its kubelet has not reported yet") -> str:
+    """Return the Ready condition's message, "" for a node that is Ready, ``never`` for one without the condition."""
     for condition in node.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
             return "" if condition["status"] == "True" else str(condition.get("message") or condition.get("reason"))
-    return "its kubelet has not reported yet"
+    return never
 
 
 def _pod_waits(pod: dict[str, Any]) -> str:
@@ -231,7 +231,7 @@ def node_row(node: dict[str, Any]) -> NodeRow:
     addresses = {address["type"]: address["address"] for address in status.get("addresses", [])}
     return NodeRow(
         name=node["metadata"]["name"],
-        ready=not _not_ready(node),
+        ready=not not_ready(node),
         version=info.get("kubeletVersion", ""),
         runtime=info.get("containerRuntimeVersion", ""),
         address=addresses.get("InternalIP", ""),

@@ -12,6 +12,7 @@ LabError                exit code 1; shown as "error: <message>", then "  -> <re
 ├── BootError           a virtual machine crashed or hung at boot too often
 ├── ConvergeError       Ansible failed on a host
 ├── FactError           a command failed, or its output is not understood
+├── UnavailableError    a part of the lab could not be looked at: a node, its API
 └── ClusterError        the cluster is not usable, or its API server does not answer
 
 Anything else is a bug in hoplab and shows a traceback.
@@ -104,6 +105,10 @@ class ConvergeError(LabError):
 
 class FactError(LabError):
     """A command failed, or its output is not understood."""
+
+
+class UnavailableError(LabError):
+    """A part of the lab could not be looked at; what depends on it is unknown, not wrong."""
 
 
 class ClusterError(LabError):

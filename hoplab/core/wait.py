@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -63,14 +64,16 @@ class Deadline:
         self._clock, self._slowness = clock, slowness
         self._start = clock()
         self._scaled = False
+        self._lock = Lock()  # threads that wait for the same deadline reach it at the same moment
 
     def left(self) -> float:
         """Return the seconds that are left, 0 when the deadline has passed."""
-        left = self._start + self.seconds - self._clock()
-        if left <= 0 and not self._scaled and self.seconds > 0:
-            self._scaled = True
-            self.seconds *= self._slowness()
+        with self._lock:
             left = self._start + self.seconds - self._clock()
+            if left <= 0 and not self._scaled and self.seconds > 0:
+                self._scaled = True
+                self.seconds *= self._slowness()
+                left = self._start + self.seconds - self._clock()
         return max(0.0, left)
 
 

@@ -1,7 +1,7 @@
 """``lab test``: the stages of the project's own test, in order, each with its title, time and output.
 
-It stops at the first failed stage and repeats the failures of pytest at the end of the output. The
-last line is the sum of pytest's counts in all stages:
+Stages without tests run side by side. It stops after the first failed one and its neighbours, and repeats the failures
+of pytest at the end of the output. The last line is the sum of pytest's counts in all stages:
 
     N passed, N failed, N skipped
 """
@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 from hoplab.core.console import clock
@@ -40,6 +42,7 @@ class Stage:
 
     title: str
     command: tuple[str, ...]
+    beside: bool = False  # runs beside its neighbours that do, and its output is printed when it has ended
     slow: bool = False  # needs virtual machines
     matrix: bool = False  # only on request, as it takes hours
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
@@ -48,13 +51,14 @@ class Stage:
 
 
 STAGES = (
-    Stage("ruff: lint", ("ruff", "check")),
-    Stage("ruff: format", ("ruff", "format", "--check")),
-    Stage("mypy: types", ("mypy",)),
-    Stage("import-linter: layers", ("lint-imports",)),
+    Stage("ruff: lint", ("ruff", "check"), beside=True),
+    Stage("ruff: format", ("ruff", "format", "--check"), beside=True),
+    Stage("mypy: types", ("mypy",), beside=True),
+    Stage("import-linter: layers", ("lint-imports",), beside=True),
     Stage(
         "ansible-lint: roles",
         ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
+        beside=True,
         only_with="playbooks/*.yml",
     ),
     # A hanging unit test ends the run with every thread's stack, as no clean-up is needed. The parsers' own tests also
@@ -103,32 +107,69 @@ def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None
     say = say or _say
     total: Counter[str] = Counter()
     times = []
-    failed = ""
-    again: Sequence[str] = ()
+    failed: list[str] = []
+    again: list[str] = []
+    present = [stage for stage in stages if not stage.only_with or any(project.glob(stage.only_with))]
     for stage in stages:
-        if stage.only_with and not any(project.glob(stage.only_with)):
+        if stage not in present:
             times.append(f"{stage.title}: nothing to do, there is no {stage.only_with}")
-            continue
-        say(f"=== {stage.title}")
-        began = time.monotonic()
-        code, counts, seen = _run_stage(stage, project, say)
-        total += counts
-        taken = f"{stage.title}: {'ok' if code == 0 else 'failed'} in {clock(time.monotonic() - began)}"
-        say(f"=== {taken}")
-        times.append(taken)
-        if code != 0:
-            failed, again = stage.title, seen
-            total["failed"] = max(total["failed"], 1)  # a failed stage is never "0 failed"
+    for beside, group in groupby(present, key=lambda stage: stage.beside):
+        for stage, ended in _beside(list(group), project, say) if beside else _in_order(group, project, say):
+            total += ended.counts
+            taken = f"{stage.title}: {'ok' if ended.code == 0 else 'failed'} in {clock(ended.seconds)}"
+            say(f"=== {taken}")
+            times.append(taken)
+            if ended.code != 0:
+                failed.append(stage.title)
+                again += ended.again
+                total["failed"] = max(total["failed"], 1)  # a failed stage is never "0 failed"
+        if failed:
             break
     say("\n".join(["", *times]))
     if failed:
-        say("\n".join([*again, f"stopped at: {failed}"]))
+        say("\n".join([*again, f"stopped at: {', '.join(failed)}"]))
     say(", ".join(f"{total[outcome]} {outcome}" for outcome in COUNTED))
     return 1 if failed else 0
 
 
-def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple[int, Counter[str], Sequence[str]]:
-    """Return the exit code, the counts of pytest, and the lines to repeat at the end when the stage fails."""
+@dataclass(frozen=True)
+class Ended:
+    """How a stage ended."""
+
+    code: int
+    counts: Counter[str]  # of pytest
+    again: Sequence[str]  # lines to repeat at the end when it failed
+    seconds: float
+
+
+def _in_order(stages: Iterator[Stage], project: Path, say: Callable[[str], None]) -> Iterator[tuple[Stage, Ended]]:
+    """Run stages one after the other, up to the first that fails."""
+    for stage in stages:
+        say(f"=== {stage.title}")
+        ended = _run_stage(stage, project, say)
+        yield stage, ended
+        if ended.code != 0:
+            return
+
+
+def _beside(stages: Sequence[Stage], project: Path, say: Callable[[str], None]) -> Iterator[tuple[Stage, Ended]]:
+    """Run stages at the same time, and print the output of each in their order."""
+    say(f"=== {', '.join(stage.title for stage in stages)}")
+    outputs: list[list[str]] = [[] for _ in stages]
+    with ThreadPoolExecutor(len(stages)) as pool:
+        running = [
+            pool.submit(_run_stage, stage, project, output.append)
+            for stage, output in zip(stages, outputs, strict=True)
+        ]
+        for stage, output, run in zip(stages, outputs, running, strict=True):
+            ended = run.result()
+            for line in output:
+                say(line)
+            yield stage, ended
+
+
+def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> Ended:
+    began = time.monotonic()
     program, *arguments = stage.command
     process = subprocess.Popen(
         [str(BIN / program), *arguments],
@@ -149,10 +190,11 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> tuple
             last = line if line.strip() else last
             if program == "pytest" and AGAIN.match(line):
                 seen.append(line.rstrip("\n"))
+    seconds = time.monotonic() - began
     if program != "pytest":
-        return process.returncode, Counter(), seen
+        return Ended(process.returncode, Counter(), seen, seconds)
     code = 0 if process.returncode == NO_TESTS else process.returncode
-    return code, counted(last), seen
+    return Ended(code, counted(last), seen, seconds)
 
 
 def counted(line: str) -> Counter[str]:

@@ -50,6 +50,14 @@ def domain_states(uri: str) -> dict[str, str]:
         return {domain.name(): STATES[domain.state()[0]] for domain in connection.listAllDomains()}
 
 
+def domain_state(uri: str, name: str) -> str:
+    """Return the state of a machine, "absent" where there is none of this name; "" where libvirt does not answer."""
+    try:
+        return domain_states(uri).get(name, "absent")
+    except libvirt.libvirtError:
+        return ""
+
+
 def has_domain(uri: str, id: str) -> bool:
     """Return whether the machine with this UUID is there (another one may have its name)."""
     with connected(uri) as connection:

@@ -6,7 +6,7 @@ of the families ip, ip6, inet, bridge and netdev. A rule that cannot be evaluate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
@@ -15,11 +15,13 @@ from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
 from hoplab.netfilter.extensions import DROPS
 from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts
-from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6
+from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6
 from hoplab.observe.facts.sysctls import SYSCTLS
 
 BRIDGED_TOO = "net.bridge.bridge-nf-call-iptables"  # 1: the hooks of IP are called for bridged packets
 CONNTRACK_PRIORITY = -200  # where the kernel looks the connection up; before that, its state is not known
+RESTORED_FIRST = -100  # where it gives a reply the destination that the first packet came from
+RESTORED_LAST = 100  # ... and the source that the first packet was for
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,29 @@ class _State:
     unsure: tuple[Stop, ...] = ()
 
 
+@dataclass(frozen=True)
+class Translation:
+    """What is known of the addresses of a connection beside those of the packet between its hooks."""
+
+    route: Callable[[Packet], Packet] = lambda packet: packet  # sets the way out of one with a new destination
+    arrives: Packet | None = None  # a reply before conntrack restores its destination; None: it does not
+    leaves: Packet | None = None  # ... and after conntrack has restored its source
+
+    def seen(self, packet: Packet, chain: BaseChainAt, hook: str) -> Packet:
+        """Return the packet with the addresses that it has at a chain."""
+        first = hook == "ingress" or (chain.layer == "bridge" and hook in ("prerouting", "input"))
+        last = hook == "egress" or (chain.layer == "bridge" and hook in ("output", "postrouting"))
+        if first or (chain.layer == "ip" and hook == "prerouting" and chain.priority < RESTORED_FIRST):
+            return _with_addresses(packet, self.arrives)
+        if last or (chain.layer == "ip" and hook in ("input", "postrouting") and chain.priority > RESTORED_LAST):
+            return _with_addresses(packet, self.leaves)
+        return packet
+
+
+def _with_addresses(packet: Packet, of: Packet | None) -> Packet:
+    return replace(packet, src=of.src, dst=of.dst, sport=of.sport, dport=of.dport) if of else packet
+
+
 def reply_to(packet: Packet, **changed: object) -> Packet:
     """Return the reply to a packet on the same host: the other way round, of an established connection."""
     turned = replace(
@@ -101,14 +126,13 @@ class Firewall:
         self.host = host
         self._chains: dict[tuple[bool, str, str], list[BaseChainAt]] = {}
 
-    def traverse(self, packet: Packet, out_dev: Callable[[IPAddress], str] | None = None) -> Traversal:
+    def traverse(self, packet: Packet, translation: Translation | None = None) -> Traversal:
         """Return what the rules do with a packet.
 
         A packet without ``in_dev`` is sent by the host itself, one with ``dst_is_local`` is for the host, a ``bridged``
-        one stays in its bridge, and another one is forwarded. ``out_dev`` returns the interface to a new destination,
-        where a rule translates it. Raise FactError where the host lacks a fact.
+        one stays in its bridge, and another one is forwarded. Raise FactError where the host lacks a fact.
         """
-        return _Walk(self, out_dev or (lambda _address: packet.out_dev)).run(packet)
+        return _Walk(self, translation or Translation()).run(packet)
 
     def called(self, packet: Packet, layer: str, hook: str) -> list[BaseChainAt]:
         """Return the base chains that the kernel calls for a packet at a hook, in its order."""
@@ -121,8 +145,8 @@ class Firewall:
 class _Walk:
     """One packet on one host."""
 
-    def __init__(self, firewall: Firewall, out_dev: Callable[[IPAddress], str]) -> None:
-        self.firewall, self.host, self.out_dev = firewall, firewall.host, out_dev
+    def __init__(self, firewall: Firewall, translation: Translation) -> None:
+        self.firewall, self.host, self.translation = firewall, firewall.host, translation
         self.drops: dict[Stop, None] = {}  # in order, as the next two
         self.possible: dict[Stop, bool] = {}  # that depend on unknown rules; whether they are unknown themselves
         self.unknown: dict[Stop, None] = {}
@@ -190,7 +214,7 @@ class _Walk:
 
     def through(self, chain: BaseChainAt, hook: str, state: _State) -> Iterator[tuple[_State, bool]]:
         """Yield the states after one base chain, each with whether it translated them; note where the packet stops."""
-        outcomes = chain.walk(_as_seen(state.packet, chain, hook))
+        outcomes = chain.walk(_as_seen(self.translation.seen(state.packet, chain, hook), chain, hook))
         equal = all(outcome.verdict == "ACCEPT" for outcome in outcomes) and len({o.packet for o in outcomes}) == 1
         for outcome in outcomes:
             found = () if equal else tuple(_stop(chain, hook, rule, UNKNOWN) for rule in outcome.unsure)
@@ -213,18 +237,23 @@ class _Walk:
                 yield _State(packet, unsure), False
 
     def translate(self, packet: Packet, outcome: Outcome[Rule]) -> Packet:
-        """Return the packet with its new source or destination; one that is not known is left."""
+        """Return the packet with its new source or destination; one that is not known is left.
+
+        MASQUERADE takes the first address of the interface by which the packet leaves.
+        """
         address, port = _address_and_port(outcome.to)
         if outcome.verdict in ("DNAT", "REDIRECT", "NETMAP"):
             dst = address or packet.dst
-            local = outcome.verdict == "REDIRECT" or dst in self.own_addresses(dst)
+            local = outcome.verdict == "REDIRECT" or dst in {own.address for own in self.own_addresses(dst)}
             changed = replace(packet, dst=dst, dport=port or packet.dport, dst_is_local=local, status="dnat")
-            return changed if local else replace(changed, out_dev=self.out_dev(dst))
+            return changed if local else self.translation.route(changed)
+        if outcome.verdict == "MASQUERADE" and address is None:
+            of_dev = (own.address for own in self.own_addresses(packet.src) if own.dev == packet.out_dev)
+            return replace(packet, src=next(of_dev, packet.src))
         return replace(packet, src=address or packet.src)
 
-    def own_addresses(self, like: IPAddress) -> frozenset[IPAddress]:
-        found = self.host[ADDRESSES] if like.version == 4 else self.host[ADDRESSES6]
-        return frozenset(entry.address for entry in found)
+    def own_addresses(self, like: IPAddress) -> Sequence[Address | Address6]:
+        return self.host[ADDRESSES] if like.version == 4 else self.host[ADDRESSES6]
 
 
 _TRANSLATING = frozenset({"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP"})

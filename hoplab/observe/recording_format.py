@@ -1,14 +1,15 @@
 """The file format of recordings: a snapshot as JSON, reduced to the content that facts read.
 
 Recordings hold the text that commands printed. Answers of the API are reduced to the content that facts read, as the
-rest may hold secrets. A recording with ``like`` holds only its difference from that other recording.
+rest may hold secrets. A recording with ``like`` holds only its difference from that other recording. The recording of
+a lab of which a part could not be looked at says so in ``outages``; other recordings do not have this key.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 from hoplab.core import fs
 from hoplab.core.diff import diff, patch
 from hoplab.core.errors import LabError
+from hoplab.core.serialization import from_json, to_json
 from hoplab.observe.facts import Facts, discover
 from hoplab.observe.facts._json import as_read
 from hoplab.observe.facts.api_ingress_classes import DEFAULT_CLASS
 from hoplab.observe.facts.api_ingresses import OLD_CLASS
+from hoplab.observe.outage import Outage
 from hoplab.observe.script import Output
 from hoplab.observe.setting import from_document, to_document
 from hoplab.observe.snapshot import Snapshot
@@ -73,7 +76,8 @@ def _load(file: Path, _changed: int, _size: int) -> Snapshot:
             node: {netns: _facts(f"{node} {netns}", outputs) for netns, outputs in found.items()}
             for node, found in raw["pods"].items()
         },
-        api=_facts("api", raw["api"]),
+        api=replace(_facts("api", raw["api"]), unavailable=raw.get("api_unavailable", "")),
+        outages=tuple(from_json(Outage, outage) for outage in raw.get("outages", ())),
     )
 
 
@@ -93,6 +97,8 @@ def _dump(lab: Snapshot, parts: Parts) -> dict[str, Any]:
             for fact in discover("api")
             if (output := lab.api.outputs.get(fact.name))
         },
+        **({"outages": [to_json(outage) for outage in lab.outages]} if lab.outages else {}),
+        **({"api_unavailable": lab.api.unavailable} if lab.api.unavailable else {}),
     }
 
 

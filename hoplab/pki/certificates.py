@@ -39,6 +39,31 @@ class Pair:
     key: str
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a certificate says of itself."""
+
+    names: tuple[str, ...]  # DNS names, "*.example.org" for one label at their front
+    begins: datetime
+    ends: datetime
+
+    def is_for(self, host: str) -> bool:
+        """Return whether a client that asks for the host accepts it."""
+        label, _, rest = host.lower().partition(".")
+        return any(name.lower() in (host.lower(), f"*.{rest}" if label and rest else None) for name in self.names)
+
+
+def describe(certificate: str) -> Description:
+    """Return what a certificate, as PEM, says of itself; raise ValueError where it cannot be read."""
+    found = x509.load_pem_x509_certificate(certificate.encode())
+    try:
+        given = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = tuple(given.get_values_for_type(x509.DNSName))
+    except x509.ExtensionNotFound:
+        names = ()
+    return Description(names, found.not_valid_before_utc, found.not_valid_after_utc)
+
+
 def ensure_certificates(paths: LabPaths, sites: Mapping[str, tuple[str, ...]]) -> dict[str, Pair]:
     """Return a pair for each site (name -> DNS names), signed by the lab's CA. Valid existing pairs are kept."""
     folder = paths.keys / "tls"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from hoplab.cluster.api import Api
+from hoplab.core.errors import UnavailableError
 from hoplab.core.wait import HOST, Timing
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import Access, Controller, Served, get_controller
@@ -68,6 +69,8 @@ class Observations:
     def echo_pods(self) -> tuple[Pod, ...]:
         """Return the echo pods, one per node, in the order of the nodes."""
         found = self._pods("echo")
+        if len(found) < len(self.snapshot.nodes):
+            self._require_whole("not every node has a pod `echo` of the verification workload")
         if not found:
             raise ClaimFailed("no pod `echo` of the verification workload has a network namespace on any node")
         return found
@@ -77,6 +80,7 @@ class Observations:
         """Return the pod behind the NodePort services."""
         found = self._pods("single")
         if not found:
+            self._require_whole("the pod `single` of the verification workload is on no node that could be looked at")
             raise ClaimFailed("the pod `single` of the verification workload has no network namespace on any node")
         return found[0]
 
@@ -85,8 +89,14 @@ class Observations:
         """Return the echo pod on the node of `single`: the client of lessons with one client."""
         found = next((pod for pod in self.echo_pods if pod.node is self.single.node), None)
         if found is None:
+            self._require_whole(f"no pod `echo` runs on {self.single.node.name}")
             raise ClaimFailed(f"no pod `echo` of the verification workload runs on {self.single.node.name}")
         return found
+
+    def _require_whole(self, lacks: str) -> None:
+        """Raise UnavailableError where an outage of the lab explains what it lacks."""
+        for outage in self.snapshot.outages:
+            raise UnavailableError(f"{outage.problem} ({lacks})")
 
     def _pods(self, app: str) -> tuple[Pod, ...]:
         order = {node.name: index for index, node in enumerate(self.snapshot.nodes)}
@@ -103,10 +113,19 @@ class Observations:
 
     def announced(self, name: str) -> IPv4Address:
         """Return the address that the lab's load balancer gave to a service of the workload."""
-        for service in self.snapshot.api[API_SERVICES]:
-            if (service.namespace, service.name) == (workload.NAMESPACE, name) and service.balancer_ips:
-                return service.balancer_ips[0]
-        raise ClaimFailed(f"the load balancer has given {name} no address")
+        known = self.announced_addresses
+        if name not in known:
+            raise ClaimFailed(f"the load balancer has given {name} no address")
+        return known[name]
+
+    @property
+    def announced_addresses(self) -> dict[str, IPv4Address]:
+        """Return the first address of each service of the workload that a load balancer gave one, by its name."""
+        return {
+            service.name: service.balancer_ips[0]
+            for service in self.snapshot.api[API_SERVICES]
+            if service.namespace == workload.NAMESPACE and service.balancer_ips
+        }
 
     # The ingress controller
 
@@ -127,6 +146,7 @@ class Observations:
         }
         for node in self.snapshot.nodes:
             if node.name not in found:
+                self._require_whole(f"no pod of the ingress controller runs on {node.name}")
                 raise ClaimFailed(f"no pod of the ingress controller runs on {node.name}")
         return found
 

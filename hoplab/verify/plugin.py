@@ -12,21 +12,23 @@ pytest imports it there, so the fixtures import heavy modules.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hoplab.core.errors import LabError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.verify.claims import Claim
 
 if TYPE_CHECKING:
+    from hoplab.observe.outage import Outage
     from hoplab.observe.snapshot import Snapshot
     from hoplab.verify.session import LabSession
 
+SNAPSHOT: pytest.StashKey[Snapshot] = pytest.StashKey()  # of the lab, once it was looked at
 GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab opened by the caller of pytest
 NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
 
@@ -45,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts, own_lab, "
         "one_subnet, node_ranges, workload_pods, outside): what a lab must have",
     )
+    config.addinivalue_line("markers", "rests_on(*claims, anywhere=False): claims whose failures explain this one's")
+    config.addinivalue_line("markers", "remedy(shows, mends, says, cni): commands that show and mend a failure")
     if config.getoption("--lab") and config.getoption("--recording"):
         raise pytest.UsageError("--lab and --recording exclude each other")
     if config.getoption("--lab"):
@@ -62,6 +66,67 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         names.insert(0, "_requirements")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Skip a lesson whose requirements depend on what could not be looked at."""
+    return (yield from _not_checked(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Skip a lesson that depends on what could not be looked at."""
+    return (yield from _not_checked(item))
+
+
+def _not_checked(item: pytest.Item) -> Iterator[None]:
+    from hoplab.verify import not_checked  # noqa: PLC0415
+
+    lab = _looked_at(item.config)
+    with not_checked.skipping(item, lab), _skipping_unknown(lab):
+        return (yield)
+
+
+@contextmanager
+def _skipping_unknown(lab: Snapshot | None) -> Iterator[None]:
+    """Skip a lesson about a part of a foreign cluster that hoplab does not know."""
+    try:
+        yield
+    except LabError as error:
+        from hoplab.verify import requirements  # noqa: PLC0415
+
+        if lab is None or not (reason := requirements.unknown_reason(error, lab)):
+            raise
+        pytest.skip(reason)
+
+
+def _looked_at(config: pytest.Config) -> Snapshot | None:
+    """Return the snapshot of the lab; None before there is one."""
+    given = config.stash.get(GIVEN, None)
+    return _snapshot_of(given) if given else config.stash.get(SNAPSHOT, None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let a run on a lab with outages fail, also where no claim does."""
+    if exitstatus == pytest.ExitCode.OK and _outages(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what could not be looked at or does not run, and why."""
+    if found := _outages(config):
+        terminalreporter.section("outages of the lab")
+        for outage in found:
+            terminalreporter.line("\n    ".join((outage.problem, *outage.evidence)))
+
+
+def _outages(config: pytest.Config) -> tuple[Outage, ...]:
+    from hoplab.observe import health  # noqa: PLC0415
+
+    lab = _looked_at(config)
+    return health.outages(lab) if lab else ()
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes ``host`` once per node of the running lab."""
     if "_node_name" in metafunc.fixturenames and (names := _node_names(metafunc.config)):
@@ -75,7 +140,7 @@ def _node_names(config: pytest.Config) -> tuple[str, ...]:
 
     given = config.stash.get(GIVEN, None)
     if isinstance(given, LabSession):
-        return given.hosts.names
+        return (*given.hosts.names, *given.snapshot.lost_nodes)
     if given or not config.getoption("--lab"):
         return ()
     return tuple(node.name for node in state.load(LabPaths(config.getoption("--lab"))).nodes)
@@ -100,6 +165,7 @@ def _opened(pytestconfig: pytest.Config) -> Iterator[LabSession | Snapshot]:
             )
         except LabError as error:  # no lesson can run: one message in place of one a lesson
             pytest.exit(_text(error), returncode=pytest.ExitCode.USAGE_ERROR)
+        pytestconfig.stash[SNAPSHOT] = _snapshot_of(found)
         yield found
 
 
@@ -110,9 +176,13 @@ def _text(error: LabError) -> str:
 @pytest.fixture(scope="session")
 def lab(_opened: LabSession | Snapshot) -> Snapshot:
     """Return the facts of the whole lab, taken once for all lessons."""
+    return _snapshot_of(_opened)
+
+
+def _snapshot_of(opened: LabSession | Snapshot) -> Snapshot:
     from hoplab.observe.snapshot import Snapshot  # noqa: PLC0415
 
-    return _opened if isinstance(_opened, Snapshot) else _opened.snapshot
+    return opened if isinstance(opened, Snapshot) else opened.snapshot
 
 
 @pytest.fixture
@@ -128,21 +198,6 @@ def session(request: pytest.FixtureRequest, _opened: LabSession | Snapshot) -> L
     if reason := requirements.session_reason(_opened.snapshot, needs, outside=_opened.outside):
         pytest.skip(reason)
     return _opened
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a lesson about a part of a foreign cluster that hoplab does not know."""
-    try:
-        return (yield)
-    except LabError as error:
-        from hoplab.verify import requirements  # noqa: PLC0415
-
-        given = getattr(item, "funcargs", {})
-        opened = given.get("lab") or given.get("session")
-        if opened is None or not (reason := requirements.unknown_reason(error, getattr(opened, "snapshot", opened))):
-            raise
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +219,8 @@ class _NodeFixture:
             pytest.skip("needs a running lab to log in to its nodes (--lab NAME)")
         given = pytestconfig.stash.get(GIVEN, None)
         if isinstance(given, LabSession):
+            if _node_name in given.snapshot.lost_nodes and (outage := given.snapshot.outage(_node_name)):
+                raise UnavailableError(outage.problem)
             return given.hosts[_node_name]
         return Hosts([_node_name], LabPaths(pytestconfig.getoption("--lab")).ssh_config)[_node_name]
 
@@ -171,9 +228,11 @@ class _NodeFixture:
 @pytest.fixture
 def claim(request: pytest.FixtureRequest, lab: Snapshot) -> Iterator[Claim]:
     """Return the claim of the lesson; the report and JUnit XML contain its observations."""
+    from hoplab.verify import not_checked  # noqa: PLC0415
+
     checked = Claim()
     yield checked
-    request.node.user_properties.append(("saw", checked.seen))
+    request.node.user_properties.append(("saw", checked.seen and checked.seen + not_checked.gap(lab)))
     request.node.user_properties.append(("evidence", checked.evidence))
 
 

@@ -44,18 +44,18 @@ class Probe:
     paths: tuple[str, ...] = ()  # that are requested too, on the same connection
     servers: Callable[[], Mapping[str, Server]] = dict  # by the pod's name
 
-    def command(self, url: str) -> str:
+    def command(self, url: str, timeout_s: int = ANSWER_TIMEOUT) -> str:
         """Return the command for a request whose connection is closed after the answer.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own.
         """
         if not self.paths:
-            return f"{_FETCH} --header 'Connection: close' --max-time {ANSWER_TIMEOUT} {shlex.quote(url)}"
+            return f"{_FETCH} --header 'Connection: close' --max-time {timeout_s} {shlex.quote(url)}"
         series = _SERIES.fullmatch(url)
         once = series[1] if series else url
         base = f"http://{urlsplit(once).netloc}"
         others = " ".join(shlex.quote(f"{base}{path}") for path in self.paths)
-        fetch = f"{_FETCH} --max-time {ANSWER_TIMEOUT} --write-out '\\n' {shlex.quote(once)} {others} && echo"
+        fetch = f"{_FETCH} --max-time {timeout_s} --write-out '\\n' {shlex.quote(once)} {others} && echo"
         return f"sh -c {shlex.quote(f'for i in $(seq {series[2]}); do {fetch} || exit; done' if series else fetch)}"
 
     def read(self, output: Output) -> Output:

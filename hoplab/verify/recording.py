@@ -11,7 +11,8 @@ from hoplab.cluster.api import cluster_name
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
-from hoplab.observe import recording_format
+from hoplab.observe import health, recording_format
+from hoplab.observe.outage import Outage
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import foreign, session
 from hoplab.verify.claims import counted
@@ -27,14 +28,24 @@ class Recording:
 
     def __str__(self) -> str:
         """`dev-2026-11-23-0412.json: lab dev, 2 nodes, 5 pods, 114 KiB`"""
-        nodes, pods = counted(len(self.snapshot.nodes), "node"), counted(len(self.snapshot.pods), "pod")
+        lab = self.snapshot
+        pods = counted(sum(map(len, lab.netns_facts.values())) if lab.outages else len(lab.pods), "pod")
+        nodes = counted(len(lab.node_facts) if lab.outages else len(lab.nodes), "node")
         return f"{self.file}: lab {self.snapshot.setting.lab}, {nodes}, {pods}, {self.size // 1024} KiB"
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """Return what could not be looked at or does not run."""
+        return health.outages(self.snapshot)
 
 
 def record(
     paths: LabPaths, file: Path | None = None, *, force: bool = False, say: Callable[[str], None] = lambda _text: None
 ) -> Recording:
-    """Write a recording of the running lab, by default to <lab>-<date>-<time>.json in the current folder."""
+    """Write a recording of the running lab, by default to <lab>-<date>-<time>.json in the current folder.
+
+    What could not be looked at is not in it; the recording says what that is, and why.
+    """
     file = file or Path(f"{paths.lab}-{datetime.now():%Y-%m-%d-%H%M}.json")
     fs.check(file, force=force)
     with session.opened(paths, say) as lab:

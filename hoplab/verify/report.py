@@ -16,8 +16,11 @@ from rich import markup
 from rich.console import Console
 
 from hoplab import __version__
+from hoplab.observe.outage import Outage
+from hoplab.verify import outages
+from hoplab.verify.causes import Cause, headline
 
-Outcome = Literal["passed", "failed", "skipped"]
+Outcome = Literal["passed", "failed", "skipped", "not_checked"]
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,36 @@ class Report:
     results: list[Result] = field(default_factory=list)
     seconds: float = 0.0
     looked_seconds: float = 0.0  # of which: connecting, probe pods, snapshot
+    outages: list[Outage] = field(default_factory=list)  # what could not be looked at or does not run
+    causes: tuple[Cause, ...] = ()  # of the claims that fail
 
     def number(self, outcome: Outcome) -> int:
         return number(self.results, outcome)
 
     @property
     def counts(self) -> str:
-        return f"{self.number('passed')} claims hold, {self.number('failed')} fail, {self.number('skipped')} skipped"
+        counts = f"{self.number('passed')} claims hold, {self.number('failed')} fail, {self.number('skipped')} skipped"
+        return counts + outages.counts(self.outages, self.number("not_checked"))
+
+    def add_outages(self, found: list[Outage]) -> list[Outage]:
+        """Add outages that were found during the run; return them."""
+        self.outages += found
+        return found
+
+    @property
+    def headline(self) -> str:
+        """Return "1 cause, 12 claims fail because of it"; "" where every claim holds."""
+        return headline(self.causes) if self.causes else ""
+
+    @property
+    def sentences(self) -> dict[str, str]:
+        """Return the claims by the names of their lessons."""
+        return {result.name: result.claim for result in self.results}
+
+    @property
+    def because_of(self) -> dict[str, Cause]:
+        """Return the cause of each lesson that fails because of another one, by its name."""
+        return {name: cause for cause in self.causes for name in cause.consequences}
 
     @property
     def chapters(self) -> dict[str, list[Result]]:
@@ -82,13 +108,21 @@ class Report:
             "hoplab": __version__,
             "versions": dict(self.versions),
             "began": self.began.isoformat(timespec="seconds"),
-            "claims": [asdict(result) for result in self.results],
+            "outages": [asdict(outage) for outage in self.outages],
+            "summary": self.headline,
+            "causes": [asdict(cause) for cause in self.causes],
+            "claims": [{**asdict(result), "because_of": self._because_of(result)} for result in self.results],
             "passed": self.number("passed"),
             "failed": self.number("failed"),
             "skipped": self.number("skipped"),
+            "not_checked": self.number("not_checked"),
             "seconds": round(self.seconds, 2),
             "looked_seconds": round(self.looked_seconds, 2),
         }
+
+    def _because_of(self, result: Result) -> str:
+        cause = self.because_of.get(result.name)
+        return cause.name if cause else ""
 
 
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters invalid in XML 1.0
@@ -97,35 +131,53 @@ NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def junit_text(report: Report) -> str:
     """Return JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
     root = _suite("testsuites", f"hoplab verify: lab {report.lab}", report.results, report.seconds)
+    outages.add_suite(root, report.outages, _xml)
     for chapter, results in report.chapters.items():
         suite = _suite("testsuite", chapter, results, sum(result.seconds for result in results))
         suite.set("timestamp", report.began.isoformat(timespec="seconds"))
         properties = ElementTree.SubElement(suite, "properties")
-        for name, value in report.about.items():
+        for name, value in (*_summary(report), *report.about.items()):
             ElementTree.SubElement(properties, "property", name=_xml(name), value=_xml(value))
-        suite.extend(_case(result) for result in results)
+        suite.extend(_case(result, report.because_of.get(result.name)) for result in results)
         root.append(suite)
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text.decode() + "\n"
 
 
+def _summary(report: Report) -> list[tuple[str, str]]:
+    """Return the causes as properties: the headline, then each cause with its commands."""
+    if not report.causes:
+        return []
+    found = [("summary", report.headline)]
+    for cause in report.causes:
+        found += [("cause", cause.why), *((name, text) for name, text in _commands(cause) if text)]
+    return found
+
+
+def _commands(cause: Cause) -> tuple[tuple[str, str], ...]:
+    return ("shows", cause.shows), ("mends", cause.mends)
+
+
 def _suite(tag: str, name: str, results: list[Result], seconds: float) -> ElementTree.Element:
-    counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": number(results, "skipped")}
+    skipped = number(results, "skipped") + number(results, "not_checked")
+    counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": skipped}
     attributes = {"name": _xml(name), **{key: str(count) for key, count in counts.items()}}
     return ElementTree.Element(tag, {**attributes, "errors": "0", "time": f"{seconds:.3f}"})
 
 
-def _case(result: Result) -> ElementTree.Element:
+def _case(result: Result, cause: Cause | None = None) -> ElementTree.Element:
     case = ElementTree.Element(
         "testcase", classname=f"lessons.{result.lesson}", name=_xml(result.claim), time=f"{result.seconds:.3f}"
     )
     match result.outcome:
         case "failed":
             failure = ElementTree.SubElement(case, "failure", message=_xml(result.why), type="ClaimFailed")
-            failure.text = _xml("\n".join((result.why, *result.evidence)))
-        case "skipped":
-            ElementTree.SubElement(case, "skipped", message=_xml(result.why))
+            because = (f"because of: {cause.why}",) if cause else ()
+            failure.text = _xml("\n".join((result.why, *because, *result.evidence)))
+        case "skipped" | "not_checked":
+            prefix = "not checked: " if result.outcome == "not_checked" else ""
+            ElementTree.SubElement(case, "skipped", message=_xml(prefix + result.why))
         case "passed":
             ElementTree.SubElement(case, "system-out").text = _xml("\n".join((result.saw, *result.evidence)))
     return case
@@ -183,6 +235,10 @@ class ConsoleReporter:
                 self._console.print(
                     f"  [yellow]-[/yellow] {claim}\n      [dim]skipped: {markup.escape(result.why)}[/dim]"
                 )
+            case "not_checked":
+                self._console.print(
+                    f"  [yellow]?[/yellow] {claim}\n      [yellow]not checked: {markup.escape(result.why)}[/yellow]"
+                )
             case "failed":
                 self._console.print(f"  [red]✗[/red] {claim}\n      [red]{markup.escape(result.why)}[/red]")
                 for line in result.evidence:
@@ -193,9 +249,28 @@ class ConsoleReporter:
         self.doing("")
         self._console.print(f"{markup.escape(text)}\n")
 
+    def outages(self, found: list[Outage]) -> None:
+        """Print what could not be looked at or does not run, with the evidence and the next command."""
+        for line in outages.text(found):
+            self._console.print(line)
+
     def summary(self, report: Report) -> None:
+        if report.causes:
+            self._causes(report)
         took = f"{report.seconds:.1f} s ({report.looked_seconds:.1f} s to look at the lab)"
         self._console.print(f"\n{report.counts} in {took}")
+
+    def _causes(self, report: Report) -> None:
+        """Print each cause with its commands, and the claims that fail because of it."""
+        self._console.print(f"\n[bold red]{report.headline}[/bold red]")
+        for cause in report.causes:
+            claim = markup.escape(report.sentences[cause.name])
+            self._console.print(f"  [red]✗[/red] {claim}\n      [red]{markup.escape(cause.why)}[/red]")
+            for name, command in _commands(cause):
+                if command:
+                    self._console.print(f"      {name}: [bold]{markup.escape(command)}[/bold]")
+            for name in cause.consequences:
+                self._console.print(f"        [dim]so fails: {markup.escape(report.sentences[name])}[/dim]")
 
     def note(self, text: str) -> None:
         """Print a line after the summary: a written file, a removed namespace."""

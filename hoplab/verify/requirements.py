@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hoplab.core.errors import LabError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.expectations.registry import UnknownPart
-from hoplab.observe.facts import CommandMissing
+from hoplab.observe.facts import CommandMissing, discover
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.outage import WORKLOAD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 
@@ -21,6 +22,7 @@ OWN_LAB = "is about what only a lab of hoplab has; this cluster was not made by 
 TRAFFIC = "sends packets: only with --traffic, on the running cluster"
 OWN_INGRESS = "is about an ingress controller as hoplab installs it; this cluster has {}"
 NO_OUTSIDE = "needs a client outside: run it on a machine in {}, the nodes' network"
+FORBIDDEN = (401, 403)  # answers of the API to an account without the right to read
 
 
 def skip_reason(
@@ -42,7 +44,10 @@ def skip_reason(
     workload_pods: bool = False,
     outside: bool = False,  # of lessons with traffic only: session_reason
 ) -> str:
-    """Return why a lesson with these requirements does not apply to the lab; "" when it applies."""
+    """Return why a lesson with these requirements does not apply to the lab; "" when it applies.
+
+    Raise UnavailableError where a part of the lab that the lesson requires could not be looked at.
+    """
     has = lab.setting
     if has.foreign and (
         reason := _foreign_reason(
@@ -61,16 +66,18 @@ def skip_reason(
     if load_balancer and has.load_balancer != load_balancer:
         return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):
+        _raise_outage(lab, WORKLOAD)
         why = "which only --traffic creates" if has.foreign else "which is younger than this recording"
         return f"needs the service {service} of the verification workload, {why}"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
-    for fact in facts:
-        if fact not in lab.api.outputs and any(fact not in node.facts.outputs for node in lab.nodes):
-            return f"needs the fact {fact}, which is younger than this recording"
+    if reason := _without_fact(lab, facts):
+        return reason
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
     if len(lab.nodes) < nodes:
+        for name in lab.lost_nodes:
+            _raise_outage(lab, name)
         return f"needs {nodes} nodes; this lab has {len(lab.nodes)}"
     return ""
 
@@ -110,3 +117,28 @@ def unknown_reason(error: BaseException, lab: Snapshot) -> str:
     """Return why a lesson that ended with this error cannot be checked on a foreign cluster; "" where it failed."""
     unknown = isinstance(error, UnknownPart | CommandMissing)
     return error.message if lab.setting.foreign and unknown and isinstance(error, LabError) else ""
+
+
+def _raise_outage(lab: Snapshot, place: str) -> None:
+    """Raise UnavailableError where the place has an outage."""
+    if outage := lab.outage(place):
+        raise UnavailableError(outage.problem)
+
+
+def _without_fact(lab: Snapshot, facts: tuple[str, ...]) -> str:
+    """Return which of the facts is not there, and why; "" when all are."""
+    for fact in facts:
+        if _lacks(lab, fact):
+            return f"needs the fact {fact}, which is younger than this recording"
+        if fact in lab.api.outputs and lab.api.outputs[fact].code in FORBIDDEN:
+            return f"needs the fact {fact}, which this account of the cluster may not read"
+    return ""
+
+
+def _lacks(lab: Snapshot, fact: str) -> bool:
+    """Return whether a recording is older than the fact; raise UnavailableError where the API was not looked at."""
+    if fact in lab.api.outputs:
+        return False
+    if lab.api.unavailable and fact in {known.name for known in discover("api")}:
+        raise UnavailableError(lab.api.unavailable)
+    return any(fact not in node.facts.outputs for node in lab.nodes)

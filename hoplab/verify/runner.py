@@ -26,10 +26,12 @@ import pytest
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LESSONS, PROJECT, LabPaths
-from hoplab.observe import recording_format
+from hoplab.observe import health, recording_format
+from hoplab.observe.outage import MEANWHILE, Outage
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import foreign, plugin, session, workload
+from hoplab.verify import causes, foreign, not_checked, plugin, session, workload
 from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.places import Places
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
 from hoplab.verify.session import LabSession
 
@@ -81,7 +83,9 @@ def run(
         say.doing("")
         report = new_report(lab.snapshot if isinstance(lab, LabSession) else lab, recording)
         report.looked_seconds = time.monotonic() - started
+        say.outages(report.outages)
         check(lab, report, say, only=only)
+        say.outages(report.add_outages(meanwhile(report)))
         report.seconds = time.monotonic() - started
         if as_json:
             json.dump(report.document(), stream, indent=2)
@@ -90,20 +94,28 @@ def run(
         for file, text in pages:
             fs.write(file, text(report))
             say.note(f"wrote {file}")
-    return 1 if report.number("failed") else 0
+    return 1 if report.number("failed") or report.outages else 0
+
+
+def meanwhile(report: Report) -> list[Outage]:
+    """Return the outages that lessons met and that were not known when the lab was looked at."""
+    known = [outage.problem for outage in report.outages]
+    unchecked = (result.why for result in report.results if result.outcome == "not_checked")
+    found = dict.fromkeys(why for why in unchecked if not any(why.startswith(problem) for problem in known))
+    return [Outage(MEANWHILE, why) for why in found]
 
 
 def new_report(lab: Snapshot, recording: Path | None = None) -> Report:
     """Return a report on a lab, without results yet."""
     has = lab.setting
     setting = {
-        "nodes": str(len(lab.nodes)),
+        "nodes": str(len(lab.node_facts) + len(lab.lost_nodes) if lab.outages else len(lab.nodes)),
         "CNI": f"{has.cni} {has.backend}".strip(),
         "kube-proxy": has.proxy_mode,
         "ingress": has.ingress,
         "load balancer": has.load_balancer,
     }
-    return Report(has.lab, setting, lab.versions, str(recording or ""))
+    return Report(has.lab, setting, lab.versions, str(recording or ""), outages=list(health.outages(lab)))
 
 
 def remove_workload(lab: LabSession, say: ConsoleReporter) -> None:
@@ -134,6 +146,9 @@ def check(
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED or not report.results:
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
+    failed = {result.name: result.why for result in report.results if result.outcome == "failed"}
+    seen = lab.snapshot if isinstance(lab, LabSession) else lab
+    report.causes = causes.find(failed, collector.graph, Places.of(seen))
 
 
 class _Collector:
@@ -144,6 +159,11 @@ class _Collector:
         self._say = say
         self._phases: list[pytest.TestReport] = []
         self.broken = ""  # why lessons could not be collected or run
+        self.graph: dict[str, causes.Basis] = {}  # also of lessons that do not run
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        packets = "session" in getattr(item, "fixturenames", ())
+        self.graph[causes.claim_of(item.name)] = causes.basis(item.iter_markers(), sends_packets=packets)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -178,7 +198,9 @@ def _result(nodeid: str, phases: list[pytest.TestReport]) -> Result:
     found: dict[str, Any] = dict((failed or skipped or phases[-1:])[0].user_properties)
     outcome: Outcome = "failed" if failed else "skipped" if skipped else "passed"
     why = found.get("why", "")
-    if outcome == "skipped" and isinstance(skipped[0].longrepr, tuple):
+    if outcome == "skipped" and not_checked.PROPERTY in found:
+        outcome, why = "not_checked", found[not_checked.PROPERTY]
+    elif outcome == "skipped" and isinstance(skipped[0].longrepr, tuple):
         why = skipped[0].longrepr[2].removeprefix("Skipped: ")
     path, _, name = nodeid.partition("::")
     return Result(

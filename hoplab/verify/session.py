@@ -17,21 +17,23 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from hoplab import image
-from hoplab.cluster.api import KubernetesApi, connect
+from hoplab.cluster.api import Requests, connect
+from hoplab.cluster.guarded_api import GuardedApi
+from hoplab.core.errors import UnavailableError
 from hoplab.core.paths import LabPaths
-from hoplab.core.wait import slowness
+from hoplab.core.wait import HOST, Timing, slowness
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import get_controller
-from hoplab.expectations.parts import known_parts
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.lab import state
-from hoplab.observe import snapshot
-from hoplab.observe.script import Output
+from hoplab.observe.outage import API, ETCD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.pki.certificates import ensure_certificates
 from hoplab.verify import external, observations, workload
+from hoplab.verify.diagnosis import Diagnosis
 from hoplab.verify.objects import API_TIMEOUT, Objects
+from hoplab.verify.partial import PATIENCE, PartialLook
 from hoplab.verify.traffic import Traffic
 
 
@@ -51,31 +53,35 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         ensure_certificates(paths, workload.SITES),
     )
     with ExitStack() as stack:
-        api = stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT))
+        api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods of the verification workload")
-        workload.ensure(api, options, announced=setting.load_balancer != "none")
+        look = PartialLook(setting, versions, hosts, Diagnosis(lab, paths, api))
+        look.ensure_workload(options, announced=setting.load_balancer != "none")
         say("looking at the nodes")
-
-        def look() -> Snapshot:
-            return snapshot.take(setting, versions, hosts, lambda path: _output(api, path), known_parts())
-
         seen = _settled_snapshot(look, api, observations.SETTLE_DEADLINE * slowness())
-        yield LabSession(seen, hosts, served, api, look, served6, paths.ca)
+        yield LabSession(seen, look.hosts, served, api, look, served6, paths.ca)
 
 
-def _settled_snapshot(look: Callable[[], Snapshot], api: KubernetesApi, patience: float) -> Snapshot:
+def _settled_snapshot(look: Callable[[], Snapshot], api: Requests, patience: float, timing: Timing = HOST) -> Snapshot:
     """Take the snapshot, again until kube-proxy has applied the most recent changes of pods.
 
-    When no pod has changed for ``patience`` seconds, take the snapshot as it is: the lessons report missing rules.
+    When no pod has changed for ``patience`` seconds, take the snapshot as it is: the lessons report missing rules. A
+    lab with outages has PATIENCE seconds in all, scaled; without the API or etcd no change is waited for.
     """
+    bound = timing.deadline(PATIENCE)
     while True:
         seen = look()
-        if settled(seen):
+        if seen.outage(API) or seen.outage(ETCD) or not seen.node_facts or settled(seen):
             return seen
-        pods = api.read("/api/v1/pods")["items"]
+        if seen.outages and not bound.left():
+            return seen
+        try:
+            pods = api.read("/api/v1/pods")["items"]
+        except UnavailableError:
+            return look()
         if seconds_since_change(pods, datetime.now(UTC)) > patience:
             return seen
         time.sleep(1)
@@ -105,9 +111,3 @@ def settled(seen: Snapshot) -> bool:
         for client, services in clients
         for service in services
     )
-
-
-def _output(api: KubernetesApi, path: str) -> Output:
-    """Return what the API serves at a path, in the form of a command's output."""
-    status, text = api.request("GET", path)
-    return Output(0, text) if status == 200 else Output(status, "", text)

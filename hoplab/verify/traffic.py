@@ -6,30 +6,34 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
+from hoplab.core.errors import LabError
 from hoplab.core.ip import with_port
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe import capture
 from hoplab.observe.capture import Capture
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.conntrack import CONNTRACK, Flow
+from hoplab.observe.facts.counters import COUNTERS, rose
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables import Rule as IptablesRule
 from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod
 from hoplab.verify import workload
-from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.claims import ClaimFailed, listed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
 from hoplab.verify.probe import ECHO
 
+AGAIN_TIMEOUT = 4  # seconds for the same request again, to see what nodes count
 UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
 HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
 curl_command = ECHO.command  # the command for a request whose connection is closed after the answer
@@ -71,26 +75,40 @@ def parse_answer(text: str) -> Answer:
         raise ClaimFailed(f"the answer is not from an echo pod: {text[:80]!r}") from None
 
 
+NOTHING = Facts("", {})
+
+
 @dataclass(frozen=True)
 class Exchange:
-    """A pod's request and its answer, with the node's rules before and after, and the node's connections."""
+    """A pod's request and its answer, with the node's connections, and where asked for its rules before and after."""
 
     url: str
     output: Output
-    before: Facts  # translation rules: the nat table of iptables-save, every table of nft
-    after: Facts
     flows: tuple[Flow, ...]
     packets: Mapping[str, tuple[CapturedPacket, ...]] = field(default_factory=dict)  # of each capture, by its name
+    before: Facts = NOTHING  # translation rules: the nat table of iptables-save, every table of nft
+    after: Facts = NOTHING
+    again: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)  # the failures counted in another one
 
     @property
     def answered(self) -> bool:
         return self.output.code == 0
 
     @property
+    def why(self) -> str:
+        """Return why there was no answer, and what nodes counted while the request was made again; "" with an answer.
+
+        The second request is made when this is first read, so that an answered one costs no look.
+        """
+        if self.answered:
+            return ""
+        return "; ".join([self.output.err.strip() or str(self.output.code), *self.again()])
+
+    @property
     def answer(self) -> Answer:
         """Return the answer of an echo pod; raise ClaimFailed when there was none."""
         if not self.answered:
-            raise ClaimFailed(f"{self.url} did not answer: {self.output.err.strip() or self.output.code}")
+            raise ClaimFailed(f"{self.url} did not answer: {self.why}")
         return parse_answer(self.output.out)
 
     @property
@@ -127,31 +145,57 @@ class Traffic(Observations):
 
     # By pods
 
-    def request(self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None) -> Exchange:
-        """Make an HTTP request in a pod's network namespace; read the node's rules before and after it.
+    def request(
+        self, pod: Pod, url: str, captures: Mapping[str, Capture] | None = None, *, rules: bool = False
+    ) -> Exchange:
+        """Make an HTTP request in a pod's network namespace; with ``rules`` read the node's before and after it.
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own. ``captures`` run meanwhile.
         """
-        place, rules = capture.new_place(), rule_commands()
+        place, listing = capture.new_place(), rule_commands() if rules else {}
         commands = {
-            **{f"before-{name}": command for name, command in rules.items()},
+            **{f"before-{name}": command for name, command in listing.items()},
             **capture.start(captures or {}, place),
             "answer": in_pod(pod, self.probe.command(url)),
             **capture.stop(captures or {}, place),
             "flows": conntrack_command(pod.address),
-            **{f"after-{name}": command for name, command in rules.items()},
+            **{f"after-{name}": command for name, command in listing.items()},
         }
         found = self.hosts.batch(pod.node.name, commands)
         before, after = (
-            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in rules}) for when in ("before", "after")
+            Facts(pod.node.name, {name: found[f"{when}-{name}"] for name in listing}) for when in ("before", "after")
         )
         flows = Facts(pod.node.name, {CONNTRACK.name: found["flows"]})[CONNTRACK]
-        return Exchange(url, self.probe.read(found["answer"]), before, after, flows, capture.read(found))
+        command = in_pod(pod, self.probe.command(url, AGAIN_TIMEOUT))
 
-    def request_all(self, urls: Mapping[Pod, str]) -> dict[Pod, Exchange]:
+        def again() -> tuple[str, ...]:
+            return self.counted_during(lambda: self.hosts.batch(pod.node.name, {"it": command}))
+
+        return Exchange(url, self.probe.read(found["answer"]), flows, capture.read(found), before, after, again)
+
+    def counted_during(self, act: Callable[[], object]) -> tuple[str, ...]:
+        """Do something; return the failures that nodes counted: "worker2 counted 5 UDP checksum errors meanwhile".
+
+        It is evidence for another failure: where a node cannot be reached there is none.
+        """
+        try:
+            before = self._counters()
+            act()
+            after = self._counters()
+        except LabError:
+            return ()
+        risen = {node: rose(counters, after.get(node, {})) for node, counters in before.items()}
+        return tuple(f"{node} counted {listed(failures)} meanwhile" for node, failures in risen.items() if failures)
+
+    def _counters(self) -> dict[str, Mapping[str, int]]:
+        outputs = self.hosts.batches({COUNTERS.name: COUNTERS.command}, in_pods={})
+        return {node: Facts(node, found)[COUNTERS] for node, found in outputs.items()}
+
+    def request_all(self, urls: Mapping[Pod, str], *, rules: bool = False) -> dict[Pod, Exchange]:
         """Make one request from each of several pods, on all their nodes at the same time."""
         with ThreadPoolExecutor() as pool:
-            return dict(zip(urls, pool.map(self.request, urls, urls.values()), strict=True))
+            asked = pool.map(lambda pod: self.request(pod, urls[pod], rules=rules), urls)
+            return dict(zip(urls, asked, strict=True))
 
     def run_all(self, pods: Iterable[Pod], command: str) -> dict[Pod, Output]:
         """Run a command in each pod's network namespace with its node's tools, on all nodes at the same time."""
@@ -231,12 +275,22 @@ class Traffic(Observations):
 
     def who_has(self, address: IPv4Address) -> dict[Node, tuple[CapturedPacket, ...]]:
         """Return the ARP packets for an address that every node captures while the host end resolves it again."""
-        captures, place = {"arp": Capture("eth0", f"arp and host {address}")}, capture.new_place()
+        return self._heard[address]
+
+    @cached_property
+    def _heard(self) -> dict[IPv4Address, dict[Node, tuple[CapturedPacket, ...]]]:
+        """Return the ARP packets for each announced address, by node: captures start slowly, so one hears them all."""
+        known = self.announced_addresses
+        addresses = [known[name] for name in workload.ANNOUNCED if name in known]
+        captures = {str(address): Capture("eth0", f"arp and host {address}") for address in addresses}
+        place = capture.new_place()
         started = self.hosts.batches(capture.start(captures, place), in_pods={})
-        self.external.flush_neighbour(address)
-        self.request_from_outside(f"http://{address}/")
+        for address in addresses:
+            self.external.flush_neighbour(address)
+            self.request_from_outside(f"http://{address}/")
         stopped = self.hosts.batches(capture.stop(captures, place), in_pods={})
-        return {node: capture.read({**started[node.name], **stopped[node.name]})["arp"] for node in self.snapshot.nodes}
+        heard = {node: capture.read({**started[node.name], **stopped[node.name]}) for node in self.snapshot.nodes}
+        return {address: {node: found[str(address)] for node, found in heard.items()} for address in addresses}
 
     def arp_reply_from(
         self, node: Node, packets: Iterable[CapturedPacket], address: IPv4Address

@@ -32,7 +32,7 @@ from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.pki.certificates import Pair
-from hoplab.verify import probe
+from hoplab.verify import probe, waiting
 
 NAMESPACE = "hoplab-verify"
 IMAGE = probe.ECHO_IMAGE
@@ -213,32 +213,49 @@ def digest(options: IngressOptions = NO_OPTIONS) -> str:
     return hashlib.sha256(json.dumps(manifests(options), sort_keys=True).encode()).hexdigest()[:12]
 
 
+class WorkloadNotReady(ClusterError):
+    """The pods of the workload are not ready in time; ``stalled_s`` is how long nothing had changed."""
+
+    def __init__(self, reason: str, seconds: float, *, stalled_s: float = 0.0) -> None:
+        super().__init__(
+            f"the verification workload is not ready after {seconds:.0f} s: {reason}",
+            remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
+        )
+        self.stalled_s = stalled_s
+
+
 def ensure(
     api: Api,
     options: IngressOptions = NO_OPTIONS,
     *,
     announced: bool = False,
     timing: Timing = HOST,
+    stall_s: float | None = None,
 ) -> bool:
     """Create the workload unless it exists and wait until all of its pods are ready; return whether it was created.
 
-    ``announced`` says that the lab has a load balancer, which has to give its addresses too.
+    ``announced`` says that the lab has a load balancer, which has to give its addresses too. Raise WorkloadNotReady at
+    the deadline or, with ``stall_s``, where nothing has changed for that many seconds, scaled; where a node is not
+    Ready, for waiting.NOT_READY_S.
     """
     deadline = timing.deadline(DEADLINE)
+    stall = waiting.Stall(timing, stall_s)
 
     def wait(complaint: Callable[[], str]) -> None:
         """Wait until nothing is missing any more; both waits share one deadline."""
 
         def look() -> NotYet | None:
-            return NotYet(reason) if (reason := complaint()) else None
+            reason = complaint()
+            if reason and (quiet := stall.quiet(reason)):
+                node = waiting.node_not_ready(api)
+                if node or stall.over:
+                    raise WorkloadNotReady("; ".join(part for part in (reason, node) if part), quiet, stalled_s=quiet)
+            return NotYet(reason) if reason else None
 
         try:
             timing.until(look, deadline)
         except Expired as expired:
-            raise ClusterError(
-                f"the verification workload is not ready after {expired.seconds:.0f} s: {expired.reason}",
-                remedy=f"./lab kubectl -n {NAMESPACE} describe pods",
-            ) from None
+            raise WorkloadNotReady(expired.reason, expired.seconds) from None
 
     status, found = api("GET", f"/api/v1/namespaces/{NAMESPACE}")
     going = "deletionTimestamp" in found.get("metadata", {})  # `verify --cleanup` was a moment ago
@@ -305,14 +322,8 @@ def _reason(api: Api, app: str) -> str:
     """Return why a pod of the app is not ready, as its status reports it."""
     _, pods = api("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{app}")
     for pod in pods.get("items", []):
-        status = pod.get("status", {})
-        for container in status.get("containerStatuses", []):
-            waiting = container.get("state", {}).get("waiting")
-            if waiting:
-                return f"{pod['metadata']['name']}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
-        for condition in status.get("conditions", []):
-            if condition.get("status") == "False" and condition.get("message"):
-                return f"{pod['metadata']['name']}: {condition['message']}"
+        if why := waiting.why_waiting(pod):
+            return f"{pod['metadata']['name']}: {why}"
     return "no pod reports a reason"
 
 

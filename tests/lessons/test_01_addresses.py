@@ -10,6 +10,8 @@ from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import Claim, counted, listed
 
+pytestmark = pytest.mark.remedy("ssh {node} ip address")
+
 LOOPBACK = IPv4Address("127.0.0.1")
 RFC1918 = tuple(IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
@@ -29,6 +31,7 @@ def test_every_node_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     claim.saw(listed(f"{node.name} has {node.address}" for node in lab.nodes))
 
 
+@pytest.mark.remedy("kubectl describe nodes")
 def test_no_two_nodes_are_copies_of_one_machine(lab: Snapshot, claim: Claim) -> None:
     """No two nodes share the MAC of eth0, the machine-id or the product UUID, as copies of one virtual machine do."""
     seen: dict[tuple[str, str], str] = {}
@@ -45,6 +48,8 @@ def test_no_two_nodes_are_copies_of_one_machine(lab: Snapshot, claim: Claim) -> 
     claim.saw(f"{listed(kinds)} of {counted(len(lab.nodes), 'node')} differ")
 
 
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", anywhere=True)
+@pytest.mark.remedy("kubectl get pods -A -o wide")
 def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
     """Every pod has its own network namespace, whose eth0 has its own address from the pod range."""
     claim.require(lab.own_address_pods, "no pod with an address of its own is running")
@@ -65,6 +70,7 @@ def test_every_pod_has_its_own_address(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(own_lab=True)
+@pytest.mark.rests_on("calicos_gateway_is_nobodys_address")
 def test_all_addresses_are_private(lab: Snapshot, claim: Claim) -> None:
     """Nodes, pods and services use private ranges (RFC 1918), which the internet does not route."""
     ranges = {

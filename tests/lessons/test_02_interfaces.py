@@ -14,9 +14,18 @@ from hoplab.observe.facts.cni_config import CNI_CONFIG, MULTUS, called
 from hoplab.observe.facts.ipam import IPAM
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.snapshot import Node, Snapshot
+from hoplab.verify import leftovers
 from hoplab.verify.claims import Claim, counted, listed
 
+pytestmark = pytest.mark.remedy("ssh {node} ip -d link")
 
+
+@pytest.mark.rests_on("a_pod_hangs_on_a_veth_pair", "every_pod_has_its_own_address")
+@pytest.mark.remedy(
+    "ssh {node} ip -d link show {dev}",
+    mends="ssh {node} sudo ip link set {dev} up",
+    says="(?P<dev>[^ ]+) of [^ ]+ is down",
+)
 def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> None:
     """A node has lo, eth0, the interfaces of its CNI (flannel VXLAN: cni0 and flannel.1; Calico: a tunnel or none) and
     one veth per pod. Veths to what is no pod (a container of Docker) or to further interfaces of a pod (Multus) are not
@@ -55,6 +64,7 @@ def _other_veths(lab: Snapshot, node: Node) -> frozenset[str]:
     )
 
 
+@pytest.mark.rests_on("every_pod_has_its_own_address")
 def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
     """A pod's eth0 and an interface of its node are the two ends of one veth pair: each names the other's index."""
     claim.require(lab.pods, "no pod's network namespace was found")
@@ -81,6 +91,17 @@ def test_a_pod_hangs_on_a_veth_pair(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(cni="flannel")
+@pytest.mark.rests_on("a_pod_hangs_on_a_veth_pair", "a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.remedy(
+    "ssh {node} bridge -d link show dev {dev}",
+    mends="ssh {node} sudo bridge link set dev {dev} hairpin on",
+    says="^(?P<dev>[^ ]+), the end .* has no hairpin mode",
+)
+@pytest.mark.remedy(
+    "ssh {node} ip -d link show {dev}",
+    mends="ssh {node} sudo ip link set {dev} master {bridge}",
+    says="^(?P<dev>[^ ]+), the end .* is a port of .*, not of (?P<bridge>[^ ]+)",
+)
 def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> None:
     """With a bridge CNI the node's end of the pair is a port of the bridge; Calico routes to it instead."""
     expected = cni.expectations(lab)
@@ -106,6 +127,7 @@ def test_the_host_end_is_a_port_of_the_bridge(lab: Snapshot, claim: Claim) -> No
 
 
 @pytest.mark.needs(cni="calico")
+@pytest.mark.rests_on("a_pod_hangs_on_a_veth_pair")
 def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
     """Calico has no bridge: the node routes to each pod's end, which is named cali and a digest of the pod's name."""
     for node in lab.nodes:
@@ -129,6 +151,12 @@ def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "a_pod_hangs_on_a_veth_pair")
+@pytest.mark.remedy(
+    "ssh {node} ip link show {dev}",
+    mends="ssh {node} sudo ip link set {dev} mtu {mtu}",
+    says="^(?P<dev>[^ ]+) on [^ ]+ has the MTU [0-9]+, not (?P<mtu>[0-9]+)",
+)
 def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> None:
     """Encapsulation between nodes takes its bytes, 50 for VXLAN and 20 for IPIP, from the MTU of the pods."""
     expected, seen = cni.expectations(lab), []
@@ -148,6 +176,7 @@ def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> No
 
 
 @pytest.mark.needs(backend="vxlan")
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "every_node_has_its_own_address")
 def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> None:
     """A VXLAN interface sends through eth0 with the node's own address as source."""
     for node in lab.nodes:
@@ -163,6 +192,7 @@ def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> No
     claim.saw(listed(f"{node.name} sends from {node.address}" for node in lab.nodes))
 
 
+@pytest.mark.remedy("ssh {node} sudo ls -l /etc/cni/net.d")
 def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -> None:
     """When a pod starts, the container runtime calls the plugins of the first file in /etc/cni/net.d; Multus there
     calls those of another one."""
@@ -182,6 +212,9 @@ def test_the_runtime_is_told_which_plugin_to_call(lab: Snapshot, claim: Claim) -
 
 
 @pytest.mark.needs(cni="flannel")
+@pytest.mark.rests_on("a_nodes_range_has_its_ends", "every_pod_has_its_own_address")
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", anywhere=True)
+@pytest.mark.remedy("ssh {node} sudo ls -l /var/lib/cni/networks/cbr0")
 def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
     """When a pod starts, the IPAM plugin gives it a free address of its node's range and records the owner in a
     file."""
@@ -202,6 +235,8 @@ def test_ipam_gave_each_pod_its_address(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(cni="calico")
+@pytest.mark.rests_on("every_pod_has_its_own_address")
+@pytest.mark.rests_on("blocks_do_not_overlap", anywhere=True)
 def test_calico_wrote_down_who_has_which_address(lab: Snapshot, claim: Claim) -> None:
     """Calico's IPAM takes an address from one of the node's blocks and records the pod in the block."""
     taken = {address: (block, who) for block in lab.api[API_IPAM_BLOCKS] for address, who in block.taken.items()}
@@ -220,3 +255,21 @@ def test_calico_wrote_down_who_has_which_address(lab: Snapshot, claim: Claim) ->
             for node in lab.nodes
         )
     )
+
+
+def test_every_reserved_address_is_a_pods(lab: Snapshot, claim: Claim) -> None:
+    """IPAM frees the address of a pod that is gone: every reserved one is a pod's. What remains is lost to new pods."""
+    reserved = 0
+    for node in lab.nodes:
+        kept = leftovers.reservations(lab, node)
+        claim.require(
+            not kept,
+            f"on {node.name} IPAM keeps {listed(lease.address for lease in kept)} for pods that are gone",
+            *kept,
+        )
+        reserved += len(node[IPAM])
+    if lab.setting.cni == "calico":
+        lost = leftovers.taken(lab)
+        claim.require(not lost, f"Calico's IPAM: {listed(lost)}, which is gone" if lost else "", *lost)
+        reserved += sum(len(block.taken) for block in lab.api[API_IPAM_BLOCKS])
+    claim.saw(f"{counted(reserved, 'address')} reserved on {counted(len(lab.nodes), 'node')}, each in use")

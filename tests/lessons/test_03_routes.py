@@ -8,23 +8,26 @@ from itertools import product
 import pytest
 
 from hoplab.expectations import cni
-from hoplab.observe.capture import Capture
+from hoplab.expectations.cni import calico
+from hoplab.observe import reverse_path
 from hoplab.observe.facts.bgp import BGP
-from hoplab.observe.facts.fdb import FDB
-from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.no_route import NO_ROUTE
 from hoplab.observe.facts.proc_routes import PROC_ROUTES
 from hoplab.observe.facts.routes import DEFAULT, ROUTES, NextHop, Route
 from hoplab.observe.facts.rules import RULES
 from hoplab.observe.facts.sysctls import SYSCTLS
-from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.routing import DEFAULT_RULES, Flow, decide, decide_on
-from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import workload
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.session import LabSession
+from hoplab.verify.remedies import RESTART_FLANNEL
+
+pytestmark = pytest.mark.remedy("ssh {node} ip route show table all")
 
 
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "a_pod_hangs_on_a_veth_pair")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", "blocks_do_not_overlap", anywhere=True
+)
 def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) -> None:
     """A node has routes to its own pods: with a bridge CNI one to their range by the bridge, with Calico one per pod
     (/32) by the pod's interface."""
@@ -36,6 +39,17 @@ def test_a_node_routes_its_own_range_to_its_pods(lab: Snapshot, claim: Claim) ->
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each",
+    "pods_are_in_their_nodes_range",
+    "every_node_has_its_own_address",
+    "blocks_do_not_overlap",
+    "bgp_tells_the_nodes_of_each_other",
+    "an_address_that_no_pod_has_leads_nowhere",
+    anywhere=True,
+)
+@pytest.mark.remedy("ssh {node} ip route", mends=RESTART_FLANNEL, cni="flannel")
 def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim) -> None:
     """A node has a route to every other node's pod range (with Calico: blocks) through that node."""
     for node in lab.nodes:
@@ -46,6 +60,7 @@ def test_a_node_routes_every_other_range_to_its_node(lab: Snapshot, claim: Claim
 
 
 @pytest.mark.needs(cni="calico")
+@pytest.mark.rests_on("blocks_do_not_overlap", anywhere=True)
 def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -> None:
     """With Calico a node drops packets to addresses of its own block that no pod has, by a blackhole route for the
     block."""
@@ -59,6 +74,8 @@ def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -
 
 
 @pytest.mark.needs(cni="calico", nodes=2)
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "every_node_has_its_own_address", anywhere=True)
+@pytest.mark.remedy("kubectl get pods -n kube-system -l k8s-app=calico-node -o wide")
 def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
     """With Calico every node has a BGP session with every other node in the modes bgp and ipip, and none in vxlan."""
     sessions = 0
@@ -77,95 +94,13 @@ def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(sessions, 'session')}; on {first.name}: {listed(first[BGP])}")
 
 
-@pytest.mark.needs(backend="vxlan", nodes=2)
-def test_who_unwraps_is_written_down(lab: Snapshot, claim: Claim) -> None:
-    """With VXLAN every remote node has a neighbour entry (its VXLAN MAC) and an FDB entry (its address)."""
-    entries = 0
-    for node in lab.nodes:
-        expected = cni.expectations(lab)[node.name]
-        entries += claim.each_met(expected.neighbours, node[NEIGHBOURS], where=node.name, kind="neighbour")
-        entries += claim.each_met(expected.fdb, node[FDB], where=node.name, kind="FDB entry")
-    first = lab.nodes[0]
-    claim.saw(f"{counted(entries, 'entry')}; on {first.name}: {listed(cni.expectations(lab)[first.name].fdb)}")
-
-
-@pytest.mark.needs(backend="vxlan")
-def test_the_announced_mac_is_the_interfaces(lab: Snapshot, claim: Claim) -> None:
-    """A node's VXLAN interface has the MAC that the other nodes expect: flanneld announces it through the Kubernetes
-    API, Felix derives it from the node's name."""
-    seen = []
-    for node in lab.nodes:
-        tunnel = cni.expectations(lab)[node.name].tunnel
-        link = node.link(tunnel.dev) if tunnel else None
-        claim.require(link and tunnel, f"{node.name} has no VXLAN interface")
-        assert link and tunnel
-        claim.require(
-            link.mac == tunnel.mac, f"the others expect {tunnel.mac} of {node.name}, but {tunnel.dev} has {link.mac}"
-        )
-        seen.append(f"that of {node.name} is {tunnel.mac}")
-    claim.saw(listed(seen))
-
-
-@pytest.mark.needs(backend="wireguard", nodes=2)
-def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
-    """With WireGuard every other node is a peer: packets to its pods are encrypted with its key and sent to its
-    address, and only this peer may send from the pods' addresses."""
-    peers = 0
-    for node in lab.nodes:
-        expected = cni.expectations(lab)[node.name].peers
-        peers += claim.each_met(expected, node[WIREGUARD], where=node.name, kind="peer")
-        claim.require(
-            len([peer for peer in node[WIREGUARD] if peer.dev == expected[0].dev]) == len(expected),
-            f"{node.name} has a peer that is no node",
-            *node[WIREGUARD],
-        )
-    claim.saw(f"{counted(peers, 'peer')}; on {lab.nodes[0].name}: {lab.nodes[0][WIREGUARD][0]}")
-
-
-@pytest.mark.needs(nodes=2)
-def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Claim) -> None:
-    """Between nodes a pod's packet travels inside a packet from node to node (UDP for VXLAN, IP for IPIP, encrypted for
-    WireGuard) or, without a tunnel, unchanged."""
-    pod, other = session.echo_pods[:2]
-    mine, yours = (cni.expectations(session.snapshot)[end.node.name].tunnel for end in (pod, other))
-    between = f"host {pod.address} and host {other.address}"
-    seen = session.request(
-        pod,
-        f"http://{other.address}:{workload.PORT}/",
-        {"outer": Capture(pod.node.uplink, f"({between}) or ({mine.filter})" if mine else between)},
-    )
-    claim.require(seen.answered, f"{other} does not answer {pod}: {seen.output.err.strip()}")
-    ours = [packet for packet in seen.packets["outer"] if (packet.inner or packet).dst == other.address]
-    if mine and mine.encrypted:
-        claim.require(not ours, f"what is for {other} can be read on {pod.node.uplink} of {pod.node.name}", *ours)
-        ends = (pod.node.address, other.node.address)
-        ours = [packet for packet in seen.packets["outer"] if (packet.src, packet.dst) == ends]
-    claim.require(ours, f"nothing for {other} left {pod.node.name} by {pod.node.uplink}", *seen.packets["outer"])
-    if mine and mine.encrypted:
-        claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}, which is all that can be read of it", *ours)
-        return
-    for packet in ours:
-        claim.require(
-            bool(packet.inner) == bool(mine),
-            f"what left {pod.node.name} for {other} is {'' if packet.inner else 'not '}wrapped",
-            packet,
-        )
-        inner = packet.inner or packet
-        claim.require(inner.src == pod.address, f"the inner packet is not from {pod.address}", packet)
-        if mine and yours:
-            claim.require(
-                (packet.src, packet.dst, packet.vni) == (pod.node.address, other.node.address, mine.vni),
-                f"the outer packet is not from {pod.node.address} to {other.node.address} with the VNI {mine.vni}",
-                packet,
-            )
-            claim.require(
-                (inner.eth_src, inner.eth_dst) == (mine.mac, yours.mac),
-                f"the inner packet is not from the {mine.dev} of {pod.node.name} to that of {other.node.name}",
-                f"{inner.eth_src} > {inner.eth_dst}",
-            )
-    claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
-
-
+@pytest.mark.rests_on(
+    "a_node_routes_its_own_range_to_its_pods",
+    "a_node_routes_every_other_range_to_its_node",
+    "a_nodes_gateway_is_the_labs",
+    "no_rule_takes_what_pods_send",
+    "a_nodes_range_has_its_ends",
+)
 def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     """The longest prefix that contains the destination decides, not the order of the table."""
     claim.require(lab.pods, "no pod's network namespace was found")
@@ -190,6 +125,8 @@ def test_the_longest_prefix_decides(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on("every_pod_has_its_own_address", "the_tables_are_asked_in_order")
+@pytest.mark.remedy("ssh {node} ip rule")
 def test_no_rule_takes_what_pods_send(lab: Snapshot, claim: Claim) -> None:
     """Policy rules (`ip rule`) leave what pods send to each other to the tables that the CNI writes: none leads it
     another way."""
@@ -228,6 +165,11 @@ def test_no_route_means_unreachable(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(own_lab=True)
+@pytest.mark.rests_on(
+    "a_node_routes_its_own_range_to_its_pods",
+    "a_node_routes_every_other_range_to_its_node",
+    "a_nodes_gateway_is_the_labs",
+)
 def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     """The lab has direct, default, static, host and network routes, and each names its origin (proto)."""
     shown, remote = [], cni.expectations(lab)
@@ -248,6 +190,14 @@ def test_kinds_of_routes(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"on {lab.nodes[-1].name}: {listed(shown)}")
 
 
+@pytest.mark.rests_on(
+    "kinds_of_routes",
+    "the_longest_prefix_decides",
+    "an_address_that_no_pod_has_leads_nowhere",
+    "a_pods_gateway_is_its_nodes_bridge",
+    "calicos_gateway_is_nobodys_address",
+    "the_same_subnet_goes_direct",
+)
 def test_proc_and_ip_route_agree(lab: Snapshot, claim: Claim) -> None:
     """`ip route show table main` and /proc/net/route list the same routes, on nodes and in pods."""
     lines = 0
@@ -272,6 +222,7 @@ def _first_hop(route: Route) -> tuple[str, IPv4Address | None]:
     return hop.dev or "*", hop.via if isinstance(hop.via, IPv4Address) else None
 
 
+@pytest.mark.remedy("ssh {node} ip rule")
 def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
     """The kernel looks up the tables local, main and default in this order (`ip rule`), so own addresses come first."""
     for node in lab.nodes:
@@ -281,12 +232,66 @@ def test_the_tables_are_asked_in_order(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{listed(order)} on {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.remedy(
+    "ssh {node} sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables",
+    mends="ssh {node} sudo sysctl -w net.ipv4.ip_forward=1 net.bridge.bridge-nf-call-iptables=1",
+)
 def test_nodes_forward(lab: Snapshot, claim: Claim) -> None:
-    """A node forwards packets between its interfaces: ip_forward is on, and bridged packets traverse iptables."""
+    """A node forwards packets between its interfaces: ip_forward and the switch of every interface by which they arrive
+    are on, and bridged packets traverse iptables."""
+    expected, switches, bridged = cni.expectations(lab), 0, False
     for node in lab.nodes:
-        bridged = not lab.setting.foreign or cni.expectations(lab)[node.name].bridge
+        bridged = not lab.setting.foreign or bool(expected[node.name].bridge)
         for name in ("net.ipv4.ip_forward", *(["net.bridge.bridge-nf-call-iptables"] if bridged else [])):
             claim.require(
                 node[SYSCTLS].get(name) == "1", f"{name} is {node[SYSCTLS].get(name, 'missing')} on {node.name}"
             )
-    claim.saw(f"{'both switches are' if bridged else f'{name} is'} 1 on {listed(node.name for node in lab.nodes)}")
+        arrivals = {dev for dev, _ in _arrivals(lab, node, expected[node.name])}
+        for name in (f"net.ipv4.conf.{dev}.forwarding" for dev in sorted(arrivals)):
+            claim.require(
+                node[SYSCTLS].get(name, "1") == "1",
+                f"{name} is {node[SYSCTLS].get(name)} on {node.name}: what arrives there goes no further",
+            )
+            switches += name in node[SYSCTLS]
+    claim.saw(
+        f"{'both switches are' if bridged else 'net.ipv4.ip_forward is'} 1 on "
+        f"{listed(node.name for node in lab.nodes)}, and so are {switches} of their interfaces"
+    )
+
+
+def test_no_packet_comes_by_a_wrong_interface(lab: Snapshot, claim: Claim) -> None:
+    """No node drops a packet because of the interface it comes by (rp_filter): what pods, nodes and the outside send
+    comes by the interface of the way back, or the filter is not strict. The higher value of `all` and the interface's
+    own applies."""
+    expected, packets, seen = cni.expectations(lab), 0, []
+    for node in lab.nodes:
+        for dev, source in _arrivals(lab, node, expected[node.name]):
+            why = reverse_path.refusal(node, source, dev)
+            claim.require(not why, why, *node[RULES])
+            packets += 1
+        values = {dev: reverse_path.mode(node, dev) for dev, _ in _arrivals(lab, node, expected[node.name])}
+        everywhere, shown = reverse_path.mode(node, reverse_path.ALL), listed(f"{dev} {values[dev]}" for dev in values)
+        claim.require(
+            everywhere != reverse_path.STRICT or lab.setting.cni == "calico" or lab.setting.foreign,  # some default
+            f"{reverse_path.switch(reverse_path.ALL)} is 1 on {node.name}, and no interface can be exempt: {shown} "
+            "drop what the node would answer by another one",
+        )
+        claim.require(
+            everywhere != reverse_path.LOOSE or lab.setting.cni != "calico" or calico.checks_sources(node),
+            f"{reverse_path.switch(reverse_path.ALL)} is 2 on {node.name}, and Felix has no rule of its own against "
+            f"wrong sources: it needs 0 or 1; in effect are {shown}",
+        )
+        seen.append(f"{shown} on {node.name}")
+    claim.saw(f"{counted(packets, 'source')} by the interface of the way back; rp_filter: {'; '.join(seen)}")
+
+
+def _arrivals(lab: Snapshot, node: Node, expected: cni.NodeExpectations) -> list[tuple[str, IPv4Address]]:
+    """Return interfaces of a node, each with a source whose packets arrive there: the outside, nodes, pods."""
+    far, uplink = expected.tunnel.dev if expected.tunnel else node.uplink, node.uplink
+    found = [(uplink, other.address) for other in lab.nodes if other is not node]
+    if lab.setting.gateway in lab.setting.network:  # elsewhere the way out is by another interface
+        found.insert(0, (uplink, lab.setting.gateway))
+    for pod in lab.pods:
+        own = expected.bridge or (pod.host_end.name if pod.host_end else "")
+        found.append((own if pod.node is node else far, pod.address))
+    return [(dev, source) for dev, source in found if node.link(dev)]

@@ -20,8 +20,13 @@ from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.remedy("ssh {node} ip route show table all")
+
 
 @pytest.mark.needs(cni="flannel")
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "a_nodes_range_has_its_ends")
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", anywhere=True)
+@pytest.mark.remedy("ssh {node} sudo ip -n {netns} route")
 def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None:
     """A pod's default gateway is the first address of its node's range, which is cni0's own (not flannel.1's)."""
     expected = cni.expectations(lab)
@@ -43,6 +48,8 @@ def test_a_pods_gateway_is_its_nodes_bridge(lab: Snapshot, claim: Claim) -> None
 
 
 @pytest.mark.needs(cni="calico")
+@pytest.mark.rests_on("a_pod_hangs_on_a_veth_pair", "calico_has_no_bridge")
+@pytest.mark.remedy("ssh {node} sudo ip -n {netns} route")
 def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None:
     """With Calico a pod's default gateway is 169.254.1.1, which no interface has: the pod's interface on the node,
     always ee:ee:ee:ee:ee:ee, answers for it by proxy ARP."""
@@ -72,6 +79,13 @@ def test_calicos_gateway_is_nobodys_address(lab: Snapshot, claim: Claim) -> None
 
 
 @pytest.mark.needs(own_lab=True)
+@pytest.mark.rests_on("every_node_has_its_own_address")
+@pytest.mark.remedy(
+    "ssh {node} ip route show default",
+    mends="ssh {node} sudo ip route replace default via {gateway} dev {dev}",
+    says="not via (?P<gateway>[^ ]+) dev (?P<dev>[^ ]+)",
+)
+@pytest.mark.remedy("ssh {node} ip neigh show dev eth0")
 def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
     """A node's default gateway is the host end of the lab network; the node resolves its MAC by ARP."""
     macs = set()
@@ -93,6 +107,9 @@ def test_a_nodes_gateway_is_the_labs(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(one_subnet=True)
+@pytest.mark.rests_on("every_node_has_its_own_address")
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", anywhere=True)
+@pytest.mark.remedy("ssh {node} sudo ip -n {netns} route")
 def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     """Destinations in the same subnet are reached directly, all others through the gateway; with Calico a pod's subnet
     is the pod alone (/32), so every packet takes the gateway."""
@@ -122,6 +139,14 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on(
+    "the_host_end_is_a_port_of_the_bridge",
+    "calicos_gateway_is_nobodys_address",
+    "the_same_subnet_goes_direct",
+    "the_longest_prefix_decides",
+    "nodes_forward",
+    "nothing_on_the_way_drops_it_on_one_node",
+)
 def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> None:
     """Between pods of one node a packet crosses the bridge with its TTL unchanged (Calico routes it) and never leaves
     by eth0."""
@@ -139,7 +164,7 @@ def test_pods_of_one_node_need_no_gateway(session: LabSession, claim: Claim) -> 
             "left": Capture(server.node.uplink, f"({between}) or ({tunnel.filter})" if tunnel else between),
         },
     )
-    claim.require(asked.answered, f"{server} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{server} does not answer {client}: {asked.why}")
 
     def ours(name: str) -> list[CapturedPacket]:
         pair = (client.address, server.address)

@@ -18,10 +18,13 @@ from hoplab.observe.facts.routes import ROUTES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import Claim, counted, listed
 
+pytestmark = pytest.mark.remedy("kubectl get nodes,services -A -o wide")
+
 NODE_PREFIX = 24
 
 
 @pytest.mark.needs(node_ranges=True)
+@pytest.mark.remedy("kubectl describe node {node}")
 def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
     """Every node is Ready and has its own /24 of the pod range; no two overlap."""
     known = {node.name: node for node in lab.api[API_NODES]}
@@ -42,6 +45,8 @@ def test_nodes_are_ready_with_a_range_each(lab: Snapshot, claim: Claim) -> None:
     claim.saw(listed(f"{node.name} is Ready with {node.pod_cidr}" for node in lab.nodes))
 
 
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "blocks_do_not_overlap", anywhere=True)
+@pytest.mark.remedy("kubectl get pods -A -o wide")
 def test_pods_are_in_their_nodes_range(lab: Snapshot, claim: Claim) -> None:
     """Each pod's address is inside a range of the node it runs on: with flannel the node's /24, with Calico one of its
     blocks."""
@@ -95,6 +100,8 @@ def test_first_and_last_address_follow_from_the_prefix(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(cni="flannel")
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "pods_are_in_their_nodes_range", anywhere=True)
 def test_a_nodes_range_has_its_ends(lab: Snapshot, claim: Claim) -> None:
     """In a node's range the last address is for broadcast, the first usable one is the bridge's, and pods have the
     rest."""

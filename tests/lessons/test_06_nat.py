@@ -14,9 +14,14 @@ from hoplab.observe.routing import Flow, decide_on
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_FLANNEL
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.remedy("ssh {node} sudo conntrack -L")
 
+
+@pytest.mark.rests_on("tables_and_their_hooks")
+@pytest.mark.remedy("ssh {node} sudo nft list ruleset ip", mends=RESTART_FLANNEL, cni="flannel")
 def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
     """The rules of POSTROUTING masquerade what a pod sends out of the cluster, but not what it sends to another pod."""
     for node in lab.nodes:
@@ -36,13 +41,23 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
 
 
 @pytest.mark.needs(outside=True)
+@pytest.mark.rests_on(
+    "what_leaves_the_pod_range_is_masqueraded",
+    "a_pods_gateway_is_its_nodes_bridge",
+    "calicos_gateway_is_nobodys_address",
+    "the_host_end_is_a_port_of_the_bridge",
+    "the_longest_prefix_decides",
+    "nodes_forward",
+)
+@pytest.mark.rests_on("nothing_drops_what_a_pod_sends_to_the_outside")
 def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """A pod's packets leave the cluster with its node's address, and conntrack translates the replies back to the
     pod."""
     paths = {pod: session.unique_path() for pod in session.echo_pods}
-    for pod, asked in session.request_all({pod: session.external.url(path) for pod, path in paths.items()}).items():
+    urls = {pod: session.external.url(path) for pod, path in paths.items()}
+    for pod, asked in session.request_all(urls, rules=True).items():
         node = pod.node
-        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.why}")
         asker = session.external.client_of(paths[pod])
         claim.require(asker == node.address, f"the outside saw {asker}, not {node.address}, the address of {node.name}")
         end = postrouting(asked.before, Packet(pod.address, lab.setting.gateway, dport=session.external.port))[0]
@@ -65,6 +80,11 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on(
+    "what_leaves_the_pod_range_is_masqueraded",
+    "between_nodes_a_packet_travels_wrapped",
+    "pods_of_one_node_need_no_gateway",
+)
 def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> None:
     """From pod to pod, also across nodes, the receiver sees the sender's own address."""
     seen = []
@@ -87,6 +107,11 @@ def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> No
     claim.saw(listed(seen))
 
 
+@pytest.mark.rests_on(
+    "services_have_a_range_of_their_own",
+    "pod_to_pod_is_never_translated",
+    "a_cluster_ip_is_a_pod_chosen_per_connection",
+)
 def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim) -> None:
     """kube-dns resolves a service's name for a pod and answers from its ClusterIP."""
     name = "kubernetes.default.svc.cluster.local"
@@ -99,6 +124,12 @@ def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim
     claim.saw(f"{listed(session.echo_pods)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
 
 
+@pytest.mark.rests_on(
+    "a_service_leads_to_its_endpoints",
+    "every_endpoint_gets_the_same_share",
+    "no_interface_owns_a_cluster_ip",
+    "pod_to_pod_is_never_translated",
+)
 def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim: Claim) -> None:
     """A ClusterIP is translated (DNAT) to one of its pods, chosen per connection; the client's address stays."""
     service, client = session.service("echo"), session.client
@@ -128,6 +159,7 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on("a_cluster_ip_is_a_pod_chosen_per_connection")
 def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -> None:
     """A pod sends to the ClusterIP, its node translates the destination to a pod, and the reply comes back from the
     ClusterIP."""
@@ -144,7 +176,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
             "node": Capture(way.dev, f"tcp and host {client.address}"),
         },
     )
-    claim.require(asked.answered, f"{service} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{service} does not answer {client}: {asked.why}")
     before = [packet for packet in asked.packets["pod"] if packet.src == client.address]
     after = [packet for packet in asked.packets["node"] if packet.src == client.address]
     replies = [packet for packet in asked.packets["pod"] if packet.dst == client.address]
@@ -166,6 +198,8 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
 
 
 @pytest.mark.needs(outside=True)
+@pytest.mark.rests_on("node_ports_come_last", "pod_to_pod_is_never_translated")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_node_port")
 def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) -> None:
     """Every node translates a NodePort to a pod, even a node that runs none of them, and masquerades the client."""
     service, seen = session.service("single"), []
@@ -184,6 +218,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
 
 
 @pytest.mark.needs(nodes=2, outside=True)
+@pytest.mark.rests_on("a_local_service_stays_on_its_node", "a_node_port_answers_on_every_node")
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod do not answer."""
     service, client = session.service("single-local"), session.snapshot.setting.gateway
@@ -207,6 +242,8 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
 
 
 @pytest.mark.needs(own_lab=True)
+@pytest.mark.rests_on("a_service_leads_to_its_endpoints", "a_node_port_answers_on_every_node")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """Every node translates a LoadBalancer's address to a pod, whichever node the packet reaches."""
     if not session.external.namespace:

@@ -9,12 +9,15 @@ from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import workload
+from hoplab.verify import leftovers, workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.remedy("kubectl get services -A -o wide")
+
 
 @pytest.mark.needs(nodes=2, own_lab=True)
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each")
 def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
     """For a Local service each node serves a health check port: 200 when it runs a pod of the service, otherwise
     503."""
@@ -59,6 +62,7 @@ def test_the_load_balancer_gives_addresses_of_its_pool(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(load_balancer="metallb")
+@pytest.mark.remedy("kubectl get nodes -L node.kubernetes.io/exclude-from-external-load-balancers")
 def test_a_node_may_announce_each_address(lab: Snapshot, claim: Claim) -> None:
     """A node with the label node.kubernetes.io/exclude-from-external-load-balancers announces no address; for each
     service another one is left, with a pod of it where the policy is Local."""
@@ -82,6 +86,7 @@ def _is_of(endpoint: Endpoint, service: ApiService) -> bool:
 
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
+@pytest.mark.rests_on("the_load_balancer_gives_addresses_of_its_pool", "a_node_may_announce_each_address")
 def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim: Claim) -> None:
     """The ARP request for a load balancer's address reaches all nodes; one answers with its own MAC, chosen by a
     hash."""
@@ -108,6 +113,8 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
 
 
 @pytest.mark.needs(load_balancer="metallb", own_lab=True)
+@pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "a_load_balancers_address_reaches_the_pods")
+@pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
     """A client outside reaches a pod by the load balancer's address, through the node that answered ARP for it."""
     address, service = session.announced("announced"), session.service("announced")
@@ -132,6 +139,7 @@ def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim
 
 
 @pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
+@pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "the_local_policy_keeps_the_clients_address")
 def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node with a pod answers ARP, and the pod sees the client's address."""
     address, home, client = session.announced("announced-local"), session.single.node, session.snapshot.setting.gateway
@@ -153,3 +161,18 @@ def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, clai
         *flows,
     )
     claim.saw(f"{home.name} answers for {address}, {session.single} saw {client}; conntrack has {flows[-1]}")
+
+
+def test_host_ports_lead_to_pods(lab: Snapshot, claim: Claim) -> None:
+    """A port of a node that a pod has taken (hostPort) leads to this pod: no rule is left of one that is gone, for it
+    would take the port from the next pod."""
+    rules = 0
+    for node in lab.nodes:
+        dead = leftovers.dead_host_ports(lab, node)
+        claim.require(
+            not dead,
+            f"`{dead[0].rule}` on {node.name} leads to {dead[0].to}, which no pod there has" if dead else "",
+            *(port.rule for port in dead),
+        )
+        rules += len(leftovers.host_ports(node))
+    claim.saw(f"{counted(rules, 'rule')} for host ports on {counted(len(lab.nodes), 'node')}, each to a pod there")

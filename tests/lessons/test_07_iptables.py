@@ -13,6 +13,9 @@ from hoplab.observe.facts.iptables_hook_order import IPTABLES_HOOK_ORDER
 from hoplab.observe.facts.nft_expressions import Nat, Verdict
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_KUBE_PROXY
+
+pytestmark = pytest.mark.remedy("ssh {node} sudo iptables-save")
 
 BUILT_IN = {
     "raw": ("PREROUTING", "OUTPUT"),
@@ -50,6 +53,7 @@ def test_tables_and_their_hooks(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(proxy="iptables")
+@pytest.mark.rests_on("tables_and_their_hooks")
 def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
     """At a hook the kernel calls the tables in the order raw, mangle, nat (DNAT), filter, nat (SNAT), security."""
     orders: dict[str, list[str]] = {}
@@ -69,6 +73,8 @@ def test_tables_are_called_in_their_order(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(proxy="iptables")
+@pytest.mark.rests_on("tables_and_their_hooks")
+@pytest.mark.remedy("ssh {node} sudo iptables-save -t nat", mends=RESTART_KUBE_PROXY)
 def test_kube_proxy_hooks_in_its_chains(lab: Snapshot, claim: Claim) -> None:
     """kube-proxy has chains of its own, reached from PREROUTING, OUTPUT, POSTROUTING and FORWARD."""
     for node in lab.nodes:
@@ -86,6 +92,7 @@ def test_kube_proxy_hooks_in_its_chains(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(proxy="nftables")
+@pytest.mark.remedy("ssh {node} sudo nft list table ip kube-proxy", mends=RESTART_KUBE_PROXY)
 def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) -> None:
     """kube-proxy's table has base chains of its own, which the kernel calls at its hooks beside those of iptables."""
     for node in lab.nodes:
@@ -115,6 +122,8 @@ def test_kube_proxys_table_is_called_by_the_kernel(lab: Snapshot, claim: Claim) 
 
 
 @pytest.mark.needs(proxy="nftables")
+@pytest.mark.rests_on("kube_proxys_table_is_called_by_the_kernel")
+@pytest.mark.remedy("ssh {node} sudo nft list table ip kube-proxy", mends=RESTART_KUBE_PROXY)
 def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
     """Services are elements of a map: one lookup of address, protocol and port leads to the service's chain."""
     services = [service for service in proxy.expectations(lab) if service.endpoints]
@@ -140,6 +149,8 @@ def test_a_service_is_found_in_a_map(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(proxy="nftables")
+@pytest.mark.rests_on("kube_proxys_table_is_called_by_the_kernel")
+@pytest.mark.remedy("ssh {node} sudo nft list table ip kube-proxy", mends=RESTART_KUBE_PROXY)
 def test_one_rule_draws_one_of_the_endpoints(lab: Snapshot, claim: Claim) -> None:
     """A service's chain is one rule: it looks a random number (numgen random) up in a map of the endpoints."""
     seen = []

@@ -8,12 +8,27 @@ from itertools import permutations
 
 import pytest
 
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.observe.facts.api_services import API_SERVICES, ApiService
 from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.iptables_legacy import IPTABLES_LEGACY
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import packet_paths, workload
 from hoplab.verify.claims import Claim, counted
 
+pytestmark = [
+    pytest.mark.remedy(
+        "ssh {node} sudo {tool} -t {table} -L {chain} -nv --line-numbers",
+        says="in (?P<tool>iptables(-legacy)?) (?P<table>[a-z]+), chain (?P<chain>[^ ]+), of",
+    ),
+    pytest.mark.remedy(
+        "ssh {node} sudo nft -a list chain {family} {table} {chain}",
+        says="in nftables (?P<family>[a-z0-9]+) (?P<table>[^ ]+), chain (?P<chain>[^ ]+), of",
+    ),
+    pytest.mark.remedy("ssh {node} sudo iptables-save"),
+]
+BETWEEN_PODS = ("nothing_on_the_way_drops_it_on_one_node", "nothing_on_the_way_drops_it_between_nodes")
+API_SERVICE = ("default", "kubernetes")
 DNS_PORT = 53
 
 
@@ -33,24 +48,30 @@ def _require_some(lab: Snapshot, found: Sized, what: str) -> None:
         pytest.skip(f"needs {what} of CoreDNS or of the verification workload, which only --traffic creates")
 
 
+def _services(lab: Snapshot, *names: str) -> list[ApiService]:
+    """Return those of the workload's services that the lab has."""
+    return [found for found in lab.api[API_SERVICES] if found.namespace == workload.NAMESPACE and found.name in names]
+
+
 @pytest.mark.needs(facts=packet_paths.FACTS)
 def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of one node, no rule of any table at any hook drops a packet or its reply."""
     pods = _pods(lab)
     pairs = [(pod, other) for pod, other in permutations(pods, 2) if pod.node is other.node]
     _require_some(lab, pairs, "two pods on one node")
-    found = packet_paths.checked(leg for pair in pairs for leg in packet_paths.between_pods(*pair, _port(pods)))
+    found = packet_paths.checked(packet_paths.between_pods(*pair, _port(pods)) for pair in pairs)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"between {counted(len(pairs), 'pair')} of pods {found}")
 
 
 @pytest.mark.needs(nodes=2, facts=packet_paths.FACTS)
+@pytest.mark.rests_on("nothing_on_the_way_drops_it_on_one_node")
 def test_nothing_on_the_way_drops_it_between_nodes(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of another node, no rule of either node drops a packet, its reply, or what wraps it."""
     pods = _pods(lab)
     pairs = [(pod, other) for pod, other in permutations(pods, 2) if pod.node is not other.node]
     _require_some(lab, pairs, "pods on two nodes")
-    found = packet_paths.checked(leg for pair in pairs for leg in packet_paths.between_pods(*pair, _port(pods)))
+    found = packet_paths.checked(packet_paths.between_pods(*pair, _port(pods)) for pair in pairs)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"between {counted(len(pairs), 'pair')} of pods {found}")
 
@@ -60,9 +81,71 @@ def test_nothing_drops_what_a_pod_sends_to_its_node(lab: Snapshot, claim: Claim)
     """No rule of a node drops what its pods send to the kubelet there, or the replies."""
     pods = _pods(lab)
     _require_some(lab, pods, "a pod")
-    found = packet_paths.checked(leg for pod in pods for leg in packet_paths.to_own_node(pod))
+    found = packet_paths.checked(packet_paths.to_own_node(pod) for pod in pods)
     claim.require(not found.drops, found.why, *found.evidence)
     claim.saw(f"of {counted(len(pods), 'pod')} {found}")
+
+
+@pytest.mark.needs(facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
+def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Claim) -> None:
+    """No rule of a node drops what its pods send out of the cluster, or the replies, which come for the node itself."""
+    pods, outside = _pods(lab), lab.setting.gateway
+    _require_some(lab, pods, "a pod")
+    found = packet_paths.checked(packet_paths.to_outside(pod, outside) for pod in pods)
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {counted(len(pods), 'pod')} to {outside} {found}")
+
+
+@pytest.mark.needs(service="echo", facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
+def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Claim) -> None:
+    """From a node to a ClusterIP, no rule drops a packet, also after its translation, or the reply of any endpoint."""
+    (service,) = _services(lab, "echo")
+    found = packet_paths.checked(
+        packet_paths.from_node(lab, node, service.cluster_ip, service.ports[0].port)
+        for node in lab.nodes
+        if service.cluster_ip
+    )
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {counted(len(lab.nodes), 'node')} to {service} {found}")
+
+
+@pytest.mark.needs(service="single", facts=packet_paths.FACTS)
+@pytest.mark.rests_on(*BETWEEN_PODS)
+def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim) -> None:
+    """From outside to a NodePort of any node, no rule drops a packet, also after its translation, or its reply."""
+    (service,) = _services(lab, "single")
+    port = service.ports[0].node_port or workload.NODE_PORT
+    found = packet_paths.checked(packet_paths.from_outside(lab, node, node.address, port) for node in lab.nodes)
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"by {counted(len(lab.nodes), 'node')} to port {port} {found}")
+
+
+@pytest.mark.needs(service="balanced", facts=packet_paths.FACTS, own_lab=True)
+@pytest.mark.rests_on(*BETWEEN_PODS)
+def test_nothing_drops_what_comes_in_by_a_load_balancer(lab: Snapshot, claim: Claim) -> None:
+    """From outside to a load balancer's address, at any node, no rule drops a packet, also translated, or its reply."""
+    ways = [
+        (node, address, service.ports[0].port)
+        for service in _services(lab, "balanced", "announced")
+        for address in service.balancer_ips
+        for node in lab.nodes
+    ]
+    found = packet_paths.checked(packet_paths.from_outside(lab, *way) for way in ways)
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"to {counted(len({address for _, address, _ in ways}), 'address')} {found}")
+
+
+@pytest.mark.needs(facts=packet_paths.FACTS)
+def test_nothing_drops_what_the_api_server_sends_to_kubelets(lab: Snapshot, claim: Claim) -> None:
+    """No rule drops what the API server sends to the kubelet of another host: `kubectl logs` and `exec` work."""
+    servers = [found for found in lab.api[API_ENDPOINTS] if (found.namespace, found.service) == API_SERVICE]
+    found = packet_paths.checked(
+        packet_paths.to_kubelet(lab, node, server.address) for server in servers for node in lab.nodes
+    )
+    claim.require(not found.drops, found.why, *found.evidence)
+    claim.saw(f"from {' and '.join(str(server.address) for server in servers)} {found}")
 
 
 @pytest.mark.needs(facts=packet_paths.FACTS)

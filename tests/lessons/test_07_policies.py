@@ -16,7 +16,10 @@ from hoplab.verify import workload
 from hoplab.verify.claims import Claim, listed
 from hoplab.verify.session import LabSession
 
-pytestmark = pytest.mark.needs(cni="calico", proxy="iptables")
+pytestmark = [
+    pytest.mark.needs(cni="calico", proxy="iptables"),
+    pytest.mark.remedy("kubectl describe networkpolicies -A"),
+]
 
 POLICIES = f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies"
 
@@ -50,6 +53,7 @@ def dropped(seen: Facts, chain: str) -> int:
     return sum(rule.packets for rule in denials(seen, chain))
 
 
+@pytest.mark.rests_on("pod_to_pod_is_never_translated")
 def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Claim) -> None:
     """A NetworkPolicy that allows nothing stops all packets to its pods: their chain ends in a DROP, which counts them.
     When the policy is deleted, the rule goes and the packets pass."""
@@ -81,6 +85,7 @@ def test_a_policy_denies_what_it_does_not_allow(session: LabSession, claim: Clai
 
 
 @pytest.mark.needs(outside=True)
+@pytest.mark.rests_on("a_policy_denies_what_it_does_not_allow")
 def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
     """A policy that allows the pods with a label admits these and no others: a rule of the policy's chain matches the
     set of their addresses."""
@@ -116,6 +121,7 @@ def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(outside=True)
+@pytest.mark.rests_on("a_policy_denies_what_it_does_not_allow", "the_outside_sees_the_nodes_address")
 def test_a_policy_stops_what_leaves(session: LabSession, claim: Claim) -> None:
     """An egress policy stops a pod's packets on its own node, where they come out of the veth pair."""
     server, client = session.single, session.client

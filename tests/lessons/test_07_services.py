@@ -17,11 +17,18 @@ from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
+from hoplab.verify.remedies import RESTART_KUBE_PROXY
 from hoplab.verify.session import LabSession
+
+pytestmark = pytest.mark.remedy("ssh {node} sudo {service_rules}")
 
 ICMP_UNREACHABLE = 3  # ICMP's type
 
 
+@pytest.mark.rests_on(
+    "services_have_a_range_of_their_own", "only_rules_know_a_cluster_ip", "one_rule_draws_one_of_the_endpoints"
+)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_service_leads_to_its_endpoints(lab: Snapshot, claim: Claim) -> None:
     """A connection to a ClusterIP passes the service's chain and ends at one of its pods, and nowhere else."""
     client, mode = lab.setting.pod_cidr[-2], proxy.of(lab)  # some pod; none of those behind the services
@@ -53,6 +60,8 @@ def _of_the_proxy(chains: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(chain for chain in chains if not chain.startswith(calico.FELIX))
 
 
+@pytest.mark.rests_on("a_service_leads_to_its_endpoints")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None:
     """Every endpoint of a service has the same probability: the rules take 1/n, 1/(n-1), ... of the remaining
     connections."""
@@ -79,6 +88,8 @@ def _shares(found: dict[str, float]) -> str:
     return listed(f"{probability:.2f} for {to}" for to, probability in sorted(found.items()))
 
 
+@pytest.mark.rests_on("a_service_leads_to_its_endpoints")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     """Packets to a ClusterIP from outside of the pod range are marked, and marked packets are masqueraded in
     POSTROUTING."""
@@ -105,6 +116,8 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on("marked_packets_are_masked", "a_service_is_found_in_a_map")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     """NodePorts are matched last, for packets to the node's own addresses, and lead to the service's pods."""
     mode = proxy.of(lab)
@@ -133,6 +146,8 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(nodes=2, workload_pods=True)
+@pytest.mark.rests_on("node_ports_come_last")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node sends to its own pods only and marks nothing; a node without a pod drops
     the packet."""
@@ -167,6 +182,8 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(service="sticky")
+@pytest.mark.rests_on("a_service_leads_to_its_endpoints")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
     """With sessionAffinity: ClientIP the clients of each endpoint are recorded for a while; rules match them before the
     random choice."""
@@ -193,6 +210,7 @@ def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> 
 
 
 @pytest.mark.needs(service="sticky")
+@pytest.mark.rests_on("a_sticky_service_remembers_its_clients", "a_cluster_ip_is_a_pod_chosen_per_connection")
 def test_a_client_stays_with_its_endpoint(session: LabSession, claim: Claim) -> None:
     """A client of a service with session affinity reaches the same pod every time."""
     service, client, connections = session.service("sticky"), session.client, 24
@@ -222,6 +240,8 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(workload_pods=True)
+@pytest.mark.rests_on("kube_proxy_hooks_in_its_chains", "kube_proxys_table_is_called_by_the_kernel")
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
     """A service without endpoints has no chain; a rule of the filter table rejects its clients at once. A node drops
     connections to one with endpoints elsewhere only, where it may send to its own only."""
@@ -242,6 +262,9 @@ def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> Non
     claim.saw(f"{listed(empty)} is rejected at forward and output of {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.rests_on(
+    "a_service_without_endpoints_rejects", "the_host_end_is_a_port_of_the_bridge", "calicos_gateway_is_nobodys_address"
+)
 def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) -> None:
     """The client's own node rejects a connection to a service without endpoints (ICMP port unreachable), so no client
     waits."""
@@ -263,6 +286,10 @@ def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) ->
     claim.saw(f"{pod}: {asked.output.err.strip()}; on {pod.host_end.name}: {said[0]}")
 
 
+@pytest.mark.rests_on(
+    "services_have_a_range_of_their_own", "a_service_without_endpoints_rejects", "a_service_is_found_in_a_map"
+)
+@pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     """Every ClusterIP is in the rules of every node, whether or not a pod behind it runs there."""
     mode, wanted = proxy.of(lab), {service.cluster_ip for service in proxy.expectations(lab)}
@@ -272,6 +299,7 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(len(wanted), 'ClusterIP')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "a_service_leads_to_its_endpoints")
 def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
     """When a deployment is scaled, the rules of every node follow its pods."""
     service, client, mode = session.service("single"), session.snapshot.setting.pod_cidr[-2], proxy.of(session.snapshot)
@@ -308,6 +336,7 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
 
 
 @pytest.mark.needs(cni="flannel")
+@pytest.mark.rests_on("pods_of_one_node_need_no_gateway", "nothing_on_the_way_drops_it_between_nodes")
 def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim: Claim) -> None:
     """With a CNI that enforces no policies, such as flannel, a NetworkPolicy that denies everything has no effect."""
     client, url = session.client, f"http://{session.single.address}:{workload.PORT}/"
@@ -321,7 +350,7 @@ def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim:
     with session.created(f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/networkpolicies", policy):
         asked = session.request(client, url)
         after = session.rules()
-    claim.require(asked.answered, f"{session.single} does not answer {client}: {asked.output.err.strip()}")
+    claim.require(asked.answered, f"{session.single} does not answer {client}: {asked.why}")
     for node, rules in after.items():
         new = set(rules[IPTABLES].chains("nat")) - set(before[node][IPTABLES].chains("nat"))
         claim.require(not new, f"the policy made {listed(sorted(new))} on {node}")

@@ -14,6 +14,8 @@ from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.session import LabSession
 
+pytestmark = pytest.mark.remedy("kubectl describe ingress -A")
+
 HOST1, HOST2 = workload.HOST1, workload.HOST2
 
 
@@ -30,6 +32,7 @@ def test_an_ingress_alone_does_nothing(session: LabSession, claim: Claim) -> Non
 
 
 @pytest.mark.needs(ingress=True, facts=("ingress_classes",))
+@pytest.mark.remedy("kubectl get ingressclasses -o yaml")
 def test_one_class_is_the_default(lab: Snapshot, claim: Claim) -> None:
     """An Ingress without a class is of the default class: at most one class is the default, and one is where an Ingress
     needs it."""
@@ -48,6 +51,7 @@ def test_one_class_is_the_default(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_the_host_decides(session: LabSession, claim: Claim) -> None:
     """Many hosts share one address: the Host header of a request decides which service answers."""
     seen = []
@@ -62,6 +66,7 @@ def test_the_host_decides(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_the_path_decides(session: LabSession, claim: Claim) -> None:
     """Under one host the path decides which service answers; the pod gets the same path."""
     seen = []
@@ -79,6 +84,7 @@ def test_the_path_decides(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_the_longest_path_wins(session: LabSession, claim: Claim) -> None:
     """Of several matching paths the longest decides. A path should match whole elements: /api does not match
     /apiary."""
@@ -115,6 +121,7 @@ def _logged(session: LabSession, front: Any, path: str) -> list[Any]:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) -> None:
     """With TLS the client names the host first (SNI) and gets the certificate of that host's secret."""
     for secret, names in workload.SITES.items():
@@ -137,6 +144,7 @@ def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) ->
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_host_decides", "the_certificate_is_chosen_by_name")
 def test_one_address_for_all(session: LabSession, claim: Claim) -> None:
     """One address serves all hosts on the ports 80 and 443, and every node has such an address."""
     urls = [f"{scheme}://{host}/" for host in workload.ROUTES for scheme in ("http", "https")]
@@ -148,6 +156,7 @@ def test_one_address_for_all(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_host_decides")
 def test_the_pod_is_told_who_asked(session: LabSession, claim: Claim) -> None:
     """The pod's client is the controller; the real client's address is in the header X-Forwarded-For."""
     client = session.snapshot.setting.gateway
@@ -163,6 +172,7 @@ def test_the_pod_is_told_who_asked(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("kubectl_shows_address_and_rules", "pod_to_pod_is_never_translated")
 def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> None:
     """A controller turns each host into a server block of nginx, each path into a location, each service into its
     pods."""
@@ -182,6 +192,7 @@ def test_the_configuration_is_the_rules(session: LabSession, claim: Claim) -> No
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_pod_is_told_who_asked", "the_path_decides")
 def test_the_log_has_both_ends(session: LabSession, claim: Claim) -> None:
     """The controller's access log has both ends of a request: the client with its URL, and the pod that answered."""
     client = str(session.snapshot.setting.gateway)
@@ -201,6 +212,7 @@ def test_the_log_has_both_ends(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
     """The controller sends to the pod's own address: no ClusterIP is involved, and no address is translated."""
     services = {session.service(name).cluster_ip: name for name in (workload.APP1, workload.APP2)}
@@ -226,6 +238,7 @@ def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("one_class_is_the_default")
 def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> None:
     """`kubectl get ingress` shows the addresses that serve it, `kubectl describe ingress` its rules."""
     apps = session.until(lambda: session.ingress("apps"), lambda found: bool(found.addresses))
@@ -243,6 +256,7 @@ def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> N
 
 
 @pytest.mark.needs(ingress=True)
+@pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_a_change_loses_no_request(session: LabSession, claim: Claim) -> None:
     """While pods come and go and rules change, every request is answered."""
     path, url = f"/{session.unique_path()}", f"http://{HOST1}/"

@@ -20,7 +20,7 @@ from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
 from hoplab.verify.session import LabSession
 
-pytestmark = pytest.mark.needs(ipv6=True)
+pytestmark = [pytest.mark.needs(ipv6=True), pytest.mark.remedy("ssh {node} ip -6 route show table all")]
 
 FORWARDING = "net.ipv6.conf.all.forwarding"
 
@@ -62,6 +62,8 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
     )
 
 
+@pytest.mark.rests_on("a_pod_hangs_on_a_veth_pair", "a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on("everybody_has_an_address_of_each_family", anywhere=True)
 def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
     """A pod has an IPv6 default route: with a bridge CNI through the bridge, which has the first address of the node's
     range, with Calico through the link-local address of its veth's other end."""
@@ -88,6 +90,14 @@ def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on(
+    "nodes_are_ready_with_a_range_each",
+    "pods_are_in_their_nodes_range",
+    "everybody_has_an_address_of_each_family",
+    "bgp_tells_the_nodes_of_each_other",
+    anywhere=True,
+)
 def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> None:
     """A node has the same routes for IPv6 as for IPv4: to its own pods by the bridge (with Calico by their interfaces),
     to those of every other node through that node. IPv6 forwarding has its own sysctl."""
@@ -103,6 +113,8 @@ def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> Non
 
 
 @pytest.mark.needs(backend="vxlan", nodes=2)
+@pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
+@pytest.mark.rests_on("everybody_has_an_address_of_each_family", anywhere=True)
 def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
     """VXLAN has a second interface for IPv6 with a longer outer header: it too has a neighbour entry and an FDB entry
     for every remote node, with the node's IPv6 address."""
@@ -124,6 +136,7 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.needs(workload_pods=True)
+@pytest.mark.rests_on("kube_proxys_table_is_called_by_the_kernel")
 def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
     """A dual-stack service has a ClusterIP of each family; rules of their own lead from the IPv6 one to the IPv6
     addresses of the same pods. The other services have IPv4 only."""
@@ -153,6 +166,7 @@ def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Clai
     )
 
 
+@pytest.mark.rests_on("everybody_has_an_address_of_each_family")
 def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -> None:
     """What a pod sends out of the cluster by IPv6 leaves with its node's address; what it sends to another pod keeps
     the pod's."""
@@ -174,6 +188,12 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(nodes=2)
+@pytest.mark.rests_on(
+    "who_unwraps_ipv6_is_written_down",
+    "nodes_route_ipv6_as_they_route_ipv4",
+    "a_pods_way_out_by_ipv6",
+    "what_leaves_the_ipv6_pod_range_is_masqueraded",
+)
 def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> None:
     """Between pods IPv6 crosses the lab network like IPv4, encapsulated or not, and no address is translated."""
     pod, other = session.echo_pods[:2]
@@ -202,6 +222,7 @@ def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> No
     claim.saw(f"{other} saw {asked.answer.remote}; on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
 
 
+@pytest.mark.rests_on("a_service_of_both_families_has_two_addresses", "pods_of_two_nodes_talk_by_ipv6")
 def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
     """A connection to an IPv6 ClusterIP reaches one of its pods; the client's address stays."""
     service, client = session.service("echo", ipv6=True), session.client
@@ -216,6 +237,9 @@ def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
 
 
 @pytest.mark.needs(own_lab=True)
+@pytest.mark.rests_on(
+    "what_leaves_the_ipv6_pod_range_is_masqueraded", "a_pods_way_out_by_ipv6", "nodes_route_ipv6_as_they_route_ipv4"
+)
 def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Claim) -> None:
     """A pod's IPv6 packets leave the cluster with its node's address."""
     assert session.external6
@@ -223,7 +247,7 @@ def test_the_outside_sees_the_nodes_ipv6_address(session: LabSession, claim: Cla
     for pod in session.echo_pods:
         path = session.unique_path()
         asked = session.request(pod, session.external6.url(path))
-        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.output.err.strip()}")
+        claim.require(asked.answered, f"{pod} gets no answer from the outside: {asked.why}")
         asker = session.external6.client_of(path)
         claim.require(
             asker == pod.node.address6, f"the outside saw {asker}, not {pod.node.address6}, that of {pod.node.name}"

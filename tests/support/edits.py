@@ -97,6 +97,13 @@ class Fault:
     caught_by: tuple[str, ...]
     says: str
     exactly: bool = True  # no other lesson fails
+    first: str = ""  # the lesson that verification names first, where it is another one, ...
+    first_says: str = ""  # ... and what that says
+
+    @property
+    def named_first(self) -> tuple[str, str]:
+        """The lesson that verification names first, and what it says."""
+        return self.first or self.caught_by[0], self.first_says or self.says
 
     def fails_its_lessons(self) -> None:
         found = failures(read_only(), self.broken())
@@ -121,5 +128,5 @@ def announced_by(*addresses: str, name: str = "announced", lab: Snapshot = HEALT
     return in_api("services", api_item(name, lambda item: item.update(status=given)), lab)
 
 
-def also(lesson: str, says: str, broken: Callable[[], Snapshot]) -> Fault:
-    return Fault(says, broken, (lesson,), says, exactly=False)
+def also(lesson: str, says: str, broken: Callable[[], Snapshot], *, first: str = "", first_says: str = "") -> Fault:
+    return Fault(says, broken, (lesson,), says, exactly=False, first=first, first_says=first_says)

@@ -13,6 +13,7 @@ from hoplab.core.errors import LabError
 from hoplab.expectations.proxy import iptables as iptables_mode
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.api_nodes import API_NODES
+from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements, workload
@@ -109,16 +110,23 @@ def edited(lab: Snapshot, edit: Callable[[str, str], str]) -> Snapshot:
 
 
 def without_workload(lab: Snapshot) -> Snapshot:
-    """The lab as its API is without the verification workload."""
+    """The lab as its API is without the verification workload, and as IPAM is, which has freed its addresses."""
 
+    own = {str(pod.address) for pod in lab.api[API_PODS] if pod.namespace == workload.NAMESPACE and pod.address}
     ends = {pod.host_end.name for pod in lab.pods if pod.api.namespace == workload.NAMESPACE and pod.host_end}
 
     def edit(place: str, text: str) -> str:
         if place == "node links":
             return json.dumps([link for link in json.loads(text) if link.get("ifname") not in ends])
+        if place == "node ipam":
+            lines = text.splitlines(keepends=True)
+            return "".join(line for line in lines if line.partition(":")[0].rpartition("/")[2] not in own)
         if not place.startswith("api") or not text.startswith("{"):
             return text
         document = json.loads(text)
+        if place == "api ipam_blocks":
+            for block in document["items"]:
+                _free(block["spec"])
         document["items"] = [
             item for item in document["items"] if item.get("metadata", {}).get("namespace") != workload.NAMESPACE
         ]
@@ -131,6 +139,15 @@ def without_workload(lab: Snapshot) -> Snapshot:
         for node, found in seen.netns_facts.items()
     }
     return replace(seen, netns_facts=pods)
+
+
+def _free(block: dict[str, Any]) -> None:
+    """Free the addresses that a block keeps for pods of the workload."""
+    owners = [attribute.get("secondary", {}).get("namespace") for attribute in block.get("attributes", ())]
+    block["allocations"] = [
+        None if number is not None and owners[number] == workload.NAMESPACE else number
+        for number in block.get("allocations", ())
+    ]
 
 
 def _api_chain(address: str) -> str:

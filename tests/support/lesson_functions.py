@@ -13,7 +13,9 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
+from hoplab.verify.causes import Basis, Cause, basis, find
 from hoplab.verify.claims import Claim, ClaimFailed
+from hoplab.verify.places import Places
 from hoplab.verify.session import LabSession
 
 
@@ -21,6 +23,7 @@ from hoplab.verify.session import LabSession
 class Lesson:
     function: Callable[..., None]
     needs: tuple[Mapping[str, Any], ...]  # what its markers say
+    basis: Basis  # what its failures rest on
 
     @property
     def takes(self) -> frozenset[str]:
@@ -37,10 +40,18 @@ def lessons() -> Mapping[str, Lesson]:
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        for name, function in inspect.getmembers(module, inspect.isfunction):
+        functions = inspect.getmembers(module, inspect.isfunction)
+        for name, function in sorted(functions, key=lambda found: found[1].__code__.co_firstlineno):  # as pytest does
             if name.startswith("test_"):
-                marks = [getattr(module, "pytestmark", None), *getattr(function, "pytestmark", ())]
-                found[name.removeprefix("test_")] = Lesson(function, tuple(mark.kwargs for mark in marks if mark))
+                shared = getattr(module, "pytestmark", ())
+                given = shared if isinstance(shared, Iterable) else (shared,)
+                marks = [*getattr(function, "pytestmark", ()), *(decorator.mark for decorator in given)]
+                packets = "session" in inspect.signature(function).parameters
+                found[name.removeprefix("test_")] = Lesson(
+                    function,
+                    tuple(mark.kwargs for mark in marks if mark.name == "needs"),
+                    basis(marks, sends_packets=packets),
+                )
     return found
 
 
@@ -58,6 +69,12 @@ def with_traffic() -> tuple[str, ...]:
 
 def applies(name: str, lab: Snapshot) -> bool:
     return not any(requirements.skip_reason(lab, **needs) for needs in lessons()[name].needs)
+
+
+def causes_of(failed: Mapping[str, str], lab: Snapshot) -> tuple[Cause, ...]:
+    """The causes among lessons that fail, given by name with the reason, as a report has them."""
+    ordered = {name: failed[name] for name in lessons() if name in failed}
+    return find(ordered, {name: lesson.basis for name, lesson in lessons().items()}, Places.of(lab))
 
 
 def failures(names: Iterable[str], lab: Snapshot, session: LabSession | None = None) -> dict[str, str]:

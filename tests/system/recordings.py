@@ -42,7 +42,19 @@ FEW = {  # of other labs than the usual one there is one broken recording each
     "calico-vxlan": "vxlan.calico has another MAC than announced",
 }
 
-MOMENTARY = {"conntrack", "sockets"}
+# Faults that are younger than the recordings: the next run of this program on the usual lab records them
+UNRECORDED = frozenset(
+    {
+        "the reverse-path filter is strict everywhere",
+        "the conntrack table is full",
+        "IPAM keeps the address of a pod that is gone",
+        "an interface does not forward",
+        "a UDP flow is kept to an endpoint that is gone",
+        "a node is behind two MACs",
+        "a host port leads to a pod that is gone",
+    }
+)
+MOMENTARY = {"conntrack", "sockets", "counters", "dns_log", "units", "disks"}
 COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
 
 

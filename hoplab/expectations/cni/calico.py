@@ -12,6 +12,7 @@ from hoplab.core.ip import IPAddress
 from hoplab.expectations.cni import FdbExpectation, NeighbourExpectation, NodeExpectations, RouteExpectation, Tunnel
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6, Block, Block6
 from hoplab.observe.facts.api_pods import ApiPod
+from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.spec.parts import CniPart, ResetScope
 
@@ -63,6 +64,16 @@ def host_end(pod: ApiPod) -> str:
 def chain(direction: str, interface: str) -> str:
     """Return Felix's chain for packets "to" or "from" a pod, by the pod's interface on its node."""
     return f"{FELIX}{direction[0]}w-{interface}"
+
+
+def checks_sources(node: Node) -> bool:
+    """Return whether Felix drops wrong sources by a rule of its own, which no sysctl switches off.
+
+    Felix before v3.13 relies on rp_filter instead, and ends where ``all`` is 2 (felix 2082). Where its rules are not of
+    iptables, it is younger.
+    """
+    rules = node[IPTABLES].rules("raw", f"{FELIX}PREROUTING")
+    return not rules or any(option.module == "rpfilter" for rule in rules for option in rule.matches)
 
 
 def announced(node: Node, name: str) -> str:
@@ -151,7 +162,7 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 
 def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
-    others = [other for other in lab.nodes if other is not node]
+    others = [other for other in lab.cluster_nodes if other is not node]
     own = tuple(block.cidr for block in family.blocks(lab, node))
     tunnel = _tunnel(lab, node, family)
     protocol, nowhere = (VXLAN_PROTOCOL, FELIX_PROTOCOL) if _is_vxlan(lab) else (BGP_PROTOCOL, BGP_PROTOCOL)

@@ -123,7 +123,8 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 def _expectations(lab: Snapshot, family: _Family) -> Mapping[str, NodeExpectations]:
     make = {"vxlan": _vxlan, "host-gw": _host_gw, "wireguard": _wireguard}[lab.setting.backend]
     return {
-        node.name: make(lab, node, [other for other in lab.nodes if other is not node], family) for node in lab.nodes
+        node.name: make(lab, node, [other for other in lab.cluster_nodes if other is not node], family)
+        for node in lab.nodes
     }
 
 

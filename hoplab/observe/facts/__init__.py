@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from hoplab.core.errors import FactError
+from hoplab.core.errors import FactError, UnavailableError
 from hoplab.observe.script import Output
 from hoplab.spec.parts import Parts
 
@@ -41,6 +41,7 @@ class Fact(Generic[T_co]):
     where: frozenset[Where] = frozenset({"node"})
     ipv6: bool = False  # only collected in labs that have IPv6
     of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the known parts
+    reduce: Callable[[str], str] | None = None  # of an answer with secrets: what is kept of it, before anything else
 
     def command_for(self, parts: Parts) -> str:
         """Return the command that collects it, given all known parts."""
@@ -54,11 +55,17 @@ class Facts:
     place: str  # "worker1", "worker1 cni-1b4e..." (a pod's namespace) or "api"
     outputs: Mapping[str, Output]
     _parsed: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    unavailable: str = ""  # why the place could not be looked at; "" where it was
 
     def __getitem__(self, fact: Fact[T]) -> T:
-        """Return the parsed fact; raise FactError when it is missing, its command failed or its text is malformed."""
+        """Return the parsed fact; raise FactError when it is missing, its command failed or its text is malformed.
+
+        Raise UnavailableError when it is missing because the place could not be looked at.
+        """
         if fact.name not in self._parsed:
             output = self.outputs.get(fact.name)
+            if output is None and self.unavailable:
+                raise UnavailableError(self.unavailable)
             if output is None:
                 raise FactError(f"{fact.name} was not looked at on {self.place}", remedy="record the lab again")
             if output.code == NOT_FOUND:

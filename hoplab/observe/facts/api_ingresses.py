@@ -22,6 +22,7 @@ class ApiIngress:
     secure_hosts: tuple[str, ...]  # hosts of its certificates
     addresses: tuple[IPv4Address, ...]  # of the controller that serves it; none where no controller does
     ingress_class: str = ""  # "" for the default class
+    tls: tuple[tuple[str, tuple[str, ...]], ...] = ()  # each secret with a certificate, and the hosts that it is for
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -38,6 +39,7 @@ def _ingress(item: Item) -> ApiIngress:
         namespace=meta.text("namespace"),
         name=meta.text("name"),
         hosts=tuple(host for rule in spec.items("rules") if (host := rule.text("host"))),
+        tls=tuple((name, tls.texts("hosts")) for tls in spec.items("tls") if (name := tls.text("secretName"))),
         secure_hosts=tuple(host for tls in spec.items("tls") for host in tls.texts("hosts")),
         addresses=tuple(
             found for entry in status.item("loadBalancer").items("ingress") if (found := entry.of_family("ip", V4))

@@ -24,6 +24,11 @@ class FdbEntry:
     vlan: int = 0  # bridge port: 0 for none
     flags: tuple[str, ...] = ()  # "self", "extern_learn", ...
 
+    @property
+    def is_group(self) -> bool:
+        """Return whether frames to many belong to it: a group address, or the zero address for unknown ones."""
+        return not self.mac.strip("0:") or self.mac[1:2].lower() in {*"13579bdf"}
+
     def __str__(self) -> str:
         words = [
             f"{self.mac} dev {self.dev}",

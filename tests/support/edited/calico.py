@@ -11,7 +11,7 @@ from hoplab.expectations import cni
 from hoplab.expectations.cni import calico
 from hoplab.observe.snapshot import Snapshot
 from tests.support import edits
-from tests.support.edits import Edit, Fault, added, address_of, changed, lines_without, without
+from tests.support.edits import Edit, Fault, added, address_of, also, changed, lines_without, without
 from tests.support.recordings import recording
 
 LABS = {name: recording(f"calico-{name}") for name in calico.BACKENDS}
@@ -147,19 +147,25 @@ FAULTS = (
 )
 
 
-def also(lesson: str, says: str, broken: Callable[[], Snapshot]) -> Fault:
-    return Fault(says, broken, (lesson,), says, exactly=False)
-
-
 def twice(specs: list[dict[str, Any]]) -> None:
     specs[1]["cidr"] = OWN
 
 
 OF_THE_OTHER = set_in("affinity", f"host:{SECOND.name}")
 NO_END = without(ifname=HOST_END)
+NO_PAIR = {
+    "first": "a_pod_hangs_on_a_veth_pair",
+    "first_says": f"no interface with the index that the eth0 of {POD} names",
+}
+NO_BLOCK = {"first": "blocks_do_not_overlap", "first_says": f"no block belongs to {FIRST.name}"}
 
 MORE = (
-    also("calico_has_no_bridge", f"the node's end of the pair of {POD} is missing", lambda: on_node("links", NO_END)),
+    also(
+        "calico_has_no_bridge",
+        f"the node's end of the pair of {POD} is missing",
+        lambda: on_node("links", NO_END),
+        **NO_PAIR,
+    ),
     also(
         "calico_has_no_bridge",
         f"the end of {POD} is cali0, not {HOST_END}",
@@ -174,11 +180,13 @@ MORE = (
         "calico_wrote_down_who_has_which_address",
         f"{ANY} of {FIRST.name} has {ANY.address} from a block of {SECOND.name}",
         lambda: in_blocks(OF_THE_OTHER),
+        **NO_BLOCK,
     ),
     also(
         "an_address_that_no_pod_has_leads_nowhere",
         f"no block of the pod range belongs to {FIRST.name}",
         lambda: in_blocks(OF_THE_OTHER),
+        **NO_BLOCK,
     ),
     also(
         "calicos_gateway_is_nobodys_address",
@@ -189,6 +197,7 @@ MORE = (
         "calicos_gateway_is_nobodys_address",
         f"the node's end of the pair of {POD} is missing",
         lambda: on_node("links", NO_END),
+        **NO_PAIR,
     ),
     also(
         "calicos_gateway_is_nobodys_address",

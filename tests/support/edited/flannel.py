@@ -38,8 +38,6 @@ assert host_end
 HOST_END = host_end.name
 NOBODY = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/nobody")
 ECHO = next(expected for expected in proxy.expectations(HEALTHY) if expected.service == "hoplab-verify/echo")
-
-
 ANNOUNCED = next(service for service in HEALTHY.api[API_SERVICES] if service.name == "announced").balancer_ips[0]
 
 
@@ -188,6 +186,8 @@ FAULTS = (
         lambda: on_node("routes", without(dst="default")),
         ("kinds_of_routes", "a_nodes_gateway_is_the_labs", "the_longest_prefix_decides", "proc_and_ip_route_agree"),
         f"{FIRST.name} has no default route",
+        first="a_nodes_gateway_is_the_labs",
+        first_says=f"{FIRST.name} has the default route None",
     ),
     Fault(
         "nobody's configuration made a route",
@@ -250,7 +250,7 @@ FAULTS = (
     Fault(
         "a machine never joined",
         lambda: in_api("nodes", lambda text: objects_without(text, SECOND.name)),
-        ("nodes_are_ready_with_a_range_each", "every_pod_has_its_own_address"),
+        ("nodes_are_ready_with_a_range_each", "every_pod_has_its_own_address", "every_fdb_entry_is_of_one_node"),
         f"{SECOND.name} is a machine of the lab but no node",
     ),
     Fault(

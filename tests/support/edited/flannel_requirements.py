@@ -61,6 +61,13 @@ def _in_nat(pattern: str, to: str) -> Snapshot:
     return on_node("iptables", lambda text: re.sub(pattern, to, text))
 
 
+def no_interface(name: str) -> dict[str, str]:
+    """What is named first where a node lacks an interface."""
+    return {"first": "a_node_has_the_interfaces_of_its_cni", "first_says": f"{FIRST.name} has no interface {name}"}
+
+
+NO_NETNS = {"first": "every_pod_has_its_own_address", "first_says": "no network namespace on"}
+
 MORE = (
     also("the_load_balancer_gives_addresses_of_its_pool", "has 0 addresses", announced_by),
     also("the_load_balancer_gives_addresses_of_its_pool", "is not of 192.168.77.245", lambda: announced_by("10.9.9.9")),
@@ -78,11 +85,14 @@ MORE = (
         "every_pod_has_its_own_address",
         "no pod with an address of its own is running",
         lambda: in_api("pods", _host_network),
+        first="pods_are_in_their_nodes_range",
     ),
     also(
         "every_pod_has_its_own_address",
         "outside of 10.245.0.0/16",
         lambda: as_if(pod_cidr=IPv4Network("10.245.0.0/16")),
+        first="nodes_are_ready_with_a_range_each",
+        first_says="which is no /24 of 10.245.0.0/16",
     ),
     also(
         "every_pod_has_its_own_address",
@@ -104,6 +114,7 @@ MORE = (
         "a_pod_hangs_on_a_veth_pair",
         "no pod's network namespace was found",
         lambda: replace(HEALTHY, netns_facts={}),
+        **NO_NETNS,
     ),
     also("a_pod_hangs_on_a_veth_pair", f"{POD} has no eth0", lambda: in_pod("links", without(ifname="eth0"))),
     also(
@@ -125,16 +136,20 @@ MORE = (
         "the_host_end_is_a_port_of_the_bridge",
         f"the node's end of the pair of {POD} is missing",
         lambda: on_node("links", without(ifname=HOST_END)),
+        first="a_pod_hangs_on_a_veth_pair",
+        first_says=f"no interface with the index that the eth0 of {POD} names",
     ),
     also(
         "encapsulation_leaves_room_in_the_mtu",
         f"{FIRST.name} has no eth0",
         lambda: on_node("links", without(ifname="eth0")),
+        **no_interface("eth0"),
     ),
     also(
         "vxlan_is_sent_from_the_nodes_address",
         f"{FIRST.name} has no VXLAN interface",
         lambda: on_node("links", without(ifname="flannel.1")),
+        **no_interface("flannel.1"),
     ),
     also(
         "vxlan_is_sent_from_the_nodes_address",
@@ -155,11 +170,13 @@ MORE = (
         "the_announced_mac_is_the_interfaces",
         f"{FIRST.name} has no VXLAN interface",
         lambda: on_node("links", without(ifname="flannel.1")),
+        **no_interface("flannel.1"),
     ),
     also(
         "the_longest_prefix_decides",
         "no pod's network namespace was found",
         lambda: replace(HEALTHY, netns_facts={}),
+        **NO_NETNS,
     ),
     also(
         "no_rule_takes_what_pods_send",
@@ -170,6 +187,7 @@ MORE = (
         "no_rule_takes_what_pods_send",
         "no pod's network namespace was found",
         lambda: replace(HEALTHY, netns_facts={}),
+        **NO_NETNS,
     ),
     also(
         "kinds_of_routes",
@@ -195,6 +213,8 @@ MORE = (
         "the_same_subnet_goes_direct",
         f"{FIRST.name} does not reach {HEALTHY.nodes[0].name} directly",
         lambda: on_node("routes", lambda _text: "[]"),
+        first="a_node_routes_its_own_range_to_its_pods",
+        first_says=f"{FIRST.name} has no route {FIRST.pod_cidr} dev cni0",
     ),
     also(
         "the_same_subnet_goes_direct",

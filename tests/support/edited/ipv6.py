@@ -148,6 +148,8 @@ FAULTS = (
         (UNWRAPS,),
         f"{FIRST.name} has no VXLAN interface for IPv6",
         exactly=False,
+        first="a_node_has_the_interfaces_of_its_cni",
+        first_says=f"{FIRST.name} has no interface flannel-v6.1",
     ),
     Fault(
         "the MTU of flannel-v6.1 leaves no room for an outer header of IPv6",

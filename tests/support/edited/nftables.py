@@ -101,6 +101,11 @@ def only(word: str) -> Callable[[Object], Object]:
     return lambda rule: {"expr": [expression for expression in rule["expr"] if word not in expression]}
 
 
+NOT_TWO: Object = {
+    "first": DRAWN,
+    "first_says": f"{ECHO.chain} on {FIRST.name} does not choose by `numgen random mod 2`",
+}
+
 FAULTS = (
     Fault(
         "the kernel does not call kube-proxy's table before routing",
@@ -144,12 +149,14 @@ FAULTS = (
         lambda: table(changed("rule", drawn(3), chain=ECHO.chain)),
         (LEADS, SHARE, DRAWN),
         f"on {FIRST.name} {ECHO} may also lead nowhere",
+        **NOT_TWO,
     ),
     Fault(
         "an endpoint gets no connections",
         lambda: table(changed("rule", drawn(1), chain=ECHO.chain)),
         (SHARE, LEADS, DRAWN),
         f"the shares of {ECHO} are 1.00 for",
+        **NOT_TWO,
     ),
     Fault(
         "a service's chain draws among another number",
@@ -202,6 +209,8 @@ FAULTS = (
         (STAYS,),
         f"on {AWAY} port 30081 leads to",
         exactly=False,
+        first=MAP,
+        first_says=f"service-nodeports on {AWAY} does not lead tcp . 30081 to {LOCAL.external_chain}",
     ),
     Fault(
         "a Local service masks its clients",
@@ -248,6 +257,8 @@ FAULTS = (
         lambda: table(without("rule", chain="filter-forward")),
         (REJECTS, TABLE),
         f"forward on {FIRST.name} ends in ACCEPT",
+        first=TABLE,
+        first_says=f"filter-forward on {FIRST.name} calls nothing",
     ),
     Fault(
         "every service has endpoints",

@@ -39,12 +39,17 @@ class World:
 
     def batch(self, node: str, commands: Mapping[str, str]) -> dict[str, Output]:
         """What a node prints of a request."""
-        netns, host, path = re.findall(r"netns/(\S+) curl .*//\[(\S+)\]:\d+/(\w*)", commands["answer"])[0]
+        asking = commands.get("answer") or commands["it"]
+        netns, host, path = re.findall(r"netns/(\S+) curl .*//\[(\S+)\]:\d+/(\w*)", asking)[0]
         pod = next(pod for pod in self.lab.pods if pod.netns == netns and pod.node.name == node)
         self.sent = pod, IPv6Address(host)
         answer = self.answer(pod, IPv6Address(host), path)
         found = {name: Output(0, "") for name in commands}
         return {**found, "answer": Output(0, answer) if self.answers else Output(28, "", "curl: (28) timed out")}
+
+    def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
+        """The counters of both nodes: no failure."""
+        return {node.name: {name: Output(0, "") for name in commands} for node in self.lab.nodes}
 
     def answer(self, pod: Pod, to: IPv6Address, path: str) -> str:
         masked = pod.node.address6

@@ -215,7 +215,7 @@ class World:
     def read(self, outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
         """What captures saw of the request that was made last."""
         if node := next((node for node in RECORDED.nodes if node.name in outputs), None):
-            return {"arp": self.arp(node)}
+            return {str(address): self.arp(node, address) for address in (ANNOUNCED, ANNOUNCED_LOCAL)}
         pod, to = self.sent
         packet = CapturedPacket(0.0, "eth0", protocol="tcp", src=pod.address, dst=to, sport=4000, dport=8080, ttl=64)
         found: dict[str, tuple[CapturedPacket, ...]] = {
@@ -244,7 +244,7 @@ class World:
         return Reply(self.checks[to == self.single.node.address])
 
     def flush_neighbour(self, address: IPv4Address) -> None:
-        self.asking = address
+        """Nothing is remembered here."""
 
     def neighbour(self, address: IPv4Address) -> str:
         answers = self.arp_answers(address)
@@ -261,11 +261,11 @@ class World:
             chosen = next(node for node in RECORDED.nodes if node.name == name)
         return [chosen, *(node for node in RECORDED.nodes if node is not chosen)][: self.announcers]
 
-    def arp(self, node: Node) -> tuple[CapturedPacket, ...]:
+    def arp(self, node: Node, address: IPv4Address) -> tuple[CapturedPacket, ...]:
         """What a node sees of it."""
-        request = CapturedPacket(0.0, "eth0", protocol="arp", arp_op=1, src=GATEWAY, dst=self.asking)
-        reply = CapturedPacket(0.0, "eth0", _mac(node), protocol="arp", arp_op=2, src=self.asking, dst=GATEWAY)
-        answers = node in self.arp_answers(self.asking)
+        request = CapturedPacket(0.0, "eth0", protocol="arp", arp_op=1, src=GATEWAY, dst=address)
+        reply = CapturedPacket(0.0, "eth0", _mac(node), protocol="arp", arp_op=2, src=address, dst=GATEWAY)
+        answers = node in self.arp_answers(address)
         return (*((request,) if self.who_has else ()), *((reply,) if answers else ()))
 
     namespace = "hoplab-test"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from tests.system.faults import (
     calico,
     filters,
+    hosts,
     ingress,
     ipv6,
     links,
@@ -38,6 +39,7 @@ FAULTS: tuple[Fault, ...] = (
     *filters.FAULTS,
     *nftables.FAULTS,
     *nodes.FAULTS,
+    *hosts.FAULTS,
     *ingress.FAULTS,
     *calico.FAULTS,
     *ipv6.FAULTS,

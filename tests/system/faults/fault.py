@@ -22,11 +22,18 @@ class Fault:
     traffic: tuple[str, ...] = ()  # ... of those that send packets, these; others are not tried
     needs: Mapping[str, Any] = field(default_factory=dict)  # what a lab must have, as markers of lessons say it
     alone: bool = False  # not to be made together with others: it bears on what they touch
+    first: str = ""  # the lesson that verification names first, where it is another one than the first, ...
+    first_says: str = ""  # ... and what that says
 
     @property
     def lessons(self) -> tuple[str, ...]:
         """The lessons that have to fail, first the one that says ``says``."""
         return (*self.caught_by, *self.traffic)
+
+    @property
+    def named_first(self) -> tuple[str, str]:
+        """The lesson that verification names first, and what it says."""
+        return self.first or self.lessons[0], self.first_says or self.says
 
     @property
     def file(self) -> str:

@@ -7,6 +7,12 @@ from tests.system.faults.fault import FLANNEL, FLANNEL_VXLAN, Fault
 
 ON_ONE_NODE = "nothing_on_the_way_drops_it_on_one_node"
 BETWEEN_NODES = "nothing_on_the_way_drops_it_between_nodes"
+TO_OUTSIDE = "nothing_drops_what_a_pod_sends_to_the_outside"
+THROUGH_SERVICES = (
+    "nothing_drops_what_a_node_sends_to_a_service",
+    "nothing_drops_what_comes_in_by_a_node_port",
+    "nothing_drops_what_comes_in_by_a_load_balancer",
+)
 FIREWALLD = (
     "table inet firewalld {{ chain filter_FORWARD {{ "
     "type filter hook forward priority 10; reject with icmpx type admin-prohibited; }}; }}"
@@ -16,7 +22,7 @@ FAULTS = (
     Fault(  # flannel 1704
         "the port of VXLAN is blocked",
         on_node("iptables -I INPUT -p udp --dport 8472 -j DROP", "iptables -D INPUT -p udp --dport 8472 -j DROP"),
-        (BETWEEN_NODES,),
+        (BETWEEN_NODES, *THROUGH_SERVICES),
         "`-A INPUT -p udp -m udp --dport 8472 -j DROP` in iptables filter, chain INPUT, of {node} drops VXLAN",
         needs=FLANNEL_VXLAN,
         alone=True,
@@ -24,14 +30,15 @@ FAULTS = (
     Fault(  # flannel 699, 609
         "FORWARD drops what pods send to pods",
         on_node("iptables -I FORWARD -s {pods} -d {pods} -j DROP", "iptables -D FORWARD -s {pods} -d {pods} -j DROP"),
-        (ON_ONE_NODE, BETWEEN_NODES),
+        (ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "`-A FORWARD -s {pods} -d {pods} -j DROP` in iptables filter, chain FORWARD, of {node} drops",
+        needs=FLANNEL_VXLAN,
         alone=True,
     ),
     Fault(  # flannel 2055
         "a firewall's own table rejects what it does not know",
         on_node(f"nft '{FIREWALLD}'", "nft delete table inet firewalld"),
-        (ON_ONE_NODE, BETWEEN_NODES),
+        (ON_ONE_NODE, BETWEEN_NODES, TO_OUTSIDE, *THROUGH_SERVICES),
         "`reject with icmpx admin-prohibited` in nftables inet firewalld, chain filter_FORWARD, of {node} drops",
         alone=True,
     ),
@@ -41,8 +48,11 @@ FAULTS = (
             "iptables-legacy -I FORWARD -s {pods} -d {pods} -j DROP",
             "iptables-legacy -D FORWARD -s {pods} -d {pods} -j DROP",
         ),
-        ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES),
+        ("one_iptables_lists_all_rules", ON_ONE_NODE, BETWEEN_NODES, *THROUGH_SERVICES),
         "{node} also has iptables-legacy tables with 1 rule",
+        needs=FLANNEL_VXLAN,
+        first=ON_ONE_NODE,
+        first_says="in iptables-legacy filter, chain FORWARD, of {node} drops",
         alone=True,
     ),
     Fault(  # flannel 2116
@@ -55,5 +65,41 @@ FAULTS = (
         "`-A INPUT -i cni0 -m conntrack --ctstate NEW -j DROP` in iptables filter, chain INPUT, of {node} drops",
         needs=FLANNEL,
         alone=True,
+    ),
+    Fault(
+        "replies from outside are dropped before they are for a pod again",
+        on_node(
+            "iptables -t mangle -I PREROUTING -s {gateway} -d {address} -p tcp --sport 80 -j DROP",
+            "iptables -t mangle -D PREROUTING -s {gateway} -d {address} -p tcp --sport 80 -j DROP",
+        ),
+        (TO_OUTSIDE,),
+        "-m tcp --sport 80 -j DROP` in iptables mangle, chain PREROUTING, of {node} drops a reply, tcp {gateway} to",
+    ),
+    Fault(
+        "a node may not send to a service",
+        on_node(
+            "iptables -t mangle -I OUTPUT -d {cluster_ip} -j DROP",
+            "iptables -t mangle -D OUTPUT -d {cluster_ip} -j DROP",
+        ),
+        ("nothing_drops_what_a_node_sends_to_a_service",),
+        "`-A OUTPUT -d {cluster_ip}/32 -j DROP` in iptables mangle, chain OUTPUT, of {node} drops tcp {address}",
+    ),
+    Fault(
+        "NodePorts are closed",
+        on_node(
+            "iptables -t mangle -I PREROUTING -i eth0 -p tcp --dport 30000:32767 -j DROP",
+            "iptables -t mangle -D PREROUTING -i eth0 -p tcp --dport 30000:32767 -j DROP",
+        ),
+        ("nothing_drops_what_comes_in_by_a_node_port",),
+        "--dport 30000:32767 -j DROP` in iptables mangle, chain PREROUTING, of {node} drops tcp {gateway} to {address}",
+    ),
+    Fault(
+        "the port of the kubelet is closed",
+        on_node(
+            "iptables -I INPUT -i eth0 -p tcp --dport 10250 -j DROP",
+            "iptables -D INPUT -i eth0 -p tcp --dport 10250 -j DROP",
+        ),
+        ("nothing_drops_what_the_api_server_sends_to_kubelets",),
+        "--dport 10250 -j DROP` in iptables filter, chain INPUT, of {node} drops tcp",
     ),
 )

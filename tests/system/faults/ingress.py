@@ -88,6 +88,11 @@ RELOAD = (
     "while pgrep -f '[n]ginx: worker process$' | grep -qxF \"$old\"; do sleep 0.2; done"
 )
 
+OTHER_RULES: dict[str, Any] = {
+    "first": "kubectl_shows_address_and_rules",
+    "first_says": "apps has other rules than it was given",
+}
+
 
 FAULTS = (
     Fault(
@@ -112,6 +117,7 @@ FAULTS = (
         (),
         "answers for app2.yash.com, which is no pod of app2-service",
         traffic=("the_host_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+        **OTHER_RULES,
     ),
     Fault(
         "a path has no rule",
@@ -119,6 +125,7 @@ FAULTS = (
         (),
         "answers for app1.yash.com/login, which is no pod of app2-service",
         traffic=("the_path_decides", "the_configuration_is_the_rules", "kubectl_shows_address_and_rules"),
+        **OTHER_RULES,
     ),
     Fault(
         "the longer path has no rule",
@@ -143,8 +150,8 @@ FAULTS = (
     Fault(
         "a secret holds another site's certificate",
         swapped_secret,
-        (),
-        "https://app1.yash.com/ gets no answer",
+        ("secrets_of_sites_are_certificates_in_date",),
+        "Ingress hoplab-verify/apps is for app2.yash.com, not for app1.yash.com",
         traffic=("the_certificate_is_chosen_by_name", "one_address_for_all"),
     ),
     Fault(

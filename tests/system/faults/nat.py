@@ -56,10 +56,11 @@ FAULTS = (
     Fault(
         "what another node translated does not arrive",
         on_node(
-            "iptables -I FORWARD -d {single} -s {remote} -j DROP", "iptables -D FORWARD -d {single} -s {remote} -j DROP"
+            "iptables -I FORWARD -d {single} -s {other_pod} -j DROP",
+            "iptables -D FORWARD -d {single} -s {other_pod} -j DROP",
         ),
         ("nothing_on_the_way_drops_it_between_nodes",),
-        "`-A FORWARD -s {remote} -d {single}/32 -j DROP` in iptables filter, chain FORWARD, of {node} drops",
+        "`-A FORWARD -s {other_pod}/32 -d {single}/32 -j DROP` in iptables filter, chain FORWARD, of {node} drops",
         traffic=("the_destination_changes_on_the_way",),
     ),
 )

@@ -65,6 +65,7 @@ class Site:
             "own_mac": vtep_mac(self.node) if vxlan else "",
             "single": self.session.single.address,
             "other": self.other.name,
+            "other_pod": next(pod.address for pod in self.session.echo_pods if pod.node is self.other),
             "announced": self.announced,
             "other_address": self.other.address,
             "service": service,
@@ -84,7 +85,6 @@ class Site:
         return {
             "own_block": own.cidr,
             "block": block.cidr,
-            "other_pod": next(pod.address for pod in lab.pods_on(self.other) if pod.api.label("app") == "echo"),
             "mesh": f"Mesh_{self.other.address}".replace(".", "_"),
         }
 

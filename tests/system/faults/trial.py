@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
-from tests.support.lesson_functions import applies, failures, read_only
+from tests.support.lesson_functions import applies, causes_of, failures, read_only
 from tests.system.faults.fault import Fault
 from tests.system.faults.site import Site, wait
 
@@ -21,12 +21,20 @@ def try_faults(faults: Sequence[Fault], site: Site) -> None:
     assert set(found) == due, found
     for fault in faults:
         assert fault.says.format(**site.words) in found[fault.lessons[0]], found
+    _cause_is_named_first(faults, found, site)
     if traffic:
         for node in site.session.snapshot.nodes:
             site.run("conntrack -F", node)  # entries of broken connections would count as those of whole ones
         wait(lambda: not failures(traffic, site.session.snapshot, site.session))
     if any(fault.caught_by for fault in faults):  # where nobody saw anything, the next fault's look is early enough
         wait(lambda: not failing([], site))
+
+
+def _cause_is_named_first(faults: Sequence[Fault], found: Mapping[str, str], site: Site) -> None:
+    """Check what verification names first: the broken thing; of several at once, one of them."""
+    first = causes_of(found, site.session.snapshot)[0]
+    due = [(lesson, says.format(**site.words)) for lesson, says in (fault.named_first for fault in faults)]
+    assert any(first.name == lesson and says in first.why for lesson, says in due), (first, due)
 
 
 def failing(traffic: Iterable[str], site: Site) -> dict[str, str]:

@@ -38,7 +38,8 @@ def test_asking_one_by_one_sees_the_same_lab_with_many_more_commands() -> None:
             return {"it": facts.outputs[name]}
 
     def api(path: str) -> Output:
-        return recorded.api.outputs[next(fact.name for fact in discover("api") if fact.command == path)]
+        outputs = recorded.api.outputs  # of the facts that share an answer, some are younger than the recording
+        return next(outputs[fact.name] for fact in discover("api") if fact.command == path and fact.name in outputs)
 
     asker = look.Asker(cast("Hosts", Nodes()), api)
     assert failures(read_only()[:20], look.asking(recorded, asker)) == {}

@@ -25,6 +25,7 @@ from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.recording_format import load
 from hoplab.spec.model import LabSpec
 from hoplab.verify import recording, runner
+from tests.support.hurt import refused, without_nodes
 
 VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet"}]
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
@@ -217,6 +218,16 @@ def test_record_prints_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "./lab verify --recording blue.json" in out
     run("record", "x.json", "--force")
     assert asked == [("blue", None, False), ("dev", Path("x.json"), True)]
+
+
+def test_record_of_a_hurt_lab_is_written_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = without_nodes(load(RECORDING), "worker2")
+    made = recording.Recording(Path("blue.json"), seen, 4096)
+    monkeypatch.setattr(recording, "record", lambda *_, **__: made)
+    code, out = run("record", "--lab", "blue")
+    assert code == 1
+    assert "recorded blue.json: lab dev, 1 node, " in out
+    assert f"outage    {refused('worker2')}" in out
 
 
 def test_preview_names_what_would_change(monkeypatch: pytest.MonkeyPatch) -> None:

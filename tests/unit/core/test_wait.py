@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_deadlines_are_scaled_by_the_slowness_measured_when_they_are_over(clock:
     with pytest.raises(Expired) as caught:
         timing(clock, slowness=2.5).until(lambda: NotYet("no node"), 10)
     assert caught.value.seconds == 25 and clock.now == 125
+
+
+def test_threads_that_share_a_deadline_see_the_scaled_one(clock: Clock) -> None:
+    """The measurement takes a moment, in which another thread must not take the deadline for passed."""
+
+    def slowness() -> float:
+        time.sleep(0.2)
+        return 3.0
+
+    deadline = Timing(clock, clock.sleep, slowness).deadline(10)
+    clock.now += 10
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(lambda _: deadline.left(), range(4))) == [20.0] * 4
 
 
 def test_a_wait_that_ends_in_time_measures_nothing(clock: Clock) -> None:

@@ -66,6 +66,33 @@ def test_the_first_failing_stage_ends_it(programs: Path) -> None:
     assert lines[-3:] == ["lint: failed in 0s", "stopped at: lint", "0 passed, 1 failed, 0 skipped"]
 
 
+def test_stages_side_by_side_all_end_and_print_in_their_order(programs: Path) -> None:
+    """Each of the first two waits for the other's file, so they end only when both run at the same time."""
+    wait = "touch $1; until [ -e $2 ]; do :; done; echo saw $2; exit $3"
+    for name in ("meet", "late"):
+        (programs / "bin" / name).write_text(f"#!/bin/sh\n{wait}\n")
+        (programs / "bin" / name).chmod(0o755)
+    stages = [
+        Stage("types", ("meet", "one", "two", "0"), beside=True),
+        Stage("lint", ("late", "two", "one", "1"), beside=True),
+        Stage("layers", ("fail", "no"), beside=True),
+        Stage("unit", ("say", "never")),
+    ]
+    code, lines = lines_of(stages, programs)
+    assert code == 1
+    assert lines[:7] == [
+        "=== types, lint, layers",
+        "saw two",
+        "=== types: ok in 0s",
+        "saw one",
+        "=== lint: failed in 0s",
+        "no",
+        "=== layers: failed in 0s",
+    ]
+    assert "never" not in lines
+    assert lines[-2:] == ["stopped at: lint, layers", "0 passed, 1 failed, 0 skipped"]
+
+
 def test_what_pytest_saw_is_said_again_at_the_end(programs: Path) -> None:
     (programs / "bin" / "pytest").write_text((programs / "bin" / "pytest-failing").read_text())
     told = [

@@ -10,7 +10,7 @@ import pytest
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
 from hoplab.verify.claims import Claim, ClaimFailed
-from tests.support.edited import machines
+from tests.support.edited import hosts, machines
 from tests.support.edited.flannel import FAULTS
 from tests.support.edited.flannel_requirements import MORE
 from tests.support.edits import FIRST, HEALTHY, SECOND, Fault, changed, on_node
@@ -29,7 +29,7 @@ def test_a_fault_fails_exactly_its_lessons(fault: Fault) -> None:
 
 def test_every_lesson_catches_some_fault() -> None:
     there = {name for name in read_only() if applies(name, HEALTHY)}
-    assert there == {name for fault in (*FAULTS, *MORE, *machines.FAULTS) for name in fault.caught_by}
+    assert there == {name for fault in (*FAULTS, *MORE, *machines.FAULTS, *hosts.FAULTS) for name in fault.caught_by}
 
 
 def test_lessons_that_do_not_apply_are_skipped_with_the_reason() -> None:

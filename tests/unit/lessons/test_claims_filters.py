@@ -16,6 +16,9 @@ from tests.support.edited.filters import (
     FAULTS,
     HEALTHY,
     ON_ONE_NODE,
+    THROUGH_SERVICES,
+    TO_KUBELETS,
+    TO_OUTSIDE,
     TO_THE_NODE,
     inserted,
     legacy,
@@ -28,7 +31,7 @@ from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import applies, failures, lessons, read_only
 from tests.support.recordings import recording
 
-OURS = (ALL_RULES, ON_ONE_NODE, BETWEEN_NODES, TO_THE_NODE)
+OURS = (ALL_RULES, ON_ONE_NODE, BETWEEN_NODES, TO_THE_NODE, TO_OUTSIDE, *THROUGH_SERVICES, TO_KUBELETS)
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECORDINGS.glob("*.json")))
@@ -36,7 +39,7 @@ def test_nothing_is_dropped_on_a_healthy_lab(name: str) -> None:
     lab = with_all_tables(recording(name))
     assert failures(OURS, lab) == {}
     pods = [pod for pod in lab.pods if pod.api.namespace == "hoplab-verify"]
-    found = checked(leg for pod in pods for other in pods if pod is not other for leg in between_pods(pod, other, 80))
+    found = checked(between_pods(pod, other, 80) for pod in pods for other in pods if pod is not other)
     assert found.legs > 20 and not found.unknown
 
 
@@ -113,7 +116,7 @@ def test_ordinary_rules_of_others_fail_nothing() -> None:
 def test_the_first_drop_is_named_and_all_are_evidence() -> None:
     lab = on_node("iptables", inserted("filter", "FORWARD", "-j DROP"))()
     pod, other = [pod for pod in lab.pods if pod.node.name == FIRST.name and pod.api.namespace == "hoplab-verify"][:2]
-    found = checked(between_pods(pod, other, 8080))
+    found = checked([between_pods(pod, other, 8080)])
     assert found.evidence == (f"`-A FORWARD -j DROP` in iptables filter, chain FORWARD, of {FIRST.name}, hook forward",)
     assert found.why.startswith(f"`-A FORWARD -j DROP` in iptables filter, chain FORWARD, of {FIRST.name} drops tcp ")
     assert isinstance(found.drops[0], tuple) and isinstance(found.drops[0][1], Stop)

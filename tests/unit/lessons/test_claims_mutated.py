@@ -18,13 +18,16 @@ from hoplab.verify import observations
 from hoplab.verify.claims import Claim
 from tests.support.edited import (
     calico,
+    dns,
     filters,
     flannel,
     flannel_requirements,
+    hosts,
     ingress_classes,
     ipv6,
     machines,
     nftables,
+    tls,
     wireguard,
 )
 from tests.support.imaginary import ingress, policies, traffic, traffic_faults
@@ -39,6 +42,9 @@ ON_RECORDINGS = (
     *flannel_requirements.MORE,
     *filters.FAULTS,
     *machines.FAULTS,
+    *dns.FAULTS,
+    *tls.FAULTS,
+    *hosts.FAULTS,
     *ingress_classes.FAULTS,
     *nftables.FAULTS,
     *calico.FAULTS,

@@ -16,7 +16,7 @@ import pytest
 
 from hoplab import practice
 from hoplab.core.paths import PROJECT
-from tests.support.edited import calico, filters, flannel, ingress_classes, machines
+from tests.support.edited import calico, dns, filters, flannel, hosts, ingress_classes, machines, tls
 from tests.support.lesson_functions import lessons
 from tests.system import faults
 
@@ -31,7 +31,16 @@ HEAD = ["claim", "lesson", "negative control", "page"]
 BEGIN, END = "<!-- faults -->", "<!-- end of faults -->"
 
 CAUGHT = {fault.name: {*fault.lessons} for fault in faults.FAULTS}
-EDITED = (*flannel.FAULTS, *filters.FAULTS, *calico.FAULTS, *machines.FAULTS, *ingress_classes.FAULTS)
+EDITED = (
+    *flannel.FAULTS,
+    *filters.FAULTS,
+    *calico.FAULTS,
+    *machines.FAULTS,
+    *hosts.FAULTS,
+    *dns.FAULTS,
+    *tls.FAULTS,
+    *ingress_classes.FAULTS,
+)
 CAUGHT_ON_RECORDINGS = {fault.name: set(fault.caught_by) for fault in EDITED}
 
 

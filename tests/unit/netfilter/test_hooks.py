@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hoplab.core.errors import FactError
-from hoplab.netfilter.hooks import Firewall, Stop, Traversal, reply_to
+from hoplab.netfilter.hooks import Firewall, Stop, Translation, Traversal, reply_to
 from hoplab.netfilter.packet import UNKNOWN, Packet
 from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
@@ -23,6 +23,7 @@ TO_POD = Packet(POD, OTHER, dport=8080, in_dev="cni0", out_dev="flannel.1", port
 WRAPPED = Packet(PEER, NODE, "udp", 8472, in_dev="eth0", dst_is_local=True)
 SENT = Packet(NODE, PEER, "udp", 8472, out_dev="eth0", src_is_local=True)
 BRIDGED = Packet(POD, IPv4Address("10.244.0.6"), in_dev="cni0", out_dev="cni0", port_in="veth1", port_out="veth2")
+OWN = {"family": "inet", "local": str(NODE), "prefixlen": 24}
 
 
 def saved(table: str, *rules: str, policy: str = "ACCEPT") -> str:
@@ -51,7 +52,7 @@ def host(iptables: str = "", *, legacy: str = "", nftables: str = "", bridged: s
         "ip6tables": "",
         "ip6tables_legacy": "",
         "ipset": "",
-        "addresses": '[{"addr_info": [{"family": "inet", "local": "192.168.77.20", "prefixlen": 24}]}]',
+        "addresses": json.dumps([{"ifname": "eth0", "addr_info": [OWN]}]),
         "sysctls": f"/proc/sys/net/bridge/bridge-nf-call-iptables:{bridged}\n",
         **more,
     }
@@ -209,7 +210,8 @@ def test_a_translated_packet_goes_on_with_its_new_destination() -> None:
     text = saved("nat", "PREROUTING -p tcp -m tcp --dport 30080 -j DNAT --to-destination 10.244.1.5:8080")
     text += saved("filter", "FORWARD -d 10.244.1.5/32 -o flannel.1 -p tcp -m tcp --dport 8080 -j DROP")
     arriving = Packet(OUTSIDE, NODE, dport=30080, in_dev="eth0", dst_is_local=True)
-    found = host(text).traverse(arriving, lambda address: "flannel.1" if address == OTHER else "eth0")
+    by_tunnel = Translation(lambda packet: replace(packet, out_dev="flannel.1"))
+    found = host(text).traverse(arriving, by_tunnel)
     assert found.translated and [stop.hook for stop in found.drops] == ["forward"]
     assert host(text).traverse(replace(arriving, state="ESTABLISHED")).packets[0].dst == NODE
 
@@ -228,11 +230,49 @@ def test_the_source_changes_last() -> None:
     text = saved("nat", "POSTROUTING -j SNAT --to-source 192.168.77.20")
     found = host(text, nftables=nft("ip", "postrouting", [match(SADDR, "192.168.77.20"), DROP], priority=101))
     assert found.traverse(SENT).drops and found.traverse(TO_POD).drops
-    (masked,) = host(saved("nat", "POSTROUTING -j MASQUERADE")).traverse(TO_POD).packets
-    assert masked.src == POD  # to which address, routes decide
+    masks = host(saved("nat", "POSTROUTING -j MASQUERADE"))
+    assert [packet.src for packet in masks.traverse(TO_POD).packets] == [POD]  # the tunnel has no address
+    assert [packet.src for packet in masks.traverse(replace(TO_POD, out_dev="eth0")).packets] == [NODE]
     second = nft("ip", "postrouting", [{"snat": {"addr": "192.0.2.9"}}], priority=100, kind="nat")
     (once,) = host(text, nftables=second).traverse(TO_POD).packets
     assert once.src in (NODE, IPv4Address("192.0.2.9"))  # the first of the two, not both
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "address", "sees"),
+    [
+        ("raw", "PREROUTING", "-d 192.168.77.20", True),  # the reply comes for the node
+        ("raw", "PREROUTING", "-d 10.244.0.5", False),
+        ("mangle", "PREROUTING", "-d 192.168.77.20", True),
+        ("filter", "FORWARD", "-d 10.244.0.5", True),  # and conntrack has given it back to the pod
+        ("filter", "FORWARD", "-d 192.168.77.20", False),
+        ("filter", "FORWARD", "-s 10.244.1.5", True),  # from the endpoint, until it leaves
+        ("filter", "FORWARD", "-s 10.96.0.10", False),
+        ("mangle", "POSTROUTING", "-s 10.244.1.5", True),
+        ("mangle", "POSTROUTING", "-s 10.96.0.10", False),
+    ],
+)
+def test_a_reply_has_the_addresses_of_its_connection_at_each_hook(
+    table: str, chain: str, address: str, sees: bool
+) -> None:
+    reply = reply_to(replace(TO_POD, in_dev="cni0", out_dev="eth0"))
+    known = Translation(arrives=replace(reply, dst=NODE), leaves=replace(reply, src=IPv4Address("10.96.0.10")))
+    found = host(saved(table, f"{chain} {address}/32 -j DROP")).traverse(reply, known)
+    assert bool(found.drops) == sees
+
+
+def test_the_last_hooks_of_nftables_see_the_service_as_the_source_of_a_reply() -> None:
+    reply = reply_to(TO_POD)
+    known = Translation(leaves=replace(reply, src=IPv4Address("10.96.0.10"), sport=53))
+    rule = [match(SADDR, "10.96.0.10"), DROP]
+    for family, hook, priority, sees in (
+        ("ip", "postrouting", 101, True),
+        ("ip", "postrouting", 99, False),
+        ("bridge", "output", 0, True),
+        ("ip", "forward", 200, False),
+    ):
+        found = host(nftables=nft(family, hook, rule, priority=priority)).traverse(reply, known)
+        assert bool(found.drops) == sees, (family, hook, priority)
 
 
 def test_a_random_drop_is_a_drop() -> None:

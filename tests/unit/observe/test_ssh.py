@@ -6,6 +6,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
+from hoplab.core.errors import UnavailableError
+from hoplab.core.wait import Timing, deadline
 from hoplab.observe.script import Output, Script
-from hoplab.observe.ssh import Hosts, NodeUnreachable
+from hoplab.observe.ssh import Hosts, NodeUnreachable, _reason
 
 
 def ran(script: Script) -> dict[str, Output]:
@@ -163,3 +166,51 @@ def test_a_batch_that_ends_early_is_not_mistaken_for_facts(tmp_path: Path) -> No
         pytest.raises(NodeUnreachable, match="a batch of commands on worker1 ended early"),
     ):
         hosts.batch("worker1", {"a": "echo one", "b": "echo two"})
+
+
+def test_nodes_that_answer_are_told_from_those_that_do_not(tmp_path: Path) -> None:
+    with serving(tmp_path):
+        (tmp_path / "ssh_config").write_text(
+            "Host worker2\n  HostName 127.0.0.1\n  Port 1\n\n" + (tmp_path / "ssh_config").read_text()
+        )
+        both = Hosts(["worker1", "worker2"], tmp_path / "ssh_config")
+        found = both.answers({"a": "echo one"}, in_pods={}, deadline=deadline(60))
+        assert found["worker1"] == {"a": Output(0, "one\n")}
+        lost = found["worker2"]
+        assert isinstance(lost, NodeUnreachable) and isinstance(lost, UnavailableError)
+        assert lost.message == "worker2 can't be reached over SSH: Connection refused"
+        assert "port 1: Connection refused" in lost.output
+        assert both.only(["worker2"]).names == ("worker2",)
+
+
+def test_a_node_that_hangs_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    """Also where a proxy command keeps ssh's error output open."""
+    with serving(tmp_path) as (server, _):
+        (tmp_path / "ssh_config").write_text("Host worker1\n  ProxyCommand sleep 20\n")
+        began = time.monotonic()
+        with pytest.raises(NodeUnreachable, match="worker1 can't be reached over SSH: timed out: no answer after 2 s"):
+            Hosts(["worker1"], tmp_path / "ssh_config").batch(
+                "worker1", {"a": "true"}, deadline=Timing(slowness=lambda: 2.0).deadline(1)
+            )
+        assert 2 <= time.monotonic() - began < 15
+        assert server.logins == 0
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        (
+            "socat[7] E connect(5, AF=2 10.0.0.1:22, 16): No route to host\nConnection closed by UNKNOWN",
+            "No route to host",
+        ),
+        ("lab@10.0.0.1: Permission denied (publickey).", "lab@10.0.0.1: Permission denied (publickey)."),
+        (
+            "Connection timed out during banner exchange\nConnection to UNKNOWN",
+            "Connection timed out during banner exchange",
+        ),
+        ("something else\nmux_client: broken", "mux_client: broken"),
+        ("", "ssh does not say why"),
+    ],
+)
+def test_the_reason_is_the_line_that_says_most(printed: str, reason: str) -> None:
+    assert _reason(printed) == reason

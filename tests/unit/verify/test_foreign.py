@@ -62,9 +62,11 @@ class FakeApi:
     def __init__(self, **answers: Output) -> None:
         documents = {**documents_of(recorded("flannel-vxlan")), **answers}
         self.texts = {PATHS[name]: output for name, output in documents.items() if name in PATHS}
-        for fact in facts_of("api"):
-            found = answers.get(fact.name) or LAB.api.outputs.get(fact.name)
-            self.texts.setdefault(fact.command, found or Output(0, '{"items": []}'))
+        known = {**LAB.api.outputs, **answers}
+        facts = facts_of("api")
+        self.texts |= {fact.command: known[fact.name] for fact in facts if fact.name in known}
+        for fact in facts:  # several can share an answer
+            self.texts.setdefault(fact.command, Output(0, '{"items": []}'))
         self.namespace: dict[str, Any] | None = None
         self.made: list[dict[str, Any]] = []
         self.refuse = ""

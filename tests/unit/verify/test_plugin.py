@@ -5,25 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from hoplab.core.errors import LabError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import PROJECT
 from hoplab.lab import state
+from hoplab.observe.outage import WORKLOAD, Outage
 from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import plugin
+from hoplab.verify import plugin, requirements
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
+from tests.support.hurt import NO_API, refused, without_api, without_nodes
 
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 SEEN = load(RECORDING)
+REFUSED = refused("worker2")
 LESSONS = '''
 import pytest
 
@@ -157,3 +160,33 @@ def test_a_folder_outside_of_the_checkout(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed, 3 skipped" in done.stdout and "needs a running lab to log in to its nodes" in done.stdout
+
+
+# On a lab of which a part cannot be looked at
+
+
+def test_a_hurt_lab_fails_the_run_and_skips_what_needs_it(tmp_path: Path) -> None:
+    hurt = without_nodes(SEEN, "worker2")
+    code, outcomes = run(tmp_path / "mine", "-k", "with_packets", given=hurt)
+    assert code == pytest.ExitCode.TESTS_FAILED and "needs a running lab" in outcomes.found["with_packets"]
+
+
+def test_a_node_that_does_not_answer_is_not_checked_by_lessons_of_each_node(tmp_path: Path) -> None:
+    hosts = Hosts(["worker1"], Path("no/ssh_config"))
+    session = LabSession(without_nodes(SEEN, "worker2"), hosts, cast(ExternalHost, None), cast(Any, None), lambda: SEEN)
+    code, outcomes = run(tmp_path / "mine", "-k", "on_a_node", given=session)
+    assert outcomes.found == {"on_a_node[worker1]": "passed", "on_a_node[worker2]": f"not checked: {REFUSED}"}
+    assert outcomes.seen["not_checked"] == REFUSED and code == pytest.ExitCode.TESTS_FAILED
+
+
+def test_requirements_that_cannot_be_known_are_not_checked() -> None:
+    hurt = without_nodes(SEEN, "worker2")
+    with pytest.raises(UnavailableError, match=REFUSED):
+        requirements.skip_reason(hurt, nodes=2)
+    assert "needs 9 nodes" in requirements.skip_reason(SEEN, nodes=9)
+    for needs in ({"service": "echo"}, {"facts": ("services",)}):
+        with pytest.raises(UnavailableError, match=NO_API):
+            requirements.skip_reason(without_api(SEEN), **cast(Any, needs))
+    unready = replace(SEEN, outages=(Outage(WORKLOAD, "pods do not start"),))
+    with pytest.raises(UnavailableError, match="pods do not start"):
+        requirements.skip_reason(unready, service="younger")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -12,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoplab import __version__
+from hoplab.observe.outage import Outage
+from hoplab.verify.causes import Cause
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text, render_code
 
 NASTY = "</pre><script>alert('\x1b[31m')</script><img src=x onerror=alert(1)>\" & \x00"
@@ -49,6 +53,15 @@ MIXED = report(
     result("passed"),
     result("failed", evidence=("-A POSTROUTING -j RETURN", "-A KUBE -j MARK")),
     result("skipped"),
+)
+
+
+CAUSE = Cause(
+    "test_failed", "why it failed", "./lab ssh worker1 ip route", "./lab ssh worker1 sudo true", ("test_later",)
+)
+CAUSED = replace(
+    report(result("failed"), replace(result("failed"), name="test_later", claim="A <later> claim.", why="so it fails")),
+    causes=(CAUSE, Cause("test_failed", NASTY)),
 )
 
 
@@ -227,8 +240,8 @@ def test_what_is_between_ticks_is_code(text: str, html: str) -> None:
 def test_the_json_document() -> None:
     document = MIXED.document()
     assert list(document) == [
-        *("lab", "recording", "setting", "hoplab", "versions", "began"),
-        *("claims", "passed", "failed", "skipped", "seconds", "looked_seconds"),
+        *("lab", "recording", "setting", "hoplab", "versions", "began", "outages", "summary", "causes"),
+        *("claims", "passed", "failed", "skipped", "not_checked", "seconds", "looked_seconds"),
     ]
     assert (document["passed"], document["failed"], document["skipped"]) == (2, 1, 1)
     assert document["began"] == "2026-11-23T04:12:00+00:00"
@@ -242,6 +255,7 @@ def test_the_json_document() -> None:
         "why": "why it failed",
         "evidence": ("-A POSTROUTING -j RETURN", "-A KUBE -j MARK"),
         "seconds": 0.25,
+        "because_of": "",
     }
 
 
@@ -269,3 +283,106 @@ def test_the_screen_has_sentences_by_chapter() -> None:
         "2 claims hold, 1 fail, 1 skipped in 12.3 s (10.0 s to look at the lab)",
         "wrote [x].html",
     ]
+
+
+# Outages
+
+LOST = Outage("worker2", "worker2 can't be reached: <refused>", (f"console {NASTY}",), "./lab start")
+HURT = replace(MIXED, results=[*MIXED.results, result("not_checked")], outages=[LOST])
+
+
+def test_outages_are_the_first_suite_of_junit() -> None:
+    root = ElementTree.fromstring(junit_text(HURT))
+    assert [root.get(key) for key in ("tests", "failures", "skipped", "errors")] == ["6", "1", "2", "1"]
+    first = root.findall("testsuite")[0]
+    assert [first.get(key) for key in ("name", "tests", "errors")] == ["Outages", "1", "1"]
+    (error,) = root.iter("error")
+    assert error.get("message") == LOST.problem and str(error.text).endswith("./lab start")
+    assert "not checked: why it not_checked" in [skipped.get("message") for skipped in root.iter("skipped")]
+
+
+def test_outages_are_first_on_the_page_and_have_a_filter() -> None:
+    page = Page(html_text(HURT))
+    text = " ".join(" ".join(page.text).split())
+    assert text.index(LOST.problem) < text.index("1 Addresses") and "./lab start" in text
+    assert len(page.having("outage")) == 1 and "show-not_checked" in {attrs.get("id") for _, attrs in page.tags}
+    assert "not checked 1" in text and "not checked: why it not_checked" in text
+    assert "1 outage, 1 of 3 claims fails" in text
+    assert not {tag for tag, _ in page.tags} & {"script", "img"}
+
+
+def test_a_page_without_outages_does_not_mention_them() -> None:
+    assert "utage" not in html_text(MIXED) and "not_checked" not in html_text(MIXED)
+
+
+def test_outages_are_the_first_thing_on_the_screen() -> None:
+    out = io.StringIO()
+    say = ConsoleReporter(out)
+    say.outages(HURT.outages)
+    say.result(result("not_checked"))
+    say.summary(HURT)
+    lines = out.getvalue().splitlines()
+    assert lines[:2] == ["Outages", f"  ✗ {LOST.problem}"] and lines[3] == "        -> ./lab start"
+    assert lines[5:7] == ["  ? This claim not_checked.", "      not checked: why it not_checked"]
+    assert lines[-1].startswith("2 claims hold, 1 fail, 1 skipped, 1 not checked; 1 outage in ")
+
+
+# Causes
+
+
+def test_the_terminal_shows_causes_with_commands_and_consequences_before_the_counts() -> None:
+    out = io.StringIO()
+    ConsoleReporter(out).summary(CAUSED)
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines[1:7] == [
+        "2 causes, 1 claim fails because of them",
+        "✗ This claim failed.",
+        "why it failed",
+        "shows: ./lab ssh worker1 ip route",
+        "mends: ./lab ssh worker1 sudo true",
+        "so fails: A <later> claim.",
+    ]
+    assert lines[-1].startswith("0 claims hold, 2 fail")
+    out = io.StringIO()
+    ConsoleReporter(out).summary(MIXED)
+    assert "cause" not in out.getvalue()
+
+
+def test_json_has_causes_and_what_each_claim_fails_of() -> None:
+    document = json.loads(json.dumps(CAUSED.document()))
+    assert document["summary"] == "2 causes, 1 claim fails because of them"
+    assert document["causes"][0] == {
+        "name": "test_failed",
+        "why": "why it failed",
+        "shows": "./lab ssh worker1 ip route",
+        "mends": "./lab ssh worker1 sudo true",
+        "consequences": ["test_later"],
+    }
+    assert [claim["because_of"] for claim in document["claims"]] == ["", "test_failed"]
+    assert MIXED.document()["causes"] == [] and MIXED.document()["summary"] == ""
+
+
+def test_junit_begins_with_causes() -> None:
+    root = ElementTree.fromstring(junit_text(CAUSED))
+    properties = [(entry.get("name"), entry.get("value")) for entry in root.iter("property")]
+    assert properties[:5] == [
+        ("summary", "2 causes, 1 claim fails because of them"),
+        ("cause", "why it failed"),
+        ("shows", "./lab ssh worker1 ip route"),
+        ("mends", "./lab ssh worker1 sudo true"),
+        ("cause", NASTY.replace("\x1b", "\ufffd").replace("\x00", "\ufffd")),
+    ]
+    assert [failure.text for failure in root.iter("failure")] == [
+        "why it failed",
+        "so it fails\nbecause of: why it failed",
+    ]
+
+
+def test_the_page_begins_with_causes() -> None:
+    page = Page(html_text(CAUSED))
+    text = " ".join("".join(page.text).split())
+    assert len(page.having("cause")) == 2 and "with-failed" in str(page.having("causes")[0]["class"])
+    assert text.index("2 causes, 1 claim fails because of them") < text.index("shows: ./lab ssh worker1 ip route")
+    assert text.index("mends: ./lab ssh worker1 sudo true") < text.index("A <later> claim.") < text.index("6 NAT")
+    assert "because of: why it failed" in text
+    assert not Page(html_text(MIXED)).having("cause")

@@ -17,12 +17,14 @@ import pytest
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, FileError, LabError
 from hoplab.core.paths import PROJECT, LabPaths
-from hoplab.observe.recording_format import RecordingError, load
+from hoplab.expectations.parts import known_parts
+from hoplab.observe.recording_format import RecordingError, load, save
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import runner, session, workload
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.report import ConsoleReporter, Report
 from hoplab.verify.session import LabSession
+from tests.support.hurt import NO_API, refused, with_output, without_api, without_nodes
 
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 SEEN = load(RECORDING)
@@ -54,9 +56,9 @@ def test_a_healthy_recording_reads_as_a_list_of_sentences() -> None:
     assert "is in 10.244.0.0/24" in lines[at + 1]
     assert "skipped: needs a running lab to send packets; this is a recording" in text
     chapters = [line for line in lines if line and not line.startswith(" ")]
-    assert chapters[:7] == [
-        *("1 Addresses", "2 Interfaces and veth pairs", "3 Routes", "4 The default gateway", "5 Subnets and CIDR"),
-        *("6 NAT", "7 iptables"),
+    assert chapters[:10] == [
+        *("1 Addresses", "1 The machines' clocks", "2 Interfaces and veth pairs", "3 Routes", "4 The default gateway"),
+        *("5 Subnets and CIDR", "6 The table of connections", "6 Names", "6 NAT", "7 iptables"),
     ]
     assert " 0 fail, " in lines[-1]
 
@@ -82,6 +84,24 @@ def test_a_broken_lab_fails_with_a_sentence_and_evidence(broken: Path) -> None:
     code, text = run(recording=broken, only="bridge", as_json=True)
     failed = [claim for claim in json.loads(text)["claims"] if claim["outcome"] == "failed"]
     assert code == 1 and "not of cni0" in failed[0]["why"] and failed[0]["saw"] == ""
+
+
+def test_the_summary_begins_with_the_cause(broken: Path) -> None:
+    links = json.loads(broken.read_text())
+    found = [link for link in json.loads(links["nodes"]["worker1"]["links"]["out"]) if link["ifname"] != "cni0"]
+    links["nodes"]["worker1"]["links"]["out"] = json.dumps(found)
+    broken.write_text(json.dumps(links))
+    code, text = run(recording=broken, only="interfaces")
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("1 cause, "))
+    assert code == 1 and lines[at] == "1 cause, 2 claims fail because of it"
+    assert lines[at + 2].strip() == "worker1 has no interface cni0"
+    assert lines[at + 3].strip() == "shows: ./lab ssh worker1 ip -d link"
+    assert lines[at + 4].strip().startswith("so fails: With a bridge CNI")
+    report = json.loads(run(recording=broken, only="interfaces", as_json=True)[1])
+    (cause,) = report["causes"]
+    assert cause["name"] == "test_a_node_has_the_interfaces_of_its_cni" and len(cause["consequences"]) == 2
+    assert report["summary"] == lines[at]
 
 
 def test_reports_are_written_also_where_a_claim_fails(broken: Path, tmp_path: Path) -> None:
@@ -235,3 +255,87 @@ def test_pods_that_cant_be_removed_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ClusterError, match="the namespace hoplab-verify can't be removed") as caught:
         run(recording=None, only="subnets", cleanup=True)
     assert caught.value.remedy == "./lab kubectl --lab dev delete namespace hoplab-verify"
+
+
+# On a lab of which a part cannot be looked at
+
+KUBELET = "unit containerd active\nunit kubelet inactive\nhealth no answer: refused\nsaid the last words\n"
+
+
+@pytest.fixture
+def hurt(tmp_path: Path) -> Path:
+    """A recording without worker2, on whose worker1 the kubelet is stopped."""
+    seen = with_output(without_nodes(SEEN, "worker2"), "worker1", units=KUBELET)
+    save(seen, tmp_path / "hurt.json", known_parts())
+    return tmp_path / "hurt.json"
+
+
+def test_a_hurt_lab_is_reported_outages_first_and_then_checked(hurt: Path, tmp_path: Path) -> None:
+    junit, html = tmp_path / "report.xml", tmp_path / "report.html"
+    code, text = run(recording=hurt, only="routes_its_own or routes_every_other", junit=junit, html=html)
+    lines = text.splitlines()
+    assert code == 1
+    assert lines[:7] == [
+        "Outages",
+        f"  ✗ {refused('worker2')}",
+        "        its machine is running (worker2)",
+        "  ✗ kubelet of worker1 does not run: it is inactive",
+        "        the last lines of its journal on worker1:",
+        "        the last words",
+        "        -> ./lab ssh worker1 systemctl status kubelet",
+    ]
+    assert f"      not checked: {refused('worker2')}" in lines
+    held = next(line for line in lines if line.startswith("      worker1: 10.244."))
+    assert held.endswith("; not looked at: worker2")
+    assert "1 claims hold, 0 fail, 0 skipped, 1 not checked; 2 outages in " in text
+    root = ElementTree.fromstring(junit.read_text(encoding="utf-8"))
+    first = root.findall("testsuite")[0]
+    assert (root.get("tests"), root.get("errors"), first.get("name")) == ("4", "2", "Outages")
+    assert next(error.get("message") for error in first.iter("error")) == refused("worker2")
+    (skipped,) = root.iter("skipped")
+    assert skipped.get("message") == f"not checked: {refused('worker2')}"
+    page = html.read_text(encoding="utf-8")
+    assert page.index("its machine is running (worker2)") < page.index("3 Routes") and "2 outages," in page
+
+
+def test_json_of_a_hurt_lab(hurt: Path) -> None:
+    code, text = run(recording=hurt, only="routes_every_other", as_json=True)
+    document = json.loads(text)
+    assert code == 1 and (document["failed"], document["not_checked"]) == (0, 1)
+    assert [outage["place"] for outage in document["outages"]] == ["worker2", "kubelet of worker1"]
+    assert document["outages"][0]["evidence"] == ["its machine is running (worker2)"]
+    assert document["claims"][0]["outcome"] == "not_checked" and document["claims"][0]["why"] == refused("worker2")
+    assert document["setting"]["nodes"] == "2"
+
+
+def test_a_lab_without_api_and_one_without_nodes_are_reported(tmp_path: Path) -> None:
+    for seen, says in ((without_api(SEEN), NO_API), (without_nodes(SEEN, *SEEN.setting.nodes), refused("worker1"))):
+        save(seen, tmp_path / "hurt.json", known_parts())
+        code, text = run(recording=tmp_path / "hurt.json", only="forward or own_address")
+        assert code == 1 and f"not checked: {says}" in text and " 0 fail, " in text
+
+
+def test_what_is_lost_during_the_run_is_an_outage_too(tmp_path: Path) -> None:
+    lesson = """
+from hoplab.core.errors import UnavailableError
+
+def test_x():
+    raise UnavailableError("worker9 stopped to answer")
+"""
+    report = checked(tmp_path, lesson)
+    assert [outage.problem for outage in runner.meanwhile(report)] == ["worker9 stopped to answer"]
+    report.add_outages(runner.meanwhile(report))
+    assert runner.meanwhile(report) == [] and len(report.outages) == 1
+
+
+def test_a_lesson_that_crashes_on_a_hurt_lab_is_not_checked(tmp_path: Path) -> None:
+    (tmp_path / "test_99_made_up.py").write_text(
+        "def test_x(lab):\n    1 / 0\n\ndef test_y(lab):\n    assert not lab.outages\n"
+    )
+    seen = without_nodes(SEEN, "worker2")
+    report = runner.new_report(seen)
+    runner.check(seen, report, ConsoleReporter(io.StringIO()), lessons=tmp_path)
+    assert [result.outcome for result in report.results] == ["not_checked", "failed"]
+    assert report.results[0].why == (
+        f"{refused('worker2')} (without it the lesson ends with ZeroDivisionError: division by zero)"
+    )

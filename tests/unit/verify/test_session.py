@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from hoplab.core.errors import ClusterError, HostError
 from hoplab.core.wait import Timing
 from hoplab.host import netns
+from hoplab.observe import capture
 from hoplab.observe.facts import Facts, nftables
 from hoplab.observe.facts.conntrack import CONNTRACK
 from hoplab.observe.facts.iptables import IPTABLES
@@ -23,6 +25,7 @@ from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import external, observations, session, traffic, workload
 from hoplab.verify.claims import ClaimFailed
+from hoplab.verify.external import ExternalHost
 from hoplab.verify.traffic import Answer, Exchange
 from tests.support.recordings import recording
 
@@ -36,7 +39,7 @@ def asked(output: Output, *, packets: int = 1) -> Exchange:
         text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n[{count}:60] -A POSTROUTING -j MASQUERADE\nCOMMIT\n"
         return Facts("worker1", {"iptables": Output(0, text)})
 
-    return Exchange("http://x/", output, rules(0), rules(packets), CONNTRACK.parse(""))
+    return Exchange("http://x/", output, CONNTRACK.parse(""), before=rules(0), after=rules(packets))
 
 
 def test_an_echos_answer_is_read() -> None:
@@ -61,6 +64,48 @@ def test_counters_before_and_after() -> None:
     (rule,) = found.after[IPTABLES].rules("nat", "POSTROUTING")
     assert found.counted(rule) == 3
     assert found.counted(nftables.Rule("postrtg", (Nat("masquerade"),))) is None  # it has no counter
+
+
+class Batches:
+    """Nodes on which every command prints nothing, but curl the answer of an echo pod."""
+
+    def __init__(self) -> None:
+        self.commands: list[dict[str, str]] = []
+
+    def batch(self, _name: str, commands: dict[str, str]) -> dict[str, Output]:
+        self.commands.append(commands)
+        return {key: Output(0, ANSWER if key == "answer" else "") for key in commands}
+
+    def batches(self, commands: dict[str, str], *, in_pods: object) -> dict[str, dict[str, Output]]:
+        return {node.name: self.batch(node.name, commands) for node in RECORDED.nodes}
+
+
+def lab_with(hosts: Batches, **external: Any) -> session.LabSession:
+    outside = cast(ExternalHost, SimpleNamespace(**external))
+    return session.LabSession(RECORDED, cast(Hosts, hosts), outside, lambda *_: (200, {}), lambda: RECORDED)
+
+
+def test_rules_are_listed_only_for_a_request_that_counts_in_them() -> None:
+    hosts, pod = Batches(), RECORDED.pods[0]
+    found = lab_with(hosts).request(pod, "http://x/")
+    assert found.answer.node == "worker2" and set(hosts.commands[0]) == {"answer", "flows"}
+    counted = lab_with(hosts).request_all({pod: "http://x/"}, rules=True)[pod]
+    assert list(hosts.commands[1])[-1].startswith("after-") and IPTABLES.name in counted.before.outputs
+
+
+def test_the_arp_packets_of_all_announced_addresses_are_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the lab is looked at again."""
+    flushed: list[object] = []
+    told = {"flush_neighbour": flushed.append, "get": lambda *_: None}
+    monkeypatch.setattr(capture, "read", lambda found: {key.removeprefix("capture."): () for key in found})
+    hosts = Batches()
+    lab = lab_with(hosts, **told)
+    addresses = [lab.announced(name) for name in workload.ANNOUNCED]
+    for address in addresses:
+        assert set(lab.who_has(address)) == set(RECORDED.nodes)
+    assert flushed == addresses and len(hosts.commands) == 2 * len(RECORDED.nodes)
+    lab.refreshed().who_has(addresses[0])
+    assert flushed == 2 * addresses
 
 
 def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:

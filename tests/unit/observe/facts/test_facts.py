@@ -45,7 +45,9 @@ def test_facts_are_discovered_in_their_places() -> None:
     assert {"links", "routes", "iptables", "conntrack"} <= {fact.name for fact in discover("node")}
     assert {"links", "routes", "addresses", "neighbours"} <= {fact.name for fact in discover("pod")}
     api = {"nodes", "pods", "services", "endpoints", "endpoints6", "ipam_blocks", "ipam_blocks6"}
-    assert {*api, "ingresses", "ingress_classes"} == {fact.name for fact in discover("api")}
+    assert {*api, "ingresses", "ingress_classes", "pod_states", "corefile", "tls_secrets"} == {
+        fact.name for fact in discover("api")
+    }
 
 
 def test_iptables_rules_come_back_as_they_were_recorded(recorded: Snapshot) -> None:

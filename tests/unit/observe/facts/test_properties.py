@@ -29,7 +29,9 @@ from hoplab.observe.facts.proc_routes import PROC_ROUTES, ProcRoute
 from hoplab.observe.facts.routes import ROUTES, Route
 from hoplab.observe.facts.sockets import SOCKETS, Socket
 from hoplab.observe.facts.sysctls import SYSCTLS
+from tests.support.edited.dns import LOOP, with_dns
 from tests.support.edited.ingress_classes import of_classes
+from tests.support.edited.tls import certified
 from tests.support.files import CAPTURED
 
 EVERY: dict[str, Fact[Any]] = {fact.name: fact for where in ("node", "pod", "api") for fact in discover(where)}
@@ -51,8 +53,15 @@ def real_outputs() -> dict[str, list[str]]:
     texts["ipam_blocks6"] = [captured("ipam_blocks.json").replace("10.244.235.128/26", "fd00:244:1::40/122")]
     made_up = of_classes("", "nginx", nginx=True, other=False).api.outputs
     texts |= {name: [made_up[name].out] for name in ("ingresses", "ingress_classes")}
+    young: tuple[str, ...] = ("tls_secrets", "clock", "pod_states", "corefile", "resolv_conf", "dns_log")
+    for lab in (certified(), with_dns(log=LOOP)):
+        for facts in (lab.api, *(node.facts for node in lab.nodes)):
+            texts |= {name: [facts.outputs[name].out] for name in young if name in facts.outputs}
+            young = tuple(name for name in young if not any(texts.get(name, ())))
     for name, *files in (
         ("bgp", "bgp.txt"),
+        ("counters", "counters.txt"),
+        ("disks", "df.txt"),
         ("ipam_blocks", "ipam_blocks.json"),
         ("ipam", "ipam.txt"),
         ("ip6tables_legacy", "ip6tables-legacy.txt"),
@@ -63,6 +72,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("rules", "ip-rule.json"),
         ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
+        ("units", "units.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)
     return texts
