@@ -12,7 +12,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,11 +23,17 @@ from hoplab.core.errors import LabError
 WILD = "*?"
 MAX_INCLUDES = 16  # nested ones, as OpenSSH has it
 CHECK = '[ "$(id -u)" = 0 ] && echo root || sudo -n /bin/sh -c "echo sudo"'
+CONNECT_TIMEOUT = 30  # seconds until a host that does not answer is given up
+LOGIN_TIMEOUT = 120.0  # seconds for the first login, which a busy host may need
 SSH_FAILED = 255  # exit code of ssh itself
 
 
 class HostsError(LabError):
     """Hosts that cannot be found, reached or used."""
+
+
+class HostUnreachable(HostsError):
+    """A host that does not answer, or whose login does not end."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ def shared_config(config: Path, folder: Path) -> Path:
         "ControlPath": f"{folder}/%C",
     }
     lines = ["Host *", *(f"  {name} {value}" for name, value in options.items()), f'Include "{config.resolve()}"']
+    lines += ["Host *", f"  ConnectTimeout {CONNECT_TIMEOUT}"]  # last: another one of the user's counts
     made.write_text("\n".join(lines) + "\n")
     return made
 
@@ -218,41 +225,60 @@ def _word(value: object) -> str:
     return f'"{value}"' if " " in str(value) else str(value)
 
 
-def roots(aliases: Mapping[str, str], config: Path, named: str) -> frozenset[str]:
-    """Log in to every node; return those where the user is root. Raise HostsError where that or sudo does not work."""
+def roots(
+    aliases: Mapping[str, str],
+    config: Path,
+    named: str,
+    lost: MutableMapping[str, HostUnreachable] | None = None,
+    *,
+    timeout_s: float = LOGIN_TIMEOUT,
+) -> frozenset[str]:
+    """Log in to every node; return those where the user is root. Raise HostsError where that or sudo does not work.
 
-    def check(item: tuple[str, str]) -> str:
+    With ``lost`` nodes that cannot be reached are put there, as long as another one can be.
+    """
+
+    def check(item: tuple[str, str]) -> str | HostUnreachable:
         node, alias = item
-        done = subprocess.run(
-            ["ssh", "-F", str(config), alias, CHECK],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        try:
+            done = subprocess.run(
+                ["ssh", "-F", str(config), alias, CHECK],
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                timeout=timeout_s,
+            )
+        except subprocess.TimeoutExpired:
+            return _unreachable(node, alias, f"no answer after {timeout_s:.0f} s", named)
         said = done.stdout.split()
         if done.returncode == 0 and said[-1:] in (["root"], ["sudo"]):
             return said[-1]
-        raise _refused(node, alias, done.returncode, done.stderr.strip(), named)
+        error = _refused(node, alias, done.returncode, done.stderr.strip(), named)
+        if isinstance(error, HostUnreachable):
+            return error
+        raise error
 
     with ThreadPoolExecutor(max_workers=max(1, len(aliases))) as pool:
-        return frozenset(
-            node for node, said in zip(aliases, pool.map(check, aliases.items()), strict=True) if said == "root"
-        )
+        found = dict(zip(aliases, pool.map(check, aliases.items()), strict=True))
+    gone = {node: said for node, said in found.items() if isinstance(said, HostUnreachable)}
+    if gone and (lost is None or len(gone) == len(found)):
+        raise next(iter(gone.values()))
+    if lost is not None:
+        lost.update(gone)
+    return frozenset(node for node, said in found.items() if said == "root")
 
 
 def _refused(node: str, alias: str, code: int, said: str, named: str) -> HostsError:
     last = said.splitlines()[-1] if said else f"it ended with {code}"
-    where = f"node {node}" if node == alias else f"node {node} (host {alias})"
+    where = _where(node, alias)
     if code == SSH_FAILED and "permission denied" in said.lower():
         return HostsError(
             f"{where} refuses the login: {last}",
             remedy=f"`ssh -o BatchMode=yes {alias}` has to work with {named}: set User and IdentityFile",
         )
     if code == SSH_FAILED:
-        return HostsError(
-            f"{where} can't be reached over SSH: {last}", remedy=f"`ssh -v {alias}` with {named} shows why not"
-        )
+        return _unreachable(node, alias, last, named)
     if "password" in said.lower() or "a terminal is required" in said.lower():
         return HostsError(
             f"sudo on {where} asks for a password",
@@ -261,6 +287,17 @@ def _refused(node: str, alias: str, code: int, said: str, named: str) -> HostsEr
     return HostsError(
         f"the user on {where} can't become root: {last}",
         remedy="allow sudo there without a password, or log in as root",
+    )
+
+
+def _where(node: str, alias: str) -> str:
+    return f"node {node}" if node == alias else f"node {node} (host {alias})"
+
+
+def _unreachable(node: str, alias: str, why: str, named: str) -> HostUnreachable:
+    return HostUnreachable(
+        f"{_where(node, alias)} can't be reached over SSH: {why}",
+        remedy=f"`ssh -v {alias}` with {named} shows why not",
     )
 
 

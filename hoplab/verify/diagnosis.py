@@ -25,28 +25,23 @@ SERVER = "kube-apiserver"
 
 
 @dataclass(frozen=True)
-class Diagnosis:
-    """The sources of evidence of one lab."""
+class Component:
+    """A program of the control plane."""
 
-    lab: LabSummary
-    paths: LabPaths
+    runs: bool | None  # None where that is not known
+    lines: tuple[str, ...]  # evidence
+
+
+class Evidence:
+    """What Kubernetes itself and the nodes say of outages, in every cluster."""
+
     api: GuardedApi
 
-    # Nodes
-
     def of_node(self, name: str, error: NodeUnreachable) -> Outage:
-        """Return the outage of a node that did not answer, with its machine's state and its console's last lines."""
-        state = machines.domain_state(self.lab.libvirt_uri, machines.domain_name(self.lab.id, name))
-        evidence = [f"its machine is {state}" if state else "libvirt does not answer", *self._seen_by_kubernetes(name)]
-        log = self.paths.console / f"{name}.log"
-        console = Console(log)
-        if console.read() and (words := [line for line in console.last_words() if line.strip()]):
-            crashed = console.crash()
-            evidence += [f"its console, {log}, ends with:", *shortened(words if crashed else words[-LAST_WORDS:])]
-        remedy = error.remedy if state in ("running", "") else f"./lab start --lab {self.paths.lab}"
-        return Outage(name, error.message, tuple(evidence), remedy)
+        """Return the outage of a node that did not answer."""
+        return Outage(name, error.message, tuple(self.seen_by_kubernetes(name)), error.remedy)
 
-    def _seen_by_kubernetes(self, name: str) -> Iterator[str]:
+    def seen_by_kubernetes(self, name: str) -> Iterator[str]:
         try:
             status, node = self.api("GET", f"/api/v1/nodes/{name}")
         except UnavailableError:
@@ -60,10 +55,19 @@ class Diagnosis:
 
     # The control plane
 
+    @property
+    def control_plane_remedy(self) -> str:
+        """Return how to mend an API server or etcd that does not run."""
+        return self.api.remedy
+
+    def component(self, name: str, hosts: Hosts, deadline: Deadline) -> Component:
+        """Return whether a program of the control plane runs, with the last lines of its log."""
+        raise NotImplementedError
+
     def of_api(self, hosts: Hosts, deadline: Deadline) -> tuple[Outage, ...]:
         """Return the outages of etcd and the API server, with the last lines of their logs."""
-        etcd, server = self._component(ETCD, hosts, deadline), self._component(SERVER, hosts, deadline)
-        remedy = f"./lab status --lab {self.paths.lab}; ./lab start --lab {self.paths.lab} starts what does not run"
+        etcd, server = self.component(ETCD, hosts, deadline), self.component(SERVER, hosts, deadline)
+        remedy = self.control_plane_remedy
         if self.api.etcd_lost:
             problem = "etcd does not answer: the API server says so, and serves reads from its cache at most"
             return (Outage(ETCD, problem, (*self.api.failing, self.api.problem, *etcd.lines), remedy),)
@@ -71,25 +75,6 @@ class Diagnosis:
         if etcd.runs is False:
             return Outage(ETCD, "etcd does not run", etcd.lines, remedy), lost
         return (lost,)
-
-    def _component(self, name: str, hosts: Hosts, deadline: Deadline) -> _Component:
-        if self.lab.hosted:
-            hosted = HostedControlPlane(self.paths, self.lab.netns)
-            state, words = hosted.states().get(name, "not started"), hosted.last_words(name)
-            log = f"its log, {hosted.root}/log/{name}.log, ends with:"
-            return _Component(
-                state == "RUNNING",
-                (f"{name} is {state}, says supervisord", *((log, *shortened(words)) if words else ())),
-            )
-        homes = [node.name for node in self.lab.nodes if node.role == "control-plane"]
-        for home in homes:
-            if home in hosts.names:
-                try:
-                    found = hosts.batch(home, static_pod(name), deadline=deadline)
-                except NodeUnreachable as error:
-                    return _Component(None, (error.message,))
-                return _Component(found["process"].code == 0, tuple(_of_static_pod(name, home, found)))
-        return _Component(None, tuple(f"{home}, where it runs, could not be looked at" for home in homes))
 
     # The verification workload
 
@@ -129,11 +114,47 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class _Component:
-    """A program of the control plane."""
+class Diagnosis(Evidence):
+    """The sources of evidence of one lab."""
 
-    runs: bool | None  # None where that is not known
-    lines: tuple[str, ...]  # evidence
+    lab: LabSummary
+    paths: LabPaths
+    api: GuardedApi
+
+    def of_node(self, name: str, error: NodeUnreachable) -> Outage:
+        """Return the outage of a node that did not answer, with its machine's state and its console's last lines."""
+        state = machines.domain_state(self.lab.libvirt_uri, machines.domain_name(self.lab.id, name))
+        evidence = [f"its machine is {state}" if state else "libvirt does not answer", *self.seen_by_kubernetes(name)]
+        log = self.paths.console / f"{name}.log"
+        console = Console(log)
+        if console.read() and (words := [line for line in console.last_words() if line.strip()]):
+            crashed = console.crash()
+            evidence += [f"its console, {log}, ends with:", *shortened(words if crashed else words[-LAST_WORDS:])]
+        remedy = error.remedy if state in ("running", "") else f"./lab start --lab {self.paths.lab}"
+        return Outage(name, error.message, tuple(evidence), remedy)
+
+    @property
+    def control_plane_remedy(self) -> str:
+        return f"./lab status --lab {self.paths.lab}; ./lab start --lab {self.paths.lab} starts what does not run"
+
+    def component(self, name: str, hosts: Hosts, deadline: Deadline) -> Component:
+        if self.lab.hosted:
+            hosted = HostedControlPlane(self.paths, self.lab.netns)
+            state, words = hosted.states().get(name, "not started"), hosted.last_words(name)
+            log = f"its log, {hosted.root}/log/{name}.log, ends with:"
+            return Component(
+                state == "RUNNING",
+                (f"{name} is {state}, says supervisord", *((log, *shortened(words)) if words else ())),
+            )
+        homes = [node.name for node in self.lab.nodes if node.role == "control-plane"]
+        for home in homes:
+            if home in hosts.names:
+                try:
+                    found = hosts.batch(home, static_pod(name), deadline=deadline)
+                except NodeUnreachable as error:
+                    return Component(None, (error.message,))
+                return Component(found["process"].code == 0, tuple(of_static_pod(name, home, found)))
+        return Component(None, tuple(f"{home}, where it runs, could not be looked at" for home in homes))
 
 
 def static_pod(name: str) -> dict[str, str]:
@@ -145,7 +166,7 @@ def static_pod(name: str) -> dict[str, str]:
     }
 
 
-def _of_static_pod(name: str, home: str, found: dict[str, Output]) -> Iterator[str]:
+def of_static_pod(name: str, home: str, found: dict[str, Output]) -> Iterator[str]:
     if found["manifest"].code:
         yield f"{home} has no manifest of {name} in /etc/kubernetes/manifests"
     yield f"{name} {'does not run' if found['process'].code else 'runs'} on {home}"

@@ -302,7 +302,8 @@ def _findings(setting: Setting, seen: Snapshot, sources: Mapping[str, Found[Any]
     versions = sorted({node.kubelet for node in seen.api[API_NODES]})
     yield Finding("kubernetes", ", ".join(versions), "the kubelets")
     for name, address in setting.nodes.items():
-        yield Finding(f"node {name}", f"{address} on {setting.uplink(name)}", "")
+        where = "which could not be looked at" if name in seen.lost_nodes else f"on {setting.uplink(name)}"
+        yield Finding(f"node {name}", f"{address} {where}", "")
     for name, found in sources.items():
         yield Finding(name, str(found.value), found.source)
     yield Finding("DNS", str(setting.dns_ip), f"the service {DNS_SERVICE}")

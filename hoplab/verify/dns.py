@@ -29,6 +29,11 @@ def servers(lab: Snapshot) -> tuple[IPAddress, ...]:
     return (lab.setting.dns_ip,)
 
 
+def has_service(lab: Snapshot) -> bool:
+    """Return whether the cluster's DNS service has its usual name."""
+    return any((service.namespace, service.name) == SERVICE for service in lab.api[API_SERVICES])
+
+
 def coredns(lab: Snapshot) -> tuple[PodState, ...]:
     return tuple(pod for pod in lab.api[API_POD_STATES] if LABEL in pod.labels)
 

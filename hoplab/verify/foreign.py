@@ -2,47 +2,52 @@
 
 Nothing is created on it without ``traffic``: then lessons are checked on its snapshot alone. With it the workload is
 made in a namespace of its own, which is removed when the body ends.
+
+Nodes that do not answer, pods that do not start and an API server that stops are outages, as on a lab. Without the API
+server nothing is known of a cluster, not even its nodes: then there is an error alone.
 """
 
 from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from hoplab.cluster.api import KubernetesApi, cluster_name, connect_by_kubeconfig
+from hoplab.cluster.api import Requests, cluster_name, connect_by_kubeconfig
+from hoplab.cluster.guarded_api import GuardedApi
 from hoplab.core.errors import ClusterError, HostError
 from hoplab.core.wait import HOST
-from hoplab.expectations.parts import known_parts
 from hoplab.expectations.registry import UnknownPart
-from hoplab.observe import snapshot, ssh_hosts
+from hoplab.observe import ssh_hosts
 from hoplab.observe.facts import CommandMissing
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.script import Output
-from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
-from hoplab.observe.ssh import Hosts
-from hoplab.observe.ssh_hosts import NodeNames
+from hoplab.observe.ssh import Hosts, NodeUnreachable
+from hoplab.observe.ssh_hosts import HostUnreachable, NodeNames
 from hoplab.verify import external, foreign_workload, probe, session, workload
 from hoplab.verify.discovery import Discovery, Given, discover, provisional
 from hoplab.verify.documents import PATHS, Documents
 from hoplab.verify.external import ExternalHost
+from hoplab.verify.foreign_diagnosis import ForeignDiagnosis
 from hoplab.verify.objects import API_TIMEOUT
 from hoplab.verify.observations import SETTLE_DEADLINE
+from hoplab.verify.partial import PartialLook
 from hoplab.verify.probe import Server
 from hoplab.verify.session import LabSession
 
 NEEDED = (API_NODES, API_PODS, API_SERVICES, API_ENDPOINTS)  # what the user of the kubeconfig has to be allowed to list
 TOOLS = ("curl", "tcpdump", "conntrack", "dig", "nsenter")  # of the hosts, for lessons with traffic
 RIGHTS = "the user of {} has to be allowed to list nodes, pods, services and endpointslices"
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"  # label of its nodes
 LOOPBACK = IPv4Address("127.0.0.1")
 
 
@@ -67,21 +72,31 @@ def opened(
     """Connect to a cluster, find out what it is, show that, and yield its snapshot; with ``traffic`` a session."""
     with ExitStack() as stack:
         say("reading the cluster's nodes")
-        api = stack.enter_context(connect_by_kubeconfig(target.kubeconfig, timeout_s=API_TIMEOUT))
+        connection = stack.enter_context(connect_by_kubeconfig(target.kubeconfig, timeout_s=API_TIMEOUT))
+        api = GuardedApi(connection, remedy=connection.remedy)
         nodes = list_nodes(api, target.kubeconfig)
         say("logging in to the nodes")
-        hosts = stack.enter_context(_reached(target, nodes))
+        hosts, lost = stack.enter_context(_reached(target, nodes))
+        diagnosis = ForeignDiagnosis(api, tuple(node.name for node in nodes if CONTROL_PLANE in dict(node.labels)))
+        look = PartialLook(provisional(cluster_name(target.kubeconfig), nodes), versions_of(nodes), hosts, diagnosis)
+        for name, error in lost.items():
+            look.note_lost(name, NodeUnreachable(error.message, remedy=error.remedy))
         say("looking at the nodes")
-        found, seen = look_first(cluster_name(target.kubeconfig), target, nodes, hosts, api)
+        found, seen = look_first(target, look)
         show(found.text)
         if not target.traffic:
             yield seen
             return
         say("waiting for the pods of the verification workload")
-        yield stack.enter_context(_with_traffic(target, found.setting, seen, hosts, api))
+        yield stack.enter_context(_with_traffic(target, look, connection))
 
 
-def list_nodes(api: KubernetesApi, kubeconfig: Path) -> tuple[ApiNode, ...]:
+def versions_of(nodes: Iterable[ApiNode]) -> dict[str, str]:
+    """Return the versions of a cluster's programs: those of its kubelets."""
+    return {"kubernetes": ", ".join(sorted({node.kubelet.removeprefix("v") for node in nodes}))}
+
+
+def list_nodes(api: Requests, kubeconfig: Path) -> tuple[ApiNode, ...]:
     """Return the nodes of the cluster; raise ClusterError where there is none, or the user may not list them."""
     answer = _output(api, API_NODES.command)
     if answer.code != 0:
@@ -99,8 +114,8 @@ def list_nodes(api: KubernetesApi, kubeconfig: Path) -> tuple[ApiNode, ...]:
 
 
 @contextmanager
-def _reached(target: Target, nodes: Sequence[ApiNode]) -> Iterator[Hosts]:
-    """Yield the nodes as hosts that commands can be run on as root."""
+def _reached(target: Target, nodes: Sequence[ApiNode]) -> Iterator[tuple[Hosts, dict[str, HostUnreachable]]]:
+    """Yield the nodes as hosts that commands can be run on as root, and those that cannot be reached."""
     with tempfile.TemporaryDirectory(prefix="hoplab-ssh-") as name:
         folder = Path(name)
         if target.inventory:
@@ -110,9 +125,12 @@ def _reached(target: Target, nodes: Sequence[ApiNode]) -> Iterator[Hosts]:
             named = given = target.ssh_config
         aliases = ssh_hosts.matched([_names(node) for node in nodes], given, str(named))
         config = ssh_hosts.shared_config(given, folder)
+        lost: dict[str, HostUnreachable] = {}
+        remedy = f"`ssh -v {{host}}` with {named} shows why not"
         try:
-            roots = ssh_hosts.roots(aliases, config, str(named))
-            yield Hosts([node.name for node in nodes], config, aliases=aliases, roots=roots)
+            roots = ssh_hosts.roots(aliases, config, str(named), lost)
+            names = [node.name for node in nodes if node.name not in lost]
+            yield Hosts(names, config, aliases=aliases, roots=roots, remedy=remedy), lost
         finally:
             ssh_hosts.close(aliases.values(), config)
 
@@ -121,51 +139,44 @@ def _names(node: ApiNode) -> NodeNames:
     return NodeNames(node.name, tuple(str(address) for address in (node.address, node.address6) if address))
 
 
-def look_first(
-    name: str, target: Target, nodes: Sequence[ApiNode], hosts: Hosts, api: KubernetesApi
-) -> tuple[Discovery, Snapshot]:
+def look_first(target: Target, look: PartialLook) -> tuple[Discovery, Snapshot]:
     """Return what was found out, and the snapshot that it was found out from: one round trip a node."""
-    documents = Documents({name: _output(api, path) for name, path in PATHS.items()})
-    seen = _taken(provisional(name, nodes), hosts, api)
+    documents = Documents({name: _output(look.api, path) for name, path in PATHS.items()})
+    seen = look()
     for fact in NEEDED:
-        if (answer := seen.api.outputs[fact.name]).code != 0:
+        answer = seen.api.outputs.get(fact.name)
+        if answer is None:
+            raise ClusterError(look.api.problem, remedy=look.api.remedy)
+        if answer.code != 0:
             raise ClusterError(
                 f"the API server answers {fact.command} with {answer.code}: {' '.join(answer.err.split())[:200]}",
                 remedy=RIGHTS.format(target.kubeconfig),
             )
     found = discover(seen, documents, target.given)
+    look.setting = found.setting
     return found, replace(seen, setting=found.setting)
 
 
-def _taken(setting: Setting, hosts: Hosts, api: KubernetesApi) -> Snapshot:
-    seen = snapshot.take(setting, {}, hosts, lambda path: _output(api, path), known_parts())
-    versions = sorted({node.kubelet for node in seen.api[API_NODES]}) if seen.api.outputs["nodes"].code == 0 else []
-    return replace(seen, versions={"kubernetes": ", ".join(version.removeprefix("v") for version in versions)})
-
-
 @contextmanager
-def _with_traffic(
-    target: Target, setting: Setting, seen: Snapshot, hosts: Hosts, api: KubernetesApi
-) -> Iterator[LabSession]:
-    """Make the workload and yield a session in which it runs."""
-    require_tools(hosts)
+def _with_traffic(target: Target, look: PartialLook, connection: Requests) -> Iterator[LabSession]:
+    """Make the workload and yield a session in which it runs, or in which its outage is known.
+
+    It is removed by the connection itself, also where the API server has been away meanwhile.
+    """
+    require_tools(look.hosts)
     program = probe.of_image(target.probe_image)
-    address = own_address(next(iter(setting.nodes.values())))
-    inside = address is not None and address in setting.network
+    address = own_address(next(iter(look.setting.nodes.values())))
+    inside = address is not None and address in look.setting.network
     with (
         external.serving(address if inside and address else LOOPBACK, "") as served,
-        foreign_workload.running(api, program),
+        foreign_workload.running(connection, program, look.note_workload),
     ):
-        outside = inside and answers(served, hosts)
+        outside = inside and answers(served, look.hosts)
         if outside and address:
-            setting = replace(setting, gateway=address)  # the client outside whose address lessons expect
-
-        def look() -> Snapshot:
-            return _taken(setting, hosts, api)
-
+            look.setting = replace(look.setting, gateway=address)  # the client outside whose address lessons expect
         seen = HOST.settled(look, applied, SETTLE_DEADLINE, poll_s=1.0)
         program = replace(program, servers=servers_of(seen))
-        yield LabSession(seen, hosts, served, api, look, probe=program, outside=outside)
+        yield LabSession(seen, look.hosts, served, look.api, look, probe=program, outside=outside)
 
 
 def own_address(node: IPv4Address) -> IPv4Address | None:
@@ -196,9 +207,9 @@ def require_tools(hosts: Hosts) -> None:
 
 
 def applied(seen: Snapshot) -> bool:
-    """Return whether kube-proxy's rules lead to all endpoints; True where these rules are not known."""
+    """Return whether kube-proxy's rules lead to all endpoints; True where that cannot be known or waited for."""
     try:
-        return session.settled(seen)
+        return bool(seen.outages) or session.settled(seen)
     except (UnknownPart, CommandMissing):
         return True
 
@@ -217,7 +228,7 @@ def servers_of(seen: Snapshot) -> Callable[[], dict[str, Server]]:
     return servers
 
 
-def _output(api: KubernetesApi, path: str) -> Output:
+def _output(api: Requests, path: str) -> Output:
     """Return what the API serves at a path, in the form of a command's output."""
     status, text = api.request("GET", path)
     return Output(0, text) if status == 200 else Output(status, "", text)

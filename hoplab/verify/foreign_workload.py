@@ -12,13 +12,14 @@ somebody's cluster these may cost money or catch requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
+from hoplab.verify import waiting
 from hoplab.verify.probe import PORT, Probe
 from hoplab.verify.workload import DEADLINE, NAMESPACE
 
@@ -26,6 +27,7 @@ OWNER = "hoplab.local/foreign"  # label of the namespace, which tells it from on
 NAMESPACES = "/api/v1/namespaces"
 CORE, APPS = f"{NAMESPACES}/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
 REMOVE = f"kubectl delete namespace {NAMESPACE}"
+STALL_S = 120.0  # seconds without a change of what is waited for, on an idle machine: a pull may take long
 GONE_DEADLINE = 120.0  # seconds until a deleted namespace is gone, on an idle machine
 WORKLOADS = {"echo": "daemonsets", "single": "deployments"}
 
@@ -82,12 +84,19 @@ def _service(name: str, app: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+class NotReady(ClusterError):
+    """The pods of the workload are not ready in time."""
+
+
 @contextmanager
-def running(api: Api, probe: Probe, *, timing: Timing = HOST) -> Iterator[None]:
+def running(
+    api: Api, probe: Probe, note: Callable[[ClusterError], None] | None = None, *, timing: Timing = HOST
+) -> Iterator[None]:
     """Create the workload, wait until its pods are ready, and remove it when the body ends.
 
     A namespace that an earlier run left behind is replaced; one that is somebody else's is not touched. Raise
-    ClusterError where the workload cannot be made, does not become ready or cannot be removed.
+    ClusterError where the workload cannot be made, does not become ready or cannot be removed; with ``note`` pods that
+    do not become ready are noted and the body runs.
     """
     status, found = api("GET", CORE)
     if status == 200:
@@ -102,7 +111,12 @@ def running(api: Api, probe: Probe, *, timing: Timing = HOST) -> Iterator[None]:
     try:
         for path, body in manifests(probe):
             _create(api, path, body)
-        _wait_ready(api, probe, timing)
+        try:
+            _wait_ready(api, probe, timing)
+        except NotReady as error:
+            if not note:
+                raise
+            note(error)
         yield
     finally:
         remove(api, timing=timing)
@@ -110,15 +124,23 @@ def running(api: Api, probe: Probe, *, timing: Timing = HOST) -> Iterator[None]:
 
 def _wait_ready(api: Api, probe: Probe, timing: Timing) -> None:
     def look() -> NotYet | None:
-        return NotYet(reason) if (reason := unready(api)) else None
+        reason = unready(api)
+        if reason and (quiet := stall.quiet(reason)) and stall.over:
+            raise _not_ready(probe, quiet, "; ".join(filter(None, (reason, waiting.node_not_ready(api)))))
+        return NotYet(reason) if reason else None
 
+    stall = waiting.Stall(timing, STALL_S)
     try:
         timing.until(look, timing.deadline(DEADLINE))
     except Expired as expired:
-        raise ClusterError(
-            f"the verification workload is not ready after {expired.seconds:.0f} s: {expired.reason}",
-            remedy=f"its image is {probe.image}: --probe-image IMAGE names one that the nodes can pull or have",
-        ) from None
+        raise _not_ready(probe, expired.seconds, expired.reason) from None
+
+
+def _not_ready(probe: Probe, seconds: float, reason: str) -> NotReady:
+    return NotReady(
+        f"the verification workload is not ready after {seconds:.0f} s: {reason}",
+        remedy=f"its image is {probe.image}: --probe-image IMAGE names one that the nodes can pull or have",
+    )
 
 
 def unready(api: Api) -> str:

@@ -74,6 +74,7 @@ def _udp_fronts(lab: Snapshot) -> dict[tuple[str, int], tuple[str, str]]:
     found: dict[tuple[str, int], tuple[str, str]] = {}
     for service in lab.api[API_SERVICES]:
         own = [str(address) for address in (service.cluster_ip, *service.balancer_ips) if address]
+        own = [address for address in own if address not in nodes]  # k3s: a pod's hostPort, which is no endpoint
         for port in service.ports:
             if port.protocol == "UDP":
                 found |= {(address, port.port): (str(service), port.name) for address in own}

@@ -19,7 +19,7 @@ from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.verify import workload
-from hoplab.verify.diagnosis import Diagnosis
+from hoplab.verify.diagnosis import Evidence
 
 PATIENCE = 120.0  # seconds of waiting in all for what does not answer, scaled
 LEAST = 30.0  # of these, for the nodes: a login to an emulated one takes many seconds
@@ -30,10 +30,11 @@ class PartialLook:
     """Takes snapshots of a lab, each of the parts that answer."""
 
     def __init__(
-        self, setting: Setting, versions: Mapping[str, str], hosts: Hosts, diagnosis: Diagnosis, timing: Timing = HOST
+        self, setting: Setting, versions: Mapping[str, str], hosts: Hosts, diagnosis: Evidence, timing: Timing = HOST
     ) -> None:
         self.hosts = hosts  # those that have answered so far
-        self._setting, self._versions, self._timing = setting, versions, timing
+        self.setting = setting  # of the snapshots to come
+        self._versions, self._timing = versions, timing
         self._diagnosis = diagnosis
         self._outages: dict[str, Outage] = {}
         self._waited = 0.0  # seconds, for pods and nodes without an answer
@@ -54,18 +55,26 @@ class PartialLook:
         except ClusterError as error:
             self._waited += getattr(error, "stalled_s", 0.0) / self._timing.slowness()
             if not self.api.problem:
-                self._outages[WORKLOAD] = self._diagnosis.of_workload(error)
+                self.note_workload(error)
+
+    def note_lost(self, name: str, error: NodeUnreachable) -> None:
+        """Note the outage of a node that did not answer and is not among the hosts."""
+        self._outages[name] = self._diagnosis.of_node(name, error)
+
+    def note_workload(self, error: ClusterError) -> None:
+        """Note the outage of a verification workload that is not ready."""
+        self._outages[WORKLOAD] = self._diagnosis.of_workload(error)
 
     def __call__(self) -> Snapshot:
         """Take a snapshot: one round trip for each node, all nodes and the API at once."""
         began, deadline = self._timing.clock(), self._deadline()
         nodes = _Answering(self.hosts, deadline)
-        seen = snapshot.take(self._setting, self._versions, nodes, self._read, known_parts())
+        seen = snapshot.take(self.setting, self._versions, nodes, self._read, known_parts())
         if nodes.lost:
             self._waited += self._timing.clock() - began
             self.hosts = self.hosts.only(name for name in self.hosts.names if name not in nodes.lost)
             for name, error in nodes.lost.items():
-                self._outages[name] = self._diagnosis.of_node(name, error)
+                self.note_lost(name, error)
         if self.api.problem and not self._api_is_explained:
             for outage in self._diagnosis.of_api(self.hosts, self._deadline()):
                 self._outages[outage.place] = outage
@@ -74,7 +83,7 @@ class PartialLook:
         return replace(
             seen,
             api=replace(seen.api, outputs=answered, unavailable=lost),
-            outages=in_order(self._outages.values(), self._setting.nodes),
+            outages=in_order(self._outages.values(), self.setting.nodes),
         )
 
     @property

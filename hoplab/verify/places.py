@@ -40,6 +40,7 @@ class Places:
     pods: Mapping[str, str] = field(default_factory=dict)  # "namespace/name": its node
     services: Mapping[str, str] = field(default_factory=dict)  # its name or ClusterIP: "namespace/name"
     netns: Mapping[str, str] = field(default_factory=dict)  # of a pod, on its node
+    foreign: bool = False  # a cluster that hoplab did not make
 
     @classmethod
     def of(cls, lab: Snapshot) -> Places:
@@ -53,6 +54,7 @@ class Places:
             {str(pod): pod.node for pod in _read(lambda: lab.own_address_pods)},
             {name: str(service) for service in services for name in (str(service), str(service.cluster_ip))},
             {str(pod): pod.netns for pod in _read(lambda: lab.pods)},
+            lab.setting.foreign,
         )
 
     def named(self, text: str) -> Named:

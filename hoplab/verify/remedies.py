@@ -9,7 +9,8 @@
     )
     def test_...
 
-Both are verbs of `./lab`. They are filled in with what the failure names: {node}, {namespace} and {pod}, {netns} of the
+Both are verbs of `./lab`; on a cluster that hoplab did not make they are programs of the user, `ssh` with the node's
+name and `kubectl`. They are filled in with what the failure names: {node}, {namespace} and {pod}, {netns} of the
 pod, {service}, the groups of ``says``, and {service_rules}, the command that lists kube-proxy's rules. A command that
 lacks one of them is left out. A remedy with ``says`` is for failures whose sentence it matches; it comes before those
 without, and one of the lesson before one of its module.
@@ -28,6 +29,7 @@ _POD_OF_NODE = "--field-selector spec.nodeName={node}"
 RESTART_FLANNEL = f"kubectl delete pod -n kube-flannel -l app=flannel {_POD_OF_NODE}"
 RESTART_KUBE_PROXY = f"kubectl delete pod -n kube-system -l k8s-app=kube-proxy {_POD_OF_NODE}"
 
+PROGRAMS = ("ssh", "kubectl")  # verbs that are programs too
 DEFAULT_LAB = "dev"  # what `./lab` takes without --lab
 SERVICE_RULES = {"nftables": "nft list table ip kube-proxy"}  # what lists kube-proxy's rules in a mode
 
@@ -61,16 +63,19 @@ def commands(remedies: Iterable[Remedy], why: str, named: Named, places: Places)
         known |= {"netns": places.netns[named.pods[0]]} if named.pods[0] in places.netns else {}
     for remedy in sorted(remedies, key=lambda remedy: not remedy.says):
         values = remedy.values(why, places)
-        if values is not None and (shows := _filled(remedy.shows, {**known, **values}, places.lab)):
-            return shows, _filled(remedy.mends, {**known, **values}, places.lab)
+        if values is not None and (shows := _filled(remedy.shows, {**known, **values}, places)):
+            return shows, _filled(remedy.mends, {**known, **values}, places)
     return "", ""
 
 
-def _filled(text: str, values: Mapping[str, str], lab: str) -> str:
-    """Return `./lab VERB ...` for the lab; "" where a value is missing."""
+def _filled(text: str, values: Mapping[str, str], places: Places) -> str:
+    """Return `./lab VERB ...` for the lab, or the program for another cluster; "" where a value is missing."""
     try:
         verb, _, rest = text.format_map(dict(values)).partition(" ")
     except KeyError:
         return ""
+    if places.foreign:
+        return f"{verb} {rest}" if verb in PROGRAMS else ""
+    lab = places.lab
     option = "" if lab in ("", DEFAULT_LAB) else f"--lab {lab} "
     return f"./lab {verb} {option}{rest}" if verb else ""

@@ -75,7 +75,7 @@ def test_an_address_that_no_pod_has_leads_nowhere(lab: Snapshot, claim: Claim) -
 
 @pytest.mark.needs(cni="calico", nodes=2)
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "every_node_has_its_own_address", anywhere=True)
-@pytest.mark.remedy("kubectl get pods -n kube-system -l k8s-app=calico-node -o wide")
+@pytest.mark.remedy("kubectl get pods -A -l k8s-app=calico-node -o wide")
 def test_bgp_tells_the_nodes_of_each_other(lab: Snapshot, claim: Claim) -> None:
     """With Calico every node has a BGP session with every other node in the modes bgp and ipip, and none in vxlan."""
     sessions = 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from hoplab.core.errors import FactError
 from hoplab.observe import health
+from hoplab.observe.facts import Facts
 from hoplab.observe.facts.disks import DISKS, Disk, Usage
 from hoplab.observe.facts.units import NODE_UNITS, Unit
+from hoplab.observe.script import Output
 from tests.support.hurt import with_output, without_nodes
 from tests.support.recordings import recording
 
@@ -120,3 +123,33 @@ def test_a_full_disk_is_named_with_its_figures(text: str, says: str, figures: st
 def test_what_a_node_shows_comes_after_what_could_not_be_looked_at() -> None:
     lab = without_nodes(with_output(LAB, "worker1", units=STOPPED), "worker2")
     assert [outage.place for outage in health.outages(lab)] == ["worker2", "kubelet of worker1"]
+
+
+# Clusters that hoplab did not make
+
+FOREIGN = replace(LAB, setting=replace(LAB.setting, foreign=True))
+NEVER_THERE = "unit containerd inactive\nunit kubelet inactive\nhealth ok\n"  # k3s has both in its own unit
+CDROM = "/dev/sr0 366 366 0 100% /media/cdrom\n"
+
+
+def test_units_that_a_foreign_cluster_does_not_have_are_no_outage() -> None:
+    assert health.outages(with_output(FOREIGN, "worker2", units=NEVER_THERE)) == ()
+    assert len(health.outages(with_output(LAB, "worker2", units=NEVER_THERE))) == 2
+    (outage,) = health.outages(with_output(FOREIGN, "worker2", units=STOPPED))
+    assert outage.remedy == "ssh worker2 systemctl status kubelet"
+
+
+def test_a_health_check_that_is_closed_is_an_outage_of_a_node_that_is_not_ready_only() -> None:
+    assert health.outages(with_output(FOREIGN, "worker2", units=STUCK)) == ()
+    nodes = LAB.api.outputs["nodes"].out.replace('"type":"Ready"', '"type":"Other"')
+    other = replace(FOREIGN, api=Facts("api", {**LAB.api.outputs, "nodes": Output(0, nodes)}))
+    (outage,) = health.outages(with_output(other, "worker2", units=STUCK))
+    assert "kubelet of worker2 stands still" in outage.problem
+
+
+def test_a_full_disk_is_an_outage_there_where_pods_are_on_it() -> None:
+    with_cdrom = df().replace("\nFilesystem  ", f"\n{CDROM}Filesystem  ")
+    assert health.outages(with_output(FOREIGN, "worker1", disks=with_cdrom)) == ()
+    assert len(health.outages(with_output(LAB, "worker1", disks=with_cdrom))) == 1
+    (outage,) = health.outages(with_output(FOREIGN, "worker1", disks=df(3990000, 10000)))
+    assert outage.remedy == "ssh worker1 sudo du -xh --max-depth 3 /"

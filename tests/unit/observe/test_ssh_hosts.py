@@ -108,7 +108,8 @@ def test_the_users_options_stay_and_nothing_is_asked_for(config: Path, tmp_path:
     config.write_text("Host box\n  HostName 10.9.8.20\n  User me\n  ProxyJump door\n  BatchMode no\n")
     made = ssh_hosts.shared_config(config, tmp_path)
     shown = subprocess.run(["ssh", "-G", "-F", str(made), "box"], capture_output=True, text=True, check=True).stdout
-    for line in ("hostname 10.9.8.20", "user me", "proxyjump door", "batchmode yes", "controlmaster auto"):
+    lines = ("hostname 10.9.8.20", "user me", "proxyjump door", "batchmode yes", "controlmaster auto")
+    for line in (*lines, f"connecttimeout {ssh_hosts.CONNECT_TIMEOUT}"):
         assert line in shown.splitlines()
 
 
@@ -162,6 +163,21 @@ def test_a_user_is_root_or_becomes_it(fake_ssh: Path, config: Path) -> None:
     aliases = {"alpha.example": "alpha", "beta.example": "beta"}
     assert ssh_hosts.roots(aliases, config, "config") == frozenset({"alpha.example"})
     ssh_hosts.close(aliases.values(), config)
+
+
+def test_a_node_that_cannot_be_reached_is_lost_while_another_one_can(fake_ssh: Path, config: Path) -> None:
+    program(fake_ssh, 'case "$3" in alpha) echo root;; *) echo "Connection refused" >&2; exit 255;; esac')
+    lost: dict[str, ssh_hosts.HostUnreachable] = {}
+    assert ssh_hosts.roots({"one": "alpha", "two": "beta"}, config, "config", lost) == frozenset({"one"})
+    assert lost["two"].message == "node two (host beta) can't be reached over SSH: Connection refused"
+    error = refused(ssh_hosts.roots, {"two": "beta", "three": "gamma"}, config, "config", {})
+    assert error.message.startswith("node two (host beta) can't be reached over SSH")
+
+
+def test_a_login_that_does_not_end_is_given_up(fake_ssh: Path, config: Path) -> None:
+    program(fake_ssh, "exec sleep 60")
+    with pytest.raises(ssh_hosts.HostUnreachable, match=r"can't be reached over SSH: no answer after 0 s"):
+        ssh_hosts.roots({"one": "alpha"}, config, "config", timeout_s=0.2)
 
 
 CONNECT = "ssh: connect to host 10.9.8.20 port 22: Connection refused"

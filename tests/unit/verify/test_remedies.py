@@ -73,6 +73,17 @@ def test_a_remedy_is_for_its_cni_and_a_command_for_its_lab_and_mode() -> None:
     assert of(f"{FIRST.name} x", rules, places=blue)[0].endswith("sudo nft list table ip kube-proxy")
 
 
+def test_of_a_cluster_that_hoplab_did_not_make_the_commands_are_the_users_own() -> None:
+    there = replace(PLACES, lab="prod", foreign=True)
+    assert of(f"flannel.1 of {FIRST.name} is down", DOWN, places=there) == (
+        f"ssh {FIRST.name} ip link show flannel.1",
+        f"ssh {FIRST.name} sudo ip link set flannel.1 up",
+    )
+    assert of("x", Remedy("kubectl get nodes", "converge --force"), places=there) == ("kubectl get nodes", "")
+    foreign = replace(HEALTHY, setting=replace(HEALTHY.setting, foreign=True))
+    assert Places.of(foreign).foreign and not PLACES.foreign
+
+
 @pytest.mark.parametrize(
     ("lesson", "why", "shows", "mends"),
     [
