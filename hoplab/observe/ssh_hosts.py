@@ -23,7 +23,7 @@ from hoplab.core.errors import LabError
 WILD = "*?"
 MAX_INCLUDES = 16  # nested ones, as OpenSSH has it
 CHECK = '[ "$(id -u)" = 0 ] && echo root || sudo -n /bin/sh -c "echo sudo"'
-CONNECT_TIMEOUT = 30  # seconds until a host that does not answer is given up
+CONNECT_TIMEOUT = 60  # seconds until a host that does not answer is given up
 LOGIN_TIMEOUT = 120.0  # seconds for the first login, which a busy host may need
 SSH_FAILED = 255  # exit code of ssh itself
 

@@ -7,13 +7,14 @@ this machine has an address in the nodes' network. The login is of a user that i
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -22,6 +23,7 @@ from hoplab import image
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.wait import NotYet, slowness, until
 from hoplab.host import netns
+from hoplab.lab import state
 from tests.system.conftest import LabCommand, Ran
 
 SPEC = (
@@ -32,6 +34,16 @@ NODES = {"control-plane": "alpha", "worker1": "beta"}  # the machine's name, and
 PODS, SERVICES = "10.33.0.0/16", "172.22.0.0/16"
 ECHO = "hoplab.local/echo:1"
 PODS_AT_LEAST = 10  # four of the control plane, and two each of kube-proxy, flannel and CoreDNS
+EMULATED_KUBELET = {  # what the lab's own kubelets have on such machines, as far as the cluster needs it
+    "apiVersion": "kubelet.config.k8s.io/v1beta1",
+    "kind": "KubeletConfiguration",
+    "nodeStatusUpdateFrequency": "30s",
+    "nodeLeaseDurationSeconds": 120,
+    "cgroupDriver": "cgroupfs",
+    "cgroupsPerQOS": False,
+    "enforceNodeAllocatable": ["none"],
+}
+PATCHES = "/etc/kubernetes/patches"
 ADMIN = "/etc/kubernetes/admin.conf"
 FLANNEL = Path(__file__).with_name("foreign_flannel.yml")
 
@@ -50,8 +62,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
         command("reset")
         make_cluster(paths)
         yield command
-        command("destroy")
     finally:
+        command("destroy", expect=None)
         paths.spec.unlink()
 
 
@@ -68,30 +80,47 @@ def on(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
     return done.stdout
 
 
-def kubeadm(kind: str, name: str, **more: Any) -> str:
+def kubeadm(accel: Literal["kvm", "tcg"], kind: str, name: str, **more: Any) -> str:
     """Return a document of kubeadm's configuration; emulated machines need longer timeouts than flags can say."""
-    factor = slowness("tcg")
+    factor = slowness(accel)
     names = ("controlPlaneComponentHealthCheck", "kubeletHealthCheck", "kubernetesAPICall", "etcdAPICall", "discovery")
     timeouts = {timeout: f"{int(240 * factor)}s" for timeout in (*names, "tlsBootstrap")}
     document = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": kind, "nodeRegistration": {"name": name}, **more}
     return yaml.safe_dump({**document, "timeouts": timeouts})
 
 
+def write_patches(paths: LabPaths, machine: str) -> dict[str, Any]:
+    """Write patches of static pods without probes, which kill what is merely slow; return the field that names them."""
+    variables = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())
+    for name, patch in variables["emulated_static_pods"].items():
+        file = f"{PATCHES}/{name}0+strategic.json"
+        on(paths, machine, f"mkdir -p {PATCHES} && cat >{file}", json.dumps(patch))
+    return {"patches": {"directory": PATCHES}}
+
+
 def make_cluster(paths: LabPaths) -> None:
-    """kubeadm init, kubeadm join, and flannel's manifest."""
+    """kubeadm init, kubeadm join, and flannel's manifest; on emulated machines without probes and elections."""
     (first, alpha), (second, beta) = NODES.items()
-    cluster = {
+    accel = state.load(paths).accel
+    emulated = accel == "tcg"
+    cluster: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "kubernetesVersion": f"v{image.component_versions()['kubernetes']}",
         "networking": {"podSubnet": PODS, "serviceSubnet": SERVICES},
     }
-    init = kubeadm("InitConfiguration", alpha) + "---\n" + yaml.safe_dump(cluster)
-    on(paths, first, "kubeadm init --skip-token-print --config /dev/stdin", init)
+    if emulated:
+        alone = {"name": "leader-elect", "value": "false"}
+        cluster["controllerManager"] = {"extraArgs": [alone, {"name": "node-monitor-grace-period", "value": "5m"}]}
+        cluster["scheduler"] = {"extraArgs": [alone]}
+    patches = write_patches(paths, first) if emulated else {}
+    documents = [kubeadm(accel, "InitConfiguration", alpha, **patches), yaml.safe_dump(cluster)]
+    documents += [yaml.safe_dump(EMULATED_KUBELET)] if emulated else []
+    on(paths, first, "kubeadm init --skip-token-print --config /dev/stdin", "---\n".join(documents))
     invitation = on(paths, first, f"kubeadm --kubeconfig {ADMIN} token create --print-join-command").split()
     endpoint, token, ca_hash = invitation[2], invitation[4], invitation[6]
     bootstrap = {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}
-    join = kubeadm("JoinConfiguration", beta, discovery={"bootstrapToken": bootstrap})
+    join = kubeadm(accel, "JoinConfiguration", beta, discovery={"bootstrapToken": bootstrap})
     on(paths, second, "kubeadm join --config /dev/stdin", join)
     flannel = yaml.safe_load((PROJECT / "roles/cni_flannel/defaults/main.yml").read_text())["cni_flannel_image"]
     manifest = Template(FLANNEL.read_text()).substitute(pods=PODS, image=flannel)
@@ -124,7 +153,7 @@ def options(foreign: LabCommand, kubeconfig: Path) -> tuple[str, ...]:
 
 def look(foreign: LabCommand, *words: str, expect: int | None = 0) -> Ran:
     """Run a verb where this machine has an address in the nodes' network."""
-    with netns.entered(foreign.paths.netns):
+    with netns.entered(state.load(foreign.paths).netns):
         return foreign(*words, expect=expect)
 
 
@@ -134,13 +163,14 @@ def namespaces(foreign: LabCommand) -> str:
 
 def test_it_is_found_out_and_healthy(foreign: LabCommand, options: tuple[str, ...]) -> None:
     before = namespaces(foreign)
+    mode = "iptables" if ":KUBE-SERVICES" in on(foreign.paths, "worker1", "iptables-save -t nat") else "nftables"
     out = look(foreign, "verify", *options).out
     for words in (
         "node alpha      192.168.83.",
         f"pods            {PODS} (from podSubnet in kubeadm-config)",
         f"services        {SERVICES} (from serviceSubnet in kubeadm-config)",
         "CNI             flannel vxlan",
-        "kube-proxy      iptables",
+        f"kube-proxy      {mode}",
         "DNS             172.22.0.10",
     ):
         assert words in out, out
@@ -176,7 +206,8 @@ def without_route(paths: LabPaths) -> Iterator[None]:
 def test_what_is_broken_is_named(foreign: LabCommand, options: tuple[str, ...], tmp_path: Path) -> None:
     recording = tmp_path / "broken.json"
     with without_route(foreign.paths):
-        assert "beta has no route 10.33." in look(foreign, "verify", *options, expect=1).out
+        out = look(foreign, "verify", *options, expect=1).out
+        assert "beta has no route 10.33." in out and "shows: ssh beta ip route" in out, out
         look(foreign, "record", str(recording), *options)
     assert "beta has no route 10.33." in foreign("verify", "--recording", str(recording), expect=1).out
     assert " 0 fail, " in look(foreign, "verify", *options).out
