@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements, runner
 from hoplab.verify.report import ConsoleReporter
-from tests.support.edited import filters
-from tests.support.edits import edited_facts
+from tests.support.edited import dns, filters, hosts
+from tests.support.edits import edited_facts, in_api, objects_without, on_node
 from tests.support.foreign_clusters import HEALTHY, as_foreign, outcomes, renamed, without_workload
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.support.recordings import recording
@@ -147,6 +148,50 @@ def test_a_smaller_mtu_may_be_chosen() -> None:
     name = "encapsulation_leaves_room_in_the_mtu"
     assert "has the MTU 1400, not 1450" in failures([name], smaller)[name]
     assert outcomes(as_foreign(smaller))[name] == ""
+
+
+def test_another_dns_than_coredns_with_its_usual_names_is_skipped() -> None:
+    healthy = outcomes(as_foreign(dns.with_dns()))
+    assert [healthy[name] for name in (dns.ITSELF, dns.CRASH, dns.ASK)] == ["", "", ""]
+    lab = in_api("services", lambda text: objects_without(text, "kube-dns"), dns.with_dns(corefile=""))
+    reasons = skipped(outcomes(as_foreign(lab)))
+    assert reasons[dns.ASK] == "needs the service kube-system/kube-dns; this cluster's DNS has another name"
+    assert reasons[dns.ITSELF] == "needs the ConfigMap kube-system/coredns; this cluster has none"
+    unlabelled = in_api("pod_states", lambda text: text.replace('"k8s-app"', '"app"'), dns.with_dns())
+    assert "k8s-app=kube-dns" in skipped(outcomes(as_foreign(unlabelled)))[dns.CRASH]
+
+
+def test_udp_flows_of_another_proxy_are_not_judged() -> None:
+    lab = as_foreign(recording("flannel-vxlan"))
+    name = "udp_flows_lead_to_endpoints"
+    assert outcomes(lab)[name] == ""
+    assert "'ipvs'" in skipped(outcomes(replace(lab, setting=replace(lab.setting, proxy_mode="ipvs"))))[name]
+
+
+def test_a_strict_filter_of_a_distribution_is_no_fault_where_it_drops_nothing() -> None:
+    strict = hosts.rp_filter(1, "all")
+    name = hosts.BY_A_WRONG_INTERFACE
+    assert name in failures([name], strict) and outcomes(as_foreign(strict))[name] == ""
+    assert "drops what comes from" in failed(outcomes(as_foreign(hosts.strict_and_another_way_back())))[name]
+
+
+def test_an_address_of_a_node_is_no_balancers() -> None:
+    """k3s gives Services the nodes' addresses, and a hostPort leads to a pod of its own."""
+    node = recording("flannel-vxlan").nodes[0]
+    given = {"loadBalancer": {"ingress": [{"ip": str(node.address)}]}}
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        for item in document["items"]:
+            if item["metadata"]["name"] == "kube-dns":
+                item["status"] = given
+        return json.dumps(document)
+
+    asked = f"src=10.9.9.9 dst={node.address} sport=4000 dport=53"
+    flow = f"udp 17 20 {asked} src=10.244.1.99 dst=10.9.9.9 sport=53 dport=4000\n"
+    served = in_api("services", edit, recording("flannel-vxlan"))
+    lab = on_node("conntrack", lambda text: text + flow, served, node.name)
+    assert outcomes(as_foreign(lab))["udp_flows_lead_to_endpoints"] == ""
 
 
 def test_the_plugin_skips_what_is_not_known(tmp_path: Path) -> None:
