@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from ipaddress import IPv4Address
@@ -130,7 +130,8 @@ def _reached(target: Target, nodes: Sequence[ApiNode]) -> Iterator[tuple[Hosts, 
         try:
             roots = ssh_hosts.roots(aliases, config, str(named), lost)
             names = [node.name for node in nodes if node.name not in lost]
-            yield Hosts(names, config, aliases=aliases, roots=roots, remedy=remedy), lost
+            with closing(Hosts(names, config, aliases=aliases, roots=roots, remedy=remedy)) as hosts:
+                yield hosts, lost
         finally:
             ssh_hosts.close(aliases.values(), config)
 

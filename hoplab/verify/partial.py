@@ -37,6 +37,7 @@ class PartialLook:
         self._versions, self._timing = versions, timing
         self._diagnosis = diagnosis
         self._outages: dict[str, Outage] = {}
+        self._before: Snapshot | None = None  # the snapshot taken last
         self._waited = 0.0  # seconds, for pods and nodes without an answer
 
     @property
@@ -69,7 +70,8 @@ class PartialLook:
         """Take a snapshot: one round trip for each node, all nodes and the API at once."""
         began, deadline = self._timing.clock(), self._deadline()
         nodes = _Answering(self.hosts, deadline)
-        seen = snapshot.take(self.setting, self._versions, nodes, self._read, known_parts())
+        seen = snapshot.take(self.setting, self._versions, nodes, self._read, known_parts(), self._before)
+        self._before = seen
         if nodes.lost:
             self._waited += self._timing.clock() - began
             self.hosts = self.hosts.only(name for name in self.hosts.names if name not in nodes.lost)
