@@ -33,9 +33,15 @@ RESEED = (
 )
 SCRIPT = f"""\
 echo "clock $(date +%s.%N)"
-read -r now seed || exit 1
+read -r now seed stale || exit 1
 [ "$now" = keep ] || date -s "@$now" >/dev/null || exit 2
 [ -z "$seed" ] || python3 -c "{RESEED}" "$seed" || exit 3
+if [ -n "$stale" ]; then
+  ss -HKt $stale >/dev/null
+  for space in /run/netns/cni-*; do
+    [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $stale >/dev/null
+  done
+fi
 echo done
 """
 
@@ -76,9 +82,13 @@ def mend(paths: LabPaths, nodes: Sequence[str], progress: Progress) -> list[Skew
     return found
 
 
-def renew(paths: LabPaths, nodes: Sequence[str]) -> list[Skew]:
-    """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError."""
-    answers = _each(nodes, lambda node: converse(paths, node, reseed=True, limit_s=0.0))
+def renew(paths: LabPaths, nodes: Sequence[str], stale: str = "") -> list[Skew]:
+    """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError.
+
+    ``stale`` is a filter of `ss` for connections whose other end is gone. They are closed: an idle watch of the API
+    would notice after half a minute.
+    """
+    answers = _each(nodes, lambda node: converse(paths, node, reseed=True, stale=stale, limit_s=0.0))
     for answer in answers.values():
         if isinstance(answer, UnavailableError):
             raise answer
@@ -101,7 +111,13 @@ def _mended(paths: LabPaths, node: str) -> Skew:
 
 
 def converse(
-    paths: LabPaths, node: str, *, reseed: bool = False, limit_s: float = SKEW_S, clock: Clock = time.time
+    paths: LabPaths,
+    node: str,
+    *,
+    reseed: bool = False,
+    stale: str = "",
+    limit_s: float = SKEW_S,
+    clock: Clock = time.time,
 ) -> Skew:
     """Read a node's clock and set it where it differs by more than ``limit_s``; raise UnavailableError.
 
@@ -120,7 +136,8 @@ def converse(
             ahead = float(line.split()[1]) - now
             due = abs(ahead) > limit_s
             seed = secrets.token_hex(64) if reseed else ""
-            out, said = ssh.communicate(f"{f'{clock():.3f}' if due else 'keep'} {seed}\n", timeout=ANSWER_S)
+            now_there = f"{clock():.3f}" if due else "keep"
+            out, said = ssh.communicate(f"{now_there} {seed} {stale}\n", timeout=ANSWER_S)
         except subprocess.TimeoutExpired:
             raise _unavailable(node, f"no answer after {ANSWER_S:.0f} s") from None
         except BrokenPipeError:

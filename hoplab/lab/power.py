@@ -21,6 +21,7 @@ from hoplab.lab.checkpoint import journal
 from hoplab.lab.state import LabState, NodeState
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
+API_PORT = 6443
 SHUTDOWN_S = 15.0  # three times the need of an idle machine with KVM; scaled by the measured speed
 
 
@@ -72,7 +73,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
         started = wake(lab, paths, progress)
         wait_until_booted(lab, paths, progress)
         if restored:
-            clocks.renew(paths, names)
+            clocks.renew(paths, names, stale_connections(lab))
         else:
             clocks.mend(paths, names, progress)
     with progress.phase("usable"):
@@ -97,6 +98,14 @@ def wake(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, dateti
     now = datetime.now(UTC)
     woken = freeze.run(lab.libvirt_uri, list(nodes))
     return {nodes[name]: now for name, how in woken.items() if how == "booted"}
+
+
+def stale_connections(lab: LabState) -> str:
+    """Return the filter of `ss` for a node's connections to a hosted API server that ended; "" where none ended."""
+    if not lab.hosted:
+        return ""
+    service = f" or dst {lab.setting.api_service_ip}" if lab.setting else ""
+    return f"dport = :{API_PORT}{service}"
 
 
 def interrupted(paths: LabPaths) -> bool:

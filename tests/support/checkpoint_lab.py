@@ -240,7 +240,8 @@ class CheckpointLab:
         (self.folder / "control-plane").write_text("stopped")
         return []
 
-    def _renew(self, _paths: LabPaths, nodes: Sequence[str]) -> list[Skew]:
+    def _renew(self, _paths: LabPaths, nodes: Sequence[str], stale: str) -> list[Skew]:
+        assert stale == "dport = :6443 or dst 10.96.0.1"
         self.step("clocks")
         return [Skew(node, -61.0, set=True) for node in nodes]
 

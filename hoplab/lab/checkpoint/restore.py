@@ -79,7 +79,7 @@ def put_back(
         started = power.wake(lab, paths, progress)
         power.wait_until_booted(lab, paths, progress)
     with progress.phase("clocks"):
-        for skew in clocks.renew(paths, [node.name for node in lab.nodes]):
+        for skew in clocks.renew(paths, [node.name for node in lab.nodes], power.stale_connections(lab)):
             progress.task(str(skew))
     with progress.phase("usable"):
         usable.prove(lab, paths, progress, started)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from hoplab.cluster import readiness
@@ -25,6 +26,7 @@ from hoplab.core.progress import Progress
 from hoplab.core.wait import HOST, Deadline, Expired, NotYet, Timing
 from hoplab.host import netns
 from hoplab.lab.state import LabState
+from hoplab.spec.model import AddressRange
 
 PODS = "/api/v1/namespaces/default/pods"
 PAUSE = "registry.k8s.io/pause:"
@@ -44,7 +46,8 @@ def prove(
     with connect_directly(paths, lab.netns) as api:
         progress.task("a pod on each node")
         try_pods(api, names, deadline, progress, timing)
-        wait_announced(api, lab.netns, deadline, progress, timing)
+        if lab.setting and lab.setting.pool:
+            wait_announced(api, lab.netns, lab.setting.pool, deadline, progress, timing)
 
 
 def try_pods(
@@ -124,12 +127,17 @@ def _all_gone(api: KubernetesApi, pods: Mapping[str, str]) -> NotYet | None:
 
 
 def wait_announced(
-    api: KubernetesApi, namespace: str, deadline: Deadline, progress: Progress, timing: Timing = HOST
+    api: KubernetesApi,
+    namespace: str,
+    pool: AddressRange,
+    deadline: Deadline,
+    progress: Progress,
+    timing: Timing = HOST,
 ) -> None:
-    """Wait until the host end of the lab network finds a hardware address for each LoadBalancer address."""
+    """Wait until the host end of the lab network finds a hardware address for each address of the lab's pool."""
 
     def announced() -> NotYet | None:
-        for name, address, port in balanced(api.read("/api/v1/services")["items"]):
+        for name, address, port in balanced(api.read("/api/v1/services")["items"], pool):
             if not _answers(namespace, address, port):
                 return NotYet(f"nobody announces {address} of service {name}")
         return None
@@ -140,15 +148,22 @@ def wait_announced(
         raise _not_usable(expired, "./lab kubectl get services -A") from None
 
 
-def balanced(services: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """Return name, address and first port of every address that a load balancer has given."""
+def balanced(services: Sequence[Mapping[str, Any]], pool: AddressRange) -> list[tuple[str, str, int]]:
+    """Return service, address and first port of every address that the lab's load balancer has given."""
     return [
         (service["metadata"]["name"], point["ip"], service["spec"]["ports"][0]["port"])
         for service in services
-        if service["spec"].get("type") == "LoadBalancer" and service["spec"].get("loadBalancerClass") is None
+        if service["spec"].get("type") == "LoadBalancer"
         for point in service.get("status", {}).get("loadBalancer", {}).get("ingress") or ()
-        if "ip" in point
+        if _is_of(pool, point.get("ip", ""))
     ]
+
+
+def _is_of(pool: AddressRange, address: str) -> bool:
+    with suppress(ValueError):  # a name, or none
+        found = ip_address(address)
+        return isinstance(found, IPv4Address) and pool.first <= found <= pool.last
+    return False
 
 
 def _answers(namespace: str, address: str, port: int) -> bool:

@@ -27,7 +27,7 @@ from hoplab.spec.model import LabSpec
 from hoplab.verify import recording, runner
 from tests.support.hurt import refused, without_nodes
 
-VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet"}]
+VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet", "checkpoint"}]
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 STATE = state.lab_state(
     plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg"),
@@ -53,7 +53,7 @@ def test_verb_help_explains_the_verb(verb: str) -> None:
 
 def test_group_has_all_verbs() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
-    daily |= {"reset"}
+    daily |= {"reset", "checkpoint"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     assert set(cli.cli.commands) == daily | rare
     assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
