@@ -162,6 +162,10 @@ class CheckpointLab:
         if name == self._due:
             os._exit(KILLED)
 
+    def _reached(self, name: str, found: Any) -> Any:
+        self.step(name)
+        return found
+
     # The parts of the host
 
     def _play(self, patch: pytest.MonkeyPatch) -> None:
@@ -176,7 +180,7 @@ class CheckpointLab:
             (machines, "domain_state", lambda _uri, name: self.machine(name)[0]),
             (machines, "start_network", lambda _uri, _name: self.step("network")),
             (power, "wait_until_booted", lambda *_: self.step("boot")),
-            (clocks, "mend", lambda *_: self.step("mend") or []),
+            (clocks, "mend", lambda *_: self._reached("mend", [])),
             (clocks, "renew", self._renew),
             (readiness, "wait_usable_nodes", lambda *_, **__: self.step("usable")),
             (usable, "prove", lambda *_: self.step("prove")),
@@ -184,7 +188,7 @@ class CheckpointLab:
             (images, "list_images", lambda: [self.image]),
         ):
             patch.setattr(module, name, fake)
-        patch.setattr(PrivateLibvirt, "start", lambda _self: self.step("libvirt") or "test")
+        patch.setattr(PrivateLibvirt, "start", lambda _self: self._reached("libvirt", "test"))
         patch.setattr(PrivateLibvirt, "running", lambda _self: True)
         patch.setattr(PrivateLibvirt, "stop", lambda _private: self._end_all())
         patch.setattr(HostedControlPlane, "start", lambda _hosted, before: self._start_control_plane(before))

@@ -42,15 +42,15 @@ SETTLE = "sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_m
 ON_NODES = ("/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubernetes/pki/apiserver.crt")
 
 
-def create(paths: LabPaths, name: str, progress: Progress, *, key: str = "") -> Manifest:
+def create(paths: LabPaths, name: str, progress: Progress) -> Manifest:
     """Write a checkpoint of the running lab; raise a LabError without one, with the lab running as before."""
     store = Store(paths)
     lab = state.load(paths)
     with locked(paths.lock, f"lab checkpoint create --lab {paths.lab}"):
-        return write(lab, paths, store, name, progress, key=key)
+        return write(lab, paths, store, name, progress)
 
 
-def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Progress, *, key: str = "") -> Manifest:
+def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Progress) -> Manifest:
     """Write a checkpoint; the caller holds the lab's lock."""
     for left in store.clean():
         progress.note(f"removed what a killed command left of checkpoint {left}")
@@ -70,8 +70,7 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
         with progress.phase("cut"), _asleep(lab, paths, progress):
             made = manifest.utc_now()
             _copy(lab, paths, domains, draft)
-        for note in clocks.mend(paths, [node.name for node in lab.nodes], progress):
-            progress.task(str(note))
+        clocks.mend(paths, [node.name for node in lab.nodes], progress)
         with progress.phase("digests"):
             written = Manifest(
                 format=manifest.FORMAT,
@@ -87,7 +86,6 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
                 memory_mib=memory_mib,
                 files=manifest.digested(draft),
                 expiries=tuple(sorted(expiries, key=lambda expiry: expiry.when)),
-                key=key,
             ).sealed()
             fs.write(draft / manifest.FILE, written.text(), mode=0o600)
             store.keep(draft, name)

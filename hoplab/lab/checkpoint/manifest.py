@@ -65,7 +65,6 @@ class Manifest:
     memory_mib: int  # of all machines
     files: tuple[StoredFile, ...]
     expiries: tuple[Expiry, ...] = ()  # the earliest first
-    key: str = ""  # of what `up` would make: see kept.py
     content: str = field(default="")  # digest of everything above; the name of what is in it
 
     @property
@@ -151,8 +150,8 @@ def refuse_damaged(folder: Path, manifest: Manifest) -> None:
         raise _damaged(folder, f"{_some(changed)} not as written")
 
 
-def refuse_other_host(manifest: Manifest, now: Hypervisor, images: Iterable[str]) -> None:
-    """Raise CheckpointError where the saved memory could not be resumed here, or the node image is not in the cache."""
+def refuse_other_host(manifest: Manifest, now: Hypervisor) -> None:
+    """Raise CheckpointError where the saved memory could not be resumed here."""
     then = manifest.hypervisor
     differing = []
     for what, before, after in (("libvirt", then.libvirt, now.libvirt), ("QEMU", then.qemu, now.qemu)):
@@ -167,6 +166,10 @@ def refuse_other_host(manifest: Manifest, now: Hypervisor, images: Iterable[str]
             f"checkpoint {manifest.name} was made with {'; with '.join(differing)}",
             remedy=f"its memory can't be resumed on this host; make the lab anew: ./lab up --lab {manifest.lab}",
         )
+
+
+def refuse_missing_image(manifest: Manifest, images: Iterable[str]) -> None:
+    """Raise CheckpointError where the node image is not in the cache."""
     if manifest.image not in images:
         raise CheckpointError(
             f"checkpoint {manifest.name} needs the node image {manifest.image[:12]}, which is not in the cache",

@@ -19,7 +19,7 @@ from hoplab.cluster.inventory import roles_digest
 from hoplab.core.console import ConsoleProgress
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
-from hoplab.host import freeze, machines
+from hoplab.host import accel, freeze, machines
 from hoplab.host.freeze import saved_memory
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
@@ -107,7 +107,8 @@ def check(found: Manifest, folder: Path, paths: LabPaths, now: datetime) -> Node
             remedy=f"restore it where it was made, as lab {found.lab}",
         )
     there = {built.digest: built for built in images.list_images()}
-    manifest.refuse_other_host(found, freeze.hypervisor(found.hypervisor.accel), there)
+    manifest.refuse_missing_image(found, there)
+    manifest.refuse_other_host(found, freeze.hypervisor(_accel_here(found, there[found.image])))
     manifest.refuse_expired(found, now)
     lab_size = sum(file.size for file in found.files if file.path.startswith(f"{LAB}/"))
     memory_size = found.size - lab_size
@@ -117,6 +118,11 @@ def check(found: Manifest, folder: Path, paths: LabPaths, now: datetime) -> Node
         host_facts().require_memory(found.memory_mib)
     manifest.refuse_damaged(folder, found)
     return there[found.image]
+
+
+def _accel_here(found: Manifest, built: NodeImage) -> str:
+    """Return the acceleration for the checkpoint's machines here: emulation works everywhere, KVM is tried."""
+    return accel.resolve("auto", built.kernel, built.initrd).accel if found.hypervisor.accel == "kvm" else "tcg"
 
 
 def prepare(found: Manifest, folder: Path, paths: LabPaths, built: NodeImage) -> None:

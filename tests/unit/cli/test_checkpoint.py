@@ -80,7 +80,12 @@ def test_prune_keeps_the_images_of_checkpoints(lab: CheckpointLab, monkeypatch: 
     lab.destroy()
     kept: list[set[str]] = []
     monkeypatch.setattr(maintain, "PROJECT", lab.paths.project)
-    monkeypatch.setattr(images, "prune_images", lambda keep: kept.append(keep) or [])
+
+    def prune(keep: set[str]) -> list[str]:
+        kept.append(keep)
+        return []
+
+    monkeypatch.setattr(images, "prune_images", prune)
     run("image", "prune")
     assert kept == [{DIGEST}]
 

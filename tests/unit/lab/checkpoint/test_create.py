@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.errors import EngineError, LabError
-from hoplab.host import freeze
+from hoplab.host import freeze, machines
 from hoplab.lab import power, state
 from hoplab.lab.checkpoint import copying, create, manifest, store
 from hoplab.lab.checkpoint.manifest import CheckpointError
@@ -131,7 +132,7 @@ def test_a_full_disk_while_files_are_copied(lab: CheckpointLab, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copying.shutil, "copy2", full)
+    monkeypatch.setattr(shutil, "copy2", full)
     with pytest.raises(CheckpointError, match="can't be written: No space left on device") as caught:
         create.create(lab.paths, "one", lab.progress)
     assert caught.value.remedy.startswith("free some space (df -h ")
@@ -152,7 +153,7 @@ def test_a_lab_that_does_not_run(lab: CheckpointLab, monkeypatch: pytest.MonkeyP
     with pytest.raises(CheckpointError, match="made of a running lab, and worker2 is shut off") as caught:
         create.create(lab.paths, "one", lab.progress)
     assert caught.value.remedy == "start it: ./lab start --lab dev"
-    monkeypatch.setattr(create.machines, "domain_state", lambda _uri, _name: "")
+    monkeypatch.setattr(machines, "domain_state", lambda _uri, _name: "")
     with pytest.raises(CheckpointError, match="made of a running lab, and its libvirt does not answer"):
         create.create(lab.paths, "one", lab.progress)
 

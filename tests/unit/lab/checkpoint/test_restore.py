@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from hoplab import image as images
 from hoplab.core.errors import HostError, ProtectedError, StateError
 from hoplab.core.paths import LabPaths
+from hoplab.host import accel, freeze
+from hoplab.host.info import host_facts
 from hoplab.lab import power
-from hoplab.lab.checkpoint import copying, create, journal, manifest, restore, store
+from hoplab.lab.checkpoint import create, journal, manifest, restore, store
 from hoplab.lab.checkpoint.manifest import CheckpointError
 from hoplab.lab.checkpoint.store import Store
 from tests.support.checkpoint_lab import CheckpointLab
@@ -142,6 +145,24 @@ def test_another_hypervisor_is_refused(lab: CheckpointLab, changed: dict[str, st
     assert untouched(lab)
 
 
+def test_kvm_that_does_not_work_here(lab: CheckpointLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.hypervisor = replace(lab.hypervisor, accel="kvm", cpu="X")
+    create.create(lab.paths, "two", lab.progress)
+    asked: list[str] = []
+
+    def here(kind: str) -> freeze.Hypervisor:
+        asked.append(kind)
+        return replace(lab.hypervisor, accel=kind)
+
+    monkeypatch.setattr(freeze, "hypervisor", here)
+    monkeypatch.setattr(accel, "resolve", lambda *_: accel.AccelChoice("tcg", "there is no /dev/kvm"))
+    with pytest.raises(CheckpointError, match="checkpoint two was made with acceleration kvm, and here is tcg"):
+        restore.restore(lab.paths, "two", lab.progress, yes=True)
+    monkeypatch.setattr(accel, "resolve", lambda *_: accel.AccelChoice("kvm", "it works"))
+    restore.restore(lab.paths, "two", lab.progress, yes=True)
+    assert asked == ["tcg", "kvm"]
+
+
 def test_another_minor_version_is_accepted(lab: CheckpointLab) -> None:
     lab.hypervisor = replace(lab.hypervisor, qemu="7.9.0", libvirt="9.10.0")
     restore.restore(lab.paths, "one", lab.progress, yes=True)
@@ -181,7 +202,7 @@ def test_a_disk_that_fills_while_the_lab_is_prepared(lab: CheckpointLab, monkeyp
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copying.shutil, "copy2", full)
+    monkeypatch.setattr(shutil, "copy2", full)
     with pytest.raises(CheckpointError, match="can't be written: No space left on device"):
         restore.restore(lab.paths, "one", lab.progress, yes=True)
     assert untouched(lab)
@@ -189,7 +210,7 @@ def test_a_disk_that_fills_while_the_lab_is_prepared(lab: CheckpointLab, monkeyp
 
 def test_too_little_memory_for_a_lab_that_is_not_there(lab: CheckpointLab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.destroy()
-    facts = replace(restore.host_facts(), available_memory_mib=1)
+    facts = replace(host_facts(), available_memory_mib=1)
     monkeypatch.setattr(restore, "host_facts", lambda: facts)
     with pytest.raises(HostError, match="the machines need 4 MiB of memory, and 1 of"):
         restore.restore(lab.paths, "one", lab.progress)
