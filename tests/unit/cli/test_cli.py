@@ -158,7 +158,9 @@ def test_status_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, healthy:
     monkeypatch.setattr("hoplab.lab.status.status", lambda _paths: seen)
     ended, out = run("status")
     assert ended == code
-    assert "shut off" in out and "NotReady" in out
+    assert "shut off" in out and "NotReady" in out and "clock" not in out
+    row |= {"clock": -3540}
+    assert "note: the clock of worker1 is 3540 s behind or more; ./lab start sets it" in run("status")[1]
     ended, out = run("status", "--json")
     assert ended == code
     assert json.loads(out) == seen
