@@ -32,6 +32,10 @@ KERNEL_CMDLINE = (
     " audit=0 nowatchdog rcupdate.rcu_expedited=1 cryptomgr.notests loglevel=4 panic=-1"
 )
 
+# QEMU 7.2 computes wrong flags for cmpxchg16b, which the kernel's allocator runs all the time. An interrupt at the
+# wrong moment is then a double fault, and the machine restarts. Without it the kernel has a sequence of its own.
+EMULATED_CMDLINE = "clearcpuid=cx16"
+
 BUILDERS = 2  # builds at the same time; each compiles on all cores
 
 INGRESS = "hoplab.local/ingress-"  # prefix of the names of ingress controllers' images
@@ -54,6 +58,11 @@ class NodeImage:
     size_gib: int  # virtual size of the disk
     versions: dict[str, str]
     archives: dict[str, str] = field(default_factory=dict)  # added or pulled images: name -> digest
+
+
+def kernel_cmdline(accel: Literal["kvm", "tcg"]) -> str:
+    """Return the kernel command line of a machine."""
+    return f"{KERNEL_CMDLINE} {EMULATED_CMDLINE}" if accel == "tcg" else KERNEL_CMDLINE
 
 
 def component_versions() -> dict[str, str]:

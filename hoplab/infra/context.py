@@ -13,7 +13,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host import accel
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.image import KERNEL_CMDLINE, NodeImage, ensure_boot_files, ensure_image, ingress_controllers
+from hoplab.image import NodeImage, ensure_boot_files, ensure_image, ingress_controllers, kernel_cmdline
 from hoplab.pki.keys import LabKeys, ensure_keys
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parts import Parts
@@ -61,7 +61,7 @@ def _resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -
     else:
         uri, netns = spec.libvirt_uri, ""
     keys = ensure_keys(paths, [node.name for node in plan.nodes])
-    return LabContext(plan, image, uri, netns, keys, KERNEL_CMDLINE, spec)
+    return LabContext(plan, image, uri, netns, keys, kernel_cmdline(plan.accel), spec)
 
 
 def _check_disks(plan: LabPlan, image: NodeImage, paths: LabPaths) -> None:

@@ -20,8 +20,7 @@ from hoplab.observe.script import Output
 
 COMMAND = "command"  # key of the command's own output in a batch
 PREFIX = "capture."  # of the keys of captures in a batch
-PAUSE = 0.05  # seconds between two checks of tcpdump
-LISTEN_TRIES = 400  # checks until tcpdump must listen
+PAUSE = 0.05  # seconds between two checks whether tcpdump has written all packets
 FLUSH_TRIES = 40  # checks until tcpdump must have written all packets that the kernel counted
 MAX_SECONDS = 300  # until a capture without `stop` ends
 MAX_PACKETS = 10_000  # a capture with more packets fails
@@ -44,51 +43,42 @@ def around(command: str, captures: Mapping[str, Capture]) -> dict[str, str]:
 
 
 def new_place() -> str:
-    """Return a new folder on a node for captures that `start` begins and `stop` ends."""
+    """Return the beginning of the names of files on a node, of captures that `start` begins and `stop` ends."""
     return f"/run/hoplab-capture.{secrets.token_hex(6)}"
 
 
 def start(captures: Mapping[str, Capture], place: str) -> dict[str, str]:
     """Return the commands that start captures: each ends when tcpdump listens, or fails with its message."""
-    return {f"{PREFIX}{name}.start": _start(capture, f"{place}/{name}") for name, capture in captures.items()}
+    return {f"{PREFIX}{name}.start": _start(capture, f"{place}.{name}") for name, capture in captures.items()}
 
 
 def stop(captures: Mapping[str, Capture], place: str) -> dict[str, str]:
     """Return the commands that end captures: each prints its interface and the packets, and leaves no file."""
-    return {f"{PREFIX}{name}": _stop(capture, f"{place}/{name}") for name, capture in captures.items()}
+    return {f"{PREFIX}{name}": _stop(capture, f"{place}.{name}") for name, capture in captures.items()}
 
 
 def _start(capture: Capture, path: str) -> str:
-    """Return the commands that start tcpdump in a session of its own, so that it outlives a login.
+    """Return the commands that start tcpdump, whose messages come through a FIFO: waiting for them takes no processes.
 
-    Both of its files end in .pcap: AppArmor's profile of tcpdump permits no other.
+    timeout(1) makes a process group of its own, so that it outlives a login. The FIFO ends in .pcap, too: AppArmor's
+    profile of tcpdump permits no other files. It is opened for both directions: so it stays usable while nobody reads.
     """
     words = [
-        "tcpdump",
-        "-i",
-        capture.dev,
-        "-U",
-        "--immediate-mode",
-        "-s",
-        str(SNAPLEN),
-        "-c",
-        str(MAX_PACKETS),
-        "-w",
-        "-",
+        *(["nsenter", f"--net=/run/netns/{capture.netns}"] if capture.netns else []),
+        *("timeout", str(MAX_SECONDS)),
+        *("tcpdump", "-i", capture.dev, "-U", "--immediate-mode", "-s", str(SNAPLEN), "-c", str(MAX_PACKETS)),
+        *("-w", "-"),
+        *([capture.filter] if capture.filter else []),
     ]
-    if capture.netns:
-        words = ["nsenter", f"--net=/run/netns/{capture.netns}", *words]
-    if capture.filter:
-        words.append(capture.filter)
-    runs = f"echo $$ >{path}.pid; exec {shlex.join(words)}"
     return f"""(
-mkdir -p -m 700 {path.rpartition("/")[0]}
-setsid timeout {MAX_SECONDS} sh -c {shlex.quote(runs)} </dev/null >{path}.pcap 2>{path}.log.pcap &
-tries=0
-until grep -qs '^tcpdump: listening on' {path}.log.pcap; do
-  kill -0 $! 2>/dev/null && [ $tries -lt {LISTEN_TRIES} ] || {{ cat {path}.log.pcap >&2; kill $! 2>/dev/null; exit 1; }}
-  tries=$((tries + 1)); sleep {PAUSE}
-done
+umask 077; mkfifo {path}.log.pcap || exit
+{shlex.join(words)} </dev/null >{path}.pcap 2<>{path}.log.pcap &
+while read -r line; do
+  case $line in 'tcpdump: listening on '*) listens=1; break;; esac
+  said="$said${{said:+; }}$line"
+done <{path}.log.pcap
+[ "$listens" ] || {{ echo "$said" >&2; exit 1; }}
+read -r pid </proc/$!/task/$!/children; echo $pid >{path}.pid
 )"""
 
 
@@ -99,19 +89,22 @@ def _stop(capture: Capture, path: str) -> str:
     them, so there the number of tries ends the wait.
     """
     # "tcpdump: 16 packets captured, 16 packets received by filter, 0 packets dropped by kernel"
-    flushed = "/captured/ { done = $2 + $4 >= $3 } END { exit !done }"
     return f"""(
-pid=$(cat {path}.pid) && kill -0 $pid 2>/dev/null || {{ cat {path}.log.pcap >&2; exit 1; }}
+read -r pid 2>/dev/null <{path}.pid && kill -0 $pid 2>/dev/null || {{
+  echo 'tcpdump has ended early: after {MAX_PACKETS} packets or {MAX_SECONDS} seconds, or it did not start' >&2; exit 1
+}}
+exec 3<{path}.log.pcap
 tries=0
-until tail -n 1 {path}.log.pcap | awk -F '[^0-9]+' '{flushed}' || [ $tries -ge {FLUSH_TRIES} ]; do
-  tries=$((tries + 1)); kill -USR1 $pid; sleep {PAUSE}
+while kill -USR1 $pid && read -r line <&3; do
+  case $line in *' captured, '*' received by filter, '*) set -- $line;; *) continue;; esac
+  [ $(($2 + ${{10}})) -lt $5 ] && [ $tries -lt {FLUSH_TRIES} ] || break
+  tries=$((tries + 1)); sleep {PAUSE}
 done
-kill $pid
-while kill -0 $pid 2>/dev/null; do sleep {PAUSE}; done
+kill $pid; while read -r line <&3; do :; done
 echo {shlex.quote(capture.dev)}
 base64 -w 0 {path}.pcap
 )
-ended=$?; rm -f {path}.*; rmdir {path.rpartition("/")[0]} 2>/dev/null; (exit $ended)"""
+ended=$?; rm -f {path}.*; (exit $ended)"""
 
 
 def read(outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:

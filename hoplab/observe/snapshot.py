@@ -215,10 +215,25 @@ class ApiReader(Protocol):
     def __call__(self, path: str) -> Output: ...
 
 
-def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: ApiReader, parts: Parts) -> Snapshot:
-    """Collect the facts of a running lab: one round trip per node, all nodes and the API at once."""
+def take(
+    setting: Setting,
+    versions: Mapping[str, str],
+    hosts: NodeReader,
+    api: ApiReader,
+    parts: Parts,
+    before: Snapshot | None = None,
+) -> Snapshot:
+    """Collect the facts of a running lab: one round trip per node, all nodes and the API at once.
+
+    Constant facts are those of ``before``, where that is given: an earlier snapshot of at least the same nodes.
+    """
+    known = {fact.name for fact in discover("node") if fact.constant} if before else set()
     node_commands, pod_commands, api_paths = (
-        {fact.name: fact.command_for(parts) for fact in discover(where) if setting.ipv6 or not fact.ipv6}
+        {
+            fact.name: fact.command_for(parts)
+            for fact in discover(where)
+            if (setting.ipv6 or not fact.ipv6) and fact.name not in known
+        }
         for where in PLACES
     )
     api_facts = [fact for fact in discover("api") if fact.name in api_paths]
@@ -234,7 +249,9 @@ def take(setting: Setting, versions: Mapping[str, str], hosts: NodeReader, api: 
         versions=versions,
         node_facts={
             node: Facts(
-                node, {key: _timed(key, output, began, ended) for key, output in found.items() if "/" not in key}
+                node,
+                {key: _timed(key, output, began, ended) for key, output in found.items() if "/" not in key}
+                | {name: before.node_facts[node].outputs[name] for name in known if before},
             )
             for node, found in outputs.items()
         },

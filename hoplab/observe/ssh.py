@@ -1,7 +1,8 @@
 """The nodes, reached over SSH with the lab's own ssh_config: the only door to testinfra.
 
 The ssh_config shares one connection per node (ControlMaster) between people, Ansible and tests. So the next
-user needs no login, which takes many seconds on an emulated node. A batch of commands then costs one round trip::
+user needs no login, which takes many seconds on an emulated node. A batch of commands is a script in a root shell that
+stays open, so it costs one round trip::
 
     hosts.batch("worker1", {"routes": "ip -j route", "nat": "iptables-save -c -t nat"})["routes"].out
 """
@@ -10,23 +11,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import subprocess
+import weakref
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import testinfra
-from testinfra.backend.base import CommandResult
-from testinfra.backend.ssh import SshBackend
 from testinfra.host import Host
 
 from hoplab.core.errors import UnavailableError
 from hoplab.core.wait import Deadline
 from hoplab.observe.script import Output, Script
+from hoplab.observe.shell import CONNECT_TIMEOUT, NodeShell, ShellLost
 
-CONNECT_TIMEOUT = 120  # seconds for a login: the login grace time of the node's sshd
 SSH_FAILED = 255  # ssh's exit code for its own failures
 
 
@@ -36,44 +36,6 @@ class NodeUnreachable(UnavailableError):
     def __init__(self, message: str, *, remedy: str = "", output: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.output = output
-
-
-class _BoundedSsh(SshBackend):  # type: ignore[misc]  # has no types
-    """testinfra's backend, whose command is killed at a deadline: ssh itself bounds the login only."""
-
-    def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._deadline = deadline
-
-    def run_local(self, command: str, *args: str) -> CommandResult:
-        """Run ssh without a shell between, so that the kill ends ssh."""
-        line = self.quote(command, *args)
-        process = subprocess.Popen(
-            shlex.split(line), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        while True:
-            left = self._deadline.left()
-            try:
-                out, err = process.communicate(timeout=left or 0.01)
-                return self.result(process.returncode, self.encode(line), out, err)
-            except subprocess.TimeoutExpired:
-                if not self._deadline.left():
-                    late = f"timed out: no answer after {self._deadline.seconds:.0f} s"
-                    return self.result(SSH_FAILED, self.encode(line), b"", _killed(process) + late.encode())
-
-
-def _killed(process: subprocess.Popen[bytes]) -> bytes:
-    """End ssh and return what it printed as errors; its proxy command may keep the pipe open for minutes."""
-    process.kill()
-    process.wait()
-    try:
-        return process.communicate(timeout=0.5)[1]
-    except subprocess.TimeoutExpired as expired:
-        return expired.stderr or b""
-    finally:
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
 
 
 REASONS = re.compile(
@@ -93,12 +55,51 @@ def _reason(printed: str) -> str:
     return next((found[0] for found in known if found), lines[-1] if lines else "ssh does not say why")
 
 
+class _Shells:
+    """Open shells on nodes that no script runs in now; a script takes one of them, or opens another one."""
+
+    def __init__(self, ssh_config: Path) -> None:
+        self._ssh_config = ssh_config
+        self._idle: dict[str, list[NodeShell]] = {}
+        self._lock = Lock()
+        weakref.finalize(self, _close, self._idle)
+
+    def run(self, name: str, script: Script, deadline: Deadline | None) -> str:
+        """Run a script on a node; raise ShellLost where that fails."""
+        with self._lock:
+            idle = self._idle.setdefault(name, [])
+            shell = idle.pop() if idle else None
+        if shell and not shell.alive:
+            shell.close()
+            shell = None
+        shell = shell or NodeShell(name, self._ssh_config)
+        try:
+            printed = shell.run(script.text, deadline)
+        except BaseException:
+            shell.close()
+            raise
+        with self._lock:
+            self._idle[name].append(shell)
+        return printed
+
+    def close(self) -> None:
+        """End all idle shells."""
+        _close(self._idle)
+
+
+def _close(idle: dict[str, list[NodeShell]]) -> None:
+    for shells in idle.values():
+        while shells:
+            shells.pop().close()
+
+
 class Hosts:
     """The nodes of one lab, by name."""
 
-    def __init__(self, names: Iterable[str], ssh_config: Path) -> None:
+    def __init__(self, names: Iterable[str], ssh_config: Path, shells: _Shells | None = None) -> None:
         self.names = tuple(names)
         self._ssh_config = ssh_config
+        self._shells = shells or _Shells(ssh_config)
 
     def __getitem__(self, name: str) -> Host:
         """Return the node as a testinfra host: its commands run as root."""
@@ -113,9 +114,13 @@ class Hosts:
             "controlpersist": 0,  # the ssh_config sets the sharing of connections
         }
 
+    def close(self) -> None:
+        """End the shells that stay open on the nodes."""
+        self._shells.close()
+
     def only(self, names: Iterable[str]) -> Hosts:
         """Return the door to some of the nodes."""
-        return Hosts(names, self._ssh_config)
+        return Hosts(names, self._ssh_config, self._shells)
 
     def batch(
         self,
@@ -131,24 +136,29 @@ class Hosts:
         NodeUnreachable where the login fails, or where the node has not answered at the deadline.
         """
         script = Script(commands, in_pods or {})
-        host = Host(_BoundedSsh(name, deadline=deadline, **self._options)) if deadline else self[name]
         try:
-            result = host.run(script.text)
-        except RuntimeError as error:  # ssh itself failed: the exception has its output
-            printed = error.args[0].stderr.strip()
-            if deadline and not deadline.left():
+            printed = self._shells.run(name, script, deadline)
+        except ShellLost as lost:
+            if lost.late:
                 self._forget(name)
+            elif lost.code != SSH_FAILED:
+                raise self._ended_early(name, f"({lost.code}): {lost.errors.strip()[-300:]}") from None
+            late = f"timed out: no answer after {deadline.seconds:.0f} s" if lost.late and deadline else ""
+            errors = f"{lost.errors.strip()}\n{late}".strip()
             raise NodeUnreachable(
-                f"{name} can't be reached over SSH: {_reason(printed)}",
+                f"{name} can't be reached over SSH: {_reason(errors)}",
                 remedy=f"`./lab status` shows whether it runs; `ssh -v -F {self._ssh_config} {name}` shows why not",
-                output=printed,
+                output=errors,
             ) from None
-        if script.end not in result.stdout:
-            raise NodeUnreachable(
-                f"a batch of commands on {name} ended early ({result.rc}): {result.stderr.strip()[-300:]}",
-                remedy=f"log in to it: ssh -F {self._ssh_config} {name}",
-            )
-        return script.split(result.stdout)
+        if script.end not in printed:
+            raise self._ended_early(name, f"after {printed.strip()[-300:]!r}")
+        return script.split(printed)
+
+    def _ended_early(self, name: str, how: str) -> NodeUnreachable:
+        return NodeUnreachable(
+            f"a batch of commands on {name} ended early {how}",
+            remedy=f"log in to it: ssh -F {self._ssh_config} {name}",
+        )
 
     def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
         """Run the same batch on all nodes at the same time."""

@@ -36,6 +36,7 @@ class PartialLook:
         self._setting, self._versions, self._timing = setting, versions, timing
         self._diagnosis = diagnosis
         self._outages: dict[str, Outage] = {}
+        self._before: Snapshot | None = None  # the snapshot taken last
         self._waited = 0.0  # seconds, for pods and nodes without an answer
 
     @property
@@ -60,7 +61,8 @@ class PartialLook:
         """Take a snapshot: one round trip for each node, all nodes and the API at once."""
         began, deadline = self._timing.clock(), self._deadline()
         nodes = _Answering(self.hosts, deadline)
-        seen = snapshot.take(self._setting, self._versions, nodes, self._read, known_parts())
+        seen = snapshot.take(self._setting, self._versions, nodes, self._read, known_parts(), self._before)
+        self._before = seen
         if nodes.lost:
             self._waited += self._timing.clock() - began
             self.hosts = self.hosts.only(name for name in self.hosts.names if name not in nodes.lost)

@@ -55,6 +55,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     with ExitStack() as stack:
         api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
+        stack.callback(hosts.close)
         served = stack.enter_context(external.serving(setting.gateway, lab.netns))
         served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns)) if setting.ipv6 else None
         say("waiting for the pods of the verification workload")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
 
-from hoplab.observe.script import Output, Script
+from hoplab.observe.script import PROLOGUE, Output, Script
 
 NEEDED = ("unshare", "nsenter", "ip", "iptables", "iptables-save", "python3")
 WHERE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # as on a node
@@ -29,12 +28,14 @@ class Machine:
         alone = ["unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]
         shell = ["sh", "-c", "mount -t tmpfs tmpfs /run && mkdir /run/netns && exec sh"]
         self.shell = subprocess.Popen([*alone, *shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.shell.stdin
+        self.shell.stdin.write(f"{PROLOGUE}\n")
 
     def __call__(self, commands: Mapping[str, str]) -> dict[str, Output]:
         """Run commands as a node does."""
         assert self.shell.stdin and self.shell.stdout
         script = Script(commands, {})
-        self.shell.stdin.write(f"sh -c {shlex.quote(script.text)} </dev/null\n")
+        self.shell.stdin.write(f"(\n{script.text}\n) </dev/null\n")
         self.shell.stdin.flush()
         printed = ""
         for line in self.shell.stdout:

@@ -33,6 +33,7 @@ class Fact(Generic[T_co]):
     parse: Callable[[str], T_co]  # text in, records out; it raises FactError only
     where: frozenset[Where] = frozenset({"node"})
     ipv6: bool = False  # only collected in labs that have IPv6
+    constant: bool = False  # an experiment with the kernel alone, which later looks need not repeat
     of_parts: Callable[[Parts], str] | None = None  # the command, where it depends on the known parts
     reduce: Callable[[str], str] | None = None  # of an answer with secrets: what is kept of it, before anything else
 

@@ -16,5 +16,8 @@ _CHAINS = "".join(f":{chain} ACCEPT\\n" for chain in CHAINS)
 _ALL = "".join(f"*{table}\\n{_CHAINS}COMMIT\\n" for table in TABLES)
 
 IPTABLES_HOOK_ORDER: Fact[tuple[BaseChain, ...]] = Fact(
-    "all_hooks", f"unshare --net sh -c 'printf \"{_ALL}\" | iptables-restore && nft -j list chains ip'", parse
+    "all_hooks",
+    f"unshare --net sh -c 'printf \"{_ALL}\" | iptables-restore && nft -j list chains ip'",
+    parse,
+    constant=True,
 )

@@ -37,9 +37,9 @@ class Unit:
 
 def command() -> str:
     """Return the command: for each unit its state, and where that is not a good one the end of its journal."""
-    lines = []
+    lines = [f"set -- $(systemctl is-active {' '.join(UNITS)} 2>/dev/null)"]
     for unit in UNITS:
-        lines += [f"state=$(systemctl is-active {unit} 2>/dev/null)", f'echo "unit {unit} $state"', "health=ok"]
+        lines += ["state=$1; [ $# = 0 ] || shift", f'echo "unit {unit} $state"', "health=ok"]
         if unit == KUBELET:
             asked = f"health=$(curl --silent --show-error --max-time {HEALTH_S} {_HEALTH} 2>&1)"
             lines += [f'{asked} || health="no answer: $health"', 'echo "health $health"']

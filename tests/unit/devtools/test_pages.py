@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from hoplab.observe.script import Output, Script
 from hoplab.verify import session, workload
 from hoplab.verify.session import LabSession
 from tests.support.learners_pages import LAB, PAGE, RECORDED, Nodes, block_text, failing, page
+from tests.support.scripts import ran
 
 
 def test_a_page_is_its_blocks_and_their_commands() -> None:
@@ -186,10 +186,7 @@ def test_commands_run_as_in_a_shell_there() -> None:
 
 def _local(command: str) -> Output:
     """What a node's batch does with one command, here."""
-    script = Script({"it": command}, {})
-    text = script.text.replace("/run/hoplab-err", "/tmp/hoplab-err")  # anybody may run tests
-    ran = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True)
-    return script.split(ran.stdout)["it"]
+    return ran(Script({"it": command}, {}))["it"]
 
 
 def test_a_pods_commands_run_in_its_namespace() -> None:

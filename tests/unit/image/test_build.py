@@ -10,7 +10,7 @@ import stat
 import tarfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -209,7 +209,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         stages[f"debian.{name}"] = store.make(f"debian-{name}", debian.key(system), empty, space_gib=0)
     stages["boot"] = store.make("boot", initrd.key(stages), empty, space_gib=0)
     stages["containers"] = store.make("containers", containers.key(TABLE.images, stages), empty, space_gib=0)
-    for accel in ("kvm", "tcg"):
+    accels: tuple[Literal["kvm", "tcg"], ...] = ("kvm", "tcg")
+    for accel in accels:
         store.make("node", disk.key(accel, stages), empty, space_gib=0)
     return store
 
@@ -300,8 +301,12 @@ def test_pause_image_is_one_that_is_baked_in() -> None:
 
 def test_kernel_command_line_has_no_empty_values() -> None:
     """pulumi-libvirt drops arguments whose value is empty."""
-    assert not [word for word in image.KERNEL_CMDLINE.split() if word.endswith("=")]
-    assert "root=/dev/vda" in image.KERNEL_CMDLINE.split()
+    accels: tuple[Literal["kvm", "tcg"], ...] = ("kvm", "tcg")
+    for accel in accels:
+        words = image.kernel_cmdline(accel).split()
+        assert not [word for word in words if word.endswith("=")]
+        assert "root=/dev/vda" in words
+        assert ("clearcpuid=cx16" in words) == (accel == "tcg")
 
 
 def test_stages_are_made_two_at_once(tmp_path: Path) -> None:

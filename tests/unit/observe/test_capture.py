@@ -23,6 +23,7 @@ from hoplab.observe.capture import COMMAND, Capture
 from hoplab.observe.pcap import CapturedPacket, CaptureError
 from hoplab.observe.script import Output, Script
 from tests.support.files import CAPTURED
+from tests.support.scripts import ran
 
 PCAP = (CAPTURED / "vxlan.pcap").read_bytes()  # of eth0, as tcpdump 4.99 wrote it
 A, B = IPv4Address("10.244.0.5"), IPv4Address("10.244.1.5")
@@ -83,6 +84,11 @@ def place(tmp_path: Path) -> str:
     return str(tmp_path / "captures")
 
 
+def left(place: str) -> list[Path]:
+    """Files of captures that are still there."""
+    return list(Path(place).parent.glob(f"{Path(place).name}*"))
+
+
 def run(commands: Mapping[str, str], place: str, says: str = LISTENS) -> dict[str, Output]:
     """The commands as a node would run them, but for the tcpdump they find."""
     folder = Path(place).parent
@@ -90,22 +96,20 @@ def run(commands: Mapping[str, str], place: str, says: str = LISTENS) -> dict[st
     fake.write_text(FAKE.replace("{folder}", str(folder)).replace("{says}", says))
     fake.chmod(0o755)
     script = Script({"path": f"export PATH={folder}/bin:$PATH", **commands}, {})
-    done = subprocess.run(["sh", "-c", script.text], capture_output=True, text=True, check=True, timeout=60)
-    assert script.end in done.stdout
-    found = script.split(done.stdout)
+    found = ran(script)
     found.pop("path")
     return found
 
 
 def test_a_capture_is_started_flushed_ended_and_removed(place: str) -> None:
     captures = {"outer": Capture("eth0", "udp port 8472 and host '10.0.0.1'")}
-    commands = {**capture.start(captures, place), COMMAND: f"ls {place}", **capture.stop(captures, place)}
+    commands = {**capture.start(captures, place), COMMAND: f"ls {place}.*", **capture.stop(captures, place)}
     found = run(commands, place)
     assert found["capture.outer.start"] == Output(0, "")
-    assert found[COMMAND].out.split() == ["outer.log.pcap", "outer.pcap", "outer.pid"]
+    assert found[COMMAND].out.split() == [f"{place}.outer.{what}" for what in ("log.pcap", "pcap", "pid")]
     assert found["capture.outer"].code == 0, found["capture.outer"].err
     assert capture.read(found) == {"outer": pcap.parse(PCAP, "eth0")}
-    assert not Path(place).exists()
+    assert left(place) == []
     given = (Path(place).parent / "arguments").read_text()
     assert given == "-i eth0 -U --immediate-mode -s 256 -c 10000 -w - udp port 8472 and host '10.0.0.1'\n"
 
@@ -113,12 +117,12 @@ def test_a_capture_is_started_flushed_ended_and_removed(place: str) -> None:
 def test_tcpdump_outlives_the_login_and_nothing_of_it_is_left_in_the_end(place: str) -> None:
     captures = {"one": Capture("eth0"), "two": Capture("eth0")}
     started = run(capture.start(captures, place), place)
-    pids = [int(Path(place, f"{name}.pid").read_text()) for name in captures]
-    assert all(os.getsid(pid) not in (pid, os.getsid(0)) for pid in pids)  # timeout leads a session of their own
+    pids = [int(Path(f"{place}.{name}.pid").read_text()) for name in captures]
+    assert all(os.getpgid(pid) not in (pid, os.getpgid(0)) for pid in pids)  # timeout leads a group of their own
     found = run(capture.stop(captures, place), place)
     assert set(capture.read({**started, **found})) == {"one", "two"}
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert not Path(place).exists()
+    assert left(place) == []
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -130,16 +134,27 @@ def test_a_tcpdump_that_does_not_listen_is_no_capture(place: str, shell: str) ->
     commands = {key: f"{shell} -c {shlex.quote(command)}" for key, command in capture.start(captures, place).items()}
     found = run({**commands, **capture.stop(captures, place)}, place, says)
     assert found["capture.outer.start"] == Output(1, "", "tcpdump: eth7: No such device exists\n")
-    assert found["capture.outer"] == found["capture.outer.start"] and not Path(place).exists()
+    assert found["capture.outer"].code == 1 and left(place) == []
 
 
 def test_a_tcpdump_that_never_listens_is_given_up_and_ended(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "LISTEN_TRIES", 3)
-    found = run(capture.start({"outer": Capture("eth0")}, place), place, says="echo 'tcpdump: waiting' >&2")
-    assert found["capture.outer.start"].code == 1
-    pid = int(Path(place, "outer.pid").read_text())
-    ended = subprocess.run(["timeout", "10", "tail", "--pid", str(pid), "-f", "/dev/null"], check=False)
-    assert ended.returncode == 0
+    monkeypatch.setattr(capture, "MAX_SECONDS", 1)
+    says = f"echo $$ >{place}.fake; echo 'tcpdump: waiting' >&2"
+    found = run(capture.start({"outer": Capture("eth0")}, place), place, says)
+    assert found["capture.outer.start"].code == 1 and "tcpdump: waiting" in found["capture.outer.start"].err
+    pid = Path(f"{place}.fake").read_text().strip()
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_tcpdump_that_has_ended_early_is_a_failure(place: str) -> None:
+    captures = {"outer": Capture("eth0")}
+    started = run(capture.start(captures, place), place, says=f"{LISTENS}; sleep 0.2; exit 0")
+    assert started["capture.outer.start"].code == 0
+    pid = Path(f"{place}.outer.pid").read_text().strip()
+    subprocess.run(["timeout", "10", "tail", "--pid", pid, "-f", "/dev/null"], check=True)
+    with pytest.raises(CaptureError, match="'outer' failed: tcpdump has ended early: after 10000 packets or 300 sec"):
+        capture.read(run(capture.stop(captures, place), place))
+    assert left(place) == []
 
 
 def test_what_the_kernel_still_counts_is_waited_for_not_for_ever(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +168,7 @@ def test_what_the_kernel_still_counts_is_waited_for_not_for_ever(place: str, mon
 
 def test_a_pods_interface_is_captured_in_its_namespace() -> None:
     commands = capture.start({"pod": Capture("eth0", netns="cni-1b4e")}, "/run/x")
-    assert "exec nsenter --net=/run/netns/cni-1b4e tcpdump -i eth0" in commands["capture.pod.start"]
+    assert "nsenter --net=/run/netns/cni-1b4e timeout 300 tcpdump -i eth0" in commands["capture.pod.start"]
 
 
 def test_around_puts_the_command_in_the_middle_and_every_batch_has_a_place_of_its_own() -> None:
@@ -222,8 +237,7 @@ def test_one_request_is_seen_outside_and_inside_of_vxlan(
     with server, contextlib.suppress(OSError):
         threading.Thread(target=answer, args=(server,), daemon=True).start()
         with netns.entered(near):
-            done = subprocess.run(["sh", "-c", script.text], capture_output=True, text=True, check=True, timeout=60)
-    found = script.split(done.stdout)
+            found = ran(script)
     assert found[COMMAND].code == 0, found[COMMAND].err
     seen = capture.read(found)
 
@@ -238,7 +252,7 @@ def test_one_request_is_seen_outside_and_inside_of_vxlan(
     assert any(packet.inner and packet.inner.src == B and packet.inner.flags == "S." for packet in seen["outer"])
     assert all(packet.dst == B for packet in seen["far"])
     assert seen["nothing"] == ()
-    assert not place.exists()
+    assert left(str(place)) == []
 
 
 def answer(server: socket.socket) -> None:
@@ -258,6 +272,6 @@ def answer(server: socket.socket) -> None:
 )
 def test_the_real_tcpdump_says_what_is_wrong(wrong: Capture, why: str) -> None:
     script = Script(capture.around("true", {"x": wrong}), {})
-    done = subprocess.run(["sh", "-c", script.text], capture_output=True, text=True, check=True, timeout=60)
+    found = ran(script)
     with pytest.raises(CaptureError, match=why):
-        capture.read(script.split(done.stdout))
+        capture.read(found)

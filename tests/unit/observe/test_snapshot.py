@@ -54,6 +54,31 @@ def test_everything_is_asked_in_one_round_trip() -> None:
     assert taken.api.outputs["nodes"].out == "/api/v1/nodes"
 
 
+def test_experiments_with_the_kernel_are_made_once() -> None:
+    """A second look has their outputs from the first one, and everything else is new."""
+
+    class Counting(Reader):
+        """Says how often it was asked, as the exit code."""
+
+        asked = 0
+
+        def batches(self, commands: Mapping[str, str], *, in_pods: Mapping[str, str]) -> dict[str, dict[str, Output]]:
+            self.asked += 1
+            found = super().batches(commands, in_pods=in_pods)
+            return {node: dict.fromkeys(outputs, Output(self.asked, "")) for node, outputs in found.items()}
+
+    reader, constant = Counting(), {fact.name for fact in discover("node") if fact.constant}
+    assert constant == {"all_hooks", "subnet_sums", "unreachable"}
+    seen: Snapshot | None = None
+    for _ in range(2):
+        seen = snapshot.take(RECORDED.setting, {}, reader, lambda path: Output(0, path), known_parts(), seen)
+    assert seen
+    for facts in seen.node_facts.values():
+        assert set(facts.outputs) == {fact.name for fact in discover("node") if not fact.ipv6}
+        new = {name for name, output in facts.outputs.items() if output.code == 2}
+        assert new == set(facts.outputs) - constant
+
+
 def test_a_lab_with_ipv6_is_asked_for_it_too() -> None:
     setting = replace(RECORDED.setting, ipv6=Ipv6Spec())
     taken = snapshot.take(setting, {}, Reader(), lambda path: Output(0, path), known_parts())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import paramiko
 import pytest
@@ -18,15 +21,10 @@ from hypothesis import strategies as st
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from hoplab.core.errors import UnavailableError
-from hoplab.core.wait import Timing, deadline
+from hoplab.core.wait import NotYet, Timing, deadline, until
 from hoplab.observe.script import Output, Script
 from hoplab.observe.ssh import Hosts, NodeUnreachable, _reason
-
-
-def ran(script: Script) -> dict[str, Output]:
-    done = subprocess.run(["sh", "-c", script.text], capture_output=True, text=True, check=True)
-    assert script.end in done.stdout
-    return script.split(done.stdout)
+from tests.support.scripts import ran
 
 
 def test_outputs_codes_and_errors_come_back_apart() -> None:
@@ -70,6 +68,8 @@ class Server(paramiko.ServerInterface):
         self.transport: paramiko.Transport | None = None
         self.key = key
         self.logins = 0
+        self.commands: list[str] = []
+        self.shells: list[subprocess.Popen[bytes]] = []
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
@@ -97,15 +97,29 @@ class Server(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
+        self.commands.append(command.decode())
+        threading.Thread(target=self._run, args=(channel,), daemon=True).start()
         return True
 
-    def _run(self, channel: paramiko.Channel, command: str) -> None:
-        script = command.removeprefix("sudo /bin/sh -c ")
-        done = subprocess.run(f"sh -c {script}", shell=True, capture_output=True, check=False)
-        channel.sendall(done.stdout[: len(done.stdout) // 2] if self.cut else done.stdout)
-        channel.send_exit_status(done.returncode)
+    def _run(self, channel: paramiko.Channel) -> None:
+        with subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+            self.shells.append(shell)
+            assert shell.stdin and shell.stdout
+            threading.Thread(target=self._feed, args=(channel, shell.stdin), daemon=True).start()
+            while said := os.read(shell.stdout.fileno(), 1 << 16):
+                channel.sendall(said[: len(said) // 2] if self.cut else said)
+                if self.cut:
+                    shell.kill()
+            code = shell.wait()
+        channel.send_exit_status(abs(code))
         channel.close()
+
+    @staticmethod
+    def _feed(channel: paramiko.Channel, given: IO[bytes]) -> None:
+        with contextlib.suppress(OSError), given:
+            while text := channel.recv(1 << 16):
+                given.write(text)
+                given.flush()
 
 
 @contextmanager
@@ -133,6 +147,52 @@ def test_batches_share_one_login(tmp_path: Path) -> None:
         assert hosts.batch("worker1", {"a": "echo one", "b": "echo two"})["b"] == Output(0, "two\n")
         assert hosts.batches({"c": "echo three"}, in_pods={})["worker1"]["c"].out == "three\n"
         assert server.logins == 1
+
+
+def test_batches_share_one_shell(tmp_path: Path) -> None:
+    """Which nothing in a batch can end, change, or make it read the next one."""
+    with serving(tmp_path) as (server, hosts):
+        hosts.batch("worker1", {"a": "cd /; export PATH=/nowhere"})
+        with pytest.raises(NodeUnreachable, match="a batch of commands on worker1 ended early after 'one'"):
+            hosts.batch("worker1", {"b": "echo one; exit 3"})
+        assert hosts.batch("worker1", {"c": "cat; ls /nowhere"})["c"].code == 2
+        assert server.commands == ["sudo /bin/sh"]
+
+
+def test_batches_at_the_same_time_have_a_shell_each(tmp_path: Path) -> None:
+    """Each one waits for what the other one does."""
+    one, other = (f"mkfifo {tmp_path}/{name}" for name in ("one", "other"))
+    with serving(tmp_path) as (server, hosts), ThreadPoolExecutor() as pool:
+        hosts.batch("worker1", {"one": one, "other": other})
+        first = pool.submit(hosts.batch, "worker1", {"a": f"echo first >{tmp_path}/one; cat {tmp_path}/other"})
+        second = pool.submit(hosts.batch, "worker1", {"b": f"cat {tmp_path}/one; echo second >{tmp_path}/other"})
+        assert (first.result()["a"].out, second.result()["b"].out) == ("second\n", "first\n")
+        assert server.commands == ["sudo /bin/sh"] * 2
+
+
+def test_a_shell_that_has_ended_is_followed_by_another_one(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, hosts):
+        hosts.batch("worker1", {"a": "true"})
+        (idle,) = hosts._shells._idle["worker1"]
+        server.shells[0].kill()
+        until(lambda: None if not idle.alive else NotYet("the shell runs"), 30.0)
+        assert hosts.batch("worker1", {"a": "echo again"})["a"].out == "again\n"
+        assert len(server.commands) == 2
+
+
+def test_a_long_batch_and_a_long_answer(tmp_path: Path) -> None:
+    """Longer than what a pipe holds, both ways at once."""
+    text = "x" * 300_000
+    with serving(tmp_path) as (_, hosts):
+        found = hosts.batch("worker1", {str(number): f"printf %s {text}" for number in range(3)})
+    assert {output.out for output in found.values()} == {text}
+
+
+def test_shells_end_when_they_are_closed(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, hosts):
+        hosts.batch("worker1", {"a": "true"})
+        hosts.close()
+        assert server.shells[0].wait(30) == 0
 
 
 def test_another_machines_host_key_is_refused(tmp_path: Path) -> None:
