@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli import learn, look, maintain, make, many
+from hoplab.cli import checkpoint, learn, look, maintain, make, many
 from hoplab.cli.options import from_checkout
 from hoplab.core.errors import LabError
 
 SECTIONS = {
-    "Make a lab": make.VERBS,
+    "Make a lab": (*make.VERBS, *checkpoint.VERBS),
     "Look at it": look.VERBS,
     "Learn with it": learn.VERBS,
     "Many labs": many.VERBS,

@@ -34,6 +34,12 @@ def status(paths: LabPaths, as_json: bool) -> None:
             ready = {True: "Ready", False: "NotReady", None: "-"}[row["ready"]]
             rows.append((row["name"], row["role"], row["address"], row["machine"], ready, row["podCIDR"] or "-"))
         click.echo(text_table(rows))
+        for row in current["nodes"]:
+            if ahead := row.get("clock"):
+                way = "ahead" if ahead > 0 else "behind"
+                click.echo(
+                    f"note: the clock of {row['name']} is {abs(ahead)} s {way} or more; ./lab start sets it", err=True
+                )
         click.echo(f"api {current['api']}, control plane {current['placement']}, accel {current['accel']}")
     if not current["healthy"]:
         sys.exit(1)

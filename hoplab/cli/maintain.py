@@ -99,11 +99,12 @@ def image_list() -> None:
 
 @image.command(name="prune")
 def image_prune() -> None:
-    """Remove the images that no lab of this project uses."""
+    """Remove the images that no lab of this project and no checkpoint uses."""
     from hoplab import image as images
     from hoplab.lab import state
+    from hoplab.lab.checkpoint import store
 
-    used = set()
+    used = store.images()
     for folder in (PROJECT / ".lab").glob("*/state.json"):
         used.add(state.load(LabPaths(folder.parent.name)).image)
     print_list(images.prune_images(used), "removed", "every image is in use")

@@ -100,8 +100,11 @@ def destroy(paths: LabPaths) -> None:
     """
     from hoplab.core.console import PlainProgress
     from hoplab.lab import lifecycle
+    from hoplab.lab.checkpoint.store import Store
 
     print_list(lifecycle.destroy(paths, PlainProgress()), "removed", "there was nothing to remove")
+    if kept := Store(paths).names():
+        click.echo(f"kept      checkpoints {', '.join(kept)}: ./lab checkpoint restore{lab_flag(paths.lab)} NAME")
 
 
 def _print_changes(changes: Changes, verb: str) -> None:

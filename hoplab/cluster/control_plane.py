@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import sys
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,10 +117,11 @@ class HostedControlPlane:
         self.conf = self.root / "supervisord.conf"
         self.lab = paths.lab
 
-    def start(self) -> list[str]:
+    def start(self, before: Callable[[str], None] = lambda _program: None) -> list[str]:
         """Start what does not run (or runs with another configuration), in order, each when the one before is ready.
 
-        Returns the names of the programs that were started, none when all was well.
+        Returns the names of the programs that were started, none when all was well. ``before`` gets the name of each
+        before it starts.
         """
         programs = self._programs()
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -132,6 +133,7 @@ class HostedControlPlane:
             self._reload(supervisor)
             for program in programs:
                 if supervisor.getProcessInfo(program.name)["statename"] not in ALIVE:
+                    before(program.name)
                     supervisor.startProcess(program.name, False)
                     started.append(program.name)
                 self._wait_ready(program, supervisor)

@@ -17,7 +17,7 @@ from hoplab.cluster.converge import reset as reset_cluster
 from hoplab.cluster.inventory import refresh_reset_facts, write_inventory
 from hoplab.core import fs
 from hoplab.core.console import ConsoleProgress
-from hoplab.core.errors import LabError, ProtectedError, SpecError
+from hoplab.core.errors import LabError, ProtectedError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
@@ -27,9 +27,11 @@ from hoplab.host import machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
-from hoplab.lab import doctor, state
+from hoplab.lab import doctor, power, state
+from hoplab.lab.checkpoint import journal
 from hoplab.lab.context import resolve
 from hoplab.lab.power import wait_until_booted
+from hoplab.lab.protection import refuse_protected
 from hoplab.lab.spec_file import load_spec
 from hoplab.lab.state import LabState
 from hoplab.spec.plan import LabPlan
@@ -51,6 +53,9 @@ def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recrea
     """
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
+        if power.interrupted(paths):
+            progress.note("finishing what a killed command began")
+            power.run(paths, progress)
         before = state.made_before(paths)
         state.refuse_another_family(spec, before)
         if not recreate:
@@ -244,7 +249,7 @@ def adopt(paths: LabPaths) -> Path:
 def destroy(paths: LabPaths, progress: Progress) -> list[str]:
     """Remove the lab in any state: healthy, half made or corrupted. Return the removed objects."""
     removed: list[str] = []
-    _refuse_protected(paths)
+    refuse_protected(paths)
     with locked(paths.lock, f"lab destroy --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         uri = _libvirt_of(paths, private)
@@ -252,17 +257,8 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
         if uri:
             removed += _destroy_resources(paths, uri, progress)
         removed += leave_host(paths)
+        removed += journal.discard(paths)
     return removed
-
-
-def _refuse_protected(paths: LabPaths) -> None:
-    """Raise ProtectedError where the spec protects the lab; a spec that can't be read protects nothing."""
-    with contextlib.suppress(SpecError, FileNotFoundError):
-        if paths.spec.exists() and load_spec(paths).protect:
-            raise ProtectedError(
-                f"lab {paths.lab} is protected: {paths.spec.name} says lab:protect",
-                remedy="if it is to go: set lab:protect to false, then `lab up` and `lab destroy`",
-            )
 
 
 def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:

@@ -7,19 +7,21 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from hoplab.cluster import readiness
+from hoplab.cluster import leases, readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.core.console import ConsoleProgress
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.core.wait import Timing, slowness
-from hoplab.host import boot, machines
+from hoplab.host import boot, freeze, machines
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.lab import state
+from hoplab.lab import clocks, state
+from hoplab.lab.checkpoint import journal
 from hoplab.lab.state import LabState, NodeState
 
 SYSTEM_QEMU_LOGS = Path("/var/log/libvirt/qemu")
+API_PORT = 6443
 SHUTDOWN_S = 15.0  # three times the need of an idle machine with KVM; scaled by the measured speed
 
 
@@ -49,25 +51,74 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
 
 
 def start(paths: LabPaths, progress: ConsoleProgress) -> LabState:
-    """Start a stopped lab (also after a reboot of the host) from its files alone, without engine and Ansible."""
-    lab = state.load(paths)
+    """Start a stopped lab (also after a reboot of the host) from its files alone, without engine and Ansible.
+
+    Finish a checkpoint or a restore that was killed, and set clocks that stood still while the host slept.
+    """
+    if not journal.pending(paths):
+        state.load(paths)
     with locked(paths.lock, f"lab start --lab {paths.lab}"):
-        with progress.phase("machines"):
-            if lab.netns:
-                PrivateLibvirt(paths).start()
-            machines.start_network(lab.libvirt_uri, lab.network)
-            if lab.hosted:
-                HostedControlPlane(paths, lab.netns).start()
-            started = {
-                node.name: datetime.now(UTC)
-                for node in lab.nodes
-                if machines.start_domain(lab.libvirt_uri, machines.domain_name(lab.id, node.name))
-            }
-            wait_until_booted(lab, paths, progress)
-        with progress.phase("usable"):
-            names = [node.name for node in lab.nodes]
-            readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
+        return run(paths, progress)
+
+
+def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
+    """Start the lab as ``start`` does; the caller holds the lab's lock."""
+    restored = journal.place(paths)
+    lab = state.load(paths)
+    names = [node.name for node in lab.nodes]
+    with progress.phase("machines"):
+        if lab.netns:
+            PrivateLibvirt(paths).start()
+        machines.start_network(lab.libvirt_uri, lab.network)
+        started = wake(lab, paths, progress)
+        wait_until_booted(lab, paths, progress)
+        if restored:
+            clocks.renew(paths, names, stale_connections(lab))
+        else:
+            clocks.mend(paths, names, progress)
+    with progress.phase("usable"):
+        readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
+    if restored:
+        journal.done(paths)
     return lab
+
+
+def wake(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, datetime]:
+    """Start the hosted control plane and all machines; return when each node that booted was switched on.
+
+    Saved memory is loaded beside the control plane's start. Then all machines run from one moment on, so that none
+    meets an API server that it knew, or neighbours that are not there yet.
+    """
+    nodes = {machines.domain_name(lab.id, node.name): node.name for node in lab.nodes}
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(freeze.load_saved, lab.libvirt_uri, list(nodes), progress)
+        if lab.hosted:
+            HostedControlPlane(paths, lab.netns).start(partial(leases.release, paths, lab.netns))
+        loaded.result()
+    now = datetime.now(UTC)
+    woken = freeze.run(lab.libvirt_uri, list(nodes))
+    return {nodes[name]: now for name, how in woken.items() if how == "booted"}
+
+
+def stale_connections(lab: LabState) -> str:
+    """Return the filter of `ss` for a node's connections to a hosted API server that ended; "" where none ended."""
+    if not lab.hosted:
+        return ""
+    service = f" or dst {lab.setting.api_service_ip}" if lab.setting else ""
+    return f"dport = :{API_PORT}{service}"
+
+
+def interrupted(paths: LabPaths) -> bool:
+    """Return whether a killed command left machines saved or suspended, or a restore half done."""
+    if journal.pending(paths):
+        return True
+    lab = state.made_before(paths)
+    if lab is None or not lab.netns:
+        return False
+    names = [machines.domain_name(lab.id, node.name) for node in lab.nodes]
+    if any(freeze.saved_memory(paths.libvirt, name).exists() for name in names):
+        return True
+    return PrivateLibvirt(paths).running() and freeze.interrupted(lab.libvirt_uri, names)
 
 
 def wait_until_booted(lab: LabState, paths: LabPaths, progress: Progress) -> None:

@@ -27,7 +27,7 @@ from hoplab.spec.model import LabSpec
 from hoplab.verify import recording, runner
 from tests.support.hurt import refused, without_nodes
 
-VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet"}]
+VERBS = [name for name in cli.cli.commands if name not in {"kubectl", "image", "fleet", "checkpoint"}]
 RECORDING = PROJECT / "tests" / "recordings" / "flannel-vxlan.json"
 STATE = state.lab_state(
     plan_lab(LabSpec("dev"), lab_id="dev-1a2b3c", accel="tcg"),
@@ -53,7 +53,7 @@ def test_verb_help_explains_the_verb(verb: str) -> None:
 
 def test_group_has_all_verbs() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
-    daily |= {"reset"}
+    daily |= {"reset", "checkpoint"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     assert set(cli.cli.commands) == daily | rare
     assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
@@ -158,7 +158,9 @@ def test_status_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, healthy:
     monkeypatch.setattr("hoplab.lab.status.status", lambda _paths: seen)
     ended, out = run("status")
     assert ended == code
-    assert "shut off" in out and "NotReady" in out
+    assert "shut off" in out and "NotReady" in out and "clock" not in out
+    row |= {"clock": -3540}
+    assert "note: the clock of worker1 is 3540 s behind or more; ./lab start sets it" in run("status")[1]
     ended, out = run("status", "--json")
     assert ended == code
     assert json.loads(out) == seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,3 +73,18 @@ def test_status_without_an_api_server(paths: LabPaths, monkeypatch: pytest.Monke
     found = status.status(paths)
     assert (found["healthy"], found["api"]) == (False, "unreachable")
     assert {row["machine"] for row in found["nodes"]} == {"running"}
+
+
+def lease(node: str, **spec: str) -> dict[str, Any]:
+    return {"metadata": {"name": node}, "spec": spec}
+
+
+def test_clocks_that_stood_still_are_in_the_leases() -> None:
+    now = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    leases = [
+        lease("worker1", renewTime="2026-11-28T11:59:55.123456Z"),  # 5 s old, as it should be
+        lease("worker2", renewTime="2026-11-28T11:00:00.000000Z"),
+        lease("worker3", renewTime="2026-11-28T12:01:00.000000Z"),
+        lease("worker4"),
+    ]
+    assert status.clock_skews(leases, now) == {"worker2": -3540, "worker3": 60}

@@ -1,0 +1,178 @@
+"""Machines frozen to files and woken again, through libvirt's managed save.
+
+libvirt keeps the memory of a saved machine in its own folder and resumes the machine from it at the next start. So a
+command that is killed between the two leaves machines that any later start continues where they were.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import libvirt
+
+from hoplab.core.errors import EngineError
+from hoplab.core.progress import Progress
+from hoplab.core.wait import HOST, Expired, NotYet, Timing
+from hoplab.host.info import host_facts
+from hoplab.host.machines import connected, console_of, lookup, power_on
+
+SAVED = Path("lib/qemu/save")  # below a private libvirt's folder
+JOB_S = 120.0  # a save that a killed command left to libvirtd; by hand one took 6 s for two machines
+EMULATED = "emulated"
+BROKEN = {libvirt.VIR_DOMAIN_PAUSED_IOERROR, libvirt.VIR_DOMAIN_PAUSED_CRASHED}  # reasons why resuming is no help
+
+Woken = Literal["ran", "resumed", "booted"]
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    """What has to be the same for a machine's memory to be resumed."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    libvirt: str  # "9.0.0"
+    qemu: str  # "7.2.22"
+    accel: str  # "kvm" | "tcg"
+    cpu: str  # the host's model and a digest of its features; "emulated" where QEMU makes the CPU
+
+
+def hypervisor(accel: str) -> Hypervisor:
+    """Return the hypervisor of this host, for machines of this acceleration."""
+    number = libvirt.getVersion()
+    version = f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+    cpu = cpu_model(Path("/proc/cpuinfo").read_text()) if accel == "kvm" else EMULATED
+    return Hypervisor(version, host_facts().qemu_version, accel, cpu)
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """Return the model of the first processor and a digest of its features.
+
+    >>> cpu_model("model name : Some CPU @ 2 GHz\\nflags : a b\\n")
+    'Some CPU @ 2 GHz, features c8687a08'
+    """
+    found = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", cpuinfo.partition("\n\n")[0], re.MULTILINE))
+    features = " ".join(sorted(found.get("flags", "").split()))
+    return f"{found.get('model name', 'unknown')}, features {sha256(features.encode()).hexdigest()[:8]}"
+
+
+def saved_memory(libvirt_folder: Path, name: str) -> Path:
+    """Return the file in which a private libvirt keeps the memory of a saved machine."""
+    return libvirt_folder / SAVED / f"{name}.save"
+
+
+def suspend(uri: str, names: Iterable[str]) -> None:
+    """Suspend all machines, as nearly at one moment as libvirt can."""
+    with connected(uri) as connection:
+        domains = [lookup(connection, name) for name in names]
+        for domain in domains:
+            with _engine_error(domain, "suspended"):
+                domain.suspend()
+
+
+def save(uri: str, names: Sequence[str]) -> None:
+    """Save the memory of suspended machines at the same time, and end them; a later start resumes them running."""
+
+    def one(domain: libvirt.virDomain) -> None:
+        with _engine_error(domain, "saved"):
+            domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
+
+    with connected(uri) as connection, ThreadPoolExecutor(max(1, len(names))) as pool:
+        list(pool.map(one, [lookup(connection, name) for name in names]))
+
+
+def load_saved(uri: str, names: Sequence[str], progress: Progress, timing: Timing = HOST) -> set[str]:
+    """Load the memory of saved machines at the same time and leave them paused; return their names.
+
+    A machine that does not resume loses its saved memory, with a note: ``run`` boots it from its disk.
+    """
+
+    def one(domain: libvirt.virDomain) -> str:
+        _wait_for_job(domain, timing)
+        if domain.isActive() or not domain.hasManagedSaveImage(0):
+            return ""
+        console_of(domain).clear()
+        try:
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        except libvirt.libvirtError as error:
+            progress.note(f"{domain.name()} does not resume, so it boots from its disk: {error}")
+            domain.managedSaveRemove(0)
+            return ""
+        return str(domain.name())
+
+    with connected(uri) as connection, ThreadPoolExecutor(max(1, len(names))) as pool:
+        return set(filter(None, pool.map(one, [lookup(connection, name) for name in names])))
+
+
+def run(uri: str, names: Sequence[str]) -> dict[str, Woken]:
+    """Let all machines run: boot those that are off, then resume the paused ones together; return what each did."""
+    with connected(uri) as connection:
+        domains = {name: lookup(connection, name) for name in names}
+        woken: dict[str, Woken] = {name: "resumed" if _is_paused(domain) else "ran" for name, domain in domains.items()}
+        for name, domain in domains.items():
+            if not domain.isActive():
+                power_on(domain)
+                woken[name] = "booted"
+        for name in (name for name, how in woken.items() if how == "resumed"):
+            with _engine_error(domains[name], "resumed"):
+                domains[name].resume()
+        return woken
+
+
+def interrupted(uri: str, names: Sequence[str]) -> bool:
+    """Return whether some machine is saved or suspended: what a killed command leaves."""
+    with connected(uri) as connection:
+        there = {domain.name(): domain for domain in connection.listAllDomains()}
+        return any(_is_paused(there[name]) or there[name].hasManagedSaveImage(0) for name in names if name in there)
+
+
+def _is_paused(domain: libvirt.virDomain) -> bool:
+    state, reason = domain.state()
+    return state == libvirt.VIR_DOMAIN_PAUSED and reason not in BROKEN
+
+
+def _wait_for_job(domain: libvirt.virDomain, timing: Timing) -> None:
+    """Wait until libvirtd has ended what a killed command began with a machine."""
+
+    def idle() -> NotYet | None:
+        with suppress(libvirt.libvirtError):  # it may have ended since
+            if domain.isActive() and domain.jobInfo()[0] != libvirt.VIR_DOMAIN_JOB_NONE:
+                return NotYet("libvirtd still saves its memory")
+        return None
+
+    try:
+        timing.until(idle, JOB_S, poll_s=0.2)
+    except Expired as expired:
+        raise EngineError(
+            f"{domain.name()}: {expired.reason}, after {expired.seconds:.0f} s",
+            remedy="try again, or end it: ./lab stop, then ./lab start",
+        ) from None
+
+
+class _engine_error:
+    """Raise EngineError in place of libvirt's error."""
+
+    def __init__(self, domain: libvirt.virDomain, what: str) -> None:
+        self.domain, self.what = domain, what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, libvirt.libvirtError):
+            full = "No space left" in str(error)
+            raise EngineError(
+                f"{self.domain.name()} could not be {self.what}: {error}",
+                remedy="free some space, then try again" if full else "./lab start lets all machines run again",
+            ) from error
+
+
+def memory_mib(uri: str, names: Iterable[str]) -> int:
+    """Return the memory of all machines in MiB."""
+    with connected(uri) as connection:
+        return sum(int(lookup(connection, name).maxMemory()) for name in names) // 1024

@@ -1,0 +1,162 @@
+"""The clocks of running machines beside this host's, and how they are set.
+
+The clock of a machine stands still while the machine is saved, and on many hosts while the host sleeps. Nodes have no
+time server. A clock is set over SSH at once: the guest agent's ``guest-set-time`` would wait for the hardware clock.
+
+    host                          node
+    ssh NODE sudo sh -c '...'
+                                  prints its time, waits for a line
+    writes its own time           sets its clock
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from hoplab.core.errors import UnavailableError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
+
+SKEW_S = 2.0  # a smaller difference is not corrected: reading a clock takes a part of it on an emulated node
+ANSWER_S = 180.0  # a login takes seconds on an emulated node; this bound only ends a hang
+
+# RNDRESEEDCRNG is 0x5207 (linux/random.h): the kernel uses what was written now, not minutes later
+RESEED = (
+    "import fcntl, os, sys; pool = open('/dev/urandom', 'wb', buffering=0); "
+    "pool.write(bytes.fromhex(sys.argv[1])); fcntl.ioctl(pool, 0x5207)"
+)
+SCRIPT = f"""\
+echo "clock $(date +%s.%N)"
+read -r now seed stale || exit 1
+[ "$now" = keep ] || date -s "@$now" >/dev/null || exit 2
+[ -z "$seed" ] || python3 -c "{RESEED}" "$seed" || exit 3
+if [ -n "$stale" ]; then
+  ss -HKt $stale >/dev/null
+  for space in /run/netns/cni-*; do
+    [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $stale >/dev/null
+  done
+fi
+echo done
+"""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Skew:
+    """How many seconds a node's clock was ahead of this host's; below 0 it was behind. ``set``: it is corrected."""
+
+    node: str
+    seconds: float
+    set: bool = False
+
+    def __str__(self) -> str:
+        """Return it in words.
+
+        >>> str(Skew("worker1", -61.3, set=True))
+        'the clock of worker1 was 61 s behind: set'
+        """
+        way = "ahead" if self.seconds > 0 else "behind"
+        return f"the clock of {self.node} was {abs(self.seconds):.0f} s {way}{': set' if self.set else ''}"
+
+
+def mend(paths: LabPaths, nodes: Sequence[str], progress: Progress) -> list[Skew]:
+    """Set the clocks that differ from this host's, with a note for each; return those of all nodes.
+
+    A node that can't be reached gets a note: what waits for it next says more.
+    """
+    found: list[Skew] = []
+    for node, answer in _each(nodes, lambda node: _mended(paths, node)).items():
+        if isinstance(answer, UnavailableError):
+            progress.note(f"the clock of {node} could not be looked at: {answer.message}")
+            continue
+        found.append(answer)
+        if answer.set:
+            progress.note(str(answer))
+    return found
+
+
+def renew(paths: LabPaths, nodes: Sequence[str], stale: str = "") -> list[Skew]:
+    """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError.
+
+    ``stale`` is a filter of `ss` for connections whose other end is gone. They are closed: an idle watch of the API
+    would notice after half a minute.
+    """
+    answers = _each(nodes, lambda node: converse(paths, node, reseed=True, stale=stale, limit_s=0.0))
+    for answer in answers.values():
+        if isinstance(answer, UnavailableError):
+            raise answer
+    return [answer for answer in answers.values() if isinstance(answer, Skew)]
+
+
+def _each(nodes: Sequence[str], work: Callable[[str], Skew]) -> dict[str, Skew | UnavailableError]:
+    def one(node: str) -> Skew | UnavailableError:
+        try:
+            return work(node)
+        except UnavailableError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, len(nodes))) as pool:
+        return dict(zip(nodes, pool.map(one, nodes), strict=True))
+
+
+def _mended(paths: LabPaths, node: str) -> Skew:
+    return converse(paths, node, limit_s=SKEW_S)
+
+
+def converse(
+    paths: LabPaths,
+    node: str,
+    *,
+    reseed: bool = False,
+    stale: str = "",
+    limit_s: float = SKEW_S,
+    clock: Clock = time.time,
+) -> Skew:
+    """Read a node's clock and set it where it differs by more than ``limit_s``; raise UnavailableError.
+
+    The node's time is read after the login, so the difference has only the way of a line in it.
+    """
+    command = ["ssh", "-F", str(paths.ssh_config), node, "sudo", "sh", "-c", f"'{_quoted(SCRIPT)}'"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as ssh:
+        assert ssh.stdin and ssh.stdout and ssh.stderr
+        try:
+            line = ssh.stdout.readline()
+            now = clock()
+            if not line.startswith("clock "):
+                raise _unavailable(node, ssh.communicate(timeout=ANSWER_S)[1])
+            ahead = float(line.split()[1]) - now
+            due = abs(ahead) > limit_s
+            seed = secrets.token_hex(64) if reseed else ""
+            now_there = f"{clock():.3f}" if due else "keep"
+            out, said = ssh.communicate(f"{now_there} {seed} {stale}\n", timeout=ANSWER_S)
+        except subprocess.TimeoutExpired:
+            raise _unavailable(node, f"no answer after {ANSWER_S:.0f} s") from None
+        except BrokenPipeError:
+            raise _unavailable(node, "the connection broke") from None
+        finally:
+            with suppress(ProcessLookupError):
+                ssh.kill()
+    if ssh.returncode != 0 or "done" not in out:
+        raise _unavailable(node, said or f"exit code {ssh.returncode}")
+    return Skew(node, ahead, set=due)
+
+
+def _quoted(script: str) -> str:
+    """Return a script for the inside of single quotes of the node's shell."""
+    return script.replace("'", "'\\''")
+
+
+def _unavailable(node: str, said: str) -> UnavailableError:
+    return UnavailableError(
+        f"the clock of {node} could not be set: {said.strip() or 'ssh does not say why'}",
+        remedy=f"log in to it (./lab ssh {node}) and set it: sudo date -s @$(seconds since 1970)",
+    )

@@ -1,0 +1,143 @@
+"""Clocks of nodes: read and set by the real script, with programs of a node that only write down what they get."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hoplab.core.errors import UnavailableError
+from hoplab.core.paths import LabPaths
+from hoplab.lab import clocks, power
+from hoplab.lab.clocks import Skew
+from tests.support.labs import MADE
+
+NOW = 1_795_902_780.0
+PROGRAMS = {
+    "ssh": 'while [ "$1" != sudo ]; do shift; done; exec sh -c "$*"',
+    "sudo": 'exec "$@"',
+    "date": 'case "$1" in -s) echo "date $2" >>LOG;; *) cat CLOCK;; esac',
+    "python3": 'echo "seed ${3:-}" | cut -c1-21 >>LOG',
+    "ss": 'echo "ss $*" >>LOG',
+}
+
+
+class Node:
+    """A node that is a folder with its programs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.paths = LabPaths("dev", folder)
+        for name, text in PROGRAMS.items():
+            self.program(name, text)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def program(self, name: str, text: str) -> None:
+        text = text.replace("LOG", str(self.folder / "log")).replace("CLOCK", str(self.folder / "clock"))
+        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.folder / name).chmod(0o755)
+
+    def ahead(self, seconds: float) -> None:
+        (self.folder / "clock").write_text(f"{NOW + seconds:.9f}\n")
+
+    def log(self) -> list[str]:
+        log = self.folder / "log"
+        return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    return Node(tmp_path, monkeypatch)
+
+
+def clock() -> float:
+    return NOW
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(-3600, "3600 s behind"), (90, "90 s ahead")])
+def test_a_clock_that_differs_is_set(node: Node, ahead: float, words: str) -> None:
+    node.ahead(ahead)
+    skew = clocks.converse(node.paths, "worker1", clock=clock)
+    assert skew == Skew("worker1", ahead, set=True)
+    assert str(skew) == f"the clock of worker1 was {words}: set"
+    assert node.log() == ["date @1795902780.000"]
+
+
+def test_a_clock_that_agrees_is_kept(node: Node) -> None:
+    node.ahead(1.5)
+    assert clocks.converse(node.paths, "worker1", clock=clock) == Skew("worker1", 1.5)
+    assert node.log() == []
+
+
+def test_a_restored_node_gets_time_entropy_and_no_stale_connection(node: Node) -> None:
+    node.ahead(-0.5)
+    stale = power.stale_connections(MADE)
+    assert clocks.converse(node.paths, "worker1", reseed=True, stale=stale, limit_s=0, clock=clock).set
+    time, seed, closed = node.log()
+    assert time == "date @1795902780.000"
+    assert len(seed) == 21 and int(seed.removeprefix("seed "), 16) != 0
+    assert closed == "ss -HKt dport = :6443 or dst 10.96.0.1"
+
+
+def test_every_restored_node_is_set(node: Node) -> None:
+    node.ahead(0)
+    assert [skew.node for skew in clocks.renew(node.paths, ["worker1", "worker2"])] == ["worker1", "worker2"]
+    assert len(node.log()) == 4
+
+
+def test_a_control_plane_on_a_machine_keeps_its_connections() -> None:
+    assert power.stale_connections(replace(MADE, placement="vm")) == ""
+    assert power.stale_connections(replace(MADE, setting=None)) == "dport = :6443"
+
+
+class Notes:
+    """A progress that keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_mend_tells_what_it_did(node: Node) -> None:
+    node.ahead(0)  # at another time than this machine has
+    notes = Notes()
+    (skew,) = clocks.mend(node.paths, ["worker1"], notes)  # type: ignore[arg-type]
+    assert skew.set
+    assert notes.notes == [str(skew)]
+
+
+@pytest.mark.parametrize(
+    ("program", "text", "why"),
+    [
+        ("ssh", "echo 'Connection refused' >&2; exit 255", "Connection refused"),
+        ("ssh", "exit 255", "ssh does not say why"),
+        ("python3", "echo 'no python' >&2; exit 1", "no python"),
+        ("date", 'case "$1" in -s) exit 1;; *) cat CLOCK;; esac', "exit code 2"),
+    ],
+)
+def test_a_node_that_fails(node: Node, program: str, text: str, why: str) -> None:
+    node.ahead(-60)
+    node.program(program, text)
+    with pytest.raises(UnavailableError, match=f"the clock of worker1 could not be set: {why}") as caught:
+        clocks.renew(node.paths, ["worker1"])
+    assert "./lab ssh worker1" in caught.value.remedy
+
+
+def test_mend_notes_a_node_that_cannot_be_reached(node: Node) -> None:
+    node.program("ssh", "echo 'Connection refused' >&2; exit 255")
+    notes = Notes()
+    assert clocks.mend(node.paths, ["worker1"], notes) == []  # type: ignore[arg-type]
+    assert notes.notes == [
+        "the clock of worker1 could not be looked at: the clock of worker1 could not be set: Connection refused"
+    ]
+
+
+def test_a_node_that_never_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "ANSWER_S", 0.2)
+    node.ahead(-60)
+    node.program("python3", "exec sleep 5")
+    with pytest.raises(UnavailableError, match="could not be set: no answer after 0 s"):
+        clocks.renew(node.paths, ["worker1"])
