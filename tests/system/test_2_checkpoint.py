@@ -94,6 +94,7 @@ def flip(file: Path, at: int) -> None:
         opened.write(bytes([byte[0] ^ 1]))
 
 
+@pytest.mark.on_request
 def test_killed_while_the_machines_are_saved(lab: LabCommand, paths: LabPaths) -> None:
     """The machines go on where they were, no container starts anew, and there is no half of a checkpoint."""
     before = containers_restarted(lab)
@@ -105,6 +106,7 @@ def test_killed_while_the_machines_are_saved(lab: LabCommand, paths: LabPaths) -
     assert containers_restarted(lab) == before
 
 
+@pytest.mark.on_request
 def test_killed_after_the_point_of_no_return(lab: LabCommand, paths: LabPaths) -> None:
     journal = paths.project / ".lab" / f".{paths.lab}.restore" / "journal.json"
     change(lab)
@@ -114,6 +116,7 @@ def test_killed_after_the_point_of_no_return(lab: LabCommand, paths: LabPaths) -
     assert not journal.parent.exists()
 
 
+@pytest.mark.on_request
 def test_restore_from_nothing(lab: LabCommand, paths: LabPaths) -> None:
     before = identities(paths)
     ran = lab("destroy")
@@ -124,6 +127,7 @@ def test_restore_from_nothing(lab: LabCommand, paths: LabPaths) -> None:
     assert identities(paths) == before
 
 
+@pytest.mark.on_request
 def test_verify_is_green_after_it(lab: LabCommand) -> None:
     report = lab("verify", "--json").json()
     assert report["failed"] == 0 and report["passed"] >= 5

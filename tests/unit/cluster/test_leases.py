@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -27,10 +28,8 @@ def test_only_programs_that_elect_a_leader_have_a_lease(tmp_path: Path, monkeypa
 
 
 def test_without_an_answer_the_program_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def connect(_paths: LabPaths, _netns: str) -> Iterator[object]:
+    def connect(_paths: LabPaths, _netns: str) -> NoReturn:
         raise ClusterError("the API server does not answer")
-        yield
 
     monkeypatch.setattr(leases, "connect_directly", connect)
     leases.release(LabPaths("dev", tmp_path), "", "kube-scheduler")
