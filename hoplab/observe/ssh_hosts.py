@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from hoplab.core import fs
 from hoplab.core.errors import LabError
 
 WILD = "*?"
@@ -160,7 +161,7 @@ def shared_config(config: Path, folder: Path) -> Path:
     }
     lines = ["Host *", *(f"  {name} {value}" for name, value in options.items()), f'Include "{config.resolve()}"']
     lines += ["Host *", f"  ConnectTimeout {CONNECT_TIMEOUT}"]  # last: another one of the user's counts
-    made.write_text("\n".join(lines) + "\n")
+    fs.write(made, "\n".join(lines) + "\n", mode=0o600)
     return made
 
 
@@ -188,7 +189,7 @@ def config_of_inventory(inventory: Path, folder: Path) -> Path:
         raise HostsError(f"{inventory} can't be used as an inventory: {reason}", remedy=remedy)
     blocks = [_block(name, variables.get(name, {}), inventory) for name in names]
     made = folder / "inventory_ssh_config"
-    made.write_text("\n".join(blocks) + "\n")
+    fs.write(made, "\n".join(blocks) + "\n", mode=0o600)
     return made
 
 

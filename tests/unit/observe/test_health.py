@@ -51,9 +51,7 @@ def test_what_is_no_unit_is_refused(text: str) -> None:
 
 def test_the_command_prints_what_the_parser_reads() -> None:
     """Also where there is no systemd, no curl and no journal."""
-    tools = (
-        'systemctl() { echo failed; return 3; }; curl() { echo refused >&2; return 7; }; journalctl() { echo "a b"; }'
-    )
+    tools = 'systemctl() { shift; for unit; do echo failed; done; return 3; }; curl() { echo refused >&2; return 7; }; journalctl() { echo "a b"; }'
     done = subprocess.run(["sh", "-c", f"{tools}\n{NODE_UNITS.command}"], capture_output=True, text=True, check=True)
     containerd, kubelet = NODE_UNITS.parse(done.stdout)
     assert (containerd.state, containerd.last_words) == ("failed", ("a b",))
@@ -61,7 +59,7 @@ def test_the_command_prints_what_the_parser_reads() -> None:
 
 
 def test_a_healthy_unit_prints_no_journal() -> None:
-    tools = "systemctl() { echo active; }; curl() { echo ok; }; journalctl() { echo secret; }"
+    tools = "systemctl() { shift; for unit; do echo active; done; }; curl() { echo ok; }; journalctl() { echo secret; }"
     done = subprocess.run(["sh", "-c", f"{tools}\n{NODE_UNITS.command}"], capture_output=True, text=True, check=True)
     assert done.stdout == WELL
 
