@@ -51,7 +51,10 @@ def test_what_is_no_unit_is_refused(text: str) -> None:
 
 def test_the_command_prints_what_the_parser_reads() -> None:
     """Also where there is no systemd, no curl and no journal."""
-    tools = 'systemctl() { shift; for unit; do echo failed; done; return 3; }; curl() { echo refused >&2; return 7; }; journalctl() { echo "a b"; }'
+    tools = (
+        "systemctl() { shift; for unit; do echo failed; done; return 3; }; "
+        "curl() { echo refused >&2; return 7; }; journalctl() { echo 'a b'; }"
+    )
     done = subprocess.run(["sh", "-c", f"{tools}\n{NODE_UNITS.command}"], capture_output=True, text=True, check=True)
     containerd, kubelet = NODE_UNITS.parse(done.stdout)
     assert (containerd.state, containerd.last_words) == ("failed", ("a b",))
