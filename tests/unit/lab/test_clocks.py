@@ -18,7 +18,7 @@ PROGRAMS = {
     "ssh": 'while [ "$1" != sudo ]; do shift; done; exec sh -c "$*"',
     "sudo": 'exec "$@"',
     "date": 'case "$1" in -s) echo "date $2" >>LOG;; *) cat CLOCK;; esac',
-    "python3": 'echo "seed ${3:-}" | cut -c1-21 >>LOG',
+    "perl": 'echo "seed ${3:-}" | cut -c1-21 >>LOG',
     "ss": 'echo "ss $*" >>LOG',
 }
 
@@ -114,7 +114,7 @@ def test_mend_tells_what_it_did(node: Node) -> None:
     [
         ("ssh", "echo 'Connection refused' >&2; exit 255", "Connection refused"),
         ("ssh", "exit 255", "ssh does not say why"),
-        ("python3", "echo 'no python' >&2; exit 1", "no python"),
+        ("perl", "echo 'no perl' >&2; exit 1", "no perl"),
         ("date", 'case "$1" in -s) exit 1;; *) cat CLOCK;; esac', "exit code 2"),
     ],
 )
@@ -138,6 +138,6 @@ def test_mend_notes_a_node_that_cannot_be_reached(node: Node) -> None:
 def test_a_node_that_never_answers(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clocks, "ANSWER_S", 0.2)
     node.ahead(-60)
-    node.program("python3", "exec sleep 5")
+    node.program("perl", "exec sleep 5")
     with pytest.raises(UnavailableError, match="could not be set: no answer after 0 s"):
         clocks.renew(node.paths, ["worker1"])
