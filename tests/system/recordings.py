@@ -52,9 +52,6 @@ UNRECORDED = frozenset(
         "a UDP flow is kept to an endpoint that is gone",
         "a node is behind two MACs",
         "a host port leads to a pod that is gone",
-        "a policy rule takes what is for pods",
-        "every node is excluded from load balancing",
-        "two classes are the default",
     }
 )
 MOMENTARY = {"conntrack", "sockets", "counters", "dns_log", "units", "disks"}

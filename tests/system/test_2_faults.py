@@ -18,33 +18,9 @@ from tests.support.lesson_functions import applies, failures, lessons
 from tests.system.conftest import LabCommand, some_on_request
 from tests.system.faults import FAULTS, Fault, Site, opened, together
 from tests.system.faults.trial import try_faults
+from tests.system.faults.without import POLICIES, STANDS_STILL
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
-
-# What no command on a node can break: kernels do their sums right, a namespace made for a look has no routes, and
-# iptables lists built-in chains also where there are none and refuses to work with others. These lessons' negative
-# controls are broken recordings, in tests/support/edited.
-RECORDINGS_ONLY = {
-    "first_and_last_address_follow_from_the_prefix",
-    "no_route_means_unreachable",
-    "proc_and_ip_route_agree",
-    "tables_and_their_hooks",
-    "tables_are_called_in_their_order",
-    "vxlan_is_sent_from_the_nodes_address",
-    "calico_wrote_down_who_has_which_address",
-    "blocks_do_not_overlap",
-}
-# What would take minutes to bring about and to mend: a CoreDNS that crashes again and again, and a node that
-# registers with another one's machine-id. Their negative controls are broken recordings, too.
-SLOW = {"coredns_does_not_crash", "no_two_nodes_are_copies_of_one_machine"}
-# What kube-proxy, which stands still here, has to do itself.
-STANDS_STILL = {
-    "scaling_changes_the_endpoints_at_once": "for 2 endpoints",
-    "the_health_check_port_tells_where_pods_are": "answers nothing on http://",
-}
-# what Felix, which stands still here, has to write
-POLICIES = {"a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label", "a_policy_stops_what_leaves"}
-
 
 GROUPS = together(FAULTS)
 

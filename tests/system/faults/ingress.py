@@ -112,25 +112,6 @@ FAULTS = (
         traffic=("an_ingress_alone_does_nothing",),
     ),
     Fault(
-        "two classes are the default",
-        made(
-            "/apis/networking.k8s.io/v1/ingressclasses",
-            lambda _session: {
-                "apiVersion": "networking.k8s.io/v1",
-                "kind": "IngressClass",
-                "metadata": {
-                    "name": "second",
-                    "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"},
-                },
-                "spec": {"controller": "hoplab.local/nobody"},
-            },
-            lambda _session, _node: True,
-        ),
-        ("one_class_is_the_default",),
-        "second are default IngressClasses: only one may be",
-        needs={"ingress": True},
-    ),
-    Fault(
         "a host leads to the other service",
         edited(f"{INGRESSES}/apps", led_astray, answered_by(workload.APP1, f"http://{workload.HOST2}/")),
         (),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.system.faults.commands import on_announcer, on_node, on_silent
 from tests.system.faults.fault import Fault
-from tests.system.faults.objects import excluded
 
 FAULTS = (
     Fault(
@@ -24,13 +23,6 @@ FAULTS = (
         ("the_load_balancer_gives_addresses_of_its_pool",),
         "{announced} of hoplab-verify/announced is the address of lo of",
         traffic=("one_node_answers_arp_for_a_balancers_address",),
-        needs={"load_balancer": "metallb"},
-    ),
-    Fault(
-        "every node is excluded from load balancing",
-        excluded,
-        ("a_node_may_announce_each_address",),
-        "has the label node.kubernetes.io/exclude-from-external-load-balancers",
         needs={"load_balancer": "metallb"},
     ),
     Fault(

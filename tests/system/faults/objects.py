@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any
 
-from hoplab.expectations.loadbalancer.metallb import EXCLUDED
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.snapshot import Node
 from hoplab.verify.session import LabSession
@@ -42,30 +41,6 @@ def made(
             yield
 
     return hurt
-
-
-@contextmanager
-def excluded(site: Site) -> Iterator[None]:
-    """All nodes have the label that keeps load balancers' addresses away."""
-
-    def label(node: Node, value: str | None) -> None:
-        path = f"/api/v1/nodes/{node.name}"
-        _, found = site.session.api("GET", path)
-        found["metadata"]["labels"].pop(EXCLUDED, None)
-        if value is not None:
-            found["metadata"]["labels"][EXCLUDED] = value
-        code, answer = site.session.api("PUT", path, found)
-        assert code in {200, 409}, answer
-        if code == 409:  # the kubelet's status came in between
-            label(node, value)
-
-    try:
-        for node in site.session.snapshot.nodes:
-            label(node, "")
-        yield
-    finally:
-        for node in site.session.snapshot.nodes:
-            label(node, None)
 
 
 def posted(path: str, body: Mapping[str, Any], status: Mapping[str, Any]) -> Broken:

@@ -56,17 +56,6 @@ FAULTS = (
         needs=FLANNEL_VXLAN,
     ),
     Fault(
-        "a policy rule takes what is for pods",  # as those of Tailscale and wg-quick do
-        on_node(
-            "ip route add {pods} dev eth0 scope link table 52; ip rule add lookup 52 priority 5270",
-            "ip rule del lookup 52 priority 5270; ip route flush table 52",
-        ),
-        ("no_rule_takes_what_pods_send", "the_longest_prefix_decides"),
-        "on {node} rule 5270: from all lookup 52 takes what",
-        needs=FLANNEL,
-        alone=True,
-    ),
-    Fault(
         "a longer prefix leads astray",
         on_node("ip route add {half} via {gateway} dev eth0", "ip route del {half} via {gateway} dev eth0"),
         ("the_longest_prefix_decides",),

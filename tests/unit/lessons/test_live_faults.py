@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.support.lesson_functions import read_only, with_traffic
 from tests.system.faults import FAULTS
-from tests.system.test_2_faults import POLICIES, RECORDINGS_ONLY, SLOW, STANDS_STILL
+from tests.system.faults.without import NOT_ON_A_LAB, POLICIES, RECORDINGS_ONLY, STANDS_STILL
 
 
 def test_every_lesson_catches_some_fault() -> None:
     caught = {name for fault in FAULTS for name in fault.lessons}
-    assert caught | set(STANDS_STILL) | POLICIES | RECORDINGS_ONLY | SLOW == {*read_only(), *with_traffic()}
+    assert caught | set(STANDS_STILL) | POLICIES | RECORDINGS_ONLY | NOT_ON_A_LAB == {*read_only(), *with_traffic()}
