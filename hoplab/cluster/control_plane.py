@@ -19,7 +19,7 @@ import ssl
 import subprocess
 import sys
 import xmlrpc.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,11 +117,10 @@ class HostedControlPlane:
         self.conf = self.root / "supervisord.conf"
         self.lab = paths.lab
 
-    def start(self, before: Callable[[str], None] = lambda _program: None) -> list[str]:
+    def start(self) -> list[str]:
         """Start what does not run (or runs with another configuration), in order, each when the one before is ready.
 
-        Returns the names of the programs that were started, none when all was well. ``before`` gets the name of each
-        before it starts.
+        Returns the names of the programs that were started, none when all was well.
         """
         programs = self._programs()
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -133,7 +132,6 @@ class HostedControlPlane:
             self._reload(supervisor)
             for program in programs:
                 if supervisor.getProcessInfo(program.name)["statename"] not in ALIVE:
-                    before(program.name)
                     supervisor.startProcess(program.name, False)
                     started.append(program.name)
                 self._wait_ready(program, supervisor)

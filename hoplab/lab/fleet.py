@@ -239,16 +239,41 @@ def _made_from(fleet: Fleet) -> Iterator[LabSpec]:
             yield lab.spec
 
 
+class _Running:
+    """The running labs' processes: an interrupt reaches each of them once, also one that starts at that moment."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self.interrupted = False
+
+    def add(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._processes.add(process)
+            if self.interrupted:
+                process.send_signal(signal.SIGINT)
+
+    def discard(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._processes.discard(process)
+
+    def interrupt(self) -> None:
+        """End each process cleanly, as after Ctrl-C on its own terminal."""
+        with self._lock:
+            self.interrupted = True
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)
+
+
 def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int, progress: Progress) -> None:
     """Run ``./lab VERB`` on every member, each as a process with its own log; raise FleetError when some failed."""
     waiting = tuple(members)
     private_folder(fleet.folder)
-    running: set[subprocess.Popen[str]] = set()
+    running = _Running()
     done: list[str] = []
-    stopped = threading.Event()
 
     def run(member: LabPaths) -> str:
-        if stopped.is_set():
+        if running.interrupted:
             return ""
         error = _run(fleet, member, verb, progress, running)
         if not error:
@@ -260,9 +285,7 @@ def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int,
         try:
             failed = {member.lab: error for member, error in zip(waiting, pool.map(run, waiting), strict=True) if error}
         except KeyboardInterrupt:
-            stopped.set()
-            for process in tuple(running):
-                process.send_signal(signal.SIGINT)  # each ends cleanly, as after Ctrl-C on its own terminal
+            running.interrupt()
             raise
     if failed:
         lines = "\n".join(f"  {lab}: {error}" for lab, error in failed.items())
@@ -273,7 +296,7 @@ def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int,
         )
 
 
-def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running: set[subprocess.Popen[str]]) -> str:
+def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running: _Running) -> str:
     """Run the verb for one member; return its error, "" where it succeeded."""
     process = subprocess.Popen(
         [str(fleet.project / "lab"), verb, "--lab", member.lab],

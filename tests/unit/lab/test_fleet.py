@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -206,6 +207,37 @@ def test_run_all_passes_ctrl_c_on_and_starts_no_other_lab(course: Fleet) -> None
         fleet.run_all(course, members, "up", 1, Heard())
     assert (course.project / "course-s1.stopped").exists()
     assert not (course.project / "course-s2.began").exists()
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_run_all_passes_ctrl_c_on_to_a_lab_that_starts_at_that_moment(
+    course: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = fleet.write_specs(course, 1)
+    stand_in(course, 'trap "touch $3.stopped; exit 130" INT; echo; while :; do read -rt 1 <> <(:); done')
+    interrupted = threading.Event()
+
+    class Slow(subprocess.Popen[str]):
+        """A process that already runs when its caller gets it: the interrupt comes in between."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            assert self.stdout
+            self.stdout.readline()  # the trap is set
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupted.wait(60)
+
+    interrupt = fleet._Running.interrupt
+
+    def noticed(running: fleet._Running) -> None:
+        interrupt(running)
+        interrupted.set()
+
+    monkeypatch.setattr(fleet._Running, "interrupt", noticed)
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.run_all(course, members, "up", 1, Heard())
+    assert (course.project / "course-s1.stopped").exists()
 
 
 def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
