@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the new one, never a part of it.
+"""Atomic writes, and the removal of folders. A reader sees the old file or the new one, never a part of it.
 
 write(paths.state, text)
 with replacing(archive) as draft:
@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hoplab.core.errors import FileError
@@ -60,22 +60,32 @@ def replacing(file: Path, *, mode: int = 0o666, previous: Path | None = None) ->
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield draft
         with _file_errors(file):
-            _sync(draft)
+            sync(draft)
             if previous is not None and target.exists():
                 second_name = _draft(previous)
                 os.link(target, second_name)  # not a rename: ``file`` exists at every moment
                 second_name.replace(previous)
             draft.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with everything in it, also while others remove what is theirs in it.
+
+    An ssh that shares its connection removes its socket when the connection breaks.
+    """
+    while folder.exists():
+        with suppress(FileNotFoundError):  # what was there a moment ago is not there any more
+            shutil.rmtree(folder)
 
 
 def remove_but(folder: Path, keep: Iterable[Path]) -> None:
     """Remove a folder with everything in it but these, and the folders they are in."""
     kept = [path for path in keep if path.exists()]
     if not kept:
-        shutil.rmtree(folder)
+        remove_folder(folder)
     for path in list(folder.iterdir()) if kept else []:
         below = [keeper for keeper in kept if keeper.is_relative_to(path)]
         if path in kept:
@@ -83,7 +93,7 @@ def remove_but(folder: Path, keep: Iterable[Path]) -> None:
         if below:
             remove_but(path, below)
         elif path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            remove_folder(path)
         else:
             path.unlink()
 
@@ -99,7 +109,7 @@ def _refuse_special(file: Path) -> None:
         raise FileError(f"{file} is not a regular file", remedy="name another one")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Write the content of a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -103,7 +103,7 @@ class PrivateLibvirt:
         if netns.delete(self.paths.netns):
             removed.append(f"network namespace {self.paths.netns}")
         if self.paths.run.exists():
-            shutil.rmtree(self.paths.run)
+            fs.remove_folder(self.paths.run)
             removed.append(str(self.paths.run))
         with suppress(OSError):
             self.paths.run.parent.rmdir()  # /run/hoplab, with the last lab

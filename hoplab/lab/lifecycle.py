@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -269,7 +268,7 @@ def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
             path.unlink()
             removed.append(f"file {path.relative_to(paths.project)}")
     if paths.run.exists():
-        shutil.rmtree(paths.run)
+        fs.remove_folder(paths.run)
         removed.append(f"folder {paths.run}")
     if paths.root.exists():
         fs.remove_but(paths.root, [paths.root / name for name in keep])

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from hoplab.core import fs
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.verify.session import opened
 from tests.support.lesson_functions import read_only
@@ -40,7 +41,7 @@ def test_the_host_reboots(lab: LabCommand, paths: LabPaths) -> None:
     for pid in processes_of(paths):
         os.kill(pid, signal.SIGKILL)
     subprocess.run(["ip", "netns", "delete", paths.netns], check=True)
-    shutil.rmtree(paths.run)
+    fs.remove_folder(paths.run)
     lab("status", expect=1)
     lab("start")
     assert lab("status", "--json").json()["healthy"] is True

@@ -142,3 +142,21 @@ def test_a_file_is_overwritten_only_with_force(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"here exists") as caught:
         fs.check(tmp_path / "here", force=False)
     assert "--force" in caught.value.remedy
+
+
+def test_a_folder_goes_while_its_owners_remove_what_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    (folder / "sockets").mkdir(parents=True)
+    for name in ("sockets/ssh-worker1", "sockets/ssh-worker2", "libvirtd.pid"):
+        (folder / name).touch()
+    unlink = os.unlink
+
+    def just_before(name: str, *, dir_fd: int | None = None) -> None:
+        if name.startswith("ssh-"):
+            unlink(name, dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", just_before)
+    fs.remove_folder(folder)
+    assert not folder.exists()
+    fs.remove_folder(folder)  # somebody else was faster
