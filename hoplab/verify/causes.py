@@ -94,7 +94,7 @@ def claim_of(name: str) -> str:
 def find(failed: Mapping[str, str], graph: Graph, places: Places) -> tuple[Cause, ...]:
     """Return the causes among failed lessons, given by name with the reason: first what most others fail of."""
     named = {name: places.named(f"{why} {name.partition('[')[2].rstrip(']')}") for name, why in failed.items()}
-    above = {claim_of(name): _ancestors(claim_of(name), graph) for name in failed}
+    above = {claim_of(name): ancestors(claim_of(name), graph) for name in failed}
     rests_on = {name: [other for other in failed if _explains(other, name, named, above)] for name in failed}
     consequences: dict[str, list[str]] = {name: [] for name in failed if not rests_on[name]}
     for name in sorted(failed, key=lambda name: len(rests_on[name])):
@@ -127,7 +127,7 @@ def _explains(cause: str, name: str, named: Mapping[str, Named], above: Mapping[
     return above[lower][upper] or named[cause].may_be_of(named[name])
 
 
-def _ancestors(claim: str, graph: Graph) -> dict[str, bool]:
+def ancestors(claim: str, graph: Graph) -> dict[str, bool]:
     """Return every claim that this one rests on, also by way of others: whether its failures anywhere count."""
     found: dict[str, bool] = {}
     todo = [(claim, False)]
@@ -149,4 +149,4 @@ def problems(graph: Graph) -> list[str]:
         for upper in found.rests_on
         if upper not in graph
     ]
-    return unknown + [f"{claim} rests on itself" for claim in graph if claim in _ancestors(claim, graph)]
+    return unknown + [f"{claim} rests on itself" for claim in graph if claim in ancestors(claim, graph)]

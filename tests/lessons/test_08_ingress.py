@@ -121,7 +121,7 @@ def _logged(session: LabSession, front: Any, path: str) -> list[Any]:
 
 
 @pytest.mark.needs(ingress=True)
-@pytest.mark.rests_on("the_configuration_is_the_rules")
+@pytest.mark.rests_on("the_configuration_is_the_rules", "secrets_of_sites_are_certificates_in_date")
 def test_the_certificate_is_chosen_by_name(session: LabSession, claim: Claim) -> None:
     """With TLS the client names the host first (SNI) and gets the certificate of that host's secret."""
     for secret, names in workload.SITES.items():
