@@ -7,13 +7,13 @@ command that is killed between the two leaves machines that any later start cont
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import libvirt
 
@@ -72,7 +72,7 @@ def suspend(uri: str, names: Iterable[str]) -> None:
     with connected(uri) as connection:
         domains = [lookup(connection, name) for name in names]
         for domain in domains:
-            with _engine_error(domain, "suspended"):
+            with _libvirt_errors(domain, "suspended"):
                 domain.suspend()
 
 
@@ -80,7 +80,7 @@ def save(uri: str, names: Sequence[str]) -> None:
     """Save the memory of suspended machines at the same time, and end them; a later start resumes them running."""
 
     def one(domain: libvirt.virDomain) -> None:
-        with _engine_error(domain, "saved"):
+        with _libvirt_errors(domain, "saved"):
             domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
     with connected(uri) as connection, ThreadPoolExecutor(max(1, len(names))) as pool:
@@ -120,7 +120,7 @@ def run(uri: str, names: Sequence[str]) -> dict[str, Woken]:
                 power_on(domain)
                 woken[name] = "booted"
         for name in (name for name, how in woken.items() if how == "resumed"):
-            with _engine_error(domains[name], "resumed"):
+            with _libvirt_errors(domains[name], "resumed"):
                 domains[name].resume()
         return woken
 
@@ -155,21 +155,17 @@ def _wait_for_job(domain: libvirt.virDomain, timing: Timing) -> None:
         ) from None
 
 
-class _engine_error:
+@contextmanager
+def _libvirt_errors(domain: libvirt.virDomain, what: str) -> Iterator[None]:
     """Raise EngineError in place of libvirt's error."""
-
-    def __init__(self, domain: libvirt.virDomain, what: str) -> None:
-        self.domain, self.what = domain, what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
-        if isinstance(error, libvirt.libvirtError):
-            full = "No space left" in str(error)
-            raise EngineError(
-                f"{self.domain.name()} could not be {self.what}: {error}",
-                remedy="free some space, then try again" if full else "./lab start lets all machines run again",
-            ) from error
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        full = "No space left" in str(error)
+        raise EngineError(
+            f"{domain.name()} could not be {what}: {error}",
+            remedy="free some space, then try again" if full else "./lab start lets all machines run again",
+        ) from error
 
 
 def memory_mib(uri: str, names: Iterable[str]) -> int:

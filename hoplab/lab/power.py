@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from hoplab.cluster import leases, readiness
+from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.core.console import ConsoleProgress
 from hoplab.core.lock import locked
@@ -67,11 +67,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     lab = state.load(paths)
     names = [node.name for node in lab.nodes]
     with progress.phase("machines"):
-        if lab.netns:
-            PrivateLibvirt(paths).start()
-        machines.start_network(lab.libvirt_uri, lab.network)
-        started = wake(lab, paths, progress)
-        wait_until_booted(lab, paths, progress)
+        started = switch_on(lab, paths, progress)
         if restored:
             clocks.renew(paths, names, stale_connections(lab))
         else:
@@ -81,6 +77,16 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     if restored:
         journal.done(paths)
     return lab
+
+
+def switch_on(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, datetime]:
+    """Start everything that a lab has on this host, up to its machines' SSH servers; return what ``wake`` does."""
+    if lab.netns:
+        PrivateLibvirt(paths).start()
+    machines.start_network(lab.libvirt_uri, lab.network)
+    started = wake(lab, paths, progress)
+    wait_until_booted(lab, paths, progress)
+    return started
 
 
 def wake(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, datetime]:
@@ -93,7 +99,7 @@ def wake(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, dateti
     with ThreadPoolExecutor(1) as pool:
         loaded = pool.submit(freeze.load_saved, lab.libvirt_uri, list(nodes), progress)
         if lab.hosted:
-            HostedControlPlane(paths, lab.netns).start(partial(leases.release, paths, lab.netns))
+            HostedControlPlane(paths, lab.netns).start()
         loaded.result()
     now = datetime.now(UTC)
     woken = freeze.run(lab.libvirt_uri, list(nodes))

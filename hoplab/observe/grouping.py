@@ -21,6 +21,11 @@ class Group:
     keys: tuple[str, ...]
     command: str
 
+    @property
+    def key(self) -> str:
+        """Return the key of its output in a script."""
+        return "+".join(("", *self.keys))
+
     def split(self, printed: str) -> dict[str, str]:
         """Return the outputs by key."""
         return {key: f"{line}\n" for key, line in zip(self.keys, printed.splitlines(), strict=True)}

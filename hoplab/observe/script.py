@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hoplab.observe import grouping
-from hoplab.observe.grouping import Group
 
 PROLOGUE = """export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export err=/run/hoplab-err.$$; trap 'rm -f $err' EXIT"""  # of a shell, before its first script
@@ -36,7 +35,8 @@ class Script:
         self.end = f"{self.mark} done"
         self._commands = commands
         self._in_pods = in_pods
-        self._groups: dict[str, Group] = {}  # by the key of their output
+        groups = (*grouping.groups(commands), *grouping.groups(in_pods))
+        self._groups = {group.key: group for group in groups}
 
     @cached_property
     def text(self) -> str:
@@ -62,12 +62,10 @@ class Script:
         """Return the lines that run the commands: in groups where that is possible, each for itself where one fails."""
         lines, rest = [], dict(commands)
         for group in grouping.groups(commands):
-            key = f"+{len(self._groups)}"
-            self._groups[key] = group
             alone = {name: rest.pop(name) for name in group.keys}
             lines += [
                 f"if found=$(exec 2>$err\n{group.command}\n); then",
-                *self._one(prefix, key, """printf '%s\\n' "$found\""""),
+                *self._one(prefix, group.key, """printf '%s\\n' "$found\""""),
                 *("else", *(line for name, command in alone.items() for line in self._one(prefix, name, command))),
                 "fi",
             ]

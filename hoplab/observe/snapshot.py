@@ -235,12 +235,13 @@ def take(
 
     Constant facts are those of ``before``, where that is given: an earlier snapshot of at least the same nodes.
     """
-    known = {fact.name for fact in discover("node") if fact.constant} if before else set()
+    known = before.node_facts if before else {}
+    skipped = {fact.name for fact in discover("node") if fact.constant} if before else set()
     node_commands, pod_commands, api_paths = (
         {
             fact.name: fact.command_for(parts)
             for fact in discover(where)
-            if (setting.ipv6 or not fact.ipv6) and fact.name not in known
+            if (setting.ipv6 or not fact.ipv6) and fact.name not in skipped
         }
         for where in PLACES
     )
@@ -259,7 +260,7 @@ def take(
             node: Facts(
                 node,
                 {key: _timed(key, output, began, ended) for key, output in found.items() if "/" not in key}
-                | {name: before.node_facts[node].outputs[name] for name in known if before},
+                | {name: known[node].outputs[name] for name in skipped},
             )
             for node, found in outputs.items()
         },

@@ -59,32 +59,29 @@ def _reason(printed: str) -> str:
 class _Shells:
     """Open shells on nodes that no script runs in now; a script takes one of them, or opens another one."""
 
-    def __init__(self, ssh_config: Path, aliases: Mapping[str, str], roots: Collection[str]) -> None:
-        self._ssh_config, self._aliases, self._roots = ssh_config, aliases, roots
+    def __init__(self, ssh_config: Path) -> None:
+        self._ssh_config = ssh_config
         self._idle: dict[str, list[NodeShell]] = {}
         self._lock = Lock()
         weakref.finalize(self, _close, self._idle)
 
-    def run(self, name: str, script: Script, deadline: Deadline | None) -> str:
-        """Run a script on a node; raise ShellLost where that fails."""
+    def run(self, host: str, script: Script, deadline: Deadline | None, *, sudo: bool) -> str:
+        """Run a script on a host of the ssh_config; raise ShellLost where that fails."""
         with self._lock:
-            idle = self._idle.setdefault(name, [])
+            idle = self._idle.setdefault(host, [])
             shell = idle.pop() if idle else None
         if shell and not shell.alive:
             shell.close()
             shell = None
-        shell = shell or self._opened(name)
+        shell = shell or NodeShell(host, self._ssh_config, sudo=sudo)
         try:
             printed = shell.run(script.text, deadline)
         except BaseException:
             shell.close()
             raise
         with self._lock:
-            self._idle[name].append(shell)
+            idle.append(shell)
         return printed
-
-    def _opened(self, name: str) -> NodeShell:
-        return NodeShell(self._aliases.get(name, name), self._ssh_config, sudo=name not in self._roots)
 
     def close(self) -> None:
         """End all idle shells."""
@@ -119,7 +116,7 @@ class Hosts:
         self._aliases = aliases or {}
         self._roots = roots
         self._remedy = remedy
-        self._shells = shells or _Shells(ssh_config, self._aliases, roots)
+        self._shells = shells or _Shells(ssh_config)
 
     def __getitem__(self, name: str) -> Host:
         """Return the node as a testinfra host: its commands run as root."""
@@ -161,7 +158,7 @@ class Hosts:
         """
         script = Script(commands, in_pods or {})
         try:
-            printed = self._shells.run(name, script, deadline)
+            printed = self._shells.run(self._alias(name), script, deadline, sudo=name not in self._roots)
         except ShellLost as lost:
             if lost.late:
                 self._forget(name)
@@ -191,7 +188,7 @@ class Hosts:
             return dict(zip(self.names, found, strict=True))
 
     def answers(
-        self, commands: Mapping[str, str], *, in_pods: Mapping[str, str], deadline: Deadline
+        self, commands: Mapping[str, str], *, in_pods: Mapping[str, str], deadline: Deadline | None = None
     ) -> dict[str, dict[str, Output] | NodeUnreachable]:
         """Run the same batch on all nodes at the same time; return the outputs of each, or why it gave none."""
 

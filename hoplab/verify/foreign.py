@@ -40,7 +40,7 @@ from hoplab.verify.external import ExternalHost
 from hoplab.verify.foreign_diagnosis import ForeignDiagnosis
 from hoplab.verify.objects import API_TIMEOUT
 from hoplab.verify.observations import SETTLE_DEADLINE
-from hoplab.verify.partial import PartialLook
+from hoplab.verify.partial import PartialLook, served_at
 from hoplab.verify.probe import Server
 from hoplab.verify.session import LabSession
 
@@ -98,12 +98,9 @@ def versions_of(nodes: Iterable[ApiNode]) -> dict[str, str]:
 
 def list_nodes(api: Requests, kubeconfig: Path) -> tuple[ApiNode, ...]:
     """Return the nodes of the cluster; raise ClusterError where there is none, or the user may not list them."""
-    answer = _output(api, API_NODES.command)
+    answer = served_at(api, API_NODES.command)
     if answer.code != 0:
-        raise ClusterError(
-            f"the API server answers {API_NODES.command} with {answer.code}: {' '.join(answer.err.split())[:200]}",
-            remedy=RIGHTS.format(kubeconfig),
-        )
+        raise _refused(API_NODES.command, answer, kubeconfig)
     nodes = API_NODES.parse(answer.out)
     if not nodes:
         raise ClusterError(
@@ -142,17 +139,14 @@ def _names(node: ApiNode) -> NodeNames:
 
 def look_first(target: Target, look: PartialLook) -> tuple[Discovery, Snapshot]:
     """Return what was found out, and the snapshot that it was found out from: one round trip a node."""
-    documents = Documents({name: _output(look.api, path) for name, path in PATHS.items()})
+    documents = Documents({name: served_at(look.api, path) for name, path in PATHS.items()})
     seen = look()
     for fact in NEEDED:
         answer = seen.api.outputs.get(fact.name)
         if answer is None:
             raise ClusterError(look.api.problem, remedy=look.api.remedy)
         if answer.code != 0:
-            raise ClusterError(
-                f"the API server answers {fact.command} with {answer.code}: {' '.join(answer.err.split())[:200]}",
-                remedy=RIGHTS.format(target.kubeconfig),
-            )
+            raise _refused(fact.command, answer, target.kubeconfig)
     found = discover(seen, documents, target.given)
     look.setting = found.setting
     return found, replace(seen, setting=found.setting)
@@ -229,7 +223,8 @@ def servers_of(seen: Snapshot) -> Callable[[], dict[str, Server]]:
     return servers
 
 
-def _output(api: Requests, path: str) -> Output:
-    """Return what the API serves at a path, in the form of a command's output."""
-    status, text = api.request("GET", path)
-    return Output(0, text) if status == 200 else Output(status, "", text)
+def _refused(path: str, answer: Output, kubeconfig: Path) -> ClusterError:
+    return ClusterError(
+        f"the API server answers {path} with {answer.code}: {' '.join(answer.err.split())[:200]}",
+        remedy=RIGHTS.format(kubeconfig),
+    )

@@ -19,8 +19,8 @@ from typing import Any
 from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
-from hoplab.verify import waiting
-from hoplab.verify.probe import PORT, Probe
+from hoplab.verify import waiting, workload
+from hoplab.verify.probe import Probe
 from hoplab.verify.workload import DEADLINE, NAMESPACE
 
 OWNER = "hoplab.local/foreign"  # label of the namespace, which tells it from one of somebody else
@@ -29,15 +29,15 @@ CORE, APPS = f"{NAMESPACES}/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}
 REMOVE = f"kubectl delete namespace {NAMESPACE}"
 STALL_S = 120.0  # seconds without a change of what is waited for, on an idle machine: a pull may take long
 GONE_DEADLINE = 120.0  # seconds until a deleted namespace is gone, on an idle machine
-WORKLOADS = {"echo": "daemonsets", "single": "deployments"}
+CONTROLLERS = {"echo": "daemonsets", "single": "deployments"}
 
 
 def manifests(probe: Probe) -> list[tuple[str, dict[str, Any]]]:
     """Return the objects in the order of their creation, each with the path of its POST request."""
     services = f"{CORE}/services"
     return [
-        (f"{APPS}/daemonsets", _workload("DaemonSet", "echo", probe)),
-        (f"{APPS}/deployments", _workload("Deployment", "single", probe, replicas=1)),
+        (f"{APPS}/daemonsets", _pods("DaemonSet", "echo", probe)),
+        (f"{APPS}/deployments", _pods("Deployment", "single", probe, replicas=1)),
         (services, _service("echo", "echo", ipFamilyPolicy="PreferDualStack")),
         (services, _service("single", "single", type="NodePort")),
         (services, _service("single-local", "single", type="NodePort", externalTrafficPolicy="Local")),
@@ -46,42 +46,14 @@ def manifests(probe: Probe) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _workload(kind: str, name: str, probe: Probe, **spec: Any) -> dict[str, Any]:
-    container = {
-        "name": "echo",
-        "image": probe.image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": list(probe.args),
-        "ports": [{"containerPort": PORT}],
-        "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}},
-    }
-    pod_spec: dict[str, Any] = {
-        "containers": [container],
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 0,
-        "nodeSelector": {"kubernetes.io/os": "linux"},
-    }
-    if kind == "DaemonSet":
-        pod_spec["tolerations"] = [{"operator": "Exists"}]  # also on control-plane nodes
-    pod = {"metadata": {"labels": {"app": name}}, "spec": pod_spec}
-    selector = {"matchLabels": {"app": name}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": kind,
-        "metadata": {"name": name},
-        "spec": {**spec, "selector": selector, "template": pod},
-    }
+def _pods(kind: str, name: str, probe: Probe, **spec: Any) -> dict[str, Any]:
+    found = workload.pods(kind, name, probe=probe, pull="IfNotPresent", **spec)
+    found["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/os": "linux"}
+    return found
 
 
 def _service(name: str, app: str, **spec: Any) -> dict[str, Any]:
-    ports = [{"port": 80, "targetPort": PORT, "protocol": "TCP"}]
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name},
-        "spec": {**spec, "selector": {"app": app}, "ports": ports},
-    }
+    return workload.service(name, selector={"app": app}, **spec)
 
 
 class NotReady(ClusterError):
@@ -124,7 +96,7 @@ def running(
 
 def _wait_ready(api: Api, probe: Probe, timing: Timing) -> None:
     def look() -> NotYet | None:
-        reason = unready(api)
+        reason = workload.unready(api, CONTROLLERS)
         if reason and (quiet := stall.quiet(reason)) and stall.over:
             raise _not_ready(probe, quiet, "; ".join(filter(None, (reason, waiting.node_not_ready(api)))))
         return NotYet(reason) if reason else None
@@ -141,32 +113,6 @@ def _not_ready(probe: Probe, seconds: float, reason: str) -> NotReady:
         f"the verification workload is not ready after {seconds:.0f} s: {reason}",
         remedy=f"its image is {probe.image}: --probe-image IMAGE names one that the nodes can pull or have",
     )
-
-
-def unready(api: Api) -> str:
-    """Return what is missing, in a few words; "" when every pod is ready."""
-    for name, kind in WORKLOADS.items():
-        _, found = api("GET", f"{APPS}/{kind}/{name}")
-        status = found.get("status", {})
-        wanted = status.get("desiredNumberScheduled" if kind == "daemonsets" else "replicas")
-        ready = status.get("numberReady", status.get("readyReplicas", 0))
-        if status.get("observedGeneration", 0) < 1 or not wanted or ready < wanted:
-            return f"{ready} of {wanted or '?'} pods of {name} are ready; {_reason(api, name)}"
-    return ""
-
-
-def _reason(api: Api, app: str) -> str:
-    """Return why a pod of the app is not ready, as its status reports it."""
-    _, pods = api("GET", f"{CORE}/pods?labelSelector=app%3D{app}")
-    for pod in pods.get("items", []):
-        name, status = pod["metadata"]["name"], pod.get("status", {})
-        for container in status.get("containerStatuses", []):
-            if waiting := container.get("state", {}).get("waiting"):
-                return f"{name}: {waiting.get('reason')} {waiting.get('message', '')}".strip()
-        for condition in status.get("conditions", []):
-            if condition.get("status") == "False" and condition.get("message"):
-                return f"{name}: {condition['message']}"
-    return "no pod reports a reason"
 
 
 def remove(api: Api, *, timing: Timing = HOST) -> None:

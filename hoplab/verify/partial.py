@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from hoplab.cluster.api import Requests
 from hoplab.cluster.guarded_api import GuardedApi
 from hoplab.core.errors import ClusterError, UnavailableError
 from hoplab.core.wait import HOST, Deadline, Timing
@@ -97,12 +98,17 @@ class PartialLook:
         return self._timing.deadline(max(LEAST, PATIENCE - self._waited - self.api.waited))
 
     def _read(self, path: str) -> Output:
-        """Return what the API serves at a path, in the form of a command's output."""
+        """Return what the API serves at a path; an output with NO_ANSWER without one."""
         try:
-            status, text = self.api.request("GET", path)
+            return served_at(self.api, path)
         except UnavailableError as error:
             return Output(NO_ANSWER, "", error.message) if self.api.problem else self._read(path)
-        return Output(0, text) if status == 200 else Output(status, "", text)
+
+
+def served_at(api: Requests, path: str) -> Output:
+    """Return what the API serves at a path, in the form of a command's output."""
+    status, text = api.request("GET", path)
+    return Output(0, text) if status == 200 else Output(status, "", text)
 
 
 class _Answering:

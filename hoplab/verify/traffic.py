@@ -31,12 +31,10 @@ from hoplab.verify import workload
 from hoplab.verify.claims import ClaimFailed, listed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
-from hoplab.verify.probe import ECHO
 
 AGAIN_TIMEOUT = 4  # seconds for the same request again, to see what nodes count
 UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
 HTTP_TIMEOUT = 30  # seconds for the answer to a request from outside
-curl_command = ECHO.command  # the command for a request whose connection is closed after the answer
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.pki.certificates import Pair
-from hoplab.verify import probe, waiting
+from hoplab.verify import probe as probes
+from hoplab.verify import waiting
+from hoplab.verify.probe import ECHO, Probe
 
 NAMESPACE = "hoplab-verify"
-IMAGE = probe.ECHO_IMAGE
-PORT = probe.PORT  # the pods'
+IMAGE = ECHO.image
+PORT = probes.PORT  # the pods'
 NODE_PORT = 30080
 NODE_PORT_LOCAL = 30081
 HEALTH_PORT = 30082  # kube-proxy's, for health checks of `checked`
@@ -53,6 +55,7 @@ DRAIN_S = 15  # seconds that a terminating pod of an app still answers, until ev
 BALANCED_IP = "203.0.113.80"  # of a range for documentation, which no host uses
 BALANCER_CLASS = "hoplab.local/verify"  # a real load balancer in the lab ignores the service
 DIGEST = "hoplab.local/digest"
+CONTROLLERS = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
 DEADLINE = 300.0  # seconds until every pod answers, on an idle host
 
 
@@ -72,13 +75,13 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
     ingresses = f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses"
     core, apps = f"/api/v1/namespaces/{NAMESPACE}", f"/apis/apps/v1/namespaces/{NAMESPACE}"
     return [
-        (f"{apps}/daemonsets", _workload("DaemonSet", "echo")),
-        (f"{apps}/deployments", _workload("Deployment", "single", replicas=1)),
-        (f"{core}/services", _service("echo", selector={"app": "echo"}, ipFamilyPolicy="PreferDualStack")),
-        (f"{core}/services", _service("single", selector={"app": "single"}, type="NodePort", node_port=NODE_PORT)),
+        (f"{apps}/daemonsets", pods("DaemonSet", "echo")),
+        (f"{apps}/deployments", pods("Deployment", "single", replicas=1)),
+        (f"{core}/services", service("echo", selector={"app": "echo"}, ipFamilyPolicy="PreferDualStack")),
+        (f"{core}/services", service("single", selector={"app": "single"}, type="NodePort", node_port=NODE_PORT)),
         (
             f"{core}/services",
-            _service(
+            service(
                 "single-local",
                 selector={"app": "single"},
                 type="NodePort",
@@ -88,7 +91,7 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
         ),
         (
             f"{core}/services",
-            _service(
+            service(
                 "balanced",
                 selector={"app": "single"},
                 type="LoadBalancer",
@@ -98,7 +101,7 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
         ),
         (
             f"{core}/services",
-            _service(
+            service(
                 "checked",
                 selector={"app": "single"},
                 type="LoadBalancer",
@@ -111,7 +114,7 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
         *(
             (
                 f"{core}/services",
-                _service(
+                service(
                     name,
                     selector={"app": app},
                     type="LoadBalancer",
@@ -121,11 +124,11 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
             )
             for name, app, policy in zip(ANNOUNCED, ("echo", "single"), ("Cluster", "Local"), strict=True)
         ),
-        (f"{core}/services", _service("sticky", selector={"app": "echo"}, sessionAffinity="ClientIP")),
-        (f"{core}/services", _service("nobody", selector={"app": "nobody"})),
+        (f"{core}/services", service("sticky", selector={"app": "echo"}, sessionAffinity="ClientIP")),
+        (f"{core}/services", service("nobody", selector={"app": "nobody"})),
         (f"{apps}/deployments", _app(APP1, replicas=2)),
         (f"{apps}/deployments", _app(APP2, replicas=1)),
-        *((f"{core}/services", _service(app, selector={"app": app})) for app in (APP1, APP2)),
+        *((f"{core}/services", service(app, selector={"app": app})) for app in (APP1, APP2)),
         *((f"{core}/secrets", _secret(name, pair)) for name, pair in options.certificates.items()),
         (
             ingresses,
@@ -169,19 +172,20 @@ def _secret(name: str, pair: Pair) -> dict[str, Any]:
 
 def _app(name: str, replicas: int) -> dict[str, Any]:
     """Return a deployment whose terminating pods answer for DRAIN_S seconds more, so that no request is lost."""
-    found = _workload("Deployment", name, replicas=replicas)
+    found = pods("Deployment", name, replicas=replicas)
     pod = found["spec"]["template"]["spec"]
     pod["terminationGracePeriodSeconds"] = DRAIN_S + 5
     pod["containers"][0]["lifecycle"] = {"preStop": {"sleep": {"seconds": DRAIN_S}}}
     return found
 
 
-def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+def pods(kind: str, name: str, *, probe: Probe = ECHO, pull: str = "Never", **spec: Any) -> dict[str, Any]:
+    """Return a DaemonSet or Deployment whose pods run a probe; a lab's image is on its nodes' disks."""
     container = {
         "name": "echo",
-        "image": IMAGE,
-        "imagePullPolicy": "Never",  # the image is on the nodes' disks
-        "args": ["serve", "--port", str(PORT)],
+        "image": probe.image,
+        "imagePullPolicy": pull,
+        "args": list(probe.args),
         "ports": [{"containerPort": PORT}],
         "env": [{"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
         "resources": {"requests": {"cpu": "5m", "memory": "8Mi"}},
@@ -202,7 +206,8 @@ def _workload(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def _service(name: str, *, node_port: int = 0, **spec: Any) -> dict[str, Any]:
+def service(name: str, *, node_port: int = 0, **spec: Any) -> dict[str, Any]:
+    """Return a service on port 80 of the pods that ``selector`` selects."""
     port: dict[str, Any] = {"port": 80, "targetPort": PORT, "protocol": "TCP"}
     if node_port:
         port["nodePort"] = node_port
@@ -295,11 +300,10 @@ def _give_address(api: Api) -> None:
         )
 
 
-def unready(api: Api) -> str:
-    """Return what is missing, in a few words; "" when every pod is ready."""
+def unready(api: Api, controllers: Mapping[str, str] = CONTROLLERS) -> str:
+    """Return what is missing of these controllers' pods, in a few words; "" when every pod is ready."""
     apps = f"/apis/apps/v1/namespaces/{NAMESPACE}"
-    kinds = {"echo": "daemonsets", "single": "deployments", APP1: "deployments", APP2: "deployments"}
-    for name, kind in kinds.items():
+    for name, kind in controllers.items():
         _, found = api("GET", f"{apps}/{kind}/{name}")
         key = "desiredNumberScheduled" if kind == "daemonsets" else "replicas"
         status = found.get("status", {})

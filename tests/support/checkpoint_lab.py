@@ -35,7 +35,7 @@ from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import create, usable
 from hoplab.lab.clocks import Skew
 from hoplab.observe.script import Output
-from hoplab.observe.ssh import NodeUnreachable
+from hoplab.observe.ssh import Hosts, NodeUnreachable
 from tests.support.labs import MADE
 
 HERE = Hypervisor("9.0.0", "7.2.22", "tcg", "emulated")
@@ -162,6 +162,11 @@ class CheckpointLab:
         if name == self._due:
             os._exit(KILLED)
 
+    def step_after(self, patch: pytest.MonkeyPatch, owner: object, name: str, mark: str) -> None:
+        """Make the end of a function of a module or class a step."""
+        original = getattr(owner, name)
+        patch.setattr(owner, name, lambda *arguments: self._reached(mark, original(*arguments)))
+
     def _reached(self, name: str, found: Any) -> Any:
         self.step(name)
         return found
@@ -191,7 +196,7 @@ class CheckpointLab:
         patch.setattr(PrivateLibvirt, "start", lambda _self: self._reached("libvirt", "test"))
         patch.setattr(PrivateLibvirt, "running", lambda _self: True)
         patch.setattr(PrivateLibvirt, "stop", lambda _private: self._end_all())
-        patch.setattr(HostedControlPlane, "start", lambda _hosted, before: self._start_control_plane(before))
+        patch.setattr(HostedControlPlane, "start", lambda _hosted: self._start_control_plane())
         patch.setattr(HostedControlPlane, "stop", lambda _hosted: self._stop_control_plane())
 
     def _memory(self, name: str) -> Path:
@@ -235,8 +240,7 @@ class CheckpointLab:
         self.step("stopped")
         return []
 
-    def _start_control_plane(self, before: Callable[[str], None]) -> list[str]:
-        assert callable(before)
+    def _start_control_plane(self) -> list[str]:
         (self.folder / "control-plane").write_text("running")
         return []
 
@@ -250,16 +254,13 @@ class CheckpointLab:
         return [Skew(node, -61.0, set=True) for node in nodes]
 
 
-class Nodes:
+class Nodes(Hosts):
     """The nodes over SSH: each writes its caches out and shows one certificate."""
 
     silent: tuple[str, ...] = ()
     ends: datetime | None = None
 
-    def __init__(self, names: Iterable[str], _ssh_config: Path) -> None:
-        self.names = tuple(names)
-
-    def batch(self, name: str, commands: Mapping[str, str]) -> dict[str, Output]:
+    def batch(self, name: str, commands: Mapping[str, str], **_options: object) -> dict[str, Output]:
         if name in self.silent:
             raise NodeUnreachable(f"{name} can't be reached over SSH: Connection refused")
         text = certificate(self.ends) if self.ends else ""

@@ -21,17 +21,11 @@ from hoplab.verify import foreign, foreign_workload
 from hoplab.verify.documents import PATHS
 from hoplab.verify.foreign import Target
 from tests.support.foreign_clusters import documents_of, renamed, without_workload
+from tests.support.kubeconfigs import kubeconfig
 from tests.support.recordings import recording as recorded
 
 LAB = renamed(without_workload(recorded("flannel-vxlan")))
-CONFIG = """
-apiVersion: v1
-kind: Config
-current-context: mine
-contexts: [{name: mine, context: {cluster: "prod/eu 1", user: me}}]
-clusters: [{name: "prod/eu 1", cluster: {server: "https://127.0.0.1:9"}}]
-users: [{name: me, user: {token: x}}]
-"""
+CONFIG = kubeconfig("https://127.0.0.1:9")
 
 
 class Clock:

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hoplab.core.paths import LabPaths
@@ -68,7 +69,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file with mode and times, a symbolic link as one, or make an empty folder like this one."""
-    with _full_disk(target):
+    with _copy_errors(target):
         if source.is_symlink():
             target.symlink_to(os.readlink(source))
         elif source.is_dir():
@@ -105,20 +106,16 @@ def _copy_large(source: Path, target: Path) -> None:
         raise OSError(errno.ENOSPC if full else errno.EIO, done.stderr.strip(), str(target))
 
 
-class _full_disk:
+@contextmanager
+def _copy_errors(target: Path) -> Iterator[None]:
     """Raise CheckpointError in place of an OSError of a copy."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError):
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise CheckpointError(
-                f"{self.target} can't be written: {error.strerror}",
-                remedy=f"free some space (df -h {self.target.parent}), then try again"
-                if full
-                else "become root: sudo ./lab ..., or see `dmesg` for errors of the disk",
-            ) from None
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise CheckpointError(
+            f"{target} can't be written: {error.strerror}",
+            remedy=f"free some space (df -h {target.parent}), then try again"
+            if full
+            else "become root: sudo ./lab ..., or see `dmesg` for errors of the disk",
+        ) from None

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from hoplab.cluster import readiness
@@ -30,9 +29,8 @@ from hoplab.host.freeze import saved_memory
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import copying, manifest
 from hoplab.lab.checkpoint.manifest import CheckpointError, Expiry, Manifest
-from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, mib, refuse_full_disk
+from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, existing, mib, refuse_full_disk
 from hoplab.lab.state import LabState
-from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.pki.certificates import describe
 
@@ -121,8 +119,7 @@ def _not_running(lab: LabState, why: str) -> CheckpointError:
 
 
 def _elsewhere(paths: LabPaths, store: Store, memory_mib: int) -> int:
-    there = next(path for path in (store.folder, *store.folder.parents) if path.exists())
-    return 0 if there.stat().st_dev == paths.root.stat().st_dev else memory_mib * 2**20
+    return 0 if existing(store.folder).stat().st_dev == paths.root.stat().st_dev else memory_mib * 2**20
 
 
 def _settle(lab: LabState, paths: LabPaths, progress: Progress) -> list[Expiry]:
@@ -132,21 +129,13 @@ def _settle(lab: LabState, paths: LabPaths, progress: Progress) -> list[Expiry]:
         **{file: f"{PEM_CERTIFICATES} {file} 2>/dev/null" for file in ON_NODES},
     }
     hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
-
-    def one(name: str) -> dict[str, Output] | NodeUnreachable:
-        try:
-            return hosts.batch(name, commands)
-        except NodeUnreachable as error:
-            return error
-
     found: list[Expiry] = []
-    with ThreadPoolExecutor(max(1, len(hosts.names))) as pool:
-        for name, answer in zip(hosts.names, pool.map(one, hosts.names), strict=True):
-            if isinstance(answer, NodeUnreachable):  # its memory is saved as it is, so nothing is lost
-                progress.note(f"{name} could not write its caches out: {answer.message}")
-                continue
-            for file in ON_NODES:
-                found += expiries(f"{name}: {Path(file).name}", answer[file].out)
+    for name, answer in hosts.answers(commands, in_pods={}).items():
+        if isinstance(answer, NodeUnreachable):  # its memory is saved as it is, so nothing is lost
+            progress.note(f"{name} could not write its caches out: {answer.message}")
+            continue
+        for file in ON_NODES:
+            found += expiries(f"{name}: {Path(file).name}", answer[file].out)
     return found
 
 
@@ -214,8 +203,3 @@ def _memory_of(paths: LabPaths, name: str) -> Path:
             f"libvirt saved the memory of {name} to another place than {file}", remedy="this is a fault of hoplab"
         )
     return file
-
-
-def earliest(expiring: Iterable[Expiry]) -> datetime | None:
-    """Return when the first certificate expires; None where there is none."""
-    return min((expiry.when for expiry in expiring), default=None)

@@ -19,10 +19,9 @@ from hoplab.cluster.inventory import roles_digest
 from hoplab.core.console import ConsoleProgress
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
-from hoplab.host import accel, freeze, machines
+from hoplab.host import accel, freeze
 from hoplab.host.freeze import saved_memory
 from hoplab.host.info import host_facts
-from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import copying, journal, manifest, usable
@@ -74,10 +73,7 @@ def put_back(
     with progress.phase("machines"):
         journal.place(paths)
         lab = state.load(paths)
-        PrivateLibvirt(paths).start()
-        machines.start_network(lab.libvirt_uri, lab.network)
-        started = power.wake(lab, paths, progress)
-        power.wait_until_booted(lab, paths, progress)
+        started = power.switch_on(lab, paths, progress)
     with progress.phase("clocks"):
         for skew in clocks.renew(paths, [node.name for node in lab.nodes], power.stale_connections(lab)):
             progress.task(str(skew))

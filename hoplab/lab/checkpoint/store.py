@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hoplab.core import fs
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.lab.checkpoint import manifest as manifests
 from hoplab.lab.checkpoint.manifest import CheckpointError, Manifest
@@ -102,10 +103,10 @@ class Store:
         """Give a complete draft its name, with everything in it on disk before."""
         for path in manifests.files_below(draft):
             if not path.is_symlink():
-                _sync(path)
-        _sync(draft / manifests.FILE)
+                fs.sync(path)
+        fs.sync(draft / manifests.FILE)
         draft.rename(self.folder / name)
-        _sync(self.folder)
+        fs.sync(self.folder)
         return self.folder / name
 
     def delete(self, name: str) -> int:
@@ -147,11 +148,16 @@ def refuse_bad_name(name: str) -> None:
         )
 
 
+def existing(folder: Path) -> Path:
+    """Return the folder, or the first one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def refuse_full_disk(needs: dict[Path, int], what: str) -> None:
     """Raise CheckpointError where a disk has less free space than the sum of what is needed in folders on it."""
     sums: dict[int, tuple[Path, int]] = {}
     for folder, size in needs.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
+        there = existing(folder)
         device = there.stat().st_dev
         first, total = sums.get(device, (there, 0))
         sums[device] = first, total + size
@@ -172,11 +178,3 @@ def mib(size: int) -> str:
     '3 MiB'
     """
     return f"{size / 2**20:.0f} MiB"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,6 +13,7 @@ from hoplab.cluster import api
 from hoplab.cluster.api import KubernetesApi
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
+from tests.support.kubeconfigs import kubeconfig
 
 
 class Connection:
@@ -63,14 +64,7 @@ def test_a_lab_without_kubeconfig_has_a_remedy(tmp_path: Path) -> None:
     assert caught.value.remedy == "bring the cluster up: ./lab up --lab dev"
 
 
-CONFIG = """
-apiVersion: v1
-kind: Config
-current-context: mine
-contexts: [{name: mine, context: {cluster: "prod/eu 1", user: me}}]
-clusters: [{name: "prod/eu 1", cluster: {server: "http://127.0.0.1:9"}}]
-users: [{name: me, user: {token: x}}]
-"""
+CONFIG = kubeconfig("http://127.0.0.1:9")
 
 
 def test_a_cluster_by_its_kubeconfig(tmp_path: Path) -> None:

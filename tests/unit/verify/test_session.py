@@ -26,6 +26,7 @@ from hoplab.observe.ssh import Hosts
 from hoplab.verify import external, observations, session, traffic, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost
+from hoplab.verify.probe import ECHO
 from hoplab.verify.traffic import Answer, Exchange
 from tests.support.recordings import recording
 
@@ -119,7 +120,7 @@ def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
 
 def test_commands_go_into_the_pods_namespace() -> None:
     pod = RECORDED.pods[0]
-    command = traffic.in_pod(pod, traffic.curl_command("http://x/[1-2]"))
+    command = traffic.in_pod(pod, ECHO.command("http://x/[1-2]"))
     assert command.startswith(f"nsenter --net=/run/netns/{pod.netns} curl ")
     assert "'http://x/[1-2]'" in command
 

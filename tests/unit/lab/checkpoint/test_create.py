@@ -95,14 +95,7 @@ def test_killed_at_any_step(lab: CheckpointLab, monkeypatch: pytest.MonkeyPatch,
         (manifest, "digested", "digested"),
         (Store, "keep", "named"),
     ):
-        original = getattr(module, name)
-
-        def then(*arguments: object, original: object = original, mark: str = mark) -> object:
-            found = original(*arguments)  # type: ignore[operator]
-            lab.step(mark)
-            return found
-
-        monkeypatch.setattr(module, name, then)
+        lab.step_after(monkeypatch, module, name, mark)
     lab.killed_at(step, lambda: create.create(lab.paths, "one", lab.progress))
     names = Store(lab.paths).names()
     power.start(lab.paths, lab.progress)

@@ -238,14 +238,7 @@ def test_killed_at_any_step(lab: CheckpointLab, monkeypatch: pytest.MonkeyPatch,
         pytest.skip("there is no old lab to keep")
     steps = ((restore, "check", "checked"), (restore, "prepare", "prepared"), (journal, "commit", "committed"))
     for module, name, mark in steps:
-        original = getattr(module, name)
-
-        def then(*arguments: object, original: object = original, mark: str = mark) -> object:
-            found = original(*arguments)  # type: ignore[operator]
-            lab.step(mark)
-            return found
-
-        monkeypatch.setattr(module, name, then)
+        lab.step_after(monkeypatch, module, name, mark)
     rename = Path.rename
 
     def renamed(path: Path, target: Path) -> Path:
