@@ -43,11 +43,17 @@ class Stage:
     title: str
     command: tuple[str, ...]
     beside: bool = False  # runs beside its neighbours that do, and its output is printed when it has ended
-    slow: bool = False  # needs virtual machines
+    slow: bool = False  # not with --fast
     matrix: bool = False  # only on request, as it takes hours
     only_with: str = ""  # a pattern: skipped as long as no file of the project matches
     fast: tuple[str, ...] = ()  # further arguments with --fast
+    thorough: tuple[str, ...] = ()  # ... and without it
     every: tuple[str, ...] = ()  # further arguments with --all
+
+    def with_arguments(self, *, fast: bool, every: bool) -> Stage:
+        """Return the stage with its further arguments in its command."""
+        more = (*(self.fast if fast else self.thorough), *(self.every if every else ()))
+        return replace(self, command=(*self.command, *more))
 
 
 STAGES = (
@@ -64,11 +70,12 @@ STAGES = (
     # A hanging unit test ends the run with every thread's stack, as no clean-up is needed. The parsers' own tests also
     # fail below a coverage limit (tool.coverage in pyproject.toml); for all tests the measurement would take more time
     # than the tests.
-    Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov")),
+    Stage("pytest: parsers of facts", ("pytest", *UNIT, *PARSERS, "--cov"), slow=True),
     Stage(
         "pytest: unit tests",
-        ("pytest", *UNIT, "tests/unit", *(f"--ignore={path}" for path in PARSERS)),
+        ("pytest", *UNIT, "tests/unit"),
         fast=("-m", "not mutation"),
+        thorough=tuple(f"--ignore={path}" for path in PARSERS),
     ),
     Stage(
         "pytest: real machines",
@@ -90,16 +97,13 @@ STAGES = (
 def run(*, fast: bool = False, matrix: bool = False, every: bool = False) -> int:
     """Run the stages and return the exit code.
 
-    ``fast`` skips the stages with machines, and the mutation tests, which take most of the unit tests' time.
+    ``fast`` skips the stages with machines, the coverage of the parsers, and the mutation tests, which take most of
+    the unit tests' time.
     ``matrix`` skips the stages that need no machines or only the usual lab. ``every`` runs on the usual lab
     what takes long there, too: every fault, every exercise, and the commands of the learners' pages.
     """
     stages = [stage for stage in STAGES if stage.matrix == matrix and not (fast and stage.slow)]
-    stages = [
-        replace(stage, command=(*stage.command, *(stage.fast if fast else ()), *(stage.every if every else ())))
-        for stage in stages
-    ]
-    return run_stages(stages, PROJECT)
+    return run_stages([stage.with_arguments(fast=fast, every=every) for stage in stages], PROJECT)
 
 
 def run_stages(stages: Sequence[Stage], project: Path, say: Callable[[str], None] | None = None) -> int:

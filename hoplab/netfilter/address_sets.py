@@ -7,14 +7,12 @@ from dataclasses import replace
 
 from hoplab.netfilter.packet import Packet, any_of, port_in
 from hoplab.observe.facts.ipset import IpSet, Member
-from hoplab.observe.facts.iptables import Chain, Option, address_and_mask
-
-MATCH_SET = "--match-set"
+from hoplab.observe.facts.iptables import MATCH_SET, Chain, Option, address_and_mask
 
 
 def names_sets(chains: Mapping[str, Chain]) -> bool:
     """Return whether a rule refers to an ipset."""
-    return any(rule.match(MATCH_SET) for chain in chains.values() for rule in chain.rules)
+    return any(chain.names_sets for chain in chains.values())
 
 
 def with_sets(chains: Mapping[str, Chain], sets: Iterable[IpSet]) -> dict[str, Chain]:

@@ -67,6 +67,9 @@ def _rule(chains: Mapping[str, Chain], rule: Rule, packet: Packet, depth: int) -
     if unsure and all(not ends and outcome.packet == packet for outcome, ends in taken):
         yield Outcome(BACK, (), packet), False  # whether it matches makes no difference
         return
+    if verdict and drawn is None:
+        yield from taken
+        return
     for outcome, ends in taken:
         yield replace(outcome, probability=outcome.probability * share, unsure=(*unsure, *outcome.unsure)), ends
     if verdict is None:  # it may also not match

@@ -102,6 +102,8 @@ R = TypeVar("R", bound=InChain)
 
 def continued(before: Outcome[R], after: Outcome[R]) -> Outcome[R]:
     """Return the outcome of the later rules with the path to them."""
+    if not before.path and not before.unsure and before.probability == 1:
+        return after
     return replace(
         after,
         path=(*before.path, *after.path),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from ipaddress import IPv4Address
 
 from hoplab.expectations.proxy import EndpointExpectation, ServiceExpectation
@@ -61,6 +62,7 @@ def endpoint_chain(service: str, protocol: str, endpoint: str, *, sticky: bool =
     return f"KUBE-SEP-{_hash(service + protocol + endpoint)}"
 
 
+@cache
 def _hash(text: str) -> str:
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:16]
 

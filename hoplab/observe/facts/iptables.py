@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Network, ip_address
 
 from hoplab.core.errors import FactError
@@ -29,6 +29,9 @@ class Option:
 
     def words(self) -> list[str]:
         return [*(["!"] if self.negated else []), self.name, *self.values]
+
+
+MATCH_SET = "--match-set"
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ class Chain:
     name: str
     policy: str  # "ACCEPT", "DROP"; "" for a user-defined chain
     rules: tuple[Rule, ...]
+
+    @cached_property
+    def names_sets(self) -> bool:
+        """Return whether a rule refers to an ipset."""
+        return any(rule.match(MATCH_SET) for rule in self.rules)
 
 
 @dataclass(frozen=True)

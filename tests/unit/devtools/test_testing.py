@@ -147,11 +147,13 @@ def test_fast_leaves_out_machines_and_mutants(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(testing, "run_stages", run_stages)
     testing.run(fast=True)
-    assert "pytest: real machines" not in ran
+    assert not {"pytest: real machines", "pytest: parsers of facts"} & set(ran)
     assert "pytest: unit tests" in ran
     testing.run()
     assert ran[-1] == "pytest: real machines"
-    assert commands[0] == (*commands[1], "-m", "not mutation")
+    tests = ("pytest", *testing.UNIT, "tests/unit")
+    left_to_the_other_stage = ("--ignore=tests/unit/observe/facts",)
+    assert commands == [(*tests, "-m", "not mutation"), (*tests, *left_to_the_other_stage)]
     ran.clear()
     testing.run(matrix=True)
     assert ran == ["pytest: every combination"]
