@@ -1,4 +1,4 @@
-"""Chapter 3, routes: tunnels between nodes, ``bridge fdb``, ``ip neigh``, ``wg show``."""
+"""Chapter 3, routes: tunnels between nodes, ``bridge fdb``, ``ip neigh``, ``wg show``, ``ping -M do``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hoplab.observe.facts.fdb import FDB, FdbEntry
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import workload
+from hoplab.verify import full_size, workload
 from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
 from hoplab.verify.remedies import RESTART_FLANNEL
 from hoplab.verify.session import LabSession
@@ -160,3 +160,26 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
                 f"{inner.eth_src} > {inner.eth_dst}",
             )
     claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
+
+
+@pytest.mark.rests_on(
+    "encapsulation_leaves_room_in_the_mtu",
+    "between_nodes_a_packet_travels_wrapped",
+    "pods_of_one_node_need_no_gateway",
+    "nothing_drops_what_a_pod_sends_to_its_node",
+    "the_outside_sees_the_nodes_address",
+    "the_longest_prefix_decides",
+    "nodes_forward",
+)
+@pytest.mark.remedy("ssh {node} ip -s -d link")
+def test_a_packet_of_full_size_arrives_in_one_piece(session: LabSession, claim: Claim) -> None:
+    """A packet as large as the MTU arrives without being cut into pieces: between pods, from and to nodes, and
+    outside."""
+    paths = full_size.paths(session)
+    silent = full_size.unanswered(session, paths)
+    for path, why in silent.items():
+        fits = full_size.largest(session, path)
+        less = f"{fits} do" if fits else "smaller ones do not either"
+        claim.require(False, f"from {path} {path.size} bytes do not arrive in one piece and return, {less}", why)
+    sizes = sorted({path.size for path in paths})
+    claim.saw(f"{listed(sizes)} bytes on {counted(len(paths), 'path')}, for instance from {paths[0]}")

@@ -24,6 +24,7 @@ class FaultReport:
     happened: str
     broken: Callable[[], Snapshot] | None = None
     lesson: str = ""  # whose failure is named first
+    says: str = ""  # what that says, where it takes packets to notice
     live: str = ""  # the name of the same fault in tests/system/faults
 
 
@@ -107,7 +108,15 @@ FAULTS = (
     FaultReport(
         "A11", "kubeadm 31", "Nodes have the same product UUID", *of(machines.FAULTS, "two nodes have the same UUID")
     ),
-    FaultReport("A12", "flannel 1011, 1614", "Large packets do not arrive: a black hole of the path MTU"),
+    FaultReport(
+        "A12",
+        "flannel 1011, 1614",
+        "Large packets do not arrive: a black hole of the path MTU",
+        lesson="a_packet_of_full_size_arrives_in_one_piece",
+        says="from hoplab-verify/echo-w8kjg on worker1 to hoplab-verify/echo-lm2p5 on worker2 1450 bytes do not arrive"
+        " in one piece and return, 1280 do",
+        live="large VXLAN packets are dropped",
+    ),
     FaultReport(
         "A20",
         "kubernetes 94754",

@@ -13,6 +13,7 @@ ANNOUNCES, LOCAL_ANNOUNCES = "an_announced_address_reaches_the_pods", "a_local_s
 REFUSED, BALANCES = "a_refused_service_says_so_at_once", "a_load_balancers_address_reaches_the_pods"
 WRAPPED, ONE_NODE = "between_nodes_a_packet_travels_wrapped", "pods_of_one_node_need_no_gateway"
 ON_THE_WAY = "the_destination_changes_on_the_way"
+FULL_SIZE = "a_packet_of_full_size_arrives_in_one_piece"
 STICKY = "a_client_stays_with_its_endpoint"
 SCALING, POLICY = "scaling_changes_the_endpoints_at_once", "a_policy_that_nobody_enforces_stops_nothing"
 
@@ -57,6 +58,8 @@ FAULTS = (
     ("home_answers", False, (LOCAL,), "does not answer on 30081"),
     ("remembers_local", False, (LOCAL,), "has no entry with DNAT and without SNAT for port 30081"),
     ("owned", True, (BALANCES,), "203.0.113.80 is the address of lo of"),
+    ("fits", 1449, (FULL_SIZE,), "on worker2 1450 bytes do not arrive in one piece and return, 1400 do"),
+    ("fits", 0, (FULL_SIZE,), "smaller ones do not either"),
     ("forgets_chains", False, (SCALING,), "but its pod is gone"),
     ("sticks", False, (STICKY,), "24 connections of"),
     ("unreachable_from", "192.168.77.1", (REFUSED,), "itself did not tell"),

@@ -27,6 +27,17 @@ FAULTS = (
         needs=FLANNEL_VXLAN,
         alone=True,
     ),
+    Fault(  # flannel 1011, 1614
+        "large VXLAN packets are dropped",
+        on_node(
+            "iptables -I INPUT -p udp --dport 8472 -m length --length 1401:65535 -j DROP",
+            "iptables -D INPUT -p udp --dport 8472 -m length --length 1401:65535 -j DROP",
+        ),
+        (),
+        "1450 bytes do not arrive in one piece and return, 1280 do",
+        traffic=("a_packet_of_full_size_arrives_in_one_piece",),
+        needs=FLANNEL_VXLAN,
+    ),
     Fault(  # flannel 699, 609
         "FORWARD drops what pods send to pods",
         on_node("iptables -I FORWARD -s {pods} -d {pods} -j DROP", "iptables -D FORWARD -s {pods} -d {pods} -j DROP"),
