@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from hoplab.image.readable import controller
-from hoplab.image.readable.controller import CONTROLLER, Server
+from hoplab.image.readable import rules as readable_rules
+from hoplab.image.readable.rules import CONTROLLER, Server
 
 Seen = dict[str, dict[str, dict[str, Any]]]
 
 
 def listed(*items: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {controller.key(item): item for item in items}
+    return {readable_rules.key(item): item for item in items}
 
 
 def ingress(name: str, spec: str, *, made: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:
@@ -73,8 +73,8 @@ def seen(*ingresses: dict[str, Any], **more: Any) -> Seen:
 
 
 def blocks(*ingresses: dict[str, Any]) -> dict[str, Server]:
-    sites, _ = controller.wishes(seen(*ingresses))
-    return {server.host: server for server in controller.servers(sites)}
+    sites, _ = readable_rules.wishes(seen(*ingresses))
+    return {server.host: server for server in readable_rules.servers(sites)}
 
 
 def led(server: Server) -> list[str]:

@@ -59,7 +59,7 @@ def swapped_secret(site: Site) -> Iterator[None]:
 def another_address(site: Site) -> Iterator[None]:
     """The status of an Ingress has another address than its controller, which stands still."""
     for node in site.session.snapshot.nodes:
-        site.run("kill -STOP $(pgrep -f '[i]ngress/controller.py')", node)
+        site.run("kill -STOP $(pgrep -f '[r]eadable.controller')", node)
     try:
         _, item = site.session.api("GET", f"{INGRESSES}/apps")
         status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
@@ -68,7 +68,7 @@ def another_address(site: Site) -> Iterator[None]:
         yield
     finally:
         for node in site.session.snapshot.nodes:
-            site.run("kill -CONT $(pgrep -f '[i]ngress/controller.py')", node)
+            site.run("kill -CONT $(pgrep -f '[r]eadable.controller')", node)
 
 
 # Of pgrep's patterns: in brackets, a letter matches itself, and a command does not match the shell that it is in.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +16,24 @@ import pytest
 import yaml
 from kubernetes import client
 
+from hoplab.core.paths import PROJECT
 from hoplab.image.readable import controller
-from hoplab.image.readable.controller import Backend, Complaint, Controller, Nginx
+from hoplab.image.readable import rules as readable_rules
+from hoplab.image.readable.controller import Controller, Nginx
+from hoplab.image.readable.rules import Backend, Complaint
+from hoplab.spec.catalog import components
 from tests.support.readable_objects import blocks, endpoints, ingress, led, listed, rules, secret, seen, service, shop
+
+READABLE = PROJECT / "hoplab" / "image" / "readable"
 
 
 def test_configuration(golden: Callable[[str, str], None]) -> None:
     found = shop()
-    golden("readable.nginx.conf", controller.configuration(controller.wishes(found)[0], found))
+    golden("readable.nginx.conf", readable_rules.configuration(readable_rules.wishes(found)[0], found))
 
 
 def test_nothing_asked(golden: Callable[[str, str], None]) -> None:
-    golden("readable-empty.nginx.conf", controller.configuration([], seen()))
+    golden("readable-empty.nginx.conf", readable_rules.configuration([], seen()))
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx; on a lab, every reload is such a test")
@@ -33,7 +41,7 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
     nginx = Nginx(tmp_path)
     found = shop()
     found["Ingress"]["shop/apps"]["spec"].pop("tls")
-    assert nginx.test(controller.configuration(controller.wishes(found)[0], found), ()) == ""
+    assert nginx.test(readable_rules.configuration(readable_rules.wishes(found)[0], found), ()) == ""
 
 
 def test_only_our_class() -> None:
@@ -101,7 +109,7 @@ def test_a_certificate_is_for_its_hosts() -> None:
 
 
 def test_a_changed_certificate_is_another_file() -> None:
-    one, two = (controller.Certificate("shop/s", text) for text in ("one", "two"))
+    one, two = (readable_rules.Certificate("shop/s", text) for text in ("one", "two"))
     assert one.file != two.file and one.file.startswith("shop.s.")
     assert "one" not in repr(one), "a key must not get into a log"
 
@@ -109,12 +117,12 @@ def test_a_changed_certificate_is_another_file() -> None:
 def test_what_is_not_there_is_told() -> None:
     spec = yaml.safe_load(rules("a", ("/", "Prefix", "gone")))
     asked = ingress("x", yaml.safe_dump({**spec, "tls": [{"hosts": ["a"], "secretName": "gone"}]}))
-    sites, complaints = controller.wishes(seen(asked))
+    sites, complaints = readable_rules.wishes(seen(asked))
     assert [(complaint.ingress, complaint.reason, complaint.message) for complaint in complaints] == [
         ("shop/x", "NoService", "there is no port 80 of a service shop/gone"),
         ("shop/x", "NoSecret", "there is no secret shop/gone of type kubernetes.io/tls"),
     ]
-    assert "location / { return 503; }" in controller.configuration(sites, seen(asked))
+    assert "location / { return 503; }" in readable_rules.configuration(sites, seen(asked))
 
 
 def test_endpoints_by_the_ports_name_and_number() -> None:
@@ -124,26 +132,26 @@ def test_endpoints_by_the_ports_name_and_number() -> None:
         endpoints("one", "10.244.0.3", port="http"), endpoints("one", "10.244.0.4", port="m")
     )
     for port in ("80", "http"):
-        assert controller.endpoints(Backend("shop", "one", port), found) == ["10.244.0.3:8080"]
-    assert controller.endpoints(Backend("shop", "one", "81"), found) == []
-    assert controller.endpoints(Backend("else", "one", "80"), found) == []
+        assert readable_rules.endpoints(Backend("shop", "one", port), found) == ["10.244.0.3:8080"]
+    assert readable_rules.endpoints(Backend("shop", "one", "81"), found) == []
+    assert readable_rules.endpoints(Backend("else", "one", "80"), found) == []
 
 
 def test_ending_pods_serve_only_where_there_are_no_others() -> None:
     ending = {"ready": False, "serving": True, "terminating": True}
     one, found = Backend("shop", "one", "80"), seen()
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending), endpoints("one", "10.244.0.4"))
-    assert controller.endpoints(one, found) == ["10.244.0.4:8080"]
+    assert readable_rules.endpoints(one, found) == ["10.244.0.4:8080"]
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending))
-    assert controller.endpoints(one, found) == ["10.244.0.3:8080"]
+    assert readable_rules.endpoints(one, found) == ["10.244.0.3:8080"]
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions={"ready": False, "serving": False}))
-    assert controller.endpoints(one, found) == []
+    assert readable_rules.endpoints(one, found) == []
 
 
 def test_ipv6_endpoints() -> None:
     slices = {**endpoints("one", "fd00::3"), "addressType": "IPv6"}
     found = seen(EndpointSlice=listed(slices))
-    assert controller.endpoints(Backend("shop", "one", "80"), found) == ["[fd00::3]:8080"]
+    assert readable_rules.endpoints(Backend("shop", "one", "80"), found) == ["[fd00::3]:8080"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_ipv6_endpoints() -> None:
     [("/login", "/login"), ("/a b", '"/a b"'), ('/"; }', r'"/\"; }"'), ("/a\\", r'"/a\\"'), ("/ä", '"/ä"')],
 )
 def test_a_path_stays_one_word(text: str, word: str) -> None:
-    assert controller.quoted(text) == word
+    assert readable_rules.quoted(text) == word
 
 
 # --- nginx, played by a script that refuses what has BAD in it
@@ -251,7 +259,7 @@ def _serve(nginx: Nginx, text: str, certificates: Any) -> str:
 
 
 def test_keys_are_for_us_only(nginx: Nginx) -> None:
-    certificate = controller.Certificate("shop/s", "a key")
+    certificate = readable_rules.Certificate("shop/s", "a key")
     assert nginx.test("fine", [certificate]) == ""
     file = nginx.folder / "tls" / certificate.file
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("a key", 0o600)
@@ -330,3 +338,17 @@ def test_an_event_as_describe_shows_it() -> None:
     assert found["involvedObject"]["uid"] == "uid-x"
     assert (found["type"], found["reason"], found["message"]) == ("Warning", "Rejected", "why")
     assert found["lastTimestamp"] == "2026-01-02T00:00:00Z"
+
+
+def test_the_container_has_all_that_it_imports(tmp_path: Path) -> None:
+    """It is started where its files are, without this project; the first thing it lacks is what a pod is given."""
+    image = next(image for image in components().images if image.name.startswith("hoplab.local/ingress-readable:"))
+    for file, source in image.files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(READABLE / source.rpartition("/")[2], tmp_path / file)
+    _, *arguments = image.entrypoint
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("P")}
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ran.stderr.splitlines()[-1] == "KeyError: 'POD_NAMESPACE'", ran.stderr

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from hoplab.core.paths import PROJECT
 
 LIMIT = 400
-EXCEPTIONS = {
-    "hoplab/image/readable/controller.py": "one file in a container image; its text is an input of the image's digest",
-}
 FILES = sorted(
     str(file.relative_to(PROJECT))
     for folder in ("hoplab", "tests", "benchmarks", "playbooks", "roles", "inventory")
@@ -22,9 +17,4 @@ def lines(file: str) -> int:
 
 
 def test_files_are_short() -> None:
-    assert {file: lines(file) for file in FILES if file not in EXCEPTIONS and lines(file) > LIMIT} == {}
-
-
-@pytest.mark.parametrize("file", EXCEPTIONS)
-def test_exceptions_are_long_files(file: str) -> None:
-    assert lines(file) > LIMIT
+    assert {file: lines(file) for file in FILES if lines(file) > LIMIT} == {}

@@ -12,7 +12,7 @@ import yaml
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.ingress import Access, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
-from hoplab.image.readable import controller
+from hoplab.image.readable.rules import HEALTH, HTTP, HTTPS
 from hoplab.verify import workload
 from tests.support.roles import defaults, documents, load, render
 
@@ -47,9 +47,9 @@ def test_readable_may_do_no_more_than_it_needs() -> None:
     }
     ports = {port["name"]: (port["containerPort"], port.get("hostPort")) for port in container["ports"]}
     assert ports == {
-        "http": (controller.HTTP, 80),
-        "https": (controller.HTTPS, 443),
-        "health": (controller.HEALTH, None),
+        "http": (HTTP, 80),
+        "https": (HTTPS, 443),
+        "health": (HEALTH, None),
     }
     verbs = {verb for rule in seen["ClusterRole"]["rules"] for verb in rule["verbs"]}
     assert verbs == {"list", "watch", "patch", "create"}
