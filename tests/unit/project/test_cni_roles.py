@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +24,32 @@ def test_flannel_manifest(backend: str) -> None:
     assert network["Network"] == "10.244.0.0/16"
     assert network["Backend"] == {"Type": backend}
     pod = seen["DaemonSet"]["spec"]["template"]["spec"]
-    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in pod["containers"][0]["env"]
-    containers = [*pod["containers"], *pod["initContainers"]]
-    mounted = {mount["name"] for container in containers for mount in container["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    (flanneld,) = pod["containers"]
+    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.168.77.1"} in flanneld["env"]
+    assert {mount["name"] for mount in flanneld["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_flannels_plugin_is_configured_when_it_has_what_it_reads(tmp_path: Path) -> None:
+    """Not before: pods would be tried in vain until flanneld has written subnet.env."""
+    inputs = defaults("cni_flannel") | {"cni_flannel_api_address": "192.168.77.1"}
+    pod = documents(render("roles/cni_flannel/templates/flannel.yml.j2", **inputs))["DaemonSet"]["spec"]["template"]
+    assert "initContainers" not in pod["spec"]
+    command = pod["spec"]["containers"][0]["lifecycle"]["postStart"]["exec"]["command"]
+    folders = {"/run/flannel": "run", "/etc/kube-flannel": "config", "/etc/cni/net.d": "net.d"}
+    for place, folder in folders.items():
+        (tmp_path / folder).mkdir()
+        command = [word.replace(place, str(tmp_path / folder)) for word in command]
+    (tmp_path / "config/cni-conf.json").write_text("the configuration")
+    subnet, written = tmp_path / "run/subnet.env", tmp_path / "net.d/10-flannel.conflist"
+    os.mkfifo(tmp_path / "waits")
+    command = [word.replace("sleep 1", f"read -r _ <{tmp_path / 'waits'}") for word in command]
+    with subprocess.Popen(command) as hook:
+        with (tmp_path / "waits").open("w") as waits:  # opened by both: it has looked, and waits
+            assert not written.exists()
+            subnet.write_text("FLANNEL_SUBNET=10.244.1.1/24")
+            waits.write("\n")
+        assert hook.wait(60) == 0
+    assert written.read_text() == "the configuration"
 
 
 def calico(template: str, **values: Any) -> list[dict[str, Any]]:
