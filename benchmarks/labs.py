@@ -114,7 +114,7 @@ def bench_lab(name: str, settings: Mapping[str, Any], logs: Path) -> Iterator[Be
 
 def settings(workers: int, accel: str, placement: str, engine: str = "auto") -> dict[str, Any]:
     """Return the spec of a benchmark's lab: the default lab with these settings."""
-    chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}}
+    chosen: dict[str, Any] = {"lab:nodes": {"workers": workers}, "lab:checkpoint": "off"}  # every `up` is a cold one
     if accel != "auto":
         chosen["lab:accel"] = accel
     if engine != "auto":

@@ -18,16 +18,21 @@ if TYPE_CHECKING:
 @lab_option
 @click.option("--full", is_flag=True, help="Run every role on every node, also where nothing changed.")
 @click.option("--recreate", is_flag=True, help="Remove the old cluster first: for another CNI or proxy mode.")
-def up(paths: LabPaths, full: bool, recreate: bool) -> None:
+@click.option("--fresh", is_flag=True, help="Make a new lab without the checkpoint of an earlier one, with new keys.")
+def up(paths: LabPaths, full: bool, recreate: bool, fresh: bool) -> None:
     """Make the lab as its spec describes it.
 
-    Run it again to continue after an interruption or to apply a change of the spec.
+    Run it again to continue after an interruption or to apply a change of the spec. A lab that was made before and
+    destroyed starts from the checkpoint that was kept of it (lab:checkpoint).
     """
-    from hoplab.core.console import progress
+    from hoplab.core.console import clock, progress
     from hoplab.lab import lifecycle
 
-    result = lifecycle.up(paths, progress(), full=full, recreate=recreate)
+    result = lifecycle.up(paths, progress(), full=full, recreate=recreate, fresh=fresh)
     _print_lab(result.state, result.changes, result.converged.changed)
+    if result.checkpoint:
+        seconds = sum(seconds for _, seconds in result.state.phases)
+        click.echo(f"from checkpoint of {result.checkpoint.made.astimezone():%d %B}, {clock(seconds)}")
 
 
 @click.command()
@@ -100,11 +105,13 @@ def destroy(paths: LabPaths) -> None:
     """
     from hoplab.core.console import PlainProgress
     from hoplab.lab import lifecycle
-    from hoplab.lab.checkpoint.store import Store
+    from hoplab.lab.checkpoint.store import Store, is_kept
 
     print_list(lifecycle.destroy(paths, PlainProgress()), "removed", "there was nothing to remove")
     if kept := Store(paths).names():
         click.echo(f"kept      checkpoints {', '.join(kept)}: ./lab checkpoint restore{lab_flag(paths.lab)} NAME")
+        if any(map(is_kept, kept)):
+            click.echo(f"          ./lab up{lab_flag(paths.lab)} starts from the last one, or with --fresh anew")
 
 
 def _print_changes(changes: Changes, verb: str) -> None:

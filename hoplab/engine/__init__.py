@@ -45,6 +45,11 @@ class Engine(Protocol):
 
     makes_clusters: bool  # its ``up`` makes machines and cluster, not only the machines
 
+    @property
+    def state_in_lab(self) -> bool:
+        """Return whether its state is in the lab's folder, and goes where that goes."""
+        ...
+
     def preview(self, progress: Progress) -> Changes:
         """Return the changes that ``up`` would make; change nothing."""
         ...

@@ -36,6 +36,7 @@ class EmbeddedEngine:
     """The engine without the Pulumi CLI."""
 
     makes_clusters = False
+    state_in_lab = True
 
     def __init__(self, paths: LabPaths, program: Path | None = None) -> None:
         self.paths = paths

@@ -94,6 +94,10 @@ class PulumiCli:
             stack = self._open(False)
             return {name: output.value for name, output in stack.outputs().items()} if stack else None
 
+    @property
+    def state_in_lab(self) -> bool:
+        return not _logged_in(dict(os.environ))
+
     def _required(self) -> Stack:
         with self._translated(None):
             stack = self._open(True)

@@ -117,8 +117,8 @@ def networks(spec: LabSpec, count: int) -> list[IPv4Network]:
 
 
 def member_text(spec: str, config: Mapping[str, Any], network: IPv4Network) -> str:
-    """Return the spec of a member: the fleet's spec with a network of its own."""
-    body = yaml.safe_dump({"config": {**config, "lab:network": str(network)}}, sort_keys=False)
+    """Return the spec of a member: the fleet's, with a network of its own, and not kept unless the fleet's says so."""
+    body = yaml.safe_dump({"config": {"lab:checkpoint": "off", **config, "lab:network": str(network)}}, sort_keys=False)
     return f"{WRITTEN.format(spec)}; change Pulumi.{spec}.yaml instead\n{body}"
 
 
@@ -222,13 +222,18 @@ def notices(fleet: Fleet) -> list[str]:
     with contextlib.suppress(LabError):
         base = load_spec(LabPaths(fleet.spec, fleet.project))
         for made in _made_from(fleet):
-            changed |= dict.fromkeys(changed_settings(made, replace(base, lab=made.lab, network=made.network)))
+            changed |= dict.fromkeys(changed_settings(made, _as_of(made, base)))
     if changed:
         found.append(f"Pulumi.{fleet.spec}.yaml has changed since `fleet up`: {', '.join(changed)}")
     for member in fleet.made():
         with contextlib.suppress(StateError):
             found.append(state.spec_notice(state.load(member), member))
     return list(filter(None, found))
+
+
+def _as_of(member: LabSpec, base: LabSpec) -> LabSpec:
+    """Return the fleet's spec with what a member has of its own."""
+    return replace(base, lab=member.lab, network=member.network, checkpoint=member.checkpoint)
 
 
 def _made_from(fleet: Fleet) -> Iterator[LabSpec]:

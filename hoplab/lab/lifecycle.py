@@ -20,19 +20,21 @@ from hoplab.core.errors import LabError, ProtectedError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.engine import Changes, choose_engine
+from hoplab.engine import Changes, Engine, choose_engine
 from hoplab.expectations.parts import known_parts
 from hoplab.host import machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
 from hoplab.lab import doctor, power, state
-from hoplab.lab.checkpoint import journal
-from hoplab.lab.context import resolve
+from hoplab.lab.checkpoint import journal, kept
+from hoplab.lab.checkpoint.manifest import Manifest
+from hoplab.lab.context import node_image, resolve
 from hoplab.lab.power import wait_until_booted
 from hoplab.lab.protection import refuse_protected
 from hoplab.lab.spec_file import load_spec
 from hoplab.lab.state import LabState
+from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
 
 
@@ -43,12 +45,16 @@ class UpResult:
     state: LabState
     changes: Changes
     converged: ConvergeResult
+    checkpoint: Manifest | None = None  # the one that the lab was restored from
 
 
-def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recreate: bool = False) -> UpResult:
+def up(
+    paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recreate: bool = False, fresh: bool = False
+) -> UpResult:
     """Apply the spec to the lab and wait until the cluster is usable; after an interruption, continue.
 
-    With ``recreate`` remove the cluster of existing machines first.
+    With ``recreate`` remove the cluster of existing machines first. A lab from nothing starts from its kept
+    checkpoint, unless ``fresh``.
     """
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
@@ -59,7 +65,18 @@ def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recrea
         state.refuse_another_family(spec, before)
         if not recreate:
             state.refuse_another_dataplane(spec, before)
+        first = not (before and before.phases)  # no ``up`` of this lab has come to its end
+        if fresh and not first:
+            raise LabError(
+                f"--fresh makes a new lab, and lab {paths.lab!r} exists",
+                remedy=f"remove it first, if that is what you want: ./lab destroy --lab {paths.lab}",
+            )
         doctor.preflight(spec, paths)
+        chosen = choose_engine(spec, paths)
+        keeps = kept.keeps(spec, chosen)
+        nothing = not (paths.state.exists() or paths.engine_state.exists())
+        if keeps and nothing and not fresh and (restored := restore_kept(spec, chosen, paths, progress)):
+            return restored
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
         for warning in context.plan.warnings:
@@ -67,7 +84,6 @@ def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recrea
         if context.plan.ingress_why:
             progress.note(f"ingress controller: {context.plan.ingress_controller} ({context.plan.ingress_why})")
         drain_removed(context, paths, progress)
-        chosen = choose_engine(spec, paths)
         if before and recreate and chosen.makes_clusters:
             remove_cluster(before, paths, progress)
         with progress.phase("machines"):
@@ -76,7 +92,22 @@ def up(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False, recrea
             remove_cluster(before, paths, progress)
         lab, converged = make_cluster(context, paths, progress, full=full)
         chosen.converged()
+        if keeps and first:
+            kept.keep(lab, kept.Recipe(context.plan, context.image.digest, chosen), paths, progress)
     return UpResult(lab, applied.changes, converged)
+
+
+def restore_kept(spec: LabSpec, engine: Engine, paths: LabPaths, progress: ConsoleProgress) -> UpResult | None:
+    """Restore the lab from the checkpoint of an earlier ``up``; None where there is none. The caller holds the lock."""
+    with progress.phase("node image"):
+        plan, built = node_image(spec, paths, progress)
+    restored = kept.take(kept.Recipe(plan, built.digest, engine), paths, progress)
+    if restored is None:
+        return None
+    phases = tuple((ended.title, ended.seconds) for ended in progress.ended)
+    lab = replace(restored.state, spec=spec, spec_digest=state.digest_of_spec(spec, paths), phases=phases)
+    state.save(lab, paths)
+    return UpResult(lab, (), ConvergeResult(changed=0, tasks=0, seconds=0.0), restored.manifest)
 
 
 def reset(paths: LabPaths, progress: ConsoleProgress) -> ConvergeResult:

@@ -18,6 +18,7 @@ from hoplab.spec.model import (
     Accel,
     Engine,
     Host,
+    Keeping,
     LabSpec,
     Placement,
 )
@@ -85,6 +86,7 @@ def parse_spec(
     load_balancer = read.section(top, "loadBalancer")
     accel = read.word(top, choice_at("accel"))
     engine = read.word(top, choice_at("engine"))
+    checkpoint = read.word(top, choice_at("checkpoint"))
     image = read.section(top, "image")
     spec = LabSpec(
         lab=lab,
@@ -107,6 +109,7 @@ def parse_spec(
         libvirt=read.libvirt(top),
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
+        checkpoint=cast(Keeping, checkpoint),
         protect=read.truth(top, "protect"),
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),

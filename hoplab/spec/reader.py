@@ -161,7 +161,9 @@ class Reader:
         return default
 
     def word(self, section: Section, setting: Choice) -> str:
-        """Return one of the declared words, or the default."""
+        """Return one of the declared words, or the default. YAML 1.1 reads an unquoted `off` as false."""
+        if section.values.get(setting.key) is False and "off" in setting.words:
+            return "off"
         return self.choice(section, setting.key, setting.default, setting.words)
 
     def part(self, section: Section, setting: PartChoice, parts: Parts) -> str:

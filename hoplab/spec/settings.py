@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, get_args
 
-from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, LabSpec, Placement, machine_size
+from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, Keeping, LabSpec, Placement, machine_size
 from hoplab.spec.parts import Part, Parts, usable
 
 Json = dict[str, Any]
@@ -325,6 +325,13 @@ DECLARED: tuple[Setting, ...] = (
         words=get_args(Engine),
         default=DEFAULT.engine,
         default_text="`auto`: a Pulumi CLI if there is one",
+    ),
+    Choice(
+        path="checkpoint",
+        meaning="whether `up` keeps a checkpoint of a new lab, and starts from it when it makes the same lab again",
+        words=get_args(Keeping),
+        default=DEFAULT.checkpoint,
+        default_text="`auto`: kept of labs with a libvirt of their own",
     ),
     Truth(
         path="protect",

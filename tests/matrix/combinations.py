@@ -25,6 +25,7 @@ class Combination:
             "lab:cni": dict(self.cni),
             "lab:proxy": {"mode": self.proxy},
             "lab:engine": "embedded",
+            "lab:checkpoint": "off",
         }
         if self.ipv6:
             config["lab:ipv6"] = True

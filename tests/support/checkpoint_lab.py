@@ -65,7 +65,7 @@ class CheckpointLab:
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         self.image = self._image()
         self.domains = [machines.domain_name(self.paths.id, node.name) for node in MADE.nodes]
-        self._make()
+        self.make()
         self._play(monkeypatch)
 
     @property
@@ -79,7 +79,8 @@ class CheckpointLab:
             (folder / part).write_text(f"{part} of the image")
         return NodeImage(DIGEST, folder, folder / "disk", folder / "kernel", folder / "initrd", folder / "bin", 20, {})
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Make the lab, running, with its state before any `up` has ended."""
         paths = self.paths
         files = {
             paths.pool / "disk-09a70d5604b9": "disk of the image",
@@ -102,12 +103,13 @@ class CheckpointLab:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         paths.engine_state.chmod(0o600)
-        (paths.control_plane / "bin").symlink_to(self.image.bin)
+        if not (paths.control_plane / "bin").is_symlink():
+            (paths.control_plane / "bin").symlink_to(self.image.bin)
         (paths.pool / "large").write_bytes(os.urandom(1024) + bytes(2**21))
         state.save(
             replace(MADE, id=paths.id, netns=paths.netns, libvirt_uri="test", image=DIGEST, placement="hosted"), paths
         )
-        (self.folder / "machines").mkdir()
+        (self.folder / "machines").mkdir(exist_ok=True)
         for name in self.domains:
             self.put(name, "running", "first")
         (self.folder / "control-plane").write_text("running")

@@ -18,6 +18,7 @@ import pytest
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.wait import NotYet, until
 from hoplab.host import netns
+from hoplab.lab.checkpoint.store import Store
 
 LAB = "test"
 HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it does not time anything
@@ -125,13 +126,19 @@ def paths() -> LabPaths:
 
 @pytest.fixture(scope="session")
 def lab(paths: LabPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
-    """The command, on a lab that does not exist yet; whatever the tests leave is destroyed at the end."""
+    """The command, on a lab that does not exist yet; whatever the tests leave is removed at the end."""
     if os.geteuid() != 0:
         pytest.skip("needs root: the system test makes network namespaces and virtual machines")
     command = LabCommand(tmp_path_factory.mktemp("lab-logs"), paths)
-    command("destroy")
+
+    def clean() -> None:
+        command("destroy")
+        for name in Store(paths).names():
+            command("checkpoint", "delete", name)
+
+    clean()
     yield command
-    command("destroy")
+    clean()
 
 
 def virsh(paths: LabPaths, *words: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import LabPaths
+from hoplab.lab.checkpoint.store import Store, is_kept
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, recorded
 
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
@@ -70,6 +71,7 @@ def test_running_up_again_completes(lab: LabCommand, paths: LabPaths) -> None:
     plan_names = [node["name"] for node in json.loads(paths.state.read_text())["nodes"]]
     assert len(domains(paths)) == len(plan_names), "a machine was made twice or is missing"
     assert lab("status", "--json").json()["healthy"] is True
+    assert [name for name in Store(paths).names() if is_kept(name)], ran.out  # by the `up` that completed it
 
 
 def test_a_second_up_changes_nothing(lab: LabCommand) -> None:

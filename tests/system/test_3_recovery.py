@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths, cache_dir
+from hoplab.lab.checkpoint.store import Store, is_kept
 from hoplab.verify.session import opened
 from tests.support.lesson_functions import read_only
 from tests.system.announcers import announcer, settled
@@ -75,9 +77,23 @@ def test_destroy_cleans_the_corrupted_lab(lab: LabCommand, paths: LabPaths) -> N
 
 
 def test_destroy_cleans_a_half_made_lab(lab: LabCommand, paths: LabPaths) -> None:
-    lab.killed_when(lambda: recorded(paths, "domain:domain") >= 1, "up")
+    lab.killed_when(lambda: recorded(paths, "domain:domain") >= 1, "up", "--fresh")
     lab("destroy")
     assert_nothing_left(paths)
+
+
+def test_up_from_nothing_starts_from_what_was_kept(lab: LabCommand, paths: LabPaths) -> None:
+    """The checkpoint is of the first `up` of these tests; everything that they did to the lab is gone."""
+    (name,) = filter(is_kept, Store(paths).names())
+    ran = lab("up")
+    assert re.search(r"^from checkpoint of \d+ \w+, ", ran.out, re.MULTILINE), ran.out
+    assert lab("status", "--json").json()["healthy"] is True
+    assert re.search(r"changed\s+0 resources, 0 tasks", lab("up").out)
+    report = lab("verify", "--json", "-k", "between_nodes_a_packet or a_cluster_ip_is").json()
+    assert report["failed"] == 0 and report["passed"] >= 2, report
+    assert "starts from the last one" in lab("destroy").out
+    assert_nothing_left(paths)
+    lab("checkpoint", "delete", name)
 
 
 @pytest.mark.on_request

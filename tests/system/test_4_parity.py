@@ -28,7 +28,10 @@ from hoplab.lab import lifecycle, state
 from hoplab.lab.context import resolve
 from hoplab.lab.spec_file import load_spec
 
-SPEC = "config:\n  lab:nodes: {workers: 2, worker: {memory: 1GiB}}\n  lab:network: 192.168.79.0/24\n"
+SPEC = (
+    "config:\n  lab:checkpoint: off\n"
+    "  lab:network: 192.168.79.0/24\n  lab:nodes: {workers: 2, worker: {memory: 1GiB}}\n"
+)
 CLUSTER = "**Cluster**"
 # libvirt gives each object its own, or counts them as they fill and age
 OWN = {"uuid", "timestamps", "allocation", "physical", "available", "address", "metadata"}

@@ -28,9 +28,9 @@ from tests.system.conftest import LabCommand, Ran
 
 SPEC = (
     "config:\n  lab:network: 192.168.83.0/24\n  lab:controlPlane: {placement: vm}\n"
-    "  lab:nodes: {workers: 1, controlPlane: {memory: 2GiB}}\n"
+    "  lab:nodes: {workers: 1, controlPlane: {memory: 2GiB}}\n  lab:checkpoint: off\n"
 )
-NODES = {"control-plane": "alpha", "worker1": "beta"}  # the machine's name, and what kubeadm is told
+NODES = {"cp1": "alpha", "worker1": "beta"}  # the machine's name, and what kubeadm is told
 PODS, SERVICES = "10.33.0.0/16", "172.22.0.0/16"
 ECHO = "hoplab.local/echo:1"
 PODS_AT_LEAST = 10  # four of the control plane, and two each of kube-proxy, flannel and CoreDNS
@@ -142,7 +142,7 @@ def make_cluster(paths: LabPaths) -> None:
 @pytest.fixture(scope="module")
 def kubeconfig(foreign: LabCommand, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("foreign") / "kubeconfig"
-    file.write_text(on(foreign.paths, "control-plane", f"cat {ADMIN}"))
+    file.write_text(on(foreign.paths, "cp1", f"cat {ADMIN}"))
     return file
 
 
@@ -158,7 +158,7 @@ def look(foreign: LabCommand, *words: str, expect: int | None = 0) -> Ran:
 
 
 def namespaces(foreign: LabCommand) -> str:
-    return on(foreign.paths, "control-plane", f"kubectl --kubeconfig {ADMIN} get namespaces -o name")
+    return on(foreign.paths, "cp1", f"kubectl --kubeconfig {ADMIN} get namespaces -o name")
 
 
 def test_it_is_found_out_and_healthy(foreign: LabCommand, options: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ from hoplab.host.freeze import saved_memory
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import copying, manifest
 from hoplab.lab.checkpoint.manifest import CheckpointError, Expiry, Manifest
-from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, existing, mib, refuse_full_disk
+from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, existing, is_kept, mib, refuse_full_disk
 from hoplab.lab.state import LabState
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.pki.certificates import describe
@@ -44,6 +44,8 @@ def create(paths: LabPaths, name: str, progress: Progress) -> Manifest:
     """Write a checkpoint of the running lab; raise a LabError without one, with the lab running as before."""
     store = Store(paths)
     lab = state.load(paths)
+    if is_kept(name):
+        raise CheckpointError(f"{name} is the name of a checkpoint that `up` keeps", remedy="take another name")
     with locked(paths.lock, f"lab checkpoint create --lab {paths.lab}"):
         return write(lab, paths, store, name, progress)
 

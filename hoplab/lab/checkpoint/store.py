@@ -24,6 +24,7 @@ from hoplab.lab.checkpoint import manifest as manifests
 from hoplab.lab.checkpoint.manifest import CheckpointError, Manifest
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
+KEPT = re.compile(r"up-[0-9a-f]{12}")  # names of what `up` keeps, see kept.py
 MARGIN = 256 * 2**20  # bytes that stay free on a disk
 LAB, MEMORY, INVENTORY = "lab", "memory", "inventory"
 
@@ -146,6 +147,11 @@ def refuse_bad_name(name: str) -> None:
             f"{name!r} can't be the name of a checkpoint",
             remedy="use up to 40 of the characters a-z, 0-9, dot and dash, with a letter or a digit at both ends",
         )
+
+
+def is_kept(name: str) -> bool:
+    """Return whether a checkpoint is one that `up` keeps."""
+    return KEPT.fullmatch(name) is not None
 
 
 def existing(folder: Path) -> Path:

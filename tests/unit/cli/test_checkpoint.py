@@ -73,6 +73,12 @@ def test_destroy_names_the_checkpoints_that_stay(lab: CheckpointLab, monkeypatch
     for name in ("b", "a"):
         run("checkpoint", "create", name)
     assert run("destroy").splitlines()[-1] == "kept      checkpoints a, b: ./lab checkpoint restore NAME"
+    folder = Store(lab.paths).find("a")
+    folder.rename(folder.with_name("up-0123456789ab"))
+    assert run("destroy").splitlines()[-2:] == [
+        "kept      checkpoints b, up-0123456789ab: ./lab checkpoint restore NAME",
+        "          ./lab up starts from the last one, or with --fresh anew",
+    ]
 
 
 def test_prune_keeps_the_images_of_checkpoints(lab: CheckpointLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from hoplab.cluster.converge import ConvergeResult
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.engine import Change
+from hoplab.host.freeze import Hypervisor
 from hoplab.lab import forwarder, lifecycle, port_forward, state
+from hoplab.lab.checkpoint.manifest import Manifest
 from hoplab.lab.spec_file import plan_lab
 from hoplab.observe.recording_format import load
 from hoplab.spec.model import LabSpec
@@ -148,6 +151,35 @@ def test_up_ends_with_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in out
     assert "changed   1 resources, 3 tasks" in out
     assert "took      machines 4s, cluster 1m32s" in out
+
+
+def test_up_says_which_checkpoint_it_started_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Manifest(
+        format=1,
+        name="up-0123456789ab",
+        made=datetime(2026, 11, 28, 12, tzinfo=UTC),
+        lab="dev",
+        id=STATE.id,
+        image="",
+        spec="",
+        roles="",
+        hypervisor=Hypervisor("9.0.0", "7.2.22", "tcg", "emulated"),
+        machines={},
+        memory_mib=4096,
+        files=(),
+    )
+    restored = replace(STATE, phases=(("check", 2.0), ("machines", 7.0)))
+    result = lifecycle.UpResult(restored, (), ConvergeResult(changed=0, tasks=0, seconds=0.0), made)
+    asked: list[bool] = []
+
+    def up(*_: Any, fresh: bool, **__: Any) -> lifecycle.UpResult:
+        asked.append(fresh)
+        return result
+
+    monkeypatch.setattr(lifecycle, "up", up)
+    assert run("up")[1].splitlines()[-1] == "from checkpoint of 28 November, 9s"
+    run("up", "--fresh")
+    assert asked == [False, True]
 
 
 @pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])

@@ -86,7 +86,7 @@ def test_member_specs_differ_in_name_and_network_only(course: Fleet) -> None:
     assert plans(course, 2)[first].id != plans(course, 2)[second].id
     assert first.spec.read_text() == (
         "# written by `lab fleet up course`; change Pulumi.course.yaml instead\n"
-        "config:\n  lab:nodes:\n    workers: 1\n  lab:network: 192.168.77.0/24\n"
+        "config:\n  lab:checkpoint: 'off'\n  lab:nodes:\n    workers: 1\n  lab:network: 192.168.77.0/24\n"
     )
 
 
@@ -186,6 +186,12 @@ def test_run_all_names_the_exit_code_of_a_silent_failure(course: Fleet) -> None:
     stand_in(course, "exit 3")
     with pytest.raises(FleetError, match="course-s1: ended with 3"):
         fleet.run_all(course, fleet.write_specs(course, 1), "up", 1, Heard())
+
+
+def test_members_are_not_kept_unless_the_fleet_says_so() -> None:
+    network = IPv4Network("192.168.77.0/24")
+    for config, word in (({}, "off"), ({"lab:checkpoint": "auto"}, "auto")):
+        assert yaml.safe_load(fleet.member_text("course", config, network))["config"]["lab:checkpoint"] == word
 
 
 @pytest.mark.usefixtures("ctrl_c")
