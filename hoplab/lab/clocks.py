@@ -35,13 +35,13 @@ echo "clock $(date +%s.%N)"
 read -r now seed stale || exit 1
 [ "$now" = keep ] || date -s "@$now" >/dev/null || exit 2
 [ -z "$seed" ] || perl -e "{RESEED}" "$seed" || exit 3
-if [ -n "$stale" ]; then
-  ss -HKt $stale >/dev/null
-  for space in /run/netns/cni-*; do
-    [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $stale >/dev/null
-  done
-fi
+[ -z "$stale" ] || ss -HKt $stale >/dev/null
 echo done
+[ -n "$stale" ] || exit 0
+setsid sh -c '
+  for space in /run/netns/cni-*; do
+    [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $1
+  done' sh "$stale" </dev/null >/dev/null 2>&1 &
 """
 
 Clock = Callable[[], float]
@@ -85,7 +85,7 @@ def renew(paths: LabPaths, nodes: Sequence[str], stale: str = "") -> list[Skew]:
     """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError.
 
     ``stale`` is a filter of `ss` for connections whose other end is gone. They are closed: an idle watch of the API
-    would notice after half a minute.
+    would notice after half a minute. Nobody waits for those of pods, each of which takes a process on its node.
     """
     answers = _each(nodes, lambda node: converse(paths, node, reseed=True, stale=stale, limit_s=0.0))
     for answer in answers.values():

@@ -9,6 +9,7 @@ import pytest
 
 from hoplab.core.errors import UnavailableError
 from hoplab.core.paths import LabPaths
+from hoplab.core.wait import NotYet, until
 from hoplab.lab import clocks, power
 from hoplab.lab.clocks import Skew
 from tests.support.labs import MADE
@@ -20,6 +21,7 @@ PROGRAMS = {
     "date": 'case "$1" in -s) echo "date $2" >>LOG;; *) cat CLOCK;; esac',
     "perl": 'echo "seed ${3:-}" | cut -c1-21 >>LOG',
     "ss": 'echo "ss $*" >>LOG',
+    "setsid": 'case "$3" in *nsenter*"ss -HKt"*) echo "pods: $5" >>LOG;; esac',
 }
 
 
@@ -74,10 +76,12 @@ def test_a_restored_node_gets_time_entropy_and_no_stale_connection(node: Node) -
     node.ahead(-0.5)
     stale = power.stale_connections(MADE)
     assert clocks.converse(node.paths, "worker1", reseed=True, stale=stale, limit_s=0, clock=clock).set
-    time, seed, closed = node.log()
+    until(lambda: None if len(node.log()) == 4 else NotYet("those of pods are not closed"), 60, poll_s=0.05)
+    time, seed, closed, of_pods = node.log()
     assert time == "date @1795902780.000"
     assert len(seed) == 21 and int(seed.removeprefix("seed "), 16) != 0
     assert closed == "ss -HKt dport = :6443 or dst 10.96.0.1"
+    assert of_pods == "pods: dport = :6443 or dst 10.96.0.1"
 
 
 def test_every_restored_node_is_set(node: Node) -> None:
