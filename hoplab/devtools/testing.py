@@ -74,7 +74,7 @@ STAGES = (
     Stage(
         "pytest: unit tests",
         ("pytest", *UNIT, "tests/unit"),
-        fast=("-m", "not mutation"),
+        fast=("-m", "not mutation and not thorough"),
         thorough=tuple(f"--ignore={path}" for path in PARSERS),
     ),
     Stage(
@@ -97,8 +97,8 @@ STAGES = (
 def run(*, fast: bool = False, matrix: bool = False, every: bool = False) -> int:
     """Run the stages and return the exit code.
 
-    ``fast`` skips the stages with machines, the coverage of the parsers, and the mutation tests, which take most of
-    the unit tests' time.
+    ``fast`` skips the stages with machines, the coverage of the parsers, and mutation and thorough tests, which take
+    most of the unit tests' time.
     ``matrix`` skips the stages that need no machines or only the usual lab. ``every`` runs on the usual lab
     what takes long there, too: every fault, every exercise, and the commands of the learners' pages.
     """

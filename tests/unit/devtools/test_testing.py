@@ -153,7 +153,7 @@ def test_fast_leaves_out_machines_and_mutants(monkeypatch: pytest.MonkeyPatch) -
     assert ran[-1] == "pytest: real machines"
     tests = ("pytest", *testing.UNIT, "tests/unit")
     left_to_the_other_stage = ("--ignore=tests/unit/observe/facts",)
-    assert commands == [(*tests, "-m", "not mutation"), (*tests, *left_to_the_other_stage)]
+    assert commands == [(*tests, "-m", "not mutation and not thorough"), (*tests, *left_to_the_other_stage)]
     ran.clear()
     testing.run(matrix=True)
     assert ran == ["pytest: every combination"]

@@ -97,6 +97,7 @@ def words(healthy: Path) -> Mapping[str, object]:
 CASES = (*of_edits(), *of_recordings())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.family}: {case.name}")
 def test_the_broken_thing_is_named_first(case: Case) -> None:
     lab = case.broken()

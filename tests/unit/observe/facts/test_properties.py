@@ -34,6 +34,8 @@ from tests.support.edited.ingress_classes import of_classes
 from tests.support.edited.tls import certified
 from tests.support.files import CAPTURED
 
+pytestmark = pytest.mark.thorough
+
 EVERY: dict[str, Fact[Any]] = {fact.name: fact for where in ("node", "pod", "api") for fact in discover(where)}
 
 
