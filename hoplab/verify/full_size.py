@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -93,12 +93,13 @@ def unanswered(session: Observations, found: Sequence[Path]) -> dict[Path, str]:
     for path in found:
         by_node.setdefault(path.node, []).append(path)
 
-    def send(node: Node) -> Mapping[str, Output]:
-        return session.hosts.batch(node.name, {str(path): path.command(path.size) for path in by_node[node]})
+    def send(node: Node) -> dict[Path, Output]:
+        sent = {str(number): path for number, path in enumerate(by_node[node])}
+        answers = session.hosts.batch(node.name, {key: path.command(path.size) for key, path in sent.items()})
+        return {path: answers[key] for key, path in sent.items()}
 
     with ThreadPoolExecutor(max(1, len(by_node))) as pool:
-        answers = dict(zip(by_node, pool.map(send, by_node), strict=True))
-    outputs = {path: answers[path.node][str(path)] for path in found}
+        outputs = {path: output for answers in pool.map(send, by_node) for path, output in answers.items()}
     return {path: _why(output) for path, output in outputs.items() if output.code != 0}
 
 
