@@ -58,7 +58,7 @@ FAULTS = (
     ("home_answers", False, (LOCAL,), "does not answer on 30081"),
     ("remembers_local", False, (LOCAL,), "has no entry with DNAT and without SNAT for port 30081"),
     ("owned", True, (BALANCES,), "203.0.113.80 is the address of lo of"),
-    ("fits", 1449, (FULL_SIZE,), "on worker2 1450 bytes do not arrive in one piece and return, 1400 do"),
+    ("fits", 1449, (FULL_SIZE,), "1450 bytes do not arrive in one piece and return, 1400 do"),
     ("fits", 0, (FULL_SIZE,), "smaller ones do not either"),
     ("forgets_chains", False, (SCALING,), "but its pod is gone"),
     ("sticks", False, (STICKY,), "24 connections of"),
