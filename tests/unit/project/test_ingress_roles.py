@@ -141,14 +141,28 @@ def f5_config() -> dict[str, str]:
     return found
 
 
-def test_one_label_finds_all_of_a_controller() -> None:
+CONTROLLERS = [("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")]
+
+
+def manifest(role: str) -> list[dict[str, Any]]:
+    inputs = defaults(f"ingress_{role}") | {f"ingress_{role}_addresses": ["192.168.77.20"]}
+    return list(yaml.safe_load_all(render(f"roles/ingress_{role}/templates/controller.yml.j2", **inputs)))
+
+
+@pytest.mark.parametrize(("role", "name"), CONTROLLERS)
+def test_one_label_finds_all_of_a_controller(role: str, name: str) -> None:
     """playbooks/tasks/ingress.yml removes by it what is of another controller than the lab's."""
-    for role, name in (("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")):
-        inputs = defaults(f"ingress_{role}") | {f"ingress_{role}_addresses": ["192.168.77.20"]}
-        text = render(f"roles/ingress_{role}/templates/controller.yml.j2", **inputs)
-        for document in yaml.safe_load_all(text):
-            if not document["metadata"].get("namespace"):
-                assert document["metadata"]["labels"]["hoplab.local/ingress"] == name, document["kind"]
+    for document in manifest(role):
+        if not document["metadata"].get("namespace"):
+            assert document["metadata"]["labels"]["hoplab.local/ingress"] == name, document["kind"]
+
+
+@pytest.mark.parametrize(("role", "_name"), CONTROLLERS)
+def test_no_controller_waits_on_a_node_without_a_network(role: str, _name: str) -> None:
+    """It would be there before the network, with mounts that are tried at times that double up to two minutes."""
+    (pods,) = (found["spec"]["template"]["spec"] for found in manifest(role) if found["kind"] == "DaemonSet")
+    tolerated = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
+    assert pods["tolerations"] == [tolerated]
 
 
 def test_readable_is_the_one_that_is_in_the_image() -> None:
