@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hoplab.cluster.inventory import roles_digest
-from hoplab.core import fs
 from hoplab.core.console import ConsoleProgress
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
@@ -24,7 +23,7 @@ from hoplab.host import freeze
 from hoplab.lab.checkpoint import create, journal, manifest, restore
 from hoplab.lab.checkpoint.manifest import CheckpointError
 from hoplab.lab.checkpoint.restore import Restored
-from hoplab.lab.checkpoint.store import Store, is_kept, mib, root
+from hoplab.lab.checkpoint.store import Store, is_kept, mib, remove, root
 from hoplab.lab.state import LabState
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
@@ -116,8 +115,7 @@ def prune(most: int, *, spared: Path) -> list[Path]:
             continue
         total += size
         if total > most:
-            hidden = folder.rename(folder.parent / f".{folder.name}.0.part")  # whole or not at all
-            fs.remove_folder(hidden)
+            remove(folder)
             removed.append(folder)
     return removed
 

@@ -114,7 +114,7 @@ class Store:
         """Remove a checkpoint, damaged or not; return how many bytes it had."""
         folder = self.find(name)
         size = sum(path.lstat().st_size for path in manifests.files_below(folder))
-        shutil.rmtree(folder.rename(self.folder / f".{name}.{os.getpid()}.part"))  # whole or not at all
+        remove(folder)
         self._drop_empty()
         return size
 
@@ -129,6 +129,11 @@ class Store:
         with suppress(OSError):
             self.folder.rmdir()
             root().rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint, whole or not at all: it loses its name first."""
+    fs.remove_folder(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.part")))
 
 
 def images() -> set[str]:
