@@ -16,6 +16,8 @@ from tests.support.lesson_functions import applies, failures, read_only
 from tests.system.faults import FAULTS, Fault, Site
 from tests.system.recordings import BROKEN, FEW, FOLDER, HEALTHY, UNRECORDED, name_of, recorded
 
+pytestmark = pytest.mark.thorough
+
 RECORDED = tuple(fault for fault in recorded(load(HEALTHY)) if fault.name not in UNRECORDED)
 CASES = [
     *(pytest.param(HEALTHY, BROKEN / fault.file, fault, id=fault.name) for fault in RECORDED),

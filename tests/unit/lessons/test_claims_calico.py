@@ -10,6 +10,8 @@ from tests.support.edited.calico import BGP, FAULTS, LABS, MORE
 from tests.support.edits import Fault
 from tests.support.lesson_functions import applies, failures, read_only
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.mark.parametrize("lab", LABS.values(), ids=LABS)
 def test_the_lessons_hold_on_a_healthy_lab(lab: Snapshot) -> None:

@@ -31,6 +31,8 @@ from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import applies, failures, lessons, read_only
 from tests.support.recordings import recording
 
+pytestmark = pytest.mark.thorough
+
 OURS = (ALL_RULES, ON_ONE_NODE, BETWEEN_NODES, TO_THE_NODE, TO_OUTSIDE, *THROUGH_SERVICES, TO_KUBELETS)
 
 

@@ -13,6 +13,8 @@ from tests.support.imaginary.traffic import NFTABLES, PATIENCE, RECORDED, World
 from tests.support.imaginary.traffic_faults import BY_RULES, FAULTS, names
 from tests.support.lesson_functions import applies, failures
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
