@@ -204,7 +204,7 @@ def pages(paths: LabPaths, check: bool) -> None:
 
 
 @click.command()
-@click.option("--fast", is_flag=True, help="Lint, types and unit tests only: no mutants, no virtual machines.")
+@click.option("--fast", is_flag=True, help="Lint, types and the short unit tests only, no virtual machines.")
 @click.option("--matrix", is_flag=True, help="Every combination of CNI and proxy mode on real machines: hours.")
 @click.option("--all", "every", is_flag=True, help="Also every fault, exercise and learners' page on the real lab.")
 def test(fast: bool, matrix: bool, every: bool) -> None:

@@ -65,6 +65,7 @@ STAGES = (
         "ansible-lint: roles",
         ("ansible-lint", "--offline", "--nocolor", "--format=pep8", "-q", "roles", "playbooks"),
         beside=True,
+        slow=True,  # the hook before a commit runs it where roles changed
         only_with="playbooks/*.yml",
     ),
     # A hanging unit test ends the run with every thread's stack, as no clean-up is needed. The parsers' own tests also
@@ -97,8 +98,8 @@ STAGES = (
 def run(*, fast: bool = False, matrix: bool = False, every: bool = False) -> int:
     """Run the stages and return the exit code.
 
-    ``fast`` skips the stages with machines, the coverage of the parsers, and mutation and thorough tests, which take
-    most of the unit tests' time.
+    ``fast`` skips the stages with machines, ansible-lint, the coverage of the parsers, and mutation and thorough tests,
+    which take most of the unit tests' time.
     ``matrix`` skips the stages that need no machines or only the usual lab. ``every`` runs on the usual lab
     what takes long there, too: every fault, every exercise, and the commands of the learners' pages.
     """
