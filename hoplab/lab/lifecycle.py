@@ -104,8 +104,8 @@ def restore_kept(spec: LabSpec, engine: Engine, paths: LabPaths, progress: Conso
     restored = kept.take(kept.Recipe(plan, built.digest, engine), paths, progress)
     if restored is None:
         return None
-    phases = tuple((ended.title, ended.seconds) for ended in progress.ended)
-    lab = replace(restored.state, spec=spec, spec_digest=state.digest_of_spec(spec, paths), phases=phases)
+    digest = state.digest_of_spec(spec, paths)
+    lab = replace(restored.state, spec=spec, spec_digest=digest, phases=_phases(progress))
     state.save(lab, paths)
     return UpResult(lab, (), ConvergeResult(changed=0, tasks=0, seconds=0.0), restored.manifest)
 
@@ -182,9 +182,14 @@ def make_cluster(
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
     with progress.phase("usable"):
         readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
-    lab = replace(lab, phases=tuple((ended.title, ended.seconds) for ended in progress.ended))
+    lab = replace(lab, phases=_phases(progress))
     state.save(lab, paths)
     return lab, converged
+
+
+def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:
+    """Return the phases that have ended, each with its seconds, as the lab's state has them."""
+    return tuple((ended.title, ended.seconds) for ended in progress.ended)
 
 
 def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
@@ -298,9 +303,6 @@ def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
         if path.exists():
             path.unlink()
             removed.append(f"file {path.relative_to(paths.project)}")
-    if paths.run.exists():
-        fs.remove_folder(paths.run)
-        removed.append(f"folder {paths.run}")
     if paths.root.exists():
         fs.remove_but(paths.root, [paths.root / name for name in keep])
         removed.append(f"folder {paths.root}")

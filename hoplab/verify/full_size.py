@@ -114,4 +114,4 @@ def _why(output: Output) -> str:
     """Return ping's own line on a packet that is too large, or its last one."""
     lines = [line.strip() for line in (output.out + output.err).splitlines() if line.strip()]
     told = [line for line in lines if "mtu" in line.lower() or "too long" in line.lower()]
-    return (told or lines or ["ping says nothing"])[-1 if not told else 0]
+    return (told or lines[-1:] or ["ping says nothing"])[0]

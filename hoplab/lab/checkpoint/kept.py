@@ -6,9 +6,6 @@ A lab has at most one. Its name is a digest of all that a new lab is made from, 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +17,11 @@ from hoplab.core.progress import Progress
 from hoplab.core.serialization import to_json
 from hoplab.engine import Engine
 from hoplab.host import freeze
+from hoplab.image.store import digest, tree_digest
 from hoplab.lab.checkpoint import create, journal, manifest, restore
 from hoplab.lab.checkpoint.manifest import CheckpointError
 from hoplab.lab.checkpoint.restore import Restored
-from hoplab.lab.checkpoint.store import Store, is_kept, mib, remove, root
+from hoplab.lab.checkpoint.store import Store, folders, is_kept, mib, remove, size_of
 from hoplab.lab.state import LabState
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
@@ -47,24 +45,17 @@ def keeps(spec: LabSpec, engine: Engine) -> bool:
 
 def name_of(recipe: Recipe, project: Path) -> str:
     """Return the name of the checkpoint of a lab that is made from this."""
-    made_from = {
-        "format": manifest.FORMAT,
-        "plan": to_json(recipe.plan),
-        "image": recipe.image,
-        "engine": type(recipe.engine).__name__,
-        "roles": roles_digest(project),
-        "code": _code_digest(project / "hoplab"),
-        "hypervisor": vars(freeze.hypervisor(recipe.plan.accel)),
-    }
-    return f"up-{hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]}"
-
-
-def _code_digest(package: Path) -> str:
-    digest = hashlib.sha256()
-    for room in MAKERS:
-        for file in sorted((package / room).rglob("*.py")):
-            digest.update(f"\0{file.relative_to(package)}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
+    package = project / "hoplab"
+    made_from = (
+        manifest.FORMAT,
+        to_json(recipe.plan),
+        recipe.image,
+        type(recipe.engine).__name__,
+        roles_digest(project),
+        tree_digest([package / room for room in MAKERS], package),
+        vars(freeze.hypervisor(recipe.plan.accel)),
+    )
+    return f"up-{digest(*made_from)[:12]}"
 
 
 def take(recipe: Recipe, paths: LabPaths, progress: ConsoleProgress) -> Restored | None:
@@ -107,21 +98,11 @@ def keep(lab: LabState, recipe: Recipe, paths: LabPaths, progress: Progress) -> 
 
 def prune(most: int, *, spared: Path) -> list[Path]:
     """Remove the oldest kept checkpoints of all labs until the rest has ``most`` bytes; return the removed ones."""
-    found = sorted(_kept(), key=lambda one: one[0].stat().st_mtime, reverse=True)
-    total = sum(size for folder, size in found if folder == spared)
-    removed = []
-    for folder, size in found:
-        if folder == spared:
-            continue
-        total += size
-        if total > most:
+    kept = [folder for folder in folders() if is_kept(folder.name)]
+    total, removed = 0, []
+    for folder in sorted(kept, key=lambda folder: (folder == spared, folder.stat().st_mtime), reverse=True):
+        total += size_of(folder)
+        if total > most and folder != spared:
             remove(folder)
             removed.append(folder)
     return removed
-
-
-def _kept() -> Iterator[tuple[Path, int]]:
-    """Yield each kept checkpoint of this user, with its size in bytes."""
-    for file in root().glob(f"*/*/{manifest.FILE}"):
-        if is_kept(file.parent.name):
-            yield file.parent, sum(path.lstat().st_size for path in manifest.files_below(file.parent))

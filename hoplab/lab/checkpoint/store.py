@@ -113,9 +113,8 @@ class Store:
     def delete(self, name: str) -> int:
         """Remove a checkpoint, damaged or not; return how many bytes it had."""
         folder = self.find(name)
-        size = sum(path.lstat().st_size for path in manifests.files_below(folder))
+        size = size_of(folder)
         remove(folder)
-        self._drop_empty()
         return size
 
     def clean(self) -> list[str]:
@@ -125,23 +124,31 @@ class Store:
             shutil.rmtree(folder)
         return [folder.name.lstrip(".").rpartition(".")[0].rpartition(".")[0] for folder in left]
 
-    def _drop_empty(self) -> None:
-        with suppress(OSError):
-            self.folder.rmdir()
-            root().rmdir()
+
+def folders() -> list[Path]:
+    """Return the folders of all complete checkpoints of this user, of every lab."""
+    return [file.parent for file in root().glob(f"*/*/{manifests.FILE}")]
+
+
+def size_of(folder: Path) -> int:
+    """Return how many bytes a checkpoint has."""
+    return sum(path.lstat().st_size for path in manifests.files_below(folder))
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint, whole or not at all: it loses its name first."""
+    """Remove a checkpoint, whole or not at all: it loses its name first. The lab's folder goes with its last one."""
     fs.remove_folder(folder.rename(folder.with_name(f".{folder.name}.{os.getpid()}.part")))
+    with suppress(OSError):
+        folder.parent.rmdir()
+        root().rmdir()
 
 
 def images() -> set[str]:
     """Return the digests of the node images that the checkpoints of this user need."""
     found = set()
-    for file in root().glob(f"*/*/{manifests.FILE}"):
+    for folder in folders():
         with suppress(CheckpointError):
-            found.add(manifests.read(file.parent).image)
+            found.add(manifests.read(folder).image)
     return found
 
 
