@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,8 +78,11 @@ class ExternalHost:
             finally:
                 connection.close()
 
-    def fetch(self, url: str, to: IPv4Address, timeout: float, ca: Path | None = None) -> Reply:
-        """Request a URL from this address, whatever its host resolves to: ``curl --resolve``. https needs the CA."""
+    def fetch(self, url: str, to: IPv4Address, timeout: float, ca: Path | None = None, body: bytes = b"") -> Reply:
+        """Request a URL from this address, whatever its host resolves to: ``curl --resolve``. https needs the CA.
+
+        With a body it is a POST request. A server that refuses a large one may answer before it has read all of it.
+        """
         found = urlsplit(url)
         host, port = found.hostname or "", found.port or {"https": 443}.get(found.scheme, 80)
         connection = HTTPConnection(host, port)
@@ -91,7 +94,9 @@ class ExternalHost:
                     trusted = ssl.create_default_context(cafile=ca)
                     connection.sock = wrapped = trusted.wrap_socket(connection.sock, server_hostname=host)
                     names = _names(wrapped.getpeercert() or {})
-                connection.request("GET", found.path or "/", headers={"Host": found.netloc, "Connection": "close"})
+                headers = {"Host": found.netloc, "Connection": "close"}
+                with suppress(BrokenPipeError, ConnectionResetError):  # the answer is there nevertheless, or nothing is
+                    connection.request("POST" if body else "GET", found.path or "/", body or None, headers)
                 response = connection.getresponse()
                 return Reply(response.status, response.read().decode(errors="replace"), names)
             except (OSError, HTTPException) as error:

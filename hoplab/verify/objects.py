@@ -112,14 +112,17 @@ class Objects(Observations):
 
     @contextmanager
     def edited(self, path: str, edit: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-        """Edit an object and restore its spec and data when the body ends."""
+        """Edit an object and restore its spec, data and annotations when the body ends."""
         before = self._edit(path, edit)
+
+        def restore(found: dict[str, Any]) -> None:
+            found.update({key: before[key] for key in ("spec", "data") if key in before})
+            found.setdefault("metadata", {})["annotations"] = before.get("metadata", {}).get("annotations", {})
+
         try:
             yield
         finally:
-            self._edit(
-                path, lambda found: found.update({key: before[key] for key in ("spec", "data") if key in before})
-            )
+            self._edit(path, restore)
 
     def _edit(self, path: str, edit: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Edit an object, and retry after a conflict with another writer; return the object before the edit."""

@@ -32,13 +32,13 @@ from hoplab.observe.ssh import Hosts
 from hoplab.pki.certificates import ensure_certificates
 from hoplab.verify import external, observations, workload
 from hoplab.verify.diagnosis import Diagnosis
-from hoplab.verify.objects import API_TIMEOUT, Objects
+from hoplab.verify.objects import API_TIMEOUT
 from hoplab.verify.partial import PATIENCE, PartialLook
-from hoplab.verify.traffic import Traffic
+from hoplab.verify.scaling import Scalings
 
 
 @dataclass(frozen=True)
-class LabSession(Traffic, Objects):
+class LabSession(Scalings):
     """The running lab, for lessons with traffic: observations, requests, and objects to change."""
 
 

@@ -219,6 +219,10 @@ class Traffic(Observations):
         """Return the status of the answer to such a request; 0 without an answer."""
         return self.external.fetch(url, IPv4Address(urlsplit(url).hostname), UNANSWERED_TIMEOUT).status
 
+    def http_post(self, url: str, node: Node, size: int) -> Reply:
+        """Send a body of ``size`` bytes from outside to a node, without resolving the URL's host."""
+        return self.external.fetch(url, node.address, HTTP_TIMEOUT, self.ca, bytes(size))
+
     def http_get(self, url: str, node: Node | None = None) -> Reply:
         """Make a request from outside to a node (by default the first), without resolving the URL's host."""
         to = (node or self.snapshot.nodes[0]).address

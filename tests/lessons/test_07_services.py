@@ -302,7 +302,9 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "a_service_leads_to_its_endpoints")
 def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
     """When a deployment is scaled, the rules of every node follow its pods."""
-    service, client, mode = session.service("single"), session.snapshot.setting.pod_cidr[-2], proxy.of(session.snapshot)
+    scaling = session.scaling()
+    service, mode = session.service(scaling.deployment), proxy.of(session.snapshot)
+    client, before, more = session.snapshot.setting.pod_cidr[-2], scaling.before, scaling.more
 
     def targets(rules: HasFacts) -> frozenset[str]:
         return proxy.targets(rules, client, service)
@@ -312,16 +314,13 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
             mode.endpoint_chain(service.service, service.protocol, endpoint, sticky=False) for endpoint in endpoints
         }
 
-    before = session.endpoints("single")
-    with session.scaled("single", len(before) + 1) as more:
-        for node, rules in session.rules_when(lambda rules: targets(rules) == more).items():
-            claim.require(
-                targets(rules) == more,
-                f"{service.chain} on {node} leads to {listed(sorted(targets(rules)))} for "
-                f"{counted(len(more), 'endpoint')}",
-                *mode.rules(rules, service.chain),
-            )
-    for node, rules in session.rules_when(lambda rules: targets(rules) == before).items():
+    for node, rules in scaling.grown.items():
+        claim.require(
+            targets(rules) == more,
+            f"{service.chain} on {node} leads to {listed(sorted(targets(rules)))} for {counted(len(more), 'endpoint')}",
+            *mode.rules(rules, service.chain),
+        )
+    for node, rules in scaling.shrunk.items():
         claim.require(
             targets(rules) == before,
             f"{service.chain} on {node} still leads to {listed(sorted(targets(rules) - before))} after scaling down",

@@ -11,7 +11,6 @@ from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 from hoplab.verify.claims import Claim, counted, listed
-from hoplab.verify.objects import INGRESSES
 from hoplab.verify.session import LabSession
 
 pytestmark = pytest.mark.remedy("kubectl describe ingress -A")
@@ -259,31 +258,17 @@ def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> N
 @pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_a_change_loses_no_request(session: LabSession, claim: Claim) -> None:
     """While pods come and go and rules change, every request is answered."""
-    path, url = f"/{session.unique_path()}", f"http://{HOST1}/"
-
-    def led(item: dict[str, Any]) -> None:
-        item["spec"]["rules"][0]["http"]["paths"] += workload.ingress("", {"": {path: workload.APP2}})["spec"]["rules"][
-            0
-        ]["http"]["paths"]
-
-    with session.request_stream(url) as stream:
-        with session.scaled(workload.APP1, 3) as three:
-            session.until(lambda: set(stream.reached), lambda reached: three <= reached)
-            claim.require(
-                three <= stream.reached, f"of {listed(sorted(three))} only {listed(sorted(stream.reached))} were asked"
-            )
-        with session.edited(f"{INGRESSES}/apps", led):
-            second = session.endpoints(workload.APP2)
-            to = session.until(lambda: session.reached(f"http://{HOST1}{path}"), lambda found: found in second)
-            claim.require(
-                to in second, f"{to or 'nobody'} answers for the new path, which is no pod of {workload.APP2}"
-            )
-        session.until(
-            lambda: session.endpoints(workload.APP1, ending=True),
-            lambda found: found == session.endpoints(workload.APP1),
-        )
+    scaling = session.scaling()
+    stream, three, second = scaling.stream, scaling.more, session.endpoints(workload.APP2)
+    claim.require(
+        three <= stream.reached, f"of {listed(sorted(three))} only {listed(sorted(stream.reached))} were asked"
+    )
+    claim.require(
+        scaling.edited_to in second,
+        f"{scaling.edited_to or 'nobody'} answers for the new path, which is no pod of {workload.APP2}",
+    )
     claim.require(not stream.lost, f"{len(stream.lost)} of {stream.sent} requests were lost", *stream.lost)
     claim.saw(
-        f"{stream.sent} requests while {workload.APP1} went from 2 pods to 3 and back, and a rule came and went:"
-        " none lost"
+        f"{stream.sent} requests while {scaling.deployment} went from {len(scaling.before)} pods to {len(three)} and"
+        " back, and a rule came and went: none lost"
     )

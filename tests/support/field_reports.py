@@ -35,7 +35,15 @@ def of(faults: Sequence[Fault], name: str) -> tuple[Callable[[], Snapshot], str]
 
 
 FAULTS = (
-    FaultReport("A01", "flannel 1279, 2152", "The outer UDP checksum of VXLAN is wrong, the receiver drops it"),
+    FaultReport(
+        "A01",
+        "flannel 1279, 2152",
+        "The outer UDP checksum of VXLAN is wrong, the receiver drops it",
+        lesson="between_nodes_a_packet_travels_wrapped",
+        says="hoplab-verify/echo-68rvn does not answer hoplab-verify/echo-88rnw: curl: (28) Connection timed out after"
+        " 10011 milliseconds; worker2 counted 4 UDP checksum errors meanwhile",
+        live="VXLAN packets leave with a wrong checksum",
+    ),
     FaultReport(
         "A02",
         "felix 2082",
@@ -162,7 +170,15 @@ FAULTS = (
         "A TLS secret is of another type",
         *of(tls.FAULTS, "the secret of a site is of another type"),
     ),
-    FaultReport("A28", "ingress-nginx 1824, 5167", "Large bodies and idle connections are cut"),
+    FaultReport(
+        "A28",
+        "ingress-nginx 1824, 5167",
+        "Large bodies and idle connections are cut",
+        lesson="bodies_and_silence_have_limits",
+        says="apps asks for 8m by nginx.ingress.kubernetes.io/proxy-body-size, but ingress-readable/ingress-df7xz has"
+        " client_max_body_size 1m (nginx's default)",
+        live="an Ingress asks for larger bodies in another controller's words",
+    ),
     FaultReport(
         "A50",
         "kubernetes 69487",

@@ -7,11 +7,21 @@ to edit. The behaviour that all controllers share is not described here: the les
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 from hoplab.expectations.registry import get_module
 from hoplab.spec.parts import IngressPart
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a controller allows on a path. A limit that it does not have is None."""
+
+    body: int | None  # bytes of a request's body
+    silence: float | None  # seconds that a pod may be silent in the middle of an answer, or a WebSocket
+    body_from: str  # where it is set: "client_max_body_size 1m (nginx's default)"
+    silence_from: str
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class Served:
 
     host: str
     paths: Mapping[str, tuple[str, ...]]  # path without its last slash ("/" for all) -> endpoints, "10.244.1.3:8080"
+    limits: Mapping[str, Limits] = field(default_factory=dict)  # of these paths, for controllers that have any
 
     def __str__(self) -> str:
         return "; ".join([f"server {self.host}", *(f"{path} -> {', '.join(to)}" for path, to in self.paths.items())])

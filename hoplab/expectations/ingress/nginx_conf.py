@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hoplab.expectations.ingress import Access, Served
+from hoplab.expectations.ingress import Access, Limits, Served
 
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<mark>[{};])|"(?P<double>(?:\\.|[^"\\])*)"|'(?P<single>(?:\\.|[^'\\])*)'
@@ -20,6 +20,30 @@ _LINE = re.compile(
     r'(?P<client>\S+) \w+://(?P<host>\S+) "\S+ (?P<path>\S+)[^"]*" (?P<status>\d{3}) '
     r"-> (?P<asked>\S+(?:, \S+)*) \S+(?:, \S+)*$"
 )
+
+
+_SIZE = {"k": 1024, "m": 1024**2, "g": 1024**3}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MEASURE = re.compile(r"(\d+)([a-z]*)", re.IGNORECASE)
+_DEFAULTS = {"client_max_body_size": "1m", "proxy_read_timeout": "60s"}  # nginx's own
+
+
+def size(text: str) -> int | None:
+    """Return the bytes of a size of nginx, ``8m``; None for 0, which means without a limit, and what is no size."""
+    found = _MEASURE.fullmatch(text)
+    if not found or (unit := found[2].lower()) not in ("", *_SIZE):
+        return None
+    return int(found[1]) * _SIZE.get(unit, 1) or None
+
+
+def seconds(text: str) -> float | None:
+    """Return the seconds of a time of nginx, ``60s`` or ``1m30s``; None for what is no time."""
+    parts = [(int(number), unit.lower() or "s") for number, unit in _MEASURE.findall(text)]
+    if not parts or "".join(match[0] for match in _MEASURE.finditer(text)) != text.replace(" ", ""):
+        return None
+    if any(unit not in _SECONDS for _, unit in parts):
+        return None
+    return sum(number * _SECONDS[unit] for number, unit in parts)
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,10 @@ class Directive:
 
     def value(self, name: str) -> tuple[str, ...]:
         return next((directive.words[1:] for directive in self.find(name)), ())
+
+    def own(self, name: str) -> str:
+        """Return the value of the directive of that name directly in it; "" without one."""
+        return next((" ".join(found.words[1:]) for found in self.block if found.words[:1] == (name,)), "")
 
 
 def parse(text: str) -> Directive:
@@ -73,17 +101,35 @@ def served(text: str) -> tuple[Served, ...]:
         for upstream in whole.find("upstream")
         if len(upstream.words) > 1
     }
+    outer = next(whole.find("http"), whole)  # files of a folder are included in a block that is not among them
     found = []
     for server in whole.find("server"):
         if not server.block:  # of an upstream
             continue
         paths: dict[str, tuple[str, ...]] = {}
+        limits: dict[str, Limits] = {}
         for location in server.find("location"):
             target = "".join(location.value("proxy_pass")).partition("://")[2].partition("/")[0]
             path = location.words[-1].rstrip("/") or "/"
-            paths.setdefault(path, upstreams.get(target, ()))
-        found += [Served("" if name == "_" else name, paths) for name in server.value("server_name")]
+            if path not in paths:
+                paths[path] = upstreams.get(target, ())
+                limits[path] = _limits((location, server, outer))
+        found += [Served("" if name == "_" else name, paths, limits) for name in server.value("server_name")]
     return tuple(found)
+
+
+def _limits(blocks: tuple[Directive, ...]) -> Limits:
+    """Return the limits of a location, given with the blocks around it; the innermost decides."""
+
+    def value(name: str) -> tuple[str, str]:
+        for block in blocks:
+            if given := block.own(name):
+                place = " ".join(block.words[:1]) or "http"
+                return given, f"{name} {given} ({place} of its configuration)"
+        return _DEFAULTS[name], f"{name} {_DEFAULTS[name]} (nginx's default)"
+
+    (body, body_from), (silence, silence_from) = value("client_max_body_size"), value("proxy_read_timeout")
+    return Limits(size(body), seconds(silence), body_from, silence_from)
 
 
 def access(line: str) -> Access | None:

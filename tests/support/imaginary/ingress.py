@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -63,6 +63,14 @@ FRONTS = {pod.node.name: pod for pod in RECORDED.pods}
 FIRST, SECOND = RECORDED.nodes[:2]
 
 
+@dataclass(frozen=True)
+class WithoutRules(LabSession):
+    """The session of a lab where nobody asks for the rules of kube-proxy."""
+
+    def rules_when(self, _wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
+        return {}
+
+
 @dataclass
 class World:
     """A lab with an ingress controller that only talks. Each switch is one fault."""
@@ -104,6 +112,8 @@ class World:
     follows_rules: bool = True
     answers: bool = True
     there: bool = True  # the Ingresses
+    takes: int = 1024**2  # bytes of a body
+    asks: Mapping[str, str] = field(default_factory=dict)  # annotations of an Ingress
     log: dict[str, list[str]] = field(default_factory=dict, init=False)  # by node
     replicas: int = field(default=2, init=False)
     turn: int = field(default=0, init=False)
@@ -111,9 +121,11 @@ class World:
 
     namespace, port = "hoplab-test", 36511
 
-    def fetch(self, url: str, to: IPv4Address, _timeout: float, _ca: Path | None = None) -> Reply:
+    def fetch(self, url: str, to: IPv4Address, _timeout: float, _ca: Path | None = None, body: bytes = b"") -> Reply:
         """What a client outside gets."""
         scheme, host, path = re.findall(r"(\w+)://([^/]+)(/.*)", url)[0]
+        if body and len(body) > self.takes:
+            return Reply(413)
         node = FIRST if to == FIRST.address else SECOND
         if not self.answers:
             return Reply(why="connection refused")
@@ -236,6 +248,7 @@ class World:
         given = self.orphan_address if name == "orphan" else self.addresses
         nodes = [{"ip": str(node.address)} for node in RECORDED.nodes] if given else []
         found["status"] = {"loadBalancer": {"ingress": nodes}}
+        found["metadata"]["annotations"] = {**found["metadata"].get("annotations", {}), **self.asks}
         if name == "apps":
             sites = workload.SITES if self.secrets else {}
             found["spec"]["tls"] = [{"secretName": secret, "hosts": list(hosts)} for secret, hosts in sites.items()]
@@ -255,7 +268,9 @@ class World:
         if not self.fronts:
             lab = replace(RECORDED)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
-        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED)
+        return WithoutRules(
+            lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED
+        )
 
 
 def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:
@@ -284,14 +299,15 @@ UNKNOWN, TLS, ONE, TOLD = (
     "one_address_for_all",
     "the_pod_is_told_who_asked",
 )
-CONFIGURATION, LOG, DIRECT, KUBECTL, CHANGE = (
+CONFIGURATION, LOG, DIRECT, KUBECTL, CHANGE, LIMITS = (
     "the_configuration_is_the_rules",
     "the_log_has_both_ends",
     "no_cluster_ip_on_the_way",
     "kubectl_shows_address_and_rules",
     "a_change_loses_no_request",
+    "bodies_and_silence_have_limits",
 )
-BY_SECOND = (TOLD, LOG, DIRECT)  # those that ask every node for an app
+BY_SECOND = (TOLD, LOG, DIRECT, LIMITS)  # those that ask every node for an app
 
 FAULTS = (
     ("orphan_status", 200, (ALONE,), "worker1 answers for orphan.yash.com with 200"),
@@ -329,6 +345,20 @@ FAULTS = (
     ("loses", True, (CHANGE,), "requests were lost"),
     ("third_is_asked", False, (CHANGE,), "were asked"),
     ("follows_rules", False, (CHANGE,), "answers for the new path, which is no pod of app2-service"),
+    ("takes", 1000, (LIMITS,), "answers a body of 1048576 bytes with 413, and has client_max_body_size 1m (nginx's"),
+    ("takes", 2**30, (LIMITS,), "answers a body of 1048577 bytes with 200, not with 413"),
+    (
+        "asks",
+        {"nginx.ingress.kubernetes.io/proxy-body-size": "8m"},
+        (LIMITS,),
+        "apps asks for 8m by nginx.ingress.kubernetes.io/proxy-body-size, but ingress-readable/ingress-b has client_m",
+    ),
+    (
+        "asks",
+        {"nginx.org/proxy-read-timeout": "1h30m"},
+        (LIMITS,),
+        "apps asks for 1h30m by nginx.org/proxy-read-timeout, but ingress-readable/ingress-b has proxy_read_timeout",
+    ),
     ("there", False, (KUBECTL, ALONE, CHANGE), "there is no Ingress apps: not found"),
     (
         "answers",

@@ -319,6 +319,7 @@ class World:
             lab = on_node("addresses", added(address_of("lo", workload.BALANCED_IP)), lab)
         for node in () if self.plugged else self.lab.nodes:
             lab = on_node("links", _only_eth0, lab, node.name)
+        lab = replace(lab, setting=replace(lab.setting, ingress="none"))  # scaled is `single`: no app is asked for
         return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED)
 
 

@@ -38,6 +38,18 @@ FAULTS = (
         traffic=("a_packet_of_full_size_arrives_in_one_piece",),
         needs=FLANNEL_VXLAN,
     ),
+    Fault(  # flannel 1279, 2152
+        "VXLAN packets leave with a wrong checksum",  # and its interface does not write the right one
+        on_node(
+            "ethtool -K eth0 tx off && tc qdisc add dev eth0 clsact && tc filter add dev eth0 egress protocol ip u32 "
+            "match ip protocol 17 0xff match ip dport 8472 0xffff action pedit munge offset 26 u16 set 0xbeef",
+            "tc qdisc del dev eth0 clsact; ethtool -K eth0 tx on",
+        ),
+        (),
+        "UDP checksum errors meanwhile",
+        traffic=("between_nodes_a_packet_travels_wrapped",),
+        needs=FLANNEL_VXLAN,
+    ),
     Fault(  # flannel 699, 609
         "FORWARD drops what pods send to pods",
         on_node("iptables -I FORWARD -s {pods} -d {pods} -j DROP", "iptables -D FORWARD -s {pods} -d {pods} -j DROP"),

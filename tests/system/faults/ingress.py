@@ -35,6 +35,10 @@ def led_astray(item: dict[str, Any]) -> None:
     rules_of(item, workload.HOST2)[0]["backend"]["service"]["name"] = workload.APP1
 
 
+def asking_for_larger_bodies(item: dict[str, Any]) -> None:
+    item["metadata"].setdefault("annotations", {})["nginx.ingress.kubernetes.io/proxy-body-size"] = "8m"
+
+
 def forgotten(path: str) -> Callable[[dict[str, Any]], None]:
     def edit(item: dict[str, Any]) -> None:
         paths = rules_of(item, workload.HOST1)
@@ -110,6 +114,13 @@ FAULTS = (
         (),
         "orphan",
         traffic=("an_ingress_alone_does_nothing",),
+    ),
+    Fault(  # ingress-nginx 1824, 5167
+        "an Ingress asks for larger bodies in another controller's words",
+        edited(f"{INGRESSES}/apps", asking_for_larger_bodies, lambda _session, _node: True),
+        (),
+        "apps asks for 8m by nginx.ingress.kubernetes.io/proxy-body-size, but",
+        traffic=("bodies_and_silence_have_limits",),
     ),
     Fault(
         "a host leads to the other service",

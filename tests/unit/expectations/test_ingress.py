@@ -45,6 +45,40 @@ def test_quotes_comments_and_words() -> None:
     assert found.value("j") == ("k",) and found.value("x") == ()
 
 
+def test_limits_are_of_the_innermost_block() -> None:
+    server = (
+        "server { server_name a; client_max_body_size 2m; location / { proxy_read_timeout 1m30s; } location /b { } }"
+    )
+    (found,) = nginx_conf.served(f"http {{ client_max_body_size 8m; proxy_read_timeout 5; {server} }}")
+    root, below = found.limits["/"], found.limits["/b"]
+    assert (root.body, root.silence, below.silence) == (2 * 1024**2, 90, 5)
+    assert root.body_from == "client_max_body_size 2m (server of its configuration)"
+    assert root.silence_from == "proxy_read_timeout 1m30s (location of its configuration)"
+    assert below.silence_from == "proxy_read_timeout 5 (http of its configuration)"
+
+
+def test_limits_that_are_nowhere_are_those_of_nginx() -> None:
+    (found,) = nginx_conf.served("server { server_name a; location / { } }")
+    limits = found.limits["/"]
+    assert (limits.body, limits.silence) == (1024**2, 60)
+    assert limits.body_from == "client_max_body_size 1m (nginx's default)"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("8m", 8 * 1024**2), ("1K", 1024), ("70", 70), ("0", None), ("8x", None), ("", None)]
+)
+def test_sizes(text: str, wanted: int | None) -> None:
+    assert nginx_conf.size(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("60s", 60), ("60", 60), ("1h 30m", 5400), ("500ms", 0.5), ("1x", None), ("", None), ("s", None)],
+)
+def test_times(text: str, wanted: float | None) -> None:
+    assert nginx_conf.seconds(text) == wanted
+
+
 @pytest.mark.parametrize("text", ["}", "a { b", "server { location", ";"])
 def test_half_a_file(text: str) -> None:
     nginx_conf.served(text)
