@@ -1,12 +1,17 @@
 """The clocks of running machines beside this host's, and how they are set.
 
 The clock of a machine stands still while the machine is saved, and on many hosts while the host sleeps. Nodes have no
-time server. A clock is set over SSH at once: the guest agent's ``guest-set-time`` would wait for the hardware clock.
+time server. The guest agent tells a clock and moves it; its ``guest-set-time`` would wait for the hardware clock:
 
     host                          node
+    guest-get-time                tells its time
+    guest-exec sh -c '...'        moves its clock by the difference
+
+Where no agent answers, SSH does the same. It takes ten seconds and more on an emulated node:
+
     ssh NODE sudo sh -c '...'
                                   prints its time, waits for a line
-    writes its own time           sets its clock
+    writes the difference         moves its clock
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +27,9 @@ from dataclasses import dataclass
 from hoplab.core.errors import UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
+from hoplab.host import agent, machines
+from hoplab.host.agent import Agent, AgentError
+from hoplab.lab.state import LabState
 
 SKEW_S = 2.0  # a smaller difference is not corrected: reading a clock takes a part of it on an emulated node
 ANSWER_S = 180.0  # a login takes seconds on an emulated node; this bound only ends a hang
@@ -31,9 +39,8 @@ RESEED = (  # Perl, which every Debian has, starts faster than Python
     "open(P, q(+<), q(/dev/urandom)) or die; syswrite(P, pack(q(H*), shift)) or die; ioctl(P, 0x5207, 0) or die"
 )
 SCRIPT = f"""\
-echo "clock $(date +%s.%N)"
-read -r now seed stale || exit 1
-[ "$now" = keep ] || date -s "@$now" >/dev/null || exit 2
+read -r moved seed stale || exit 1
+[ "$moved" = keep ] || date -s "$moved seconds" >/dev/null || exit 2
 [ -z "$seed" ] || perl -e "{RESEED}" "$seed" || exit 3
 [ -z "$stale" ] || ss -HKt $stale >/dev/null
 echo done
@@ -43,6 +50,9 @@ setsid sh -c '
     [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $1
   done' sh "$stale" </dev/null >/dev/null 2>&1 &
 """
+SCRIPT_WITH_CLOCK = f"""\
+echo "clock $(date +%s.%N)"
+{SCRIPT}"""
 
 Clock = Callable[[], float]
 
@@ -65,13 +75,13 @@ class Skew:
         return f"the clock of {self.node} was {abs(self.seconds):.0f} s {way}{': set' if self.set else ''}"
 
 
-def mend(paths: LabPaths, nodes: Sequence[str], progress: Progress) -> list[Skew]:
+def mend(lab: LabState, paths: LabPaths, progress: Progress) -> list[Skew]:
     """Set the clocks that differ from this host's, with a note for each; return those of all nodes.
 
     A node that can't be reached gets a note: what waits for it next says more.
     """
     found: list[Skew] = []
-    for node, answer in _each(nodes, lambda node: _mended(paths, node)).items():
+    for node, answer in _each(lab, lambda node: _converse(lab, paths, node)).items():
         if isinstance(answer, UnavailableError):
             progress.note(f"the clock of {node} could not be looked at: {answer.message}")
             continue
@@ -81,20 +91,22 @@ def mend(paths: LabPaths, nodes: Sequence[str], progress: Progress) -> list[Skew
     return found
 
 
-def renew(paths: LabPaths, nodes: Sequence[str], stale: str = "") -> list[Skew]:
+def renew(lab: LabState, paths: LabPaths, stale: str = "") -> list[Skew]:
     """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError.
 
     ``stale`` is a filter of `ss` for connections whose other end is gone. They are closed: an idle watch of the API
     would notice after half a minute. Nobody waits for those of pods, each of which takes a process on its node.
     """
-    answers = _each(nodes, lambda node: converse(paths, node, reseed=True, stale=stale, limit_s=0.0))
+    answers = _each(lab, lambda node: _converse(lab, paths, node, reseed=True, stale=stale, limit_s=0.0))
     for answer in answers.values():
         if isinstance(answer, UnavailableError):
             raise answer
     return [answer for answer in answers.values() if isinstance(answer, Skew)]
 
 
-def _each(nodes: Sequence[str], work: Callable[[str], Skew]) -> dict[str, Skew | UnavailableError]:
+def _each(lab: LabState, work: Callable[[str], Skew]) -> dict[str, Skew | UnavailableError]:
+    nodes = [node.name for node in lab.nodes]
+
     def one(node: str) -> Skew | UnavailableError:
         try:
             return work(node)
@@ -105,8 +117,33 @@ def _each(nodes: Sequence[str], work: Callable[[str], Skew]) -> dict[str, Skew |
         return dict(zip(nodes, pool.map(one, nodes), strict=True))
 
 
-def _mended(paths: LabPaths, node: str) -> Skew:
-    return converse(paths, node, limit_s=SKEW_S)
+def _converse(
+    lab: LabState, paths: LabPaths, node: str, *, reseed: bool = False, stale: str = "", limit_s: float = SKEW_S
+) -> Skew:
+    """Do what ``converse`` does by the guest agent, or over SSH where no agent answers."""
+    try:
+        with agent.opened(lab.libvirt_uri, machines.domain_name(lab.id, node)) as guest:
+            return by_agent(guest, node, reseed=reseed, stale=stale, limit_s=limit_s)
+    except AgentError:
+        return converse(paths, node, reseed=reseed, stale=stale, limit_s=limit_s)
+
+
+def by_agent(guest: Agent, node: str, *, reseed: bool, stale: str, limit_s: float, clock: Clock = time.time) -> Skew:
+    """Do what ``converse`` does by the guest agent; raise AgentError where it does not answer."""
+    began = clock()
+    there = guest.clock()
+    ahead = there - (began + clock()) / 2  # the answer is as old as half of the way there and back
+    due = abs(ahead) > limit_s
+    if due or reseed or stale:
+        done = guest.run(SCRIPT, _line(ahead if due else None, reseed, stale), ANSWER_S)
+        if done.code != 0 or "done" not in done.out:
+            raise _unavailable(node, done.err or f"exit code {done.code}")
+    return Skew(node, ahead, set=due)
+
+
+def _line(ahead: float | None, reseed: bool, stale: str) -> str:
+    """Return what the script reads: how far to move the clock, entropy, and the filter of stale connections."""
+    return f"{'keep' if ahead is None else f'{-ahead:+.3f}'} {secrets.token_hex(64) if reseed else ''} {stale}\n"
 
 
 def converse(
@@ -122,7 +159,7 @@ def converse(
 
     The node's time is read after the login, so the difference has only the way of a line in it.
     """
-    command = ["ssh", "-F", str(paths.ssh_config), node, "sudo", "sh", "-c", f"'{_quoted(SCRIPT)}'"]
+    command = ["ssh", "-F", str(paths.ssh_config), node, "sudo", "sh", "-c", f"'{_quoted(SCRIPT_WITH_CLOCK)}'"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as ssh:
@@ -134,9 +171,7 @@ def converse(
                 raise _unavailable(node, ssh.communicate(timeout=ANSWER_S)[1])
             ahead = float(line.split()[1]) - now
             due = abs(ahead) > limit_s
-            seed = secrets.token_hex(64) if reseed else ""
-            now_there = f"{clock():.3f}" if due else "keep"
-            out, said = ssh.communicate(f"{now_there} {seed} {stale}\n", timeout=ANSWER_S)
+            out, said = ssh.communicate(_line(ahead if due else None, reseed, stale), timeout=ANSWER_S)
         except subprocess.TimeoutExpired:
             raise _unavailable(node, f"no answer after {ANSWER_S:.0f} s") from None
         except BrokenPipeError:

@@ -69,9 +69,9 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     with progress.phase("machines"):
         started = switch_on(lab, paths, progress)
         if restored:
-            clocks.renew(paths, names, stale_connections(lab))
+            clocks.renew(lab, paths, stale_connections(lab))
         else:
-            clocks.mend(paths, names, progress)
+            clocks.mend(lab, paths, progress)
     with progress.phase("usable"):
         readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
     if restored:

@@ -34,6 +34,7 @@ from hoplab.image import NodeImage
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import create, usable
 from hoplab.lab.clocks import Skew
+from hoplab.lab.state import LabState
 from hoplab.observe.script import Output
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from tests.support.labs import MADE
@@ -250,10 +251,10 @@ class CheckpointLab:
         (self.folder / "control-plane").write_text("stopped")
         return []
 
-    def _renew(self, _paths: LabPaths, nodes: Sequence[str], stale: str) -> list[Skew]:
+    def _renew(self, lab: LabState, _paths: LabPaths, stale: str) -> list[Skew]:
         assert stale == "dport = :6443 or dst 10.96.0.1"
         self.step("clocks")
-        return [Skew(node, -61.0, set=True) for node in nodes]
+        return [Skew(node.name, -61.0, set=True) for node in lab.nodes]
 
 
 class Nodes(Hosts):

@@ -70,7 +70,7 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
         with progress.phase("cut"), _asleep(lab, paths, progress):
             made = manifest.utc_now()
             _copy(lab, paths, domains, draft)
-        clocks.mend(paths, [node.name for node in lab.nodes], progress)
+        clocks.mend(lab, paths, progress)
         with progress.phase("digests"):
             written = Manifest(
                 format=manifest.FORMAT,

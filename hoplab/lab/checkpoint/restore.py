@@ -75,7 +75,7 @@ def put_back(
         lab = state.load(paths)
         started = power.switch_on(lab, paths, progress)
     with progress.phase("clocks"):
-        for skew in clocks.renew(paths, [node.name for node in lab.nodes], power.stale_connections(lab)):
+        for skew in clocks.renew(lab, paths, power.stale_connections(lab)):
             progress.task(str(skew))
     with progress.phase("usable"):
         usable.prove(lab, paths, progress, started)
