@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SNAPSHOT: pytest.StashKey[Snapshot] = pytest.StashKey()  # of the lab, once it was looked at
 GIVEN: pytest.StashKey[LabSession | Snapshot] = pytest.StashKey()  # a lab opened by the caller of pytest
+SCALES: pytest.StashKey[bool] = pytest.StashKey()  # whether a lesson of the run looks at a deployment being scaled
 NO_LAB = "lessons are checked on a lab (--lab NAME) or on a recording of one (--recording FILE)"
 
 
@@ -47,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, facts, own_lab, "
         "one_subnet, node_ranges, workload_pods, outside): what a lab must have",
     )
+    config.addinivalue_line("markers", "watches_scaling: looks at what the lab does while a deployment is scaled")
+    config.addinivalue_line("markers", "beside_scaling: is not disturbed by that, so it runs meanwhile")
     config.addinivalue_line("markers", "rests_on(*claims, anywhere=False): claims whose failures explain this one's")
     config.addinivalue_line("markers", "remedy(shows, mends, says, cni): commands that show and mend a failure")
     if config.getoption("--lab") and config.getoption("--recording"):
@@ -64,6 +67,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     names = item.fixturenames if isinstance(item, pytest.Function) and item.get_closest_marker("needs") else None
     if names is not None and "_requirements" not in names:
         names.insert(0, "_requirements")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note whether a lesson that runs looks at a deployment being scaled."""
+    session.config.stash[SCALES] = any(item.get_closest_marker("watches_scaling") for item in session.items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -197,6 +205,10 @@ def session(request: pytest.FixtureRequest, _opened: LabSession | Snapshot) -> L
     needs = [marker.kwargs for marker in request.node.iter_markers("needs")]
     if reason := requirements.session_reason(_opened.snapshot, needs, outside=_opened.outside):
         pytest.skip(reason)
+    if request.config.stash.get(SCALES, False):
+        _opened.begin_scaling()
+    if not request.node.get_closest_marker("beside_scaling"):
+        _opened.settle()
     return _opened
 
 

@@ -6,16 +6,16 @@ A pod takes long to start and to go, so lessons that watch it do not each scale 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from threading import Thread
 from typing import Any
 
-from hoplab.core.errors import LabError
 from hoplab.expectations import proxy
 from hoplab.observe.facts import Facts
 from hoplab.verify import workload
-from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.objects import INGRESSES, Objects
 from hoplab.verify.traffic import Stream, Traffic
 from hoplab.verify.workload import APP1, APP2, HOST1
@@ -37,7 +37,12 @@ class Scaling:
 
 
 class Scalings(Traffic, Objects):
-    """Scaling a deployment of a running lab, once."""
+    """Scaling a deployment of a running lab, once, while lessons that it does not disturb go on."""
+
+    def begin_scaling(self) -> None:
+        """Begin to scale where hardly another lesson looks at the deployment: the one behind the first host."""
+        if self._behind_ingress:
+            self._scaling  # noqa: B018 -- begins it
 
     def scaling(self) -> Scaling:
         """Return what happened when a deployment was scaled; raise LabError or ClaimFailed when that failed.
@@ -45,19 +50,32 @@ class Scalings(Traffic, Objects):
         With an ingress controller it is the deployment behind the first host, requests to that accompany the whole,
         and meanwhile a path is added to its Ingress and removed again.
         """
-        found = self._scaling
-        if isinstance(found, Scaling):
-            return found
-        raise found
+        return self._scaling.result()
+
+    def settle(self) -> None:
+        """Wait until a deployment that is being scaled is as it was."""
+        if "_scaling" in vars(self):
+            wait([self._scaling])
 
     @cached_property
-    def _scaling(self) -> Scaling | LabError | ClaimFailed:
+    def _scaling(self) -> Future[Scaling]:
+        """Return the scaling, which begins when this is first read; its failure is the same for every lesson."""
+        found: Future[Scaling] = Future()
+
+        def scale() -> None:
+            try:
+                found.set_result(self._scaled_once(ingress=self._behind_ingress))
+            except BaseException as error:
+                found.set_exception(error)
+
+        Thread(target=scale, name="scaling", daemon=True).start()
+        return found
+
+    @property
+    def _behind_ingress(self) -> bool:
         named = f"{workload.NAMESPACE}/{APP1}"
         apps = any(service.service == named for service in proxy.expectations(self.snapshot))
-        try:
-            return self._scaled_once(ingress=apps and self.snapshot.setting.ingress != "none")
-        except (LabError, ClaimFailed) as error:  # for each lesson that needs it; the wait for it is not repeated
-            return error
+        return apps and self.snapshot.setting.ingress != "none"
 
     def _scaled_once(self, *, ingress: bool) -> Scaling:
         deployment = APP1 if ingress else _WITHOUT_INGRESS

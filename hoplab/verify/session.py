@@ -63,7 +63,9 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         look.ensure_workload(options, announced=setting.load_balancer != "none")
         say("looking at the nodes")
         seen = _settled_snapshot(look, api, observations.SETTLE_DEADLINE * slowness())
-        yield LabSession(seen, look.hosts, served, api, look, served6, paths.ca)
+        found = LabSession(seen, look.hosts, served, api, look, served6, paths.ca)
+        stack.callback(found.settle)
+        yield found
 
 
 def _settled_snapshot(look: Callable[[], Snapshot], api: Requests, patience: float, timing: Timing = HOST) -> Snapshot:

@@ -106,6 +106,7 @@ def test_who_decrypts_is_written_down(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(peers, 'peer')}; on {lab.nodes[0].name}: {lab.nodes[0][WIREGUARD][0]}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(nodes=2)
 @pytest.mark.rests_on(
     "who_unwraps_is_written_down",
@@ -162,6 +163,7 @@ def test_between_nodes_a_packet_travels_wrapped(session: LabSession, claim: Clai
     claim.saw(f"on {pod.node.uplink} of {pod.node.name}: {ours[0]}", *ours)
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.rests_on(
     "encapsulation_leaves_room_in_the_mtu",
     "between_nodes_a_packet_travels_wrapped",

@@ -139,6 +139,7 @@ def test_the_same_subnet_goes_direct(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.rests_on(
     "the_host_end_is_a_port_of_the_bridge",
     "calicos_gateway_is_nobodys_address",

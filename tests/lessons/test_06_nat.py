@@ -40,6 +40,7 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
     claim.saw(f"so it is for {counted(len(lab.pods), 'pod')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(outside=True)
 @pytest.mark.rests_on(
     "what_leaves_the_pod_range_is_masqueraded",
@@ -79,6 +80,7 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
     )
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(nodes=2)
 @pytest.mark.rests_on(
     "what_leaves_the_pod_range_is_masqueraded",
@@ -107,6 +109,7 @@ def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> No
     claim.saw(listed(seen))
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.rests_on(
     "services_have_a_range_of_their_own",
     "pod_to_pod_is_never_translated",
@@ -124,6 +127,7 @@ def test_kube_dns_answers_a_pod(lab: Snapshot, session: LabSession, claim: Claim
     claim.saw(f"{listed(session.echo_pods)} asked {lab.setting.dns_ip} and got {lab.setting.api_service_ip} for {name}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.rests_on(
     "a_service_leads_to_its_endpoints",
     "every_endpoint_gets_the_same_share",
@@ -197,6 +201,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
     claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(outside=True)
 @pytest.mark.rests_on("node_ports_come_last", "pod_to_pod_is_never_translated")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_node_port")
@@ -217,6 +222,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
     claim.saw(f"port {service.node_port}: {listed(seen)}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(nodes=2, outside=True)
 @pytest.mark.rests_on("a_local_service_stays_on_its_node", "a_node_port_answers_on_every_node")
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
@@ -241,6 +247,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
     claim.saw(f"{session.single} on {home.name} saw {client}, no other node answers; conntrack has {flows[-1]}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(own_lab=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints", "a_node_port_answers_on_every_node")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")

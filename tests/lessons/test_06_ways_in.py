@@ -16,6 +16,7 @@ from hoplab.verify.session import LabSession
 pytestmark = pytest.mark.remedy("kubectl get services -A -o wide")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(nodes=2, own_lab=True)
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each")
 def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
@@ -85,6 +86,7 @@ def _is_of(endpoint: Endpoint, service: ApiService) -> bool:
     return (endpoint.namespace, endpoint.service) == (service.namespace, service.name)
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
 @pytest.mark.rests_on("the_load_balancer_gives_addresses_of_its_pool", "a_node_may_announce_each_address")
 def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim: Claim) -> None:
@@ -112,6 +114,7 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
     claim.saw(f"all nodes were asked, {name} said `{answer}`, and the host end believes it")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(load_balancer="metallb", own_lab=True)
 @pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "a_load_balancers_address_reaches_the_pods")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
@@ -138,6 +141,7 @@ def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim
     claim.saw(f"by way of {way.name} {answer.pod} on {answer.node} saw {answer.remote}; conntrack has {flows[-1]}")
 
 
+@pytest.mark.beside_scaling
 @pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
 @pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "the_local_policy_keeps_the_clients_address")
 def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, claim: Claim) -> None:

@@ -299,6 +299,7 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(len(wanted), 'ClusterIP')} in the rules of {counted(len(lab.nodes), 'node')}")
 
 
+@pytest.mark.watches_scaling
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "a_service_leads_to_its_endpoints")
 def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
     """When a deployment is scaled, the rules of every node follow its pods."""

@@ -254,6 +254,7 @@ def test_kubectl_shows_address_and_rules(session: LabSession, claim: Claim) -> N
     claim.saw(f"apps, class {apps.ingress_class}, at {listed(sorted(apps.addresses))}: {rules}")
 
 
+@pytest.mark.watches_scaling
 @pytest.mark.needs(ingress=True)
 @pytest.mark.rests_on("the_configuration_is_the_rules")
 def test_a_change_loses_no_request(session: LabSession, claim: Claim) -> None:

@@ -15,7 +15,7 @@ from hoplab.core.errors import ClusterError
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.workload import APP1, APP2
-from tests.support.imaginary.ingress import World
+from tests.support.imaginary.ingress import WITHOUT, World
 
 HERE = IPv4Address("127.0.0.1")
 
@@ -90,3 +90,21 @@ def test_why_it_could_not_be_scaled_is_the_same_for_all_lessons() -> None:
     with pytest.raises(ClusterError) as second:
         session.scaling()
     assert first.value is second.value
+
+
+def test_scaling_begins_early_only_where_no_other_lesson_looks_at_the_deployment() -> None:
+    alone = World().session()
+    object.__setattr__(alone, "snapshot", WITHOUT)
+    alone.begin_scaling()
+    assert "_scaling" not in vars(alone)
+    session = World().session()
+    session.begin_scaling()
+    begun = vars(session)["_scaling"]
+    session.settle()
+    assert begun.done() and session.scaling() is begun.result()
+
+
+def test_nothing_is_waited_for_where_nothing_is_scaled() -> None:
+    session = World().session()
+    session.settle()
+    assert "_scaling" not in vars(session)

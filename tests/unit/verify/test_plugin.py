@@ -72,10 +72,12 @@ class Outcomes:
         self.seen |= dict(report.user_properties)
 
 
-def run(folder: Path, *options: str, given: Any = None) -> tuple[int, Outcomes]:
+def run(
+    folder: Path, *options: str, given: Any = None, file: str = "test_mine.py", lessons: str = LESSONS
+) -> tuple[int, Outcomes]:
     """The exit code and the outcomes of the lessons."""
     folder.mkdir(exist_ok=True)
-    (folder / "test_mine.py").write_text(LESSONS)
+    (folder / file).write_text(lessons)
     outcomes = Outcomes(given=given)
     arguments = [str(folder), "--rootdir", str(folder), "-c", "/dev/null", "--import-mode", "importlib", *options]
     loaded = ("--disable-plugin-autoload", "-p", plugin.__name__, "-p", "no:cacheprovider", "-p", "no:terminal")
@@ -190,3 +192,50 @@ def test_requirements_that_cannot_be_known_are_not_checked() -> None:
     unready = replace(SEEN, outages=(Outage(WORKLOAD, "pods do not start"),))
     with pytest.raises(UnavailableError, match="pods do not start"):
         requirements.skip_reason(unready, service="younger")
+
+
+SCALED = """
+import pytest
+
+@pytest.mark.beside_scaling
+def test_beside(session):
+    session.calls.append("beside")
+
+def test_alone(session):
+    session.calls.append("alone")
+
+@pytest.mark.watches_scaling
+def test_watches(session):
+    session.calls.append("watches")
+"""
+
+
+@dataclass(frozen=True)
+class Scaled(LabSession):
+    """A session that writes down what it is told."""
+
+    calls: list[str] = field(default_factory=list)
+
+    def begin_scaling(self) -> None:
+        self.calls.append("begin")
+
+    def settle(self) -> None:
+        self.calls.append("settle")
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        ((), ["begin", "beside", "begin", "settle", "alone", "begin", "settle", "watches"]),
+        (("-k", "not watches"), ["beside", "settle", "alone"]),
+    ],
+    ids=["somebody watches", "nobody watches"],
+)
+def test_a_deployment_is_scaled_beside_the_lessons_that_it_does_not_disturb(
+    tmp_path: Path, options: tuple[str, ...], calls: list[str]
+) -> None:
+    hosts, external = cast("Hosts", SimpleNamespace(names=())), cast("ExternalHost", None)
+    session = Scaled(SEEN, hosts, external, cast("Any", None), lambda: SEEN)
+    code, outcomes = run(tmp_path / "mine", *options, given=session, file="test_scaled.py", lessons=SCALED)
+    assert (code, set(outcomes.found.values())) == (0, {"passed"}), outcomes.found
+    assert session.calls == calls
