@@ -1,8 +1,9 @@
 """A cluster by plain kubeadm on a lab's machines, with names and ranges that hoplab does not use, seen as any other.
 
-`up` makes the machines and `reset` removes hoplab's cluster; from there only kubeadm, kubectl and flannel's manifest
-work on them. `verify` and `record` get a kubeconfig and the ssh_config. They run in the lab's network namespace, where
-this machine has an address in the nodes' network. The login is of a user that is not root, with sudo.
+`up` makes the machines, and `reset` removes what it began of hoplab's cluster; from there only kubeadm, kubectl and
+flannel's manifest work on them. `verify` and `record` get a kubeconfig and the ssh_config. They run in the network
+namespace of the lab, where this machine has an address in the nodes' network. The login is of a user that is not
+root, with sudo.
 """
 
 from __future__ import annotations
@@ -58,13 +59,21 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
     paths.spec.write_text(SPEC)
     try:
         command("destroy")
-        command("up")
+        command.killed_when(lambda: all(logged_in(paths, machine) for machine in NODES), "up")
         command("reset")
         make_cluster(paths)
         yield command
     finally:
         command("destroy", expect=None)
         paths.spec.unlink()
+
+
+def logged_in(paths: LabPaths, machine: str) -> bool:
+    """Whether a login works: the machines are all that is needed of the lab."""
+    if not (paths.state.exists() and paths.ssh_config.exists()):
+        return False
+    login = ["ssh", "-F", str(paths.ssh_config), "-o", "ConnectTimeout=5", machine, "true"]
+    return subprocess.run(login, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def on(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
