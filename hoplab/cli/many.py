@@ -71,6 +71,23 @@ def fleet_status(of: Fleet) -> None:
         sys.exit(1)
 
 
+@fleet.command(name="reset")
+@spec_argument
+@click.argument("names", metavar="LAB...", nargs=-1, required=True)
+@parallel_option
+@click.option("--yes", is_flag=True, help="What is in these labs may be lost.")
+def fleet_reset(of: Fleet, names: tuple[str, ...], parallel: int, *, yes: bool) -> None:
+    """Give students a new start: make labs of SPEC anew, for instance `s2 s7`.
+
+    A lab with a kept checkpoint (lab:checkpoint: auto) is back within a minute or two.
+    """
+    from hoplab.core.console import progress
+    from hoplab.lab import fleet as fleets
+
+    made = fleets.reset(of, names, parallel, progress(), yes=yes)
+    print_list([f"lab {member.lab}" for member in made], "made anew", "")
+
+
 @fleet.command(name="destroy")
 @spec_argument
 @parallel_option

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
@@ -195,6 +195,45 @@ def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
         shutil.rmtree(fleet.folder)
         removed.append(f"folder {fleet.folder}")
     return removed
+
+
+def chosen(fleet: Fleet, names: Iterable[str]) -> tuple[LabPaths, ...]:
+    """Return the members of these names, ``s2`` or ``course-s2``, each once; raise FleetError for any other name."""
+    made = {member.lab: member for member in fleet.made()}
+    wanted = dict.fromkeys(name if name in made else f"{fleet.spec}-{name}" for name in names)
+    if missing := [name for name in wanted if name not in made]:
+        raise FleetError(
+            f"the fleet of {fleet.spec!r} has no {' and no '.join(missing)}",
+            remedy=f"its labs are {', '.join(made)}" if made else f"make one: ./lab fleet up {fleet.spec} --count 3",
+        )
+    return tuple(made[name] for name in wanted)
+
+
+def reset(
+    fleet: Fleet, names: Sequence[str], parallel: int, progress: Progress, *, yes: bool = False
+) -> tuple[LabPaths, ...]:
+    """Make members anew, from their kept checkpoints where they have some.
+
+    Raise FleetError without ``yes``, as what is in them is lost; and at the end, naming the failed ones.
+    """
+    members = chosen(fleet, names)
+    if not yes:
+        labs = ", ".join(member.lab for member in members)
+        raise FleetError(
+            f"the present state of {labs} would be lost",
+            remedy=f"if that is what you want: ./lab fleet reset {fleet.spec} {' '.join(names)} --yes",
+        )
+    for member in members:
+        if load_spec(member).checkpoint == "off":
+            progress.note(
+                f"{member.lab} has no kept checkpoint and is made from nothing: lab:checkpoint: auto in "
+                f"Pulumi.{fleet.spec}.yaml keeps one of each lab at the next `fleet up`"
+            )
+    with progress.phase("old labs"):
+        run_all(fleet, members, "destroy", parallel, progress)
+    with progress.phase("labs"):
+        run_all(fleet, members, "up", parallel, progress)
+    return members
 
 
 def status(fleet: Fleet) -> list[Row]:

@@ -283,6 +283,51 @@ def test_destroy_keeps_the_spec_of_a_lab_that_stays(course: Fleet) -> None:
     assert course.member(1).spec.exists()
 
 
+def test_reset_makes_the_named_labs_anew_and_no_other(course: Fleet) -> None:
+    fleet.write_specs(course, 3)
+    stand_in(course, f"echo $1 $3 >>{course.project}/ran")
+    heard = Heard()
+    made = fleet.reset(course, ["s3", "course-s1", "s3"], 1, heard, yes=True)
+    assert [member.lab for member in made] == ["course-s3", "course-s1"]
+    ran = (course.project / "ran").read_text().splitlines()
+    assert ran == ["destroy course-s3", "destroy course-s1", "up course-s3", "up course-s1"]
+    assert "course-s3 has no kept checkpoint and is made from nothing: lab:checkpoint: auto in Pulumi.course.yaml" in (
+        "\n".join(heard.notes)
+    )
+    assert len(course.made()) == 3
+
+
+def test_reset_says_nothing_of_labs_that_are_kept(course: Fleet) -> None:
+    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:checkpoint: auto\n")
+    fleet.write_specs(course, 1)
+    stand_in(course, "")
+    heard = Heard()
+    fleet.reset(course, ["s1"], 1, heard, yes=True)
+    assert not [note for note in heard.notes if "kept checkpoint" in note]
+
+
+def test_reset_asks_before_anything_is_lost(course: Fleet) -> None:
+    fleet.write_specs(course, 2)
+    stand_in(course, "exit 1")
+    with pytest.raises(FleetError, match="the present state of course-s1, course-s2 would be lost") as refused:
+        fleet.reset(course, ["s1", "s2"], 1, Heard())
+    assert refused.value.remedy == "if that is what you want: ./lab fleet reset course s1 s2 --yes"
+
+
+@pytest.mark.parametrize(
+    ("count", "says", "remedy"),
+    [
+        (2, "the fleet of 'course' has no course-s7 and no course-x", "its labs are course-s1, course-s2"),
+        (0, "the fleet of 'course' has no course-s7 and no course-x", "make one: ./lab fleet up course --count 3"),
+    ],
+)
+def test_reset_of_a_lab_that_is_not_there(course: Fleet, count: int, says: str, remedy: str) -> None:
+    fleet.write_specs(course, count)
+    with pytest.raises(FleetError, match=says) as refused:
+        fleet.reset(course, ["s7", "x", "s7"], 1, Heard(), yes=True)
+    assert refused.value.remedy == remedy
+
+
 def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     for member, plan in plans(course, 2).items():
         save(member, plan)
