@@ -1,6 +1,7 @@
 """Records a lab that runs, healthy and then broken in each of the places of tests/system/faults: tests/recordings.
 
     .venv/bin/python -m tests.system.recordings dev
+    .venv/bin/python -m tests.system.recordings dev younger
 
 Of a broken lab only what differs from the healthy one is kept, and of that what facts see: counters, and what changes
 from moment to moment (connections, sockets), are as they were on the healthy one.
@@ -12,6 +13,7 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Set
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +44,10 @@ FEW = {  # of other labs than the usual one there is one broken recording each
     "calico-vxlan": "vxlan.calico has another MAC than announced",
 }
 
-# Faults that are younger than the recordings: the next run of this program on the usual lab records them
-UNRECORDED = frozenset(
+# Faults that are younger than the recordings; they have a healthy recording of their own, with the younger facts
+YOUNGER = FOLDER / "younger" / HEALTHY.name
+BROKEN_YOUNGER = BROKEN / "younger"
+YOUNGER_FAULTS = frozenset(
     {
         "the reverse-path filter is strict everywhere",
         "the conntrack table is full",
@@ -55,28 +59,35 @@ UNRECORDED = frozenset(
     }
 )
 MOMENTARY = {"conntrack", "sockets", "counters", "dns_log", "units", "disks"}
+MATTERS = {"a UDP flow is kept to an endpoint that is gone": {"conntrack"}}  # of these, to some faults
+ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 COUNTED = re.compile(r"\[\d+:\d+\]|(?<= on ).*")  # counters of a rule or chain, the date of an iptables-save
 
 
 def main(lab: str, *again: str) -> None:
-    """Everything; or, on the lab of a minute ago, only these files of ``broken`` again."""
+    """Everything; or the younger faults alone; or, on the lab of a minute ago, only these files of ``broken`` again."""
+    younger = again == ("younger",)
+    again = () if younger else again
     with opened(LabPaths(lab)) as site:
         name = name_of(site.session.snapshot)
         original, folder = FOLDER / f"{name}.json", BROKEN / name if name in FEW else BROKEN
-        folder.mkdir(parents=True, exist_ok=True)
+        original, folder = (YOUNGER, BROKEN_YOUNGER) if younger else (original, folder)
+        for place in (original.parent, folder):
+            place.mkdir(parents=True, exist_ok=True)
         healthy = load(original) if again else site.session.snapshot
         wrong = failures(read_only(), site.session.snapshot)
         assert wrong == {}, wrong
         if not again:
             save(healthy, original, known_parts())
             print(f"{original}: {original.stat().st_size // 1024} KiB", flush=True)
-        for fault in recorded(healthy):
+        faults = [fault for fault in recorded(healthy) if (fault.name in YOUNGER_FAULTS) == younger]
+        for fault in faults:
             if fault.file in (again or {fault.file}):
-                file = folder / fault.file
-                save(without_noise(broken(fault, site, healthy), healthy), file, known_parts(), like=original)
+                file, noise = folder / fault.file, MOMENTARY - MATTERS.get(fault.name, set())
+                save(without_noise(broken(fault, site, healthy), healthy, noise), file, known_parts(), like=original)
                 print(f"{file}: {file.stat().st_size} bytes", flush=True)
     for file in folder.glob("*.json"):
-        if file.name not in {fault.file for fault in recorded(load(original))}:
+        if file.name not in {fault.file for fault in faults}:
             file.unlink()
 
 
@@ -121,27 +132,31 @@ def look(site: Site, healthy: Snapshot) -> Snapshot:
     return take(healthy.setting, healthy.versions, site.session.hosts, ask, known_parts())
 
 
-def without_noise(seen: Snapshot, healthy: Snapshot) -> Snapshot:
+def without_noise(seen: Snapshot, healthy: Snapshot, noise: Set[str] = MOMENTARY) -> Snapshot:
     """What was seen, with the healthy lab's own text wherever facts see no difference."""
     return replace(
         seen,
-        node_facts={node: _facts(facts, healthy.node_facts[node], "node") for node, facts in seen.node_facts.items()},
+        node_facts={
+            node: _facts(facts, healthy.node_facts[node], "node", noise) for node, facts in seen.node_facts.items()
+        },
         netns_facts={
             node: {
-                netns: _facts(facts, healthy.netns_facts[node][netns], "pod")
+                netns: _facts(facts, healthy.netns_facts[node][netns], "pod", noise)
                 for netns, facts in found.items()
                 if netns in healthy.netns_facts[node]
             }
             for node, found in seen.netns_facts.items()
         },
-        api=_facts(seen.api, healthy.api, "api"),
+        api=_facts(seen.api, healthy.api, "api", noise),
     )
 
 
-def _facts(seen: Facts, healthy: Facts, where: Any) -> Facts:
+def _facts(seen: Facts, healthy: Facts, where: Any, noise: Set[str]) -> Facts:
     def kept(name: str, output: Output) -> Output:
         before = healthy.outputs[name]
-        if name in MOMENTARY or _same(seen, healthy, known[name]):
+        if name in MOMENTARY - noise:
+            return replace(output, out=_with_strangers(output.out, before.out))
+        if name in noise or _same(seen, healthy, known[name]):
             return before
         return replace(output, out=_uncounted(output.out, before.out)) if name == IPTABLES.name else output
 
@@ -154,6 +169,12 @@ def _same(seen: Facts, healthy: Facts, fact: Any) -> bool:
         return bool(seen[fact] == healthy[fact])
     except FactError:
         return False
+
+
+def _with_strangers(text: str, before: str) -> str:
+    """What was there before, and the lines with an address that was not."""
+    known = set(ADDRESS.findall(before))
+    return before + "".join(f"{line}\n" for line in text.splitlines() if set(ADDRESS.findall(line)) - known)
 
 
 def _uncounted(text: str, before: str) -> str:

@@ -14,13 +14,25 @@ from hoplab.observe.recording_format import RecordingError, load
 from hoplab.verify.session import LabSession
 from tests.support.lesson_functions import applies, failures, read_only
 from tests.system.faults import FAULTS, Fault, Site
-from tests.system.recordings import BROKEN, FEW, FOLDER, HEALTHY, UNRECORDED, name_of, recorded
+from tests.system.recordings import (
+    BROKEN,
+    BROKEN_YOUNGER,
+    FEW,
+    FOLDER,
+    HEALTHY,
+    YOUNGER,
+    YOUNGER_FAULTS,
+    name_of,
+    recorded,
+)
 
 pytestmark = pytest.mark.thorough
 
-RECORDED = tuple(fault for fault in recorded(load(HEALTHY)) if fault.name not in UNRECORDED)
+RECORDED = tuple(fault for fault in recorded(load(HEALTHY)) if fault.name not in YOUNGER_FAULTS)
+SINCE = tuple(fault for fault in FAULTS if fault.name in YOUNGER_FAULTS)
 CASES = [
     *(pytest.param(HEALTHY, BROKEN / fault.file, fault, id=fault.name) for fault in RECORDED),
+    *(pytest.param(YOUNGER, BROKEN_YOUNGER / fault.file, fault, id=fault.name) for fault in SINCE),
     *(
         pytest.param(FOLDER / f"{name}.json", BROKEN / name / fault.file, fault, id=name)
         for name, only in FEW.items()
@@ -40,17 +52,19 @@ def test_a_broken_lab_fails_exactly_its_lessons(healthy: Path, file: Path, fault
     wanted = {name for name in fault.caught_by if applies(name, broken)}
     assert set(found) == wanted, found
     assert fault.says.format(**words) in found[fault.caught_by[0]]
-    if healthy != HEALTHY:  # the only fault that is recorded on this lab
+    if healthy not in (HEALTHY, YOUNGER):  # the only fault that is recorded on this lab
         assert recorded(lab) == (fault,) and name_of(lab) == healthy.stem
         assert wanted == set(fault.caught_by)
 
 
 def test_there_is_one_for_each_fault_that_can_be_seen_without_packets() -> None:
-    assert sorted(file.name for file in BROKEN.glob("*.json")) == sorted(fault.file for fault in RECORDED)
+    for folder, faults in ((BROKEN, RECORDED), (BROKEN_YOUNGER, SINCE)):
+        assert sorted(file.name for file in folder.glob("*.json")) == sorted(fault.file for fault in faults)
+    assert len(SINCE) == len(YOUNGER_FAULTS)
 
 
-def test_what_is_not_recorded_yet_is_a_fault_of_the_usual_lab() -> None:
-    assert {fault.name for fault in recorded(load(HEALTHY))} >= UNRECORDED
+def test_a_healthy_lab_with_the_younger_facts_fails_nothing() -> None:
+    assert failures(read_only(), load(YOUNGER)) == {}
 
 
 def test_they_are_small() -> None:
