@@ -11,18 +11,18 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli import checkpoint, learn, look, maintain, make, many
+from hoplab.cli import changes, checkpoint, learn, look, maintain, make, many
 from hoplab.cli.options import from_checkout
 from hoplab.core.errors import LabError
 
 SECTIONS = {
     "Make a lab": (*make.VERBS, *checkpoint.VERBS),
-    "Look at it": look.VERBS,
+    "Look at it": (*look.VERBS, *changes.VERBS),
     "Learn with it": learn.VERBS,
     "Many labs": many.VERBS,
     "Maintain": maintain.VERBS,
 }
-WITHOUT_CHECKOUT = (look.compare, learn.verify, learn.practice, maintain.version)  # work from a wheel too
+WITHOUT_CHECKOUT = (look.compare, changes.diff, learn.verify, learn.practice, maintain.version)  # work from a wheel too
 
 
 class LabGroup(click.Group):

@@ -1,0 +1,71 @@
+"""Verbs that say what changed in a lab."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import click
+
+from hoplab.cli.options import json_option, lab_option, require_checkout
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+
+COLOURS = {"-": "red", "+": "green", "~": "yellow"}
+TROUBLE = 2  # exit code, as of diff(1)
+
+
+@click.command()
+@lab_option
+@json_option
+@click.option("--all", "everything", is_flag=True, help="A line for each change; also what comes and goes by itself.")
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+def diff(paths: LabPaths, as_json: bool, everything: bool, before: str, after: str) -> None:
+    """Say what changed from A to B: recordings, or `now`.
+
+    Counters, ages, order and learned MACs are left out; what belongs to one event is below its first line. The exit
+    code is 0 when both are the same, 1 when they differ and 2 on an error, as that of diff(1).
+
+    \b
+    ./lab record before.json            before you change something
+    ./lab diff before.json now          what it changed on the hosts and in Kubernetes
+    """
+    from hoplab.core.console import progress
+    from hoplab.verify.changes import events, sides, text
+
+    if before == after == sides.NOW:
+        raise click.UsageError("`now` and `now` are one look: name a recording, for example of `./lab record`")
+    try:
+        if sides.NOW in (before, after):
+            require_checkout("diff with `now`")
+            screen = progress()
+            with screen.phase("looking at the lab"):
+                old, new = (sides.find(name, paths, screen.task) for name in (before, after))
+        else:
+            old, new = (sides.find(name, paths) for name in (before, after))
+        found = events.difference(old.snapshot, new.snapshot)
+    except LabError as error:
+        error.exit_code = TROUBLE
+        raise
+    if as_json:
+        named = {"before": old.name, "after": new.name}
+        click.echo(json.dumps({**named, **text.document(found, everything=everything)}, indent=2))
+    else:
+        for note in found.notes:
+            click.echo(f"note: {note}", err=True)
+        for line in text.lines(found, everything=everything):
+            click.echo(coloured(line))
+        if found.same:
+            click.echo(f"no difference between {before} and {after}", err=True)
+    sys.exit(0 if found.same else 1)
+
+
+def coloured(line: str) -> str:
+    """Return a line in the colour of its first sign; click removes colours where the output is no terminal."""
+    sign = line.lstrip()[:1]
+    return click.style(line, fg=COLOURS[sign]) if sign in COLOURS and not os.environ.get("NO_COLOR") else line
+
+
+VERBS = (diff,)
