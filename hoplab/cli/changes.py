@@ -57,9 +57,29 @@ def diff(paths: LabPaths, as_json: bool, everything: bool, before: str, after: s
             click.echo(f"note: {note}", err=True)
         for line in text.lines(found, everything=everything):
             click.echo(coloured(line))
-        if found.same:
+        if found.same and not (everything and found.momentary):
             click.echo(f"no difference between {before} and {after}", err=True)
     sys.exit(0 if found.same else 1)
+
+
+@click.command()
+@lab_option
+@click.option("--node", "nodes", metavar="NODE", multiple=True, help="Only this node, and the API; may be repeated.")
+def watch(paths: LabPaths, nodes: tuple[str, ...]) -> None:
+    """Say what changes in the lab while it happens, until Ctrl-C.
+
+    One line for each event, with the time of the look that showed it: scale a deployment in another terminal, and see
+    its veth, its route and its rules appear. Nothing is created in the lab.
+    """
+    from hoplab.verify.changes import watching
+
+    with watching.opened(paths, nodes) as look:
+        click.echo(f"watching {', '.join(nodes) or f'lab {paths.lab}'}, until Ctrl-C", err=True)
+        try:
+            for seen in watching.watch(look):
+                click.echo(str(seen))
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
 
 
 def coloured(line: str) -> str:
@@ -68,4 +88,4 @@ def coloured(line: str) -> str:
     return click.style(line, fg=COLOURS[sign]) if sign in COLOURS and not os.environ.get("NO_COLOR") else line
 
 
-VERBS = (diff,)
+VERBS = (diff, watch)

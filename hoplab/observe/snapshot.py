@@ -230,18 +230,23 @@ def take(
     api: ApiReader,
     parts: Parts,
     before: Snapshot | None = None,
+    *,
+    without: frozenset[str] = frozenset(),
 ) -> Snapshot:
     """Collect the facts of a running lab: one round trip per node, all nodes and the API at once.
 
-    Constant facts are those of ``before``, where that is given: an earlier snapshot of at least the same nodes.
+    Constant facts are those of ``before``, where that is given: an earlier snapshot of at least the same nodes. Facts
+    whose names are in ``without`` are not collected.
     """
     known = before.node_facts if before else {}
-    skipped = {fact.name for fact in discover("node") if fact.constant} if before else set()
+    skipped = (
+        {fact.name for fact in discover("node") if fact.constant and fact.name not in without} if before else set()
+    )
     node_commands, pod_commands, api_paths = (
         {
             fact.name: fact.command_for(parts)
             for fact in discover(where)
-            if (setting.ipv6 or not fact.ipv6) and fact.name not in skipped
+            if (setting.ipv6 or not fact.ipv6) and fact.name not in skipped | without
         }
         for where in PLACES
     )

@@ -31,11 +31,19 @@ class PartialLook:
     """Takes snapshots of a lab, each of the parts that answer."""
 
     def __init__(
-        self, setting: Setting, versions: Mapping[str, str], hosts: Hosts, diagnosis: Evidence, timing: Timing = HOST
+        self,
+        setting: Setting,
+        versions: Mapping[str, str],
+        hosts: Hosts,
+        diagnosis: Evidence,
+        timing: Timing = HOST,
+        *,
+        without: frozenset[str] = frozenset(),
     ) -> None:
+        """Take looks without the facts of these names."""
         self.hosts = hosts  # those that have answered so far
         self.setting = setting  # of the snapshots to come
-        self._versions, self._timing = versions, timing
+        self._versions, self._timing, self._without = versions, timing, without
         self._diagnosis = diagnosis
         self._outages: dict[str, Outage] = {}
         self._before: Snapshot | None = None  # the snapshot taken last
@@ -71,7 +79,10 @@ class PartialLook:
         """Take a snapshot: one round trip for each node, all nodes and the API at once."""
         began, deadline = self._timing.clock(), self._deadline()
         nodes = _Answering(self.hosts, deadline)
-        seen = snapshot.take(self.setting, self._versions, nodes, self._read, known_parts(), self._before)
+        parts = known_parts()
+        seen = snapshot.take(
+            self.setting, self._versions, nodes, self._read, parts, self._before, without=self._without
+        )
         self._before = seen
         if nodes.lost:
             self._waited += self._timing.clock() - began

@@ -137,7 +137,7 @@ def _places(place: Place, before: Facts, after: Facts, found: Compared) -> Itera
         if old is None or new is None:
             found.lacking[name].add(str(place))
             continue
-        if (old.code, old.out) == (new.code, new.out) and name != "clock":
+        if (old.code, old.out) == (new.code, new.out):
             continue
         if old.code and new.code:  # an API that the cluster does not have, or a program that is not installed
             continue
@@ -195,10 +195,11 @@ def _reordered(
     for side, by_key in zip(chains, (old, new), strict=True):
         for entry in (entry for found in by_key.values() for entry in found if entry.rank >= 0):
             side.setdefault(entry.key[:2], []).append(entry)
-    for chain in chains[0].keys() & chains[1].keys():
+    for chain in (chain for chain in chains[0] if chain in chains[1]):
         before, after = (sorted(side[chain], key=lambda entry: entry.rank) for side in chains)
-        common = Counter(map(_identity, before)) & Counter(map(_identity, after))
-        lists = ([one for one in side if common[_identity(one)] == 1] for side in (before, after))
+        old_rules, new_rules = (Counter(map(_identity, side)) for side in (before, after))
+        once = {rule for rule, number in old_rules.items() if number == new_rules[rule] == 1}
+        lists = ([one for one in side if _identity(one) in once] for side in (before, after))
         if found := rulesets.moved(*lists):
             first, second = (entry.text for entry in found)
             then, now = (

@@ -18,7 +18,7 @@ from hoplab.verify.changes.entry import Change, Difference, Event, Place
 RULESET = frozenset({"rule", "chain", "base chain", "set", "map", "element", "ipset", "order of rules"})
 OF_INTERFACES = frozenset({"address", "route", "policy rule", "neighbour", "FDB entry", "sysctl", "WireGuard peer"})
 ALONE = frozenset({"machine", "service", "outage"})  # follow from nothing
-PAIRED = frozenset({"interface", "sysctl"})  # one may follow from another one: a veth's ends come and go together
+PAIRED = frozenset({"interface", "sysctl"})  # one may follow from another: a veth's ends, ip_forward
 CARRIERS = frozenset({"interface", "chain", "set", "map", "ipset", NETNS})  # what follows from these follows too
 SHARE = frozenset({"-m", "--mode", "--probability"})  # fields of a rule: how many of the connections it takes
 

@@ -216,13 +216,13 @@ def disks(found: Iterable[Disk]) -> Iterator[Entry]:
 
 
 def clock(found: Clock) -> Iterator[Entry]:
-    """Yield the clock: by how much it is off, where that is more than a minute, in minutes."""
-    off = "right"
+    """Yield the clock: whether it is off by more than a minute."""
+    state, text = "right", "right"
     if found.least > CLOCK_BOUND:
-        off = f"{found.least / 60:.0f} min ahead"
+        state, text = "ahead", f"{found.least / 60:.0f} min ahead"
     elif found.most < -CLOCK_BOUND:
-        off = f"{-found.most / 60:.0f} min behind"
-    yield Entry("clock", ("clock",), {"time": off}, off, "of the node")
+        state, text = "behind", f"{-found.most / 60:.0f} min behind"
+    yield Entry("clock", ("clock",), {"state": state}, text)
 
 
 def resolvers(found: Resolvers) -> Iterator[Entry]:

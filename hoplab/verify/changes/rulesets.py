@@ -161,7 +161,7 @@ def _identity(entry: Entry) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...
 
 
 # Matches with one exact value, of which a packet has only one
-_EXACT = ("-p", "-i", "-o", "--dport", "--sport", "--icmp-type", "--mark")
+_EXACT = ("-p", "-i", "-o", "--dport", "--sport")
 _HOSTS = ("-s", "-d")
 
 

@@ -12,7 +12,7 @@ SIGNS: dict[Verb, str] = {"gone": "-", "new": "+", "changed": "~"}
 ALIKE = 3  # changes of one kind that are each said; more are one line
 DETAILS = 2  # changes of an event that are each said; more are counted
 SHOWN = 2  # of those in one line
-WHOLE = frozenset({"rule", "route", "policy rule", "address", "element", "order of rules"})  # said before and after
+WHOLE = frozenset({"rule", "route", "policy rule", "address", "element", "order of rules", "clock"})  # said twice
 FIELDS = 3  # fields of a changed entry that are each said
 
 

@@ -166,8 +166,9 @@ CASES = [
     ),
     ("units", "unit kubelet active\nhealth ok\n", "unit kubelet failed\nsaid boom\n", None),
     ("clock", "100 101 102", "500 500.5 501", []),
-    ("clock", "1000 1001 1002", "1000 1601 1002", ["~ clock of the node: time right -> 10 min ahead"]),
-    ("clock", "1000 1001 1002", "1000 401 1002", ["~ clock of the node: time right -> 10 min behind"]),
+    ("clock", "1000 1001 1002", "1000 1601 1002", ["~ clock right -> 10 min ahead"]),
+    ("clock", "1000 1001 1002", "1000 401 1002", ["~ clock right -> 10 min behind"]),
+    ("clock", "1000 1601 1002", "1000 1701 1002", []),
     (
         "resolv_conf",
         "/etc/resolv.conf:nameserver 10.0.2.3\n",
@@ -217,6 +218,12 @@ CASES = [
             "~ order of rules of chain ONE of iptables nat: -A ONE -s 10.0.0.0/8 -j ACCEPT, then -A ONE -j DROP -> "
             "-A ONE -j DROP, then -A ONE -s 10.0.0.0/8 -j ACCEPT"
         ],
+    ),
+    (
+        "iptables",  # one packet may have both marks
+        nat("-A ONE -m mark --mark 0x1/0x1 -j A", "-A ONE -m mark --mark 0x2/0x2 -j B"),
+        nat("-A ONE -m mark --mark 0x2/0x2 -j B", "-A ONE -m mark --mark 0x1/0x1 -j A"),
+        None,
     ),
     ("nftables", table(rule({"accept": None})), table(rule({"accept": None}, handle=7, count=9)), []),
     (
