@@ -38,20 +38,19 @@ def diff(paths: LabPaths, as_json: bool, everything: bool, before: str, after: s
     if before == after == sides.NOW:
         raise click.UsageError("`now` and `now` are one look: name a recording, for example of `./lab record`")
     try:
-        if sides.NOW in (before, after):
+        named = {name: sides.find(name, paths) for name in (before, after) if name != sides.NOW}
+        if sides.NOW in (before, after):  # last: it takes longest
             require_checkout("diff with `now`")
             screen = progress()
             with screen.phase("looking at the lab"):
-                old, new = (sides.find(name, paths, screen.task) for name in (before, after))
-        else:
-            old, new = (sides.find(name, paths) for name in (before, after))
-        found = events.difference(old.snapshot, new.snapshot)
+                named[sides.NOW] = sides.find(sides.NOW, paths, screen.task)
+        found = events.difference(named[before].snapshot, named[after].snapshot)
     except LabError as error:
         error.exit_code = TROUBLE
         raise
     if as_json:
-        named = {"before": old.name, "after": new.name}
-        click.echo(json.dumps({**named, **text.document(found, everything=everything)}, indent=2))
+        document = {"before": before, "after": after, **text.document(found, everything=everything)}
+        click.echo(json.dumps(document, indent=2))
     else:
         for note in found.notes:
             click.echo(f"note: {note}", err=True)

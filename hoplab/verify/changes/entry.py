@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Verb = Literal["gone", "new", "changed"]
@@ -81,7 +82,7 @@ class Change:
         """Return whether it comes and goes by itself. One that is still there and has changed is no such thing."""
         return self.verb != "changed" and self.entry.momentary
 
-    @property
+    @cached_property
     def fields(self) -> dict[str, tuple[str, str]]:
         """Return what differs of a changed entry: before and after; "" where it has no such field."""
         if self.before is None or self.after is None:
@@ -93,12 +94,12 @@ class Change:
             if before.get(name, "") != after.get(name, "")
         }
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """Return what other entries call it, before and after."""
         return frozenset().union(*(entry.names for entry in (self.before, self.after) if entry))
 
-    @property
+    @cached_property
     def mentions(self) -> str:
         return " ".join(entry.mentions for entry in (self.before, self.after) if entry)
 
@@ -122,7 +123,7 @@ class Difference:
     events: tuple[Event, ...]
     momentary: tuple[Event, ...] = ()  # what comes and goes by itself
     notes: tuple[str, ...] = ()  # what could not be compared, and what else the reader should bear in mind
-    places: tuple[Place, ...] = field(default=())  # in the order in which they are shown
+    places: tuple[Place, ...] = ()  # in the order in which they are shown
 
     @property
     def same(self) -> bool:

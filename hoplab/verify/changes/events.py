@@ -83,7 +83,8 @@ def grouped(
         for headline in left:
             if id(headline) in taken or not cause.may_explain(headline):
                 continue
-            free = [change for change in left if change is not headline and id(change) not in taken | details.keys()]
+            bound = taken | details.keys()
+            free = [change for change in left if change is not headline and id(change) not in bound]
             if found := _followers(headline, cause, free, _reach(headline, ends or {})):
                 details[id(headline)] = found
                 taken |= {id(change) for change in found}
@@ -144,7 +145,8 @@ def _shares(changes: Iterable[Change], of: Iterable[Change]) -> Iterator[Change]
 
 
 def _names(names: frozenset[str], text: str) -> bool:
-    return bool(names) and _pattern(names).search(text) is not None
+    """Return whether a text has one of these names as a whole word."""
+    return any(name in text for name in names) and _pattern(names).search(text) is not None
 
 
 @lru_cache(maxsize=4096)

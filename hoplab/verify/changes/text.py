@@ -13,7 +13,7 @@ ALIKE = 3  # changes of one kind that are each said; more are one line
 DETAILS = 2  # changes of an event that are each said; more are counted
 SHOWN = 2  # of those in one line
 WHOLE = frozenset({"rule", "route", "policy rule", "address", "element", "order of rules", "clock"})  # said twice
-FIELDS = 3  # fields of a changed entry that are each said
+FIELDS = 4  # fields of a changed entry that are said; the JSON has all
 
 
 def lines(found: Difference, *, everything: bool = False) -> Iterator[str]:
@@ -42,7 +42,7 @@ def said(change: Change) -> str:
         return f"{sign} {before.called} was replaced by {entry.called}{_fields(address, ', ')}"
     if entry.kind == "rule" and len(fields) == 1 and "rule" not in fields:  # one option
         return f"{sign}{_fields(fields, ': ')} in {entry.text}"
-    if entry.kind in WHOLE or len(fields) > FIELDS:
+    if entry.kind in WHOLE:
         return f"{sign}{':' if entry.within else ''} {_whole(before, fields)} -> {_whole(entry, fields)}"
     return f"{sign} {before.called}{_fields(fields, ': ')}"
 
@@ -63,8 +63,9 @@ def _kind(change: Change) -> str:
 def _fields(fields: dict[str, tuple[str, str]], before: str) -> str:
     words = [
         f"{'' if name == 'value' else f'{name} '}{old or 'none'} -> {new or 'none'}"
-        for name, (old, new) in fields.items()
+        for name, (old, new) in list(fields.items())[:FIELDS]
     ]
+    words += [f"and {len(fields) - FIELDS} more"] if len(fields) > FIELDS else []
     return f"{before}{', '.join(words)}" if words else ""
 
 

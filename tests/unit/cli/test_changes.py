@@ -72,6 +72,8 @@ def test_now_is_a_live_look(monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(HEALTHY, "now")
     assert (found.exit_code, found.stdout) == (1, SAID)
     assert "looking at the lab" in found.stderr
+    early = CliRunner().invoke(cli.cli, ["diff", "now", "gone.json"])
+    assert "there is no file 'gone.json'" in str(early.exception) and "looking" not in early.output
     monkeypatch.setattr("hoplab.cli.options.PROJECT", Path("/nowhere"))
     from_wheel = CliRunner().invoke(cli.cli, ["diff", HEALTHY, "now"])
     assert "needs the project's checkout" in str(from_wheel.exception)

@@ -78,6 +78,15 @@ CASES = [
     ("links", [LINK], [{**LINK, "flags": []}], ["~ interface cni0: state up -> down"]),
     ("links", [LINK], [], ["- interface cni0 mtu 1450 up 02:00:00:00:00:02"]),
     (
+        "links",
+        [LINK],
+        [{"ifname": "cni0", "flags": [], "mtu": 1400, "address": "02:00:00:00:00:03", "master": "br0", "group": "g"}],
+        [
+            "~ interface cni0: state up -> down, mtu 1450 -> 1400, MAC 02:00:00:00:00:02 -> 02:00:00:00:00:03, "
+            "master none -> br0, and 1 more"
+        ],
+    ),
+    (
         "addresses",
         [{"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]}],
         [],
