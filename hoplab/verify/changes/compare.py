@@ -18,6 +18,7 @@ from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.ipam import IPAM
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.snapshot import Snapshot
+from hoplab.verify import leftovers
 from hoplab.verify.changes import rulesets
 from hoplab.verify.changes.entries import READINGS
 from hoplab.verify.changes.entry import Change, Entry, Place
@@ -59,6 +60,7 @@ def compare(before: Snapshot, after: Snapshot) -> Compared:
     for node in dict.fromkeys((*before.node_facts, *after.node_facts)):
         if node in before.node_facts and node in after.node_facts:
             found.changes += _places(Place(node), before.node_facts[node], after.node_facts[node], found)
+            found.changes += _dead_flows(node, before, after)
         elif not (before.outage(node) or after.outage(node)):
             entry = Entry("machine", (node,), {}, node, names=frozenset({node}))
             found.changes.append(_one_sided(Place(node), entry, gone=node in before.node_facts))
@@ -80,6 +82,20 @@ def compare(before: Snapshot, after: Snapshot) -> Compared:
             found.changes.append(_one_sided(Place(one.node), entry, gone=new is None))
     found.changes = [_of_pod(change, found.ends) for change in found.changes]
     return found
+
+
+def _dead_flows(node: str, before: Snapshot, after: Snapshot) -> Iterator[Change]:
+    """Yield the UDP connections to endpoints that are gone: other connections come and go, these stay."""
+    then, now = _dead(node, before), _dead(node, after)
+    for why in sorted(then ^ now):
+        yield _one_sided(Place(node), Entry("dead connection", (why,), {}, why), gone=why in then)
+
+
+def _dead(node: str, lab: Snapshot) -> set[str]:
+    try:
+        return {flow.why for known in lab.nodes if known.name == node for flow in leftovers.dead_flows(lab, known)}
+    except LabError:  # a fact lacks; what that is stands among the notes
+        return set()
 
 
 def _of_pod(change: Change, ends: Mapping[tuple[Place, str], tuple[Place, str]]) -> Change:

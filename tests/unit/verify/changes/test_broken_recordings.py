@@ -69,6 +69,13 @@ OBJECTS = {
     "a service is in no map": "map service-ips: {cluster_ip} . tcp . 80 : goto {chain}",
     "a node is not Ready": "~ node {node}: state Ready -> NotReady (broken by hand)",
     "two nodes answer ARP for a balancer's address": "+ address {announced}/32 dev lo",
+    "the reverse-path filter is strict everywhere": "~ sysctl net.ipv4.conf.all.rp_filter: 0 -> 1",
+    "the conntrack table is full": "~ sysctl net.netfilter.nf_conntrack_max: 131072 -> 10",
+    "IPAM keeps the address of a pod that is gone": "+ IPAM reservation {spare} of cbr0 for gone eth0",
+    "an interface does not forward": "~ sysctl net.ipv4.conf.flannel.1.forwarding: 1 -> 0",
+    "a UDP flow is kept to an endpoint that is gone": "+ dead connection a flow to {dns}:53 goes to {spare}:53",
+    "a node is behind two MACs": "+ FDB entry 02:00:00:00:00:01 dev flannel.1 dst {other_address}",
+    "a host port leads to a pod that is gone": "-j DNAT --to-destination {spare}:80",
     "a BGP session is closed by hand": "~ BGP session {mesh}: state up -> ",
     "what is for a pod elsewhere goes by eth0 and is not wrapped": "+ route {other_pod}/32 via {other_address} dev",
 }
