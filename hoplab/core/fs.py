@@ -27,7 +27,7 @@ def check(file: Path, *, force: bool = True) -> None:
     if file.exists() and not force:
         raise FileError(f"{file} exists", remedy="name another file, or overwrite it with --force")
     draft = _draft(file)
-    with _file_errors(file):
+    with file_errors(file):
         draft.touch()
         draft.unlink()
 
@@ -37,7 +37,7 @@ def write(file: Path, text: str, *, mode: int = 0o666, previous: Path | None = N
 
     A new file has ``mode`` (less the umask) from its first byte on. The version before is kept as ``previous``.
     """
-    with replacing(file, mode=mode, previous=previous) as draft, _file_errors(file):
+    with replacing(file, mode=mode, previous=previous) as draft, file_errors(file):
         draft.write_text(text, encoding="utf-8", errors="replace")
 
 
@@ -56,10 +56,10 @@ def replacing(file: Path, *, mode: int = 0o666, previous: Path | None = None) ->
     _refuse_special(file)
     target, draft = file.resolve(), _draft(file)  # a symbolic link stays one
     try:
-        with _file_errors(file):
+        with file_errors(file):
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
         yield draft
-        with _file_errors(file):
+        with file_errors(file):
             sync(draft)
             if previous is not None and target.exists():
                 second_name = _draft(previous)
@@ -119,7 +119,7 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _file_errors(file: Path) -> Iterator[None]:
+def file_errors(file: Path) -> Iterator[None]:
     """Raise FileError with a remedy in place of an OSError of the body."""
     try:
         yield

@@ -22,8 +22,9 @@ _ORDERS = {  # byte order and unit of the fractions of a second, by the first by
     bytes.fromhex("4d3cb2a1"): ("<", 1e-9),
     bytes.fromhex("a1b23c4d"): (">", 1e-9),
 }
-FILE_HEADER, RECORD_HEADER = 24, 16  # bytes
+FILE_HEADER, RECORD_HEADER, COOKED_HEADER = 24, 16, 20  # bytes
 ETHERNET, RAW_IP = 1, 101  # link types; an IPIP interface has no Ethernet header
+COOKED = 276  # link type of Linux' device `any`: the protocol and the interface's index in place of the link layer
 VNI_VALID = 0x08  # flag of VXLAN
 
 
@@ -109,9 +110,21 @@ def parse(data: bytes, dev: str) -> tuple[CapturedPacket, ...]:
         at += RECORD_HEADER + size
         if at > len(data):
             raise _unreadable("it ends in the middle of a packet")
-        packet, frame = CapturedPacket(seconds + rest * fraction, dev), data[at - size : at]
-        packets.append(_ethernet(packet, frame) if link_type == ETHERNET else _ipv4(packet, frame, wrapped=False))
+        packet = decoded(data[at - size : at], link_type, CapturedPacket(seconds + rest * fraction, dev))
+        assert packet  # of a known link type
+        packets.append(packet)
     return tuple(packets)
+
+
+def decoded(frame: bytes, link_type: int, packet: CapturedPacket) -> CapturedPacket | None:
+    """Return the packet with the fields of a frame's headers; None where the link type is not known."""
+    if link_type == ETHERNET:
+        return _ethernet(packet, frame)
+    if link_type == RAW_IP:
+        return (_ipv6 if frame[:1] and frame[0] >> 4 == 6 else _ipv4)(packet, frame, False)
+    if link_type == COOKED:
+        return _of_ethertype(packet, int.from_bytes(frame[:2], "big"), frame[COOKED_HEADER:])
+    return None
 
 
 def _unreadable(why: str) -> CaptureError:
@@ -123,14 +136,19 @@ def _ethernet(packet: CapturedPacket, frame: bytes, *, wrapped: bool = False) ->
     if len(frame) < 14:
         return packet
     dst, src, kind = struct.unpack_from("!6s6sH", frame)
-    packet = replace(packet, eth_src=src.hex(":"), eth_dst=dst.hex(":"), protocol=f"{kind:#06x}")
+    packet = replace(packet, eth_src=src.hex(":"), eth_dst=dst.hex(":"))
+    return _of_ethertype(packet, kind, frame[14:], wrapped)
+
+
+def _of_ethertype(packet: CapturedPacket, kind: int, body: bytes, wrapped: bool = False) -> CapturedPacket:
+    packet = replace(packet, protocol=f"{kind:#06x}")
     match kind:
         case 0x0800:
-            return _ipv4(packet, frame[14:], wrapped)
+            return _ipv4(packet, body, wrapped)
         case 0x86DD:
-            return _ipv6(packet, frame[14:], wrapped)
+            return _ipv6(packet, body, wrapped)
         case 0x0806:
-            return _arp(packet, frame[14:])
+            return _arp(packet, body)
         case _:
             return packet
 

@@ -45,10 +45,10 @@ REASONS = re.compile(
 )
 
 
-def _reason(printed: str) -> str:
+def failure_reason(printed: str) -> str:
     """Return why ssh failed: the proxy command's message where there is one, as ssh's own last line says less.
 
-    >>> _reason("socat[7] E connect(5, AF=2 10.0.0.1:22, 16): Connection refused\\nConnection closed by UNKNOWN")
+    >>> failure_reason("socat[7] E connect(5, AF=2 10.0.0.1:22, 16): Connection refused\\nConnection closed by UNKNOWN")
     'Connection refused'
     """
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
@@ -167,7 +167,7 @@ class Hosts:
             late = f"timed out: no answer after {deadline.seconds:.0f} s" if lost.late and deadline else ""
             errors = f"{lost.errors.strip()}\n{late}".strip()
             raise NodeUnreachable(
-                f"{name} can't be reached over SSH: {_reason(errors)}",
+                f"{name} can't be reached over SSH: {failure_reason(errors)}",
                 remedy=self._remedy.format(config=self._ssh_config, host=self._alias(name)),
                 output=errors,
             ) from None

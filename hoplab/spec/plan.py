@@ -128,6 +128,11 @@ class LabPlan:
         return tuple(found)
 
 
+def bridge_name(lab_id: str) -> str:
+    """Return the name of the bridge of a lab's network, on the workstation."""
+    return "hl" + hashlib.sha256(lab_id.encode()).hexdigest()[:8]
+
+
 def mac_address(lab: str, node: str, attempt: int = 0) -> str:
     """Return a stable MAC in QEMU's range, from the names alone; another ``attempt`` gives another one."""
     digest = hashlib.sha256(f"{lab}/{node}{f'/{attempt}' if attempt else ''}".encode()).hexdigest()
@@ -208,7 +213,7 @@ def plan_lab(
         placement=placement,
         network=NetworkPlan(
             name=f"hoplab-{lab_id}",
-            bridge="hl" + hashlib.sha256(lab_id.encode()).hexdigest()[:8],
+            bridge=bridge_name(lab_id),
             cidr=spec.network,
             gateway=gateway,
             domain=f"{spec.lab}.hoplab",

@@ -23,7 +23,7 @@ from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from hoplab.core.errors import UnavailableError
 from hoplab.core.wait import NotYet, Timing, deadline, until
 from hoplab.observe.script import Output, Script
-from hoplab.observe.ssh import Hosts, NodeUnreachable, _reason
+from hoplab.observe.ssh import Hosts, NodeUnreachable, failure_reason
 from tests.support.scripts import ran
 
 
@@ -273,4 +273,4 @@ def test_a_node_that_hangs_is_given_up_at_the_deadline(tmp_path: Path) -> None:
     ],
 )
 def test_the_reason_is_the_line_that_says_most(printed: str, reason: str) -> None:
-    assert _reason(printed) == reason
+    assert failure_reason(printed) == reason
