@@ -36,6 +36,11 @@ class Extras(click.ParamType[frozenset[str]]):
         return frozenset(names)
 
 
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
 @click.command()
 @lab_option
 @click.argument("targets", nargs=-1, metavar="[POD|NODE][:INTERFACE]...")
@@ -90,7 +95,7 @@ def capture(
     if not targets and "wire" not in extras:
         raise click.UsageError("name a pod or a node, or give --with wire")
     file = Path(write) if write and write != STANDARD_OUTPUT else None
-    if write == STANDARD_OUTPUT and sys.stdout.isatty():
+    if write == STANDARD_OUTPUT and is_terminal():
         raise LabError(
             "a capture file is not for a terminal",
             remedy="pipe it: ./lab capture ... -w - | wireshark -k -i -, or leave -w out for a line a packet",
@@ -117,7 +122,8 @@ def capture(
     with on_signals() as stop:
         result = captures.capture(paths, request, sink_for, stop, Limits(count, seconds), say)
     if result.output_closed:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 1)  # Python flushes its standard output when it ends
     rows = [("place", "packets", "dropped")]
     for counted in result.counted:
         dropped = "?" if counted.dropped is None else str(counted.dropped)

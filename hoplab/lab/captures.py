@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from hoplab.cluster.direct import connect_directly
@@ -63,10 +64,11 @@ def capture(
     with Relays(hosts, _unreachable(paths), stop) as relays:
         found = relays.look(addresses, links=request.with_node)
         spread = places.spread(wanted, found, with_node=request.with_node, wire=wire if request.with_wire else None)
-        run = Run(relays, spread, sink_for(spread), stop)
-        run.start(places.commands(spread, found, request.filter, request.snaplen))
-        say(f"capturing at {len(spread)} place{'s' if len(spread) != 1 else ''}; Ctrl-C ends it")
-        return run.until_stopped(limits, say)
+        with closing(sink_for(spread)) as sink:
+            run = Run(relays, spread, sink, stop)
+            run.start(places.commands(spread, found, request.filter, request.snaplen))
+            say(f"capturing at {len(spread)} place{'s' if len(spread) != 1 else ''}; Ctrl-C ends it")
+            return run.until_stopped(limits, say)
 
 
 def _resolved(paths: LabPaths, lab: state.LabSummary, targets: Sequence[Target]) -> tuple[Wanted, ...]:

@@ -32,7 +32,7 @@ while len(text) < {len(PROGRAM)}:
     text += piece
 exec(compile(text, "hoplab-capture", "exec"))"""
 PIPE_SIZE = 1 << 20  # bytes that wait here while a packet is written
-STOP_S = 3.0  # for the relay, or ssh, to end
+STOP_S = 4.0  # for the relay, or ssh, to end: longer than the relay waits for its captures
 
 
 def over_ssh(alias: str, ssh_config: Path) -> list[str]:

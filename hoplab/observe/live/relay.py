@@ -28,7 +28,8 @@ from typing import Any
 CLOCK, FOUND, PACKETS, SAID, ENDED = 1, 2, 3, 4, 5
 FRAME = struct.Struct("!BHI")  # kind, id, bytes
 SILENCE_S = 60.0
-STOP_S = 3.0  # for tcpdump to print its last packets and numbers
+FLUSH_S = 0.3  # for tcpdump to read what the kernel holds for it, before it is told to end
+STOP_S = 3.0  # for its numbers, and for its end
 CHUNK = 1 << 16
 NAMESPACES = "/run/netns"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -49,7 +50,7 @@ class Relay:
         self.open_pipes: dict[int, int] = {}  # of each capture
         self.given = b""
         self.heard = time.monotonic()
-        self.stop_by = 0.0  # 0.0 until the captures have to end
+        self.tell_at = self.stop_by = 0.0  # when the captures are told to end, and have to have ended; 0.0 until then
 
     def run(self) -> None:
         """Do what the lines say until the input ends and all captures have ended."""
@@ -58,13 +59,18 @@ class Relay:
         self.selector.register(0, selectors.EVENT_READ)
         try:
             while not self.stop_by or (self.running and time.monotonic() < self.stop_by):
-                for key, _ in self.selector.select(0.2 if self.stop_by else SILENCE_S / 4):
+                for key, _ in self.selector.select(0.05 if self.stop_by else SILENCE_S / 4):
                     if key.data is None:
                         self.listen()
                     else:
                         self.pass_on(key.fd, *key.data)
-                if not self.stop_by and time.monotonic() - self.heard > SILENCE_S:
+                now = time.monotonic()
+                if not self.stop_by and now - self.heard > SILENCE_S:
                     self.stop()
+                if self.tell_at and now > self.tell_at:
+                    self.tell_at = 0.0
+                    for process in self.running.values():
+                        process.terminate()
         finally:
             for process in self.running.values():
                 process.kill()
@@ -120,10 +126,9 @@ class Relay:
             self.send(ENDED, number, struct.pack("!i", code))
 
     def stop(self) -> None:
-        """Tell all captures to end."""
-        self.stop_by = time.monotonic() + STOP_S
-        for process in self.running.values():
-            process.terminate()
+        """End all captures soon."""
+        self.tell_at = time.monotonic() + FLUSH_S
+        self.stop_by = self.tell_at + STOP_S
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
         """Write a frame; raise NobodyReads where that is not possible for SILENCE_S seconds."""

@@ -40,6 +40,8 @@ class Sink(Protocol):
 
     def end(self, statistics: Mapping[int, Statistics]) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class PcapngSink:
     """A pcapng file, which can be read while it grows; it exists from the moment at which all captures run."""
@@ -116,3 +118,6 @@ class ScreenSink:
 
     def end(self, statistics: Mapping[int, Statistics]) -> None:
         """Do nothing: the caller prints the numbers."""
+
+    def close(self) -> None:
+        """Do nothing: the screen stays."""

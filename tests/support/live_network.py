@@ -1,0 +1,176 @@
+"""Two nodes with a pod each and the lab network between them, as network namespaces of this machine.
+
+    wire         hlXXXXXXXX, a bridge, 192.168.77.1
+    node1        eth0 192.168.77.20, flannel.1, cni0, veth1       pod1  eth0 10.244.0.5
+    node2        eth0 192.168.77.21, flannel.1, veth1             pod2  eth0 10.244.1.5
+
+``ssh`` and ``sudo`` are programs that run a command in the namespace of a node. Like that of a real SSH session, it
+outlives its ``ssh``, which only carries what it reads and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hoplab.host import netns
+from hoplab.spec.plan import bridge_name
+
+LAB_ID = "dev-0"  # of tests.support.labs.MADE
+BRIDGE = bridge_name(LAB_ID)
+SSH = """#!/bin/sh
+while [ $# -gt 2 ]; do shift; done
+{fails}
+export SSH_CONNECTION="192.168.77.1 40112 192.168.77.20 22"
+echo $$ >{folder}/$1.pid
+cat | setsid nsenter --net=/run/netns/{prefix}$1 sh -c "$2" | cat
+"""
+
+
+def lacking() -> str:
+    """Return what this machine lacks to make such a network; "" where it lacks nothing."""
+    missing = [] if os.geteuid() == 0 else ["root"]
+    tools = ("ip", "tcpdump", "nsenter", "setsid")
+    return ", ".join(
+        [*missing, *(tool for tool in tools if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None)]
+    )
+
+
+@dataclass(frozen=True)
+class Network:
+    """The namespaces of the network, by what they stand for."""
+
+    folder: Path  # with the programs ssh and sudo
+    prefix: str
+    pods: tuple[str, str]
+
+    @property
+    def wire(self) -> str:
+        return f"{self.prefix}wire"
+
+    def names(self) -> list[str]:
+        return [self.wire, f"{self.prefix}worker1", f"{self.prefix}worker2", *self.pods]
+
+    def ping(self) -> None:
+        """Send an ICMP echo request of 64 bytes from one pod to the other, and receive its answer."""
+        body = struct.pack("!HH", os.getpid() & 0xFFFF, 1) + bytes(56)
+        sum_ = 0x0800 + sum(struct.unpack(f"!{len(body) // 2}H", body))
+        checksum = ~((sum_ & 0xFFFF) + (sum_ >> 16)) & 0xFFFF
+        with netns.entered(self.pods[0]):
+            sending = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+        with sending:
+            sending.settimeout(30)
+            sending.sendto(struct.pack("!BBH", 8, 0, checksum) + body, ("10.244.1.5", 0))
+            while sending.recv(100)[20] != 0:
+                pass  # not the answer
+
+    def captures(self) -> list[int]:
+        """Return the ids of processes that are in the namespaces."""
+        return [pid for name in self.names() for pid in netns.processes(name)]
+
+    def api(self) -> dict[str, Any]:
+        """Return the list of pods, as the API has it: one on each node, and others that can't be captured."""
+        pods = [
+            _pod("default", "web-1", "worker1", "10.244.0.5"),
+            _pod("default", "web-2", "worker2", "10.244.1.5"),
+            _pod("shop", "web-1", "worker2", "10.244.1.9"),
+            _pod("kube-system", "kube-proxy-x", "worker1", "192.168.77.20", hostNetwork=True),
+            _pod("default", "pending", "worker1", "", phase="Pending"),
+        ]
+        return {"items": pods}
+
+    def ip(self, node: str, line: str) -> None:
+        """Change the interfaces of a node."""
+        _ip(f"{self.prefix}{node}", line)
+
+    def cut(self, node: str) -> None:
+        """End the SSH session of a node from outside."""
+        os.killpg(int((self.folder / f"{node}.pid").read_text()), signal.SIGKILL)
+
+    def accept(self) -> None:
+        """Let every login succeed from now on."""
+        self._write_ssh("")
+
+    def refuse(self, says: str, code: int = 255) -> None:
+        """Let no login succeed from now on."""
+        self._write_ssh(f"echo '{says}' >&2; exit {code}")
+
+    def _write_ssh(self, fails: str) -> None:
+        text = SSH.replace("{folder}", str(self.folder)).replace("{prefix}", self.prefix).replace("{fails}", fails)
+        for name, content in (("ssh", text), ("sudo", '#!/bin/sh\nexec "$@"\n')):
+            (self.folder / name).write_text(content)
+            (self.folder / name).chmod(0o755)
+
+
+def _pod(namespace: str, name: str, node: str, address: str, phase: str = "Running", **spec: Any) -> dict[str, Any]:
+    status = {"phase": phase, **({"podIP": address, "podIPs": [{"ip": address}]} if address else {})}
+    return {
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"nodeName": node, "containers": [], **spec},
+        "status": status,
+    }
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[Network]:
+    """Make the network, and remove it at the end."""
+    prefix = f"hoplab-live{os.getpid()}-"
+    network = Network(folder, prefix, (f"cni-{prefix}1", f"cni-{prefix}2"))
+    network.accept()
+    try:
+        for name in network.names():
+            netns.create(name)
+            with netns.entered(name):
+                for which in ("all", "default"):
+                    Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+        _ip(
+            network.wire,
+            f"link add {BRIDGE} type bridge",
+            f"link set {BRIDGE} up",
+            f"address add 192.168.77.1/24 dev {BRIDGE}",
+        )
+        for number, pod in enumerate(network.pods):
+            node, other = f"{prefix}worker{number + 1}", 1 - number
+            _ip(
+                network.wire,
+                f"link add port{number} master {BRIDGE} up type veth peer name eth0 netns {node}",
+            )
+            bridge = ("link add cni0 up type bridge",) if number == 0 else ()
+            _ip(
+                node,
+                f"address add 192.168.77.{20 + number}/24 dev eth0",
+                "link set eth0 up",
+                f"link add flannel.1 up type vxlan id 1 dstport 8472 local 192.168.77.{20 + number} "
+                f"remote 192.168.77.{20 + other} dev eth0",
+                *bridge,
+                f"link add veth1 up {'master cni0' if bridge else ''} type veth peer name eth0 netns {pod}",
+                f"address add 10.244.{number}.1/24 dev {'cni0' if bridge else 'veth1'}",
+                f"address add 10.244.{number}.0/32 dev flannel.1",
+                f"route add 10.244.{other}.0/24 via 10.244.{other}.0 dev flannel.1 onlink",
+            )
+            _ip(
+                pod,
+                f"address add 10.244.{number}.5/24 dev eth0",
+                "link set eth0 up",
+                f"route add default via 10.244.{number}.1",
+            )
+        network.ping()  # so that no ARP is needed
+        yield network
+    finally:
+        for name in network.names():
+            netns.end_processes(name)
+            netns.delete(name)
+
+
+def _ip(namespace: str, *lines: str) -> None:
+    command = ["ip", "-n", namespace, "-batch", "-"]
+    subprocess.run(command, input="\n".join(lines) + "\n", text=True, check=True, stdout=subprocess.DEVNULL)
