@@ -17,6 +17,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.lab import state
 from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.live import places
+from hoplab.observe.live.clocks import HERE
 from hoplab.observe.live.node_stream import on_this_machine, over_ssh
 from hoplab.observe.live.places import Place, Target, Wanted
 from hoplab.observe.live.run import Limits, Relays, Result, Run, Unreachable
@@ -24,7 +25,6 @@ from hoplab.observe.live.sinks import Sink
 from hoplab.observe.live.stop import Stop
 from hoplab.spec.plan import bridge_name
 
-HERE = ""  # the name of this machine among the hosts
 HEADERS_ONLY, WHOLE = 256, 262_144  # bytes of a packet: for the screen, with the headers in VXLAN; for a file
 
 
@@ -65,7 +65,7 @@ def capture(
         found = relays.look(addresses, links=request.with_node)
         spread = places.spread(wanted, found, with_node=request.with_node, wire=wire if request.with_wire else None)
         with closing(sink_for(spread)) as sink:
-            run = Run(relays, spread, sink, stop)
+            run = Run(relays, spread, sink, stop, {node.name: node.mac for node in lab.nodes})
             run.start(places.commands(spread, found, request.filter, request.snaplen))
             say(f"capturing at {len(spread)} place{'s' if len(spread) != 1 else ''}; Ctrl-C ends it")
             return run.until_stopped(limits, say)

@@ -24,9 +24,9 @@ from typing import Any
 
 from hoplab.host import netns
 from hoplab.spec.plan import bridge_name
+from tests.support.labs import MADE
 
-LAB_ID = "dev-0"  # of tests.support.labs.MADE
-BRIDGE = bridge_name(LAB_ID)
+BRIDGE = bridge_name(MADE.id)
 SSH = """#!/bin/sh
 while [ $# -gt 2 ]; do shift; done
 {fails}
@@ -148,7 +148,7 @@ def made(folder: Path) -> Iterator[Network]:
             _ip(
                 node,
                 f"address add 192.168.77.{20 + number}/24 dev eth0",
-                "link set eth0 up",
+                f"link set eth0 address {MADE.nodes[number].mac} up",
                 f"link add flannel.1 up type vxlan id 1 dstport 8472 local 192.168.77.{20 + number} "
                 f"remote 192.168.77.{20 + other} dev eth0",
                 *bridge,

@@ -3,7 +3,7 @@
 places          what to capture, where: pods, nodes, the lab network
 relay           the program on each node: runs tcpdump in namespaces, sends what it prints
 node_stream     this machine's end of a relay
-clock_offset    how far a node's clock is ahead of ours
+clocks          how far the nodes' clocks are ahead of ours
 pcap_stream     packets out of what tcpdump prints
 merge           packets of all places in the order of time
 pcapng          the file that Wireshark reads

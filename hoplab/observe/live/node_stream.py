@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab.observe.live import relay
-from hoplab.observe.live.clock_offset import ClockOffset, Sample
+from hoplab.observe.live.clocks import ClockOffset, Sample
 from hoplab.observe.live.places import Found
 from hoplab.observe.shell import CONNECT_TIMEOUT, LAST_WORDS
 

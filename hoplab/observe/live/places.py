@@ -208,9 +208,10 @@ def _on_the_way(one: Wanted, host: Found, netns: str) -> Iterator[Place]:
             bridges &= {end.master}
         else:
             bridges = set()
-    for link in own:
-        if link.name in bridges or (link.kind in TUNNELS and link.up) or link.name == UPLINK:
-            yield _of_node(one.node, link.name)
+    tunnels = [link.name for link in own if link.kind in TUNNELS and link.up]
+    # a packet that is passed up keeps its time (veth to bridge, NIC to tunnel): the order of places decides then
+    for name in (*sorted(bridges), *(link.name for link in own if link.name == UPLINK), *tunnels):
+        yield _of_node(one.node, name)
 
 
 def commands(places: Sequence[Place], found: Mapping[str, Found], own_filter: str, snaplen: int) -> list[list[str]]:

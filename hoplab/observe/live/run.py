@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from hoplab.core.errors import LabError
 from hoplab.core.wait import HOST, Deadline, Timing
 from hoplab.observe.live import relay
+from hoplab.observe.live.clocks import HERE, Clocks
 from hoplab.observe.live.merge import Merge
 from hoplab.observe.live.node_stream import Frame, NodeStream
 from hoplab.observe.live.pcap_stream import SECOND, PcapStream, Record
@@ -27,6 +28,7 @@ from hoplab.observe.live.places import Found, Place
 from hoplab.observe.live.sinks import OutputClosed, Sink, Statistics
 from hoplab.observe.live.stop import Stop
 from hoplab.observe.pcap import CaptureError
+from hoplab.observe.setting import UPLINK
 
 START_S = 60.0  # for logins and for tcpdump to listen, scaled; a shared connection needs a fraction of it
 STOP_S = 5.0  # for the last packets to arrive
@@ -139,6 +141,11 @@ class Capture:
     said: str = ""
 
     @property
+    def on_wire(self) -> bool:
+        """Return whether its frames are those that hosts send each other."""
+        return self.place.node == HERE or (self.place.dev == UPLINK and not self.place.netns)
+
+    @property
     def errors(self) -> str:
         """Return what it said, but for what it always says."""
         lines = [line.strip() for line in self.said.splitlines()]
@@ -174,10 +181,14 @@ class Result:
 class Run:
     """Captures that run, and their packets on the way to a sink."""
 
-    def __init__(self, relays: Relays, places: Sequence[Place], sink: Sink, stop: Stop) -> None:
+    def __init__(
+        self, relays: Relays, places: Sequence[Place], sink: Sink, stop: Stop, macs: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the places to capture at; ``macs`` are the addresses of the nodes' NICs, by node, where known."""
         self._relays, self._sink, self._stop = relays, sink, stop
         self.captures = [Capture(place, relays.streams[place.node], PcapStream(place.label)) for place in places]
-        self._merge: Merge[tuple[int, Record]] = Merge(int(HELD_BACK_S * SECOND))
+        self._clocks = Clocks({node: stream.offset for node, stream in relays.streams.items() if node}, macs or {})
+        self._merge: Merge[tuple[int, Record]] = Merge(int(HELD_BACK_S * SECOND), self._clocks.ahead)
         self._result = Result()
         self._left: int | None = None  # packets until the limit
         self._ended: set[int] = set()  # captures that ended early
@@ -203,7 +214,9 @@ class Run:
         if frame.kind == relay.PACKETS:
             arrived = time.monotonic_ns()
             for record in capture.reader.feed(frame.payload):
-                self._merge.push(record.time - stream.offset.ahead, (frame.number, record), arrived)
+                if capture.on_wire:
+                    self._clocks.frame(stream.name, record.time, record.data)
+                self._merge.push(stream.name, record.time, frame.number, (frame.number, record), arrived)
         elif frame.kind == relay.SAID:
             capture.said += frame.payload.decode(errors="replace")
         else:

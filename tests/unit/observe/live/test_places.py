@@ -130,9 +130,9 @@ def test_a_pods_packets_cross_its_veth_bridge_tunnel_and_nic() -> None:
     assert labels("web-7d4-x1") == [
         "pod default/web-7d4-x1 eth0 on worker2",
         "node worker2 veth7 of pod default/web-7d4-x1",
+        "node worker2 cni0",
         "node worker2 eth0",
         "node worker2 flannel.1",
-        "node worker2 cni0",
         "wire hl1",
     ]
     assert labels("web-7d4-x1", "worker2", with_node=False) == [
@@ -143,7 +143,7 @@ def test_a_pods_packets_cross_its_veth_bridge_tunnel_and_nic() -> None:
 
 
 def test_a_node_has_all_its_bridges_and_an_unknown_far_end_none() -> None:
-    every = ["node worker1 eth0", "node worker1 flannel.1", "node worker1 cni0", "node worker1 docker0"]
+    every = ["node worker1 cni0", "node worker1 docker0", "node worker1 eth0", "node worker1 flannel.1"]
     assert labels("worker1") == [*every, "wire hl1"]
     assert labels("six")[1:3] == ["node worker2 eth0", "node worker2 flannel.1"]
 
