@@ -1,4 +1,6 @@
-"""How far the clocks of nodes are ahead of this machine's; pure. First from questions and answers, as NTP has them:
+"""How far the clocks of nodes are ahead of this machine's; pure.
+
+The first source is questions and answers, as NTP has them::
 
     this machine   sent ---------\\            /------- received
     node                          read its clock

@@ -1,4 +1,4 @@
-"""This machine's end of a relay: what it is told, and the frames that it sends."""
+"""This machine's end of a relay: the messages to it, and the frames that it sends."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ class NodeStream:
         return self._out.fileno()
 
     def ask_clock(self) -> None:
-        """Ask for the time there; the answer improves ``offset``."""
+        """Request the time there; the answer improves ``offset``."""
         number = self._asked_ever % 0x10000
         self._asked_ever += 1
         self._asked[number] = self._clock()
         self._tell({"do": "clock", "id": number})
 
     def look(self, addresses: Iterable[str], *, links: bool) -> None:
-        """Ask for the namespaces with these addresses and the interfaces there; the answer is ``found``."""
+        """Request the namespaces with these addresses and the interfaces there; the answer is ``found``."""
         self._tell({"do": "look", "addresses": list(addresses), "links": links})
 
     def start(self, number: int, netns: str, command: Iterable[str]) -> None:

@@ -50,7 +50,7 @@ class Relay:
         self.open_pipes: dict[int, int] = {}  # of each capture
         self.given = b""
         self.heard = time.monotonic()
-        self.tell_at = self.stop_by = 0.0  # when the captures are told to end, and have to have ended; 0.0 until then
+        self.tell_at = self.stop_by = 0.0  # when tcpdump gets SIGTERM, and SIGKILL; 0.0 until the end
 
     def run(self) -> None:
         """Do what the lines say until the input ends and all captures have ended."""

@@ -147,7 +147,7 @@ class Capture:
 
     @property
     def errors(self) -> str:
-        """Return what it said, but for what it always says."""
+        """Return its messages, without those of every run."""
         lines = [line.strip() for line in self.said.splitlines()]
         return "; ".join(line for line in lines if line and not OF_NO_ERROR.search(line))
 
@@ -266,7 +266,7 @@ class Run:
                 break
 
     def _any_left(self, say: Callable[[str], None]) -> bool:
-        """Tell of captures that have ended; return whether another one runs."""
+        """Report captures that have ended; return whether another one runs."""
         for number, capture in enumerate(self.captures):
             if number in self._ended or (capture.code is None and capture.stream.open):
                 continue

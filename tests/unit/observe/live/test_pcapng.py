@@ -77,13 +77,13 @@ def test_statistics_have_times_and_numbers() -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**63), st.binary(max_size=70), st.integers(0, 2**16))),
 )
 def test_what_is_written_is_read_again(interfaces: list[str], packets: list[tuple[int, int, bytes, int]]) -> None:
-    given_packets = [(number % len(interfaces), *rest) for number, *rest in packets]
-    data = pcapng.section("hoplab")
-    data += b"".join(pcapng.interface(Interface(name, 1, 0, name, name)) for name in interfaces)
-    data += b"".join(pcapng.packet(*packet) for packet in given_packets)  # type: ignore[arg-type]
-    assert pcapng_reader.names(data) == interfaces
-    assert [(p.interface, p.time, p.data, p.size) for p in pcapng_reader.packets(data)] == [
-        (interfaces[number], *rest) for number, *rest in given_packets
+    of_known = [(number % len(interfaces), time, data, size) for number, time, data, size in packets]
+    file = pcapng.section("hoplab")
+    file += b"".join(pcapng.interface(Interface(name, 1, 0, name, name)) for name in interfaces)
+    file += b"".join(pcapng.packet(*packet) for packet in of_known)
+    assert pcapng_reader.names(file) == interfaces
+    assert [(found.interface, found.time, found.data, found.size) for found in pcapng_reader.packets(file)] == [
+        (interfaces[number], time, data, size) for number, time, data, size in of_known
     ]
 
 
