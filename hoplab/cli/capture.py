@@ -114,7 +114,7 @@ def capture(
     def sink_for(places: Sequence[Place]) -> Sink:
         if write:
             return PcapngSink(file or sys.stdout.buffer)
-        return ScreenSink(click.echo, [place.short for place in places])
+        return ScreenSink(click.echo, [place.short for place in places], sys.stdout)
 
     def say(text: str) -> None:
         click.echo(text, err=True)

@@ -88,7 +88,7 @@ def _unreachable(paths: LabPaths) -> Unreachable:
 
         why = failure_reason(printed)
         if node == HERE:
-            return LabError(f"the capture on this machine ended: {why}", remedy="see what Python printed")
+            return LabError(f"the capture on this machine ended: {why}", remedy="run `sudo tcpdump` here")
         if code not in (None, SSH_FAILED):
             return NodeUnreachable(
                 f"{node} can't capture: {why}", remedy=f"python3 and tcpdump have to work there: ./lab ssh {node}"

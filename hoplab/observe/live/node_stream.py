@@ -61,7 +61,7 @@ class NodeStream:
     def __init__(self, name: str, command: Iterable[str], *, clock: Callable[[], int] = time.time_ns) -> None:
         self.name = name  # of the node, "" for this machine
         self.offset = ClockOffset()
-        self.samples = 0
+        self.answers = 0  # about the clock
         self.found: Found | None = None
         self.open = True  # its output has not ended
         self._clock = clock
@@ -139,10 +139,12 @@ class NodeStream:
         """Take the answer to a question; return whether the frame is one."""
         if frame.kind == relay.CLOCK:
             sent = self._asked.pop(frame.number, None)
-            if sent is not None and sent <= received:  # this machine's own clock may have been set
+            if sent is None:
+                return True
+            self.answers += 1
+            if sent <= received:  # otherwise this machine's own clock was set meanwhile
                 (node,) = struct.unpack("!q", frame.payload)
                 self.offset.add(Sample(sent, node, received))
-                self.samples += 1
             return True
         if frame.kind == relay.FOUND:
             answer = json.loads(frame.payload)

@@ -1,9 +1,9 @@
 """The run of a live capture: relays on all hosts, packets in one order, until it is stopped.
 
-with Relays(commands) as relays, on_signals() as stop:
-    found = relays.look(addresses, links=False, stop=stop)
-    run = Run(relays, places, tcpdumps, sink, stop)
-    run.start()
+with on_signals() as stop, Relays(commands, unreachable, stop) as relays:
+    found = relays.look(addresses, links=False)
+    run = Run(relays, places, sink, stop)
+    run.start(tcpdump_commands)
     result = run.until_stopped(Limits(seconds=60))
 """
 
@@ -96,10 +96,10 @@ class Relays:
 
         def ready() -> bool:
             for node, stream in self.streams.items():
-                if stream.samples == asked[node] < CLOCK_SAMPLES:  # one after the other: none waits for another
+                if stream.answers == asked[node] < CLOCK_SAMPLES:  # one after the other: none waits for another
                     stream.ask_clock()
                     asked[node] += 1
-            return all(stream.found and stream.samples == CLOCK_SAMPLES for stream in self.streams.values())
+            return all(stream.found and stream.answers == CLOCK_SAMPLES for stream in self.streams.values())
 
         self.wait(ready, lambda _stream, _frame: None)
         return {node: stream.found or Found() for node, stream in self.streams.items()}

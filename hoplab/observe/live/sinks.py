@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,16 @@ from hoplab.observe.live.pcapng import Interface
 
 class OutputClosed(Exception):
     """Nobody reads the output any more: Wireshark, or `head`, has ended."""
+
+
+def nobody_reads(out: IO[bytes] | IO[str]) -> bool:
+    """Return whether the other end of a pipe is closed: so a capture without packets ends with Wireshark, too."""
+    poll = select.poll()
+    try:
+        poll.register(out.fileno(), 0)
+    except (OSError, ValueError):  # not a file of the system
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,10 @@ class PcapngSink:
         self._guarded(lambda out: out.write(b"".join(blocks)))
 
     def flush(self) -> None:
+        """Write what is held back; raise OutputClosed where nobody reads it."""
         self._guarded(lambda out: out.flush())
+        if self._out and nobody_reads(self._out):
+            raise OutputClosed
 
     def _guarded(self, work: Callable[[IO[bytes]], object]) -> None:
         """Do something with the output; raise OutputClosed where nobody reads it, FileError where the disk is full."""
@@ -97,9 +111,10 @@ class PcapngSink:
 class ScreenSink:
     """A line for each packet."""
 
-    def __init__(self, echo: Callable[[str], None], places: Sequence[str]) -> None:
-        """Take what prints a line, and the short names of the places, by number."""
+    def __init__(self, echo: Callable[[str], None], places: Sequence[str], out: IO[str] | None = None) -> None:
+        """Take what prints a line, the short names of the places, by number, and the file that is printed to."""
         self._echo = echo
+        self._out = out
         width = max(map(len, places), default=0)
         self._places = [f"{place:<{width}}" for place in places]
         self._link_types: list[int] = []
@@ -114,7 +129,9 @@ class ScreenSink:
             raise OutputClosed from None
 
     def flush(self) -> None:
-        """Do nothing: every line is written at once."""
+        """Raise OutputClosed where nobody reads the lines, which are written at once."""
+        if self._out and nobody_reads(self._out):
+            raise OutputClosed
 
     def end(self, statistics: Mapping[int, Statistics]) -> None:
         """Do nothing: the caller prints the numbers."""

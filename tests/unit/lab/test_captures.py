@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,22 @@ def test_one_ping_is_seen_at_every_hop_in_the_order_of_its_way(network: Network)
     assert network.captures() == []
 
 
+@pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
+def test_tshark_reads_the_file_of_a_run_without_a_warning(network: Network, tmp_path: Path) -> None:
+    recorder = Recorder(network.ping)
+    run(captures.Request(targets("web-2"), "icmp", with_wire=True, snaplen=captures.WHOLE), recorder, limits=Limits(2))
+    (tmp_path / "a.pcapng").write_bytes(recorder.file.getvalue())
+    done = subprocess.run(
+        ["tshark", "-n", "-r", tmp_path / "a.pcapng", "-T", "fields", "-e", "frame.interface_name", "-e", "icmp.type"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert [line for line in done.stderr.splitlines() if "Running as user" not in line] == []
+    assert done.stdout.splitlines() == [f"pod default/web-2 eth0 on worker2\t{kind}" for kind in (8, 0)]
+
+
 def _echo(frame: bytes) -> int:
     """Return the ICMP type of a packet, also of one in VXLAN."""
     inner = frame[50:] if frame[23] == 17 else frame
@@ -248,6 +265,14 @@ def test_a_node_that_can_not_be_reached(network: Network, says: str, code: int, 
     with pytest.raises(LabError) as caught:
         run(captures.Request(targets("worker1")), Recorder())
     assert (caught.value.message, caught.value.remedy) == (message, remedy)
+
+
+def test_a_relay_of_this_machine_that_fails_is_no_unreachable_node() -> None:
+    error = captures._unreachable(PATHS)("", "Traceback ...\nMemoryError\n", 1)
+    assert (error.message, error.remedy) == (
+        "the capture on this machine ended: MemoryError",
+        "run `sudo tcpdump` here",
+    )
 
 
 # How it ends. In a process of its own, which is then interrupted, killed or cut off.

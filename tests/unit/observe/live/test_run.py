@@ -38,6 +38,7 @@ for line in os.fdopen(0, "rb", buffering=0):
     elif message["do"] == "look":
         send(2, 0, json.dumps({"connection": "", "namespaces": {}, "devices": {}, "links": {}, "trouble": ""}).encode())
     elif message["do"] == "start":
+        number = message["id"]
         if then == "refuse":
             send(4, message["id"], words[0].encode())
             send(5, message["id"], struct.pack("!i", int(words[1])))
@@ -50,8 +51,8 @@ for line in os.fdopen(0, "rb", buffering=0):
         if then == "break":
             sys.exit("broken")
 if then != "break":
-    send(4, 0, b"2 packets captured\n2 packets received by filter\n1 packet dropped by kernel\n")
-    send(5, 0, struct.pack("!i", 0))
+    send(4, number, b"2 packets captured\n2 packets received by filter\n1 packet dropped by kernel\n")
+    send(5, number, struct.pack("!i", 0))
 """
 
 
@@ -79,7 +80,6 @@ def test_packets_of_nodes_with_other_clocks_are_in_one_order() -> None:
     with relays(stop, a=node(HOUR, "", *moments[::2]), b=node(-HOUR, "", *moments[1::2])) as hosts:
         hosts.look({}, links=False)
         started = Run(hosts, [place("a"), place("b")], PcapngSink(file), stop)
-        # both play capture 0 at their end, so numbers of a alone arrive
         started.start([["tcpdump", "icmp"], ["tcpdump", ""]])
         result = started.until_stopped(Limits(packets=4))
         errors = {f"node {name} eth0": stream.offset.error for name, stream in hosts.streams.items()}
@@ -87,7 +87,7 @@ def test_packets_of_nodes_with_other_clocks_are_in_one_order() -> None:
     assert [packet.interface for packet in packets] == ["node a eth0", "node b eth0"] * 2
     for packet, moment in zip(packets, moments, strict=True):
         assert abs(packet.time - moment) <= errors[packet.interface] + 1
-    assert [(counted.packets, counted.dropped) for counted in result.counted] == [(2, 1), (2, None)]
+    assert [(counted.packets, counted.dropped) for counted in result.counted] == [(2, 1), (2, 1)]
     assert result.lost == [] and not result.output_closed
 
 
@@ -162,6 +162,11 @@ def test_an_output_that_nobody_reads_ends_it() -> None:
     with os.fdopen(writing, "wb", buffering=0) as out, pytest.raises(OutputClosed):
         PcapngSink(out).begin([])
 
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as text, pytest.raises(OutputClosed):
+        ScreenSink(print, [], text).flush()  # without a packet
+
     def closed(_line: str) -> None:
         raise BrokenPipeError
 
@@ -186,5 +191,5 @@ def test_a_file_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:
 def test_an_answer_to_no_question_is_left_out() -> None:
     stream = node_stream.NodeStream("a", ["cat"])
     assert stream._answered(node_stream.Frame(1, 9, struct.pack("!q", 0)), 6)
-    assert (stream.samples, stream.offset.ahead) == (0, 0)
+    assert (stream.answers, stream.offset.ahead) == (0, 0)
     stream.close()
