@@ -219,16 +219,23 @@ def commands(places: Sequence[Place], found: Mapping[str, Found], own_filter: st
 
     A host's own interfaces would show the SSH connection that carries what they show: the filter excludes it.
     """
-    connections = {node: _tuple_filter(host.connection) for node, host in found.items() if host.connection}
     listed = []
     for place in places:
-        carried = list(connections.values()) if not place.node else [connections.get(place.node, "")]
-        exclude = " or ".join(f"({text})" for text in carried if text) if not place.netns or not place.node else ""
-        parts = [f"({own_filter})" if exclude else own_filter] if own_filter else []
-        parts += [f"not ({exclude})"] if exclude else []
+        parts = [own_filter] if own_filter else []
+        if carrying := _carrying(place, found):
+            parts = [f"({own_filter})"] if own_filter else []
+            parts.append(f"not ({' or '.join(f'({text})' for text in carrying)})")
         words = ["tcpdump", "-i", place.dev, "-n", "-U", "--immediate-mode", "--time-stamp-precision=nano"]
         listed.append([*words, "-s", str(snaplen), "-w", "-", "--", " and ".join(parts)])
     return listed
+
+
+def _carrying(place: Place, found: Mapping[str, Found]) -> list[str]:
+    """Return filters for the SSH connections that pass at a place: a node's own there, those of all on the wire."""
+    if place.node and place.netns:
+        return []
+    hosts = [found[place.node]] if place.node else found.values()
+    return [_tuple_filter(host.connection) for host in hosts if host.connection]
 
 
 def _tuple_filter(connection: str) -> str:

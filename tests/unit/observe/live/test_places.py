@@ -143,7 +143,7 @@ def test_a_pods_packets_cross_its_veth_bridge_tunnel_and_nic() -> None:
 
 
 def test_a_node_has_all_its_bridges_and_an_unknown_far_end_none() -> None:
-    every = ["node worker1 cni0", "node worker1 docker0", "node worker1 eth0", "node worker1 flannel.1"]
+    every = ["node worker1 eth0", "node worker1 cni0", "node worker1 docker0", "node worker1 flannel.1"]
     assert labels("worker1") == [*every, "wire hl1"]
     assert labels("six")[1:3] == ["node worker2 eth0", "node worker2 flannel.1"]
 
