@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from hoplab.core.errors import FileError
 
@@ -45,6 +46,12 @@ def write_if_changed(file: Path, text: str, *, mode: int = 0o666) -> None:
     """Write a file atomically if its content differs; otherwise leave it untouched, with its time and mode."""
     if not file.exists() or file.read_bytes() != text.encode(errors="replace"):
         write(file, text, mode=mode)
+
+
+def growing(file: Path) -> IO[bytes]:
+    """Open a file, anew, for bytes that others read while it grows: what is in it after a failure stays."""
+    with file_errors(file):
+        return file.open("wb")
 
 
 @contextmanager

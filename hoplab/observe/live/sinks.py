@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from hoplab import __version__
-from hoplab.core.fs import file_errors
+from hoplab.core.fs import file_errors, growing
 from hoplab.observe.live import pcapng, summary
 from hoplab.observe.live.pcap_stream import Record
 from hoplab.observe.live.pcapng import Interface
@@ -64,8 +64,7 @@ class PcapngSink:
 
     def begin(self, interfaces: Sequence[Interface]) -> None:
         if isinstance(self._file, Path):
-            with file_errors(self._file):
-                self._out = self._file.open("wb")
+            self._out = growing(self._file)
         else:
             self._out = self._file
         self._write(pcapng.section(f"hoplab {__version__}"), *map(pcapng.interface, interfaces))
