@@ -61,7 +61,7 @@ def main(facts: tuple[str, ...], seconds: int, found: Path, alone: Path | None) 
         fuzz(facts[0], seconds, alone, found)
     if not importlib.util.find_spec("atheris"):
         raise LabError("atheris is not installed", remedy=f"{sys.executable} -m pip install atheris==3.0.0")
-    from tests.unit.observe.facts.test_properties import EVERY, REAL  # noqa: PLC0415 -- takes seconds
+    from tests.support.real_outputs import EVERY, real_outputs  # noqa: PLC0415 -- takes seconds
 
     if unknown := set(facts) - set(EVERY):
         raise LabError(f"there is no fact {', '.join(sorted(unknown))}", remedy=f"facts: {', '.join(sorted(EVERY))}")
@@ -69,7 +69,7 @@ def main(facts: tuple[str, ...], seconds: int, found: Path, alone: Path | None) 
     broken = []
     for name in facts or sorted(EVERY):
         with TemporaryDirectory() as corpus:
-            seeds(REAL.get(name, ()), Path(corpus))
+            seeds(real_outputs().get(name, ()), Path(corpus))
             command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(seconds), "--found", str(found)]
             ran = subprocess.run(
                 [*command, "--alone", corpus], capture_output=True, text=True, errors="replace", check=False
