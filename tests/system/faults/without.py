@@ -26,7 +26,7 @@ NOT_ON_A_LAB = {
 }
 # What kube-proxy, which stands still here, has to do itself.
 STANDS_STILL = {
-    "scaling_changes_the_endpoints_at_once": "for 2 endpoints",
+    "scaling_changes_the_endpoints_at_once": "for 3 endpoints",
     "the_health_check_port_tells_where_pods_are": "answers nothing on http://",
 }
 # what Felix, which stands still here, has to write
