@@ -23,6 +23,7 @@ class ApiIngress:
     addresses: tuple[IPv4Address, ...]  # of the controller that serves it; none where no controller does
     ingress_class: str = ""  # "" for the default class
     tls: tuple[tuple[str, tuple[str, ...]], ...] = ()  # each secret with a certificate, and the hosts that it is for
+    backends: tuple[tuple[str, str], ...] = ()  # each service behind it, with the path; none in older recordings
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -34,6 +35,8 @@ def parse(text: str) -> Entries[ApiIngress]:
 
 def _ingress(item: Item) -> ApiIngress:
     meta, spec, status = item.item("metadata"), item.item("spec"), item.item("status")
+    paths = [path for rule in spec.items("rules") for path in rule.item("http").items("paths")]
+    backends = [("", spec.item("defaultBackend")), *((path.text("path"), path.item("backend")) for path in paths)]
     return ApiIngress(
         ingress_class=spec.text("ingressClassName") or meta.item("annotations").text(OLD_CLASS),
         namespace=meta.text("namespace"),
@@ -43,6 +46,9 @@ def _ingress(item: Item) -> ApiIngress:
         secure_hosts=tuple(host for tls in spec.items("tls") for host in tls.texts("hosts")),
         addresses=tuple(
             found for entry in status.item("loadBalancer").items("ingress") if (found := entry.of_family("ip", V4))
+        ),
+        backends=tuple(
+            dict.fromkeys((name, path) for path, backend in backends if (name := backend.item("service").text("name")))
         ),
     )
 
