@@ -16,6 +16,7 @@ from rich import markup
 from rich.console import Console
 
 from hoplab import __version__
+from hoplab.core.xml_text import xml_text
 from hoplab.observe.outage import Outage
 from hoplab.verify import outages
 from hoplab.verify.causes import Cause, headline
@@ -56,6 +57,7 @@ class Report:
     looked_seconds: float = 0.0  # of which: connecting, probe pods, snapshot
     outages: list[Outage] = field(default_factory=list)  # what could not be looked at or does not run
     causes: tuple[Cause, ...] = ()  # of the claims that fail
+    picture: str = ""  # the lab as SVG, for the HTML page
 
     def number(self, outcome: Outcome) -> int:
         return number(self.results, outcome)
@@ -125,19 +127,16 @@ class Report:
         return cause.name if cause else ""
 
 
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters invalid in XML 1.0
-
-
 def junit_text(report: Report) -> str:
     """Return JUnit XML as CI systems read it: a suite per chapter, the claim's sentence as the name of the case."""
     root = _suite("testsuites", f"hoplab verify: lab {report.lab}", report.results, report.seconds)
-    outages.add_suite(root, report.outages, _xml)
+    outages.add_suite(root, report.outages, xml_text)
     for chapter, results in report.chapters.items():
         suite = _suite("testsuite", chapter, results, sum(result.seconds for result in results))
         suite.set("timestamp", report.began.isoformat(timespec="seconds"))
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in (*_summary(report), *report.about.items()):
-            ElementTree.SubElement(properties, "property", name=_xml(name), value=_xml(value))
+            ElementTree.SubElement(properties, "property", name=xml_text(name), value=xml_text(value))
         suite.extend(_case(result, report.because_of.get(result.name)) for result in results)
         root.append(suite)
     ElementTree.indent(root)
@@ -162,29 +161,25 @@ def _commands(cause: Cause) -> tuple[tuple[str, str], ...]:
 def _suite(tag: str, name: str, results: list[Result], seconds: float) -> ElementTree.Element:
     skipped = number(results, "skipped") + number(results, "not_checked")
     counts = {"tests": len(results), "failures": number(results, "failed"), "skipped": skipped}
-    attributes = {"name": _xml(name), **{key: str(count) for key, count in counts.items()}}
+    attributes = {"name": xml_text(name), **{key: str(count) for key, count in counts.items()}}
     return ElementTree.Element(tag, {**attributes, "errors": "0", "time": f"{seconds:.3f}"})
 
 
 def _case(result: Result, cause: Cause | None = None) -> ElementTree.Element:
     case = ElementTree.Element(
-        "testcase", classname=f"lessons.{result.lesson}", name=_xml(result.claim), time=f"{result.seconds:.3f}"
+        "testcase", classname=f"lessons.{result.lesson}", name=xml_text(result.claim), time=f"{result.seconds:.3f}"
     )
     match result.outcome:
         case "failed":
-            failure = ElementTree.SubElement(case, "failure", message=_xml(result.why), type="ClaimFailed")
+            failure = ElementTree.SubElement(case, "failure", message=xml_text(result.why), type="ClaimFailed")
             because = (f"because of: {cause.why}",) if cause else ()
-            failure.text = _xml("\n".join((result.why, *because, *result.evidence)))
+            failure.text = xml_text("\n".join((result.why, *because, *result.evidence)))
         case "skipped" | "not_checked":
             prefix = "not checked: " if result.outcome == "not_checked" else ""
-            ElementTree.SubElement(case, "skipped", message=_xml(prefix + result.why))
+            ElementTree.SubElement(case, "skipped", message=xml_text(prefix + result.why))
         case "passed":
-            ElementTree.SubElement(case, "system-out").text = _xml("\n".join((result.saw, *result.evidence)))
+            ElementTree.SubElement(case, "system-out").text = xml_text("\n".join((result.saw, *result.evidence)))
     return case
-
-
-def _xml(text: str) -> str:
-    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")

@@ -29,7 +29,7 @@ from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import health, recording_format
 from hoplab.observe.outage import MEANWHILE, Outage
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import causes, foreign, not_checked, plugin, session, workload
+from hoplab.verify import causes, foreign, not_checked, picture, plugin, session, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.places import Places
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
@@ -91,6 +91,8 @@ def run(
             json.dump(report.document(), stream, indent=2)
             stream.write("\n")
         say.summary(report)
+        if html:
+            report.picture = picture.for_page(lab.snapshot if isinstance(lab, LabSession) else lab, report)
         for file, text in pages:
             fs.write(file, text(report))
             say.note(f"wrote {file}")
