@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli import capture, changes, checkpoint, learn, look, maintain, make, many
+from hoplab.cli import capture, changes, checkpoint, draw, learn, look, maintain, make, many
 from hoplab.cli.options import from_checkout
 from hoplab.core.errors import LabError
 
 SECTIONS = {
     "Make a lab": (*make.VERBS, *checkpoint.VERBS),
-    "Look at it": (*look.VERBS, *changes.VERBS, *capture.VERBS),
+    "Look at it": (*look.VERBS, *changes.VERBS, *draw.VERBS, *capture.VERBS),
     "Learn with it": learn.VERBS,
     "Many labs": many.VERBS,
     "Maintain": maintain.VERBS,
