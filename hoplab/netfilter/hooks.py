@@ -7,7 +7,7 @@ of the families ip, ip6, inet, bridge and netdev. A rule that cannot be evaluate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from hoplab.core.ip import IPAddress
@@ -47,6 +47,38 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one base chain does with a packet that matches a rule of it."""
+
+    hook: str  # "prerouting"
+    table: str  # "iptables nat"
+    rules: tuple[Rule, ...]  # that matched, in order; those that jump are among them
+    verdict: str  # "ACCEPT", "DNAT", "DROP", ...; UNKNOWN
+    packet: Packet  # after it
+    probability: float = 1.0  # as far as rules draw random numbers
+
+    @property
+    def chains(self) -> tuple[str, ...]:
+        """Return the chains that call each other down to the last rule that matched."""
+        calls: list[str] = []
+        for rule in self.rules:
+            if rule.chain in calls:
+                del calls[calls.index(rule.chain) :]
+            calls.append(rule.chain)
+        return tuple(calls)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One way that a packet may take through the hooks of a host."""
+
+    packet: Packet  # as it leaves the last hook, or as it is where it stops
+    steps: tuple[Step, ...]  # of the base chains in which a rule matched, in the kernel's order
+    stop: Stop | None = None  # what drops it; None where it leaves the last hook
+    unsure: tuple[Stop, ...] = ()  # rules that had to be guessed
+
+
+@dataclass(frozen=True)
 class Traversal:
     """What the rules of a host do with one packet."""
 
@@ -54,6 +86,7 @@ class Traversal:
     unknown: tuple[Stop, ...]  # rules on which it depends, and that could not be evaluated
     packets: tuple[Packet, ...]  # as it may leave the last hook, with its new addresses; none where it never does
     translated: bool = False  # a rule changes its source or destination
+    passages: tuple[Passage, ...] = field(default=(), compare=False)  # every way: those that leave it, then the stops
 
     @property
     def passes(self) -> bool:
@@ -74,6 +107,7 @@ class _State:
 
     packet: Packet
     unsure: tuple[Stop, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -150,6 +184,7 @@ class _Walk:
         self.drops: dict[Stop, None] = {}  # in order, as the next two
         self.possible: dict[Stop, bool] = {}  # that depend on unknown rules; whether they are unknown themselves
         self.unknown: dict[Stop, None] = {}
+        self.stopped: list[Passage] = []
         self.translated = False
 
     def run(self, packet: Packet) -> Traversal:
@@ -166,7 +201,8 @@ class _Walk:
         drops = tuple(self.drops)
         if not packets:  # dropped in any case: an unknown rule leaves open where
             drops = (*drops, *sorted(self.possible, key=lambda stop: self.possible[stop]))
-        return Traversal(drops, () if drops else tuple(self.unknown), packets, self.translated)
+        passages = (*(Passage(state.packet, state.steps, unsure=state.unsure) for state in states), *self.stopped)
+        return Traversal(drops, () if drops else tuple(self.unknown), packets, self.translated, passages)
 
     def arriving(self, states: list[_State]) -> list[_State]:
         states = self.called(self.bridge(states, "prerouting", "input"), "ip", "prerouting")
@@ -222,6 +258,7 @@ class _Walk:
             packet = _restored(outcome.packet, state.packet)
             if outcome.verdict in DROPS:
                 stop = _decided(chain, hook, outcome)
+                self.stopped.append(Passage(packet, _stepped(state, chain, hook, outcome, packet), stop, unsure))
                 if unsure:
                     self.possible[stop] = replace(stop, verdict=UNKNOWN) in unsure
                 else:
@@ -229,17 +266,19 @@ class _Walk:
                 self.unknown.update(dict.fromkeys(unsure))
             elif outcome.verdict in _TRANSLATING:
                 self.translated = True
-                yield _State(self.translate(packet, outcome), unsure), True
+                changed = self.translate(packet, outcome)
+                yield _State(changed, unsure, _stepped(state, chain, hook, outcome, changed)), True
             else:
                 if outcome.verdict != "ACCEPT":  # a rule that is not known: here it may pass
                     unsure = tuple(dict.fromkeys((*unsure, _decided(chain, hook, replace(outcome, verdict=UNKNOWN)))))
                     self.unknown.update(dict.fromkeys(unsure))
-                yield _State(packet, unsure), False
+                yield _State(packet, unsure, _stepped(state, chain, hook, outcome, packet)), False
 
     def translate(self, packet: Packet, outcome: Outcome[Rule]) -> Packet:
         """Return the packet with its new source or destination; one that is not known is left.
 
-        MASQUERADE takes the first address of the interface by which the packet leaves.
+        MASQUERADE takes the first address of the interface by which the packet leaves; of one without any, as the host
+        end of a pod with Calico, the host's first global one.
         """
         address, port = _address_and_port(outcome.to)
         if outcome.verdict in ("DNAT", "REDIRECT", "NETMAP"):
@@ -248,8 +287,10 @@ class _Walk:
             changed = replace(packet, dst=dst, dport=port or packet.dport, dst_is_local=local, status="dnat")
             return changed if local else self.translation.route(changed)
         if outcome.verdict == "MASQUERADE" and address is None:
-            of_dev = (own.address for own in self.own_addresses(packet.src) if own.dev == packet.out_dev)
-            return replace(packet, src=next(of_dev, packet.src))
+            known = self.own_addresses(packet.src)
+            of_dev = [own.address for own in known if own.dev == packet.out_dev]
+            of_dev += [own.address for own in known if own.scope == "global"]
+            return replace(packet, src=next(iter(of_dev), packet.src))
         return replace(packet, src=address or packet.src)
 
     def own_addresses(self, like: IPAddress) -> Sequence[Address | Address6]:
@@ -276,6 +317,12 @@ def _restored(packet: Packet, before: Packet) -> Packet:
     """Return the packet after a chain with the interfaces and the state that the chain did not see."""
     kept = replace(before, mark=packet.mark, connmark=packet.connmark)
     return replace(kept, state=packet.state) if packet.state == "UNTRACKED" else kept
+
+
+def _stepped(state: _State, chain: BaseChainAt, hook: str, outcome: Outcome[Rule], packet: Packet) -> tuple[Step, ...]:
+    if not outcome.path:
+        return state.steps
+    return (*state.steps, Step(hook, chain.table, outcome.path, outcome.verdict, packet, outcome.probability))
 
 
 def _decided(chain: BaseChainAt, hook: str, outcome: Outcome[Rule]) -> Stop:

@@ -364,3 +364,38 @@ def test_a_missing_fact_is_an_error() -> None:
     firewall = Firewall(Facts("worker1", {"iptables": Output(0, "")}))
     with pytest.raises(FactError, match="nft_ruleset was not looked at on worker1"):
         firewall.traverse(TO_POD)
+
+
+def test_a_passage_has_the_rules_that_a_packet_met() -> None:
+    rules = saved("nat", "POSTROUTING -j USER", "USER -s 10.9.0.0/16 -j RETURN", "USER -j MASQUERADE")
+    found = host(rules).traverse(replace(TO_POD, dst=OUTSIDE, out_dev="eth0"))
+    [passage] = found.passages
+    [step] = passage.steps
+    assert (step.hook, step.table, step.verdict) == ("postrouting", "iptables nat", "MASQUERADE")
+    assert step.chains == ("POSTROUTING", "USER") and str(step.rules[-1]) == "-A USER -j MASQUERADE"
+    assert passage.packet == step.packet == found.packets[0] and passage.stop is None
+
+
+def test_a_chain_that_a_packet_came_back_from_called_nothing() -> None:
+    rules = saved("filter", "FORWARD -j USER", "USER -j MARK --set-xmark 0x1/0x1", "FORWARD -j DROP")
+    found = host(rules).traverse(TO_POD)
+    [passage] = found.passages
+    assert passage.stop == found.drops[0] and passage.packet.mark == 1
+    assert passage.steps[-1].chains == ("FORWARD",) and len(passage.steps[-1].rules) == 3
+
+
+def test_each_outcome_of_a_random_number_is_a_passage() -> None:
+    half = "PREROUTING -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.244.1.7:80"
+    rules = saved("nat", half, "PREROUTING -j DNAT --to-destination 10.244.1.8:80")
+    found = host(rules).traverse(TO_POD)
+    assert [str(passage.packet.dst) for passage in found.passages] == ["10.244.1.7", "10.244.1.8"]
+    assert [passage.steps[-1].probability for passage in found.passages] == [0.25, 0.75]
+
+
+def test_masquerade_takes_a_global_address_where_the_interface_has_none() -> None:
+    """The host end of a pod with Calico has no address; the kernel takes the node's, not that of lo."""
+    rules = saved("nat", "POSTROUTING -j MASQUERADE")
+    lo = {"ifname": "lo", "addr_info": [{**OWN, "local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]}
+    eth0 = {"ifname": "eth0", "addr_info": [{**OWN, "scope": "global"}]}
+    firewall = host(rules, addresses=json.dumps([lo, eth0]))
+    assert firewall.traverse(replace(TO_POD, out_dev="cali1")).packets[0].src == NODE
