@@ -1,0 +1,190 @@
+"""Packets traced through the recordings of real labs: healthy ones let everything through, broken ones end in place."""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from hoplab.core.paths import PROJECT
+from hoplab.trace.model import OUTSIDE, Trace, Way
+from tests.support.files import RECORDINGS
+from tests.support.recordings import recording
+from tests.support.traced_faults import BENDS, FAULTS, PASSING, TracedFault, pods, trace_of, traced
+
+LABS = sorted(file.stem for file in RECORDINGS.glob("*.json"))
+PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "pod to pod on one node": ("single", "near", {}),
+    "pod to pod on two nodes": ("single", "far", {}),
+    "a ping of a pod": ("far", "single", {"protocol": "icmp"}),
+    "pod to ClusterIP": ("single", "hoplab-verify/echo", {}),
+    "pod to itself by a ClusterIP": ("single", "service/single", {}),
+    "pod to DNS": ("far", "kube-dns", {}),
+    "pod to the API server": ("near", "default/kubernetes", {}),
+    "pod to its node": ("single", "node", {}),
+    "node to ClusterIP": ("worker1", "hoplab-verify/echo", {}),
+    "node to pod elsewhere": ("other", "single", {}),
+    "outside to NodePort": ("outside", "service/single", {"via": "nodeport"}),
+    "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
+    "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
+    "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "pod to outside": ("single", "outside", {}),
+    "pod to an address far outside": ("far", "198.51.100.9", {}),
+}
+TUNNELS = {
+    "vxlan": "VXLAN, VNI ",
+    "ipip": "IPIP",
+    "wireguard": "WireGuard",
+    "bgp": "",
+    "host-gw": "",
+}
+PAGE = PROJECT / "docs" / "trace.md"
+MARKS = ("<!-- generated: faults -->\n", "<!-- end of faults -->\n")
+
+
+def between(lab: str, name: str) -> Trace:
+    sender, receiver, options = PACKETS[name]
+    known = pods(recording(lab))
+    words = {"node": known["single"].node, "other": known["far"].node}
+    return traced(recording(lab), words.get(sender, sender), words.get(receiver, receiver), **options)
+
+
+def continuous(way: Way) -> bool:
+    """Whether each hop follows from the one before: out of one place and into the next, in and out of the same."""
+    for hops in (way.there, way.back):
+        for hop, after in pairwise(hops):
+            inside = hop.place == after.place
+            wrapping = after.inner == hop.header or hop.inner == after.header
+            if hop.direction == "out" and not inside and after.direction != "in":
+                return False
+            if hop.direction == "in" and not inside:
+                return False
+            if hop.direction == after.direction and not wrapping:
+                return False
+    return way.there[0].place == way.source and way.there[-1].place == way.target
+
+
+@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("name", PACKETS)
+def test_a_packet_arrives_and_its_reply_returns(lab: str, name: str) -> None:
+    found = between(lab, name)
+    for trace in (found, *found.then):
+        for way in trace.ways:
+            assert way.end is None, way.end
+            assert way.arrives and way.bends == ()
+            assert continuous(way), way
+            assert way.back[0].place == way.target and way.back[-1].place == way.source
+            assert all(hop.evidence == "inferred" for hop in (*way.there, *way.back))
+            got, sent = way.back[-1].header, way.header
+            if way.source.kind != "node":  # a node restores the addresses of its own connections after this hop
+                assert (got.src, got.sport, got.dst) == (sent.dst, sent.dport, sent.src)
+    assert found.complete
+    assert not [note for note in found.notes if "could not be evaluated" in note]
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_between_nodes_it_travels_as_the_backend_says(lab: str) -> None:
+    backend = recording(lab).setting.backend
+    [way] = between(lab, "pod to pod on two nodes").ways
+    for hops in (way.there, way.back):
+        wrapped = {hop.wrapped for hop in hops if hop.inner}
+        assert len(wrapped) == (1 if TUNNELS[backend] else 0)
+        assert all(how.startswith(TUNNELS[backend]) for how in wrapped)
+        assert len([hop for hop in hops if hop.place.kind == "node" and hop.interface == "eth0"]) == 2
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str) -> None:
+    found = between(lab, "pod to ClusterIP")
+    known = pods(recording(lab))
+    assert {str(way.target) for way in found.ways} == {f"pod {known['near']}", f"pod {known['far']}"}
+    assert [way.share for way in found.ways] == pytest.approx([0.5, 0.5])
+    for way in found.ways:
+        [dnat] = [event for hop in way.there for event in hop.events if event.kind == "dnat"]
+        assert f"becomes {way.back[0].header.src}:8080" in dnat.result
+        assert "dnat" in dnat.text.lower()
+        assert any(event.kind == "restored" for hop in way.back for event in hop.events)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_what_leaves_is_masqueraded(lab: str) -> None:
+    [way] = between(lab, "pod to outside").ways
+    [snat] = [event for hop in way.there for event in hop.events if event.kind == "snat"]
+    assert "masquerade" in snat.text.lower()
+    assert way.target == OUTSIDE
+    home = pods(recording(lab))["single"].node
+    assert way.there[-1].header.src == recording(lab).setting.nodes[home] == way.back[0].header.dst
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_an_ingress_controller_opens_a_connection_of_its_own(lab: str) -> None:
+    found = between(lab, "outside to ingress")
+    [inner] = found.then
+    assert "ingress" in str(found.shown.target)
+    assert inner.shown.source == found.shown.target
+    assert "app1-service" in str(inner.shown.target)
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_service_without_endpoints_is_refused_by_a_rule(lab: str) -> None:
+    way = traced(recording(lab), "single", "nobody").shown
+    assert way.end and not way.arrives
+    assert (way.end.kind, way.end.at.name) == ("rule", pods(recording(lab))["single"].node)
+    assert "reject" in way.end.cause.lower() and "rejects it" in way.end.why
+    assert way.end.missing == "service hoplab-verify/nobody"
+
+
+def test_a_load_balancers_address_comes_in_by_its_announcer() -> None:
+    lab = recording("flannel-vxlan")
+    for service, node in (("announced", "worker1"), ("announced-local", "worker2")):
+        found = traced(lab, "outside", service, via="loadbalancer")
+        assert found.complete and found.shown.there[1].place.name == node
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.file)
+def test_a_fault_ends_a_packet_at_its_place(fault: TracedFault) -> None:
+    found = trace_of(fault)
+    way = found.shown
+    at = f"pod {pods(recording(f'broken/{fault.file}'))['near']}" if fault.at == "near" else fault.at
+    if fault.kind == BENDS:
+        assert way.end is None and way.bends
+        assert any(at in bend and fault.cause in bend for bend in way.bends), way.bends
+    else:
+        assert way.end and not found.complete
+        assert (str(way.end.at), way.end.kind) == (at, fault.kind), way.end
+        assert fault.cause in way.end.cause
+        assert way.end.missing and way.end.why
+
+
+@pytest.mark.parametrize("file", sorted(PASSING))
+def test_a_fault_beside_the_way_accuses_nobody(file: str) -> None:
+    lab = recording(f"broken/{file}")
+    for sender, receiver in (("single", "far"), ("single", "hoplab-verify/echo"), ("near", "outside")):
+        found = traced(lab, sender, receiver)
+        assert found.complete and not any(way.bends for way in found.ways)
+
+
+def test_every_broken_recording_is_traced() -> None:
+    broken = RECORDINGS / "broken"
+    files = {str(file.relative_to(broken).with_suffix("")) for file in broken.rglob("*.json")}
+    assert files == {fault.file for fault in FAULTS} | PASSING
+
+
+@pytest.mark.docs
+def test_the_page_has_the_table_of_faults() -> None:
+    """UPDATE_GOLDEN=1 writes it anew."""
+    rows = ["| broken lab | packet | ends at | by |", "|---|---|---|---|"]
+    for fault in FAULTS:
+        way = trace_of(fault).shown
+        end = way.end
+        at = str(end.at) if end else "arrives, bent"
+        by = f"{end.kind}: `{end.cause}`" if end else way.bends[0].replace("|", "\\|")
+        rows.append(f"| {fault.name} | `{fault.command}` | {at} | {by} |")
+    before, rest = PAGE.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    wanted = f"{before}{MARKS[0]}\n" + "\n".join(rows) + f"\n\n{MARKS[1]}{after}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(wanted)
+    assert PAGE.read_text() == wanted, "if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
