@@ -393,9 +393,8 @@ def test_each_outcome_of_a_random_number_is_a_passage() -> None:
 
 
 def test_masquerade_takes_a_global_address_where_the_interface_has_none() -> None:
-    """The host end of a pod with Calico has no address; the kernel takes the node's, not that of lo."""
-    rules = saved("nat", "POSTROUTING -j MASQUERADE")
+    """As the host end of a pod with Calico has none."""
     lo = {"ifname": "lo", "addr_info": [{**OWN, "local": "127.0.0.1", "prefixlen": 8, "scope": "host"}]}
     eth0 = {"ifname": "eth0", "addr_info": [{**OWN, "scope": "global"}]}
-    firewall = host(rules, addresses=json.dumps([lo, eth0]))
+    firewall = host(saved("nat", "POSTROUTING -j MASQUERADE"), addresses=json.dumps([lo, eth0]))
     assert firewall.traverse(replace(TO_POD, out_dev="cali1")).packets[0].src == NODE

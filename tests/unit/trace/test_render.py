@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from hoplab.core.paths import PROJECT
 from hoplab.trace import render
 from hoplab.trace.follow import follow
+from tests.support.files import GOLDEN
 from tests.support.recordings import recording
 from tests.support.traced_faults import FAULTS, trace_of, traced
 
 Golden = Callable[[str, str], None]
+PAGE = PROJECT / "docs" / "trace.md"
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,22 @@ def test_it_reads_so(golden: Golden, name: str, lab: str, sender: str, receiver:
     known = {"single": "service/single"} if options else {}
     found = traced(recording(lab), sender, known.get(receiver, receiver), **options)
     golden(f"trace_{name}.txt", render.text(found))
+
+
+@pytest.mark.docs
+def test_the_page_shows_real_traces() -> None:
+    """UPDATE_GOLDEN=1 writes the golden files into it."""
+
+    def shown(found: re.Match[str]) -> str:
+        text = (GOLDEN / f"trace_{found[1]}.txt").read_text()
+        return f"<!-- golden: {found[1]} -->\n\n```\n{text}```\n"
+
+    before = PAGE.read_text()
+    wanted = re.sub(r"<!-- golden: (\w+) -->\n(?:\n```\n.*?```\n)?", shown, before, flags=re.DOTALL)
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(wanted)
+    assert PAGE.read_text() == wanted, "if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
+    assert before.count("<!-- golden: ") == 3
 
 
 def test_a_bent_packet_has_a_note() -> None:
