@@ -21,6 +21,8 @@ from hoplab.trace.topology import Space
 if TYPE_CHECKING:
     from hoplab.trace.walk import Walk
 
+UNKNOWN = "unknown"  # the kind of an end beyond which facts show nothing
+FOLLOWED = frozenset({"", "veth", "bridge", "vxlan", "wireguard", "ipip", "vlan", "bond"})  # kinds of interfaces
 STATIC = "PERMANENT"  # the state of a neighbour entry that nobody has learned
 IPIP_PROTOCOL = "ipencap"
 
@@ -69,6 +71,9 @@ def out_of_node(
     dev, target = space.links.get(decided.dev), decided.via or packet.dst
     _require_up(walk, space, dev, decided.dev, walk.missing(packet))
     assert dev
+    if dev.kind not in FOLLOWED or (dev.vxlan and dev.vxlan.external):
+        why = f"what {dev.name} of {space.place} does with a packet is not in the facts: a program may decide"
+        raise _ended(walk, space.place, UNKNOWN, str(dev), why, walk.missing(packet))
     if dev.vxlan:
         return _by_vxlan(walk, space, packet, dev, target)
     if dev.kind == "wireguard":

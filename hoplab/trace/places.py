@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress
+from hoplab.expectations.ingress import get_controller
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
@@ -181,13 +182,14 @@ def _by_ingress(lab: Snapshot, service: ApiService, port: int | None) -> Target:
         raise LabError(
             f"lab {lab.setting.lab} has no ingress controller", remedy="set lab:ingress.controller in its spec"
         )
+    controller = get_controller(lab.setting.ingress)
     inner = _of_service(lab, service, None, "", "")
     address = lab.nodes[0].api.address
     assert address
     controllers = frozenset(
         Place("node", pod.node) if pod.host_network else Place("pod", str(pod))
         for pod in lab.api[API_PODS]
-        if pod.namespace.startswith("ingress-")
+        if pod.namespace == controller.NAMESPACE and set(controller.LABELS.items()) <= set(pod.labels)
     )
     return Target(
         name=f"the ingress controller {lab.setting.ingress}",

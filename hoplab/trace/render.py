@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
+from hoplab.trace.link import UNKNOWN
 from hoplab.trace.model import End, Event, Hop, Trace, Way
 
 NAME = 10  # characters of an event's name
@@ -43,6 +44,8 @@ def outcome(trace: Trace) -> str:
     way = trace.shown
     if way.end is None:
         sentence = f"arrives at {way.target}, and the reply returns"
+    elif way.end.kind == UNKNOWN:
+        sentence = f"{'its reply ' if way.end.reply else ''}cannot be followed beyond {way.end.at}"
     elif way.end.reply:
         sentence = f"arrives at {way.target}, but the reply does not return: it ends at {way.end.at}"
     else:

@@ -16,6 +16,7 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace.follow import follow
 from hoplab.trace.model import End
+from hoplab.trace.render import outcome
 from tests.support.edits import FIRST, HEALTHY, POD, SECOND, changed, edited_facts, in_pod, on_node, without
 from tests.support.recordings import recording
 from tests.support.traced_faults import traced
@@ -136,6 +137,35 @@ def test_an_interface_that_is_down_or_gone(fact: str, edit: Callable[[str], str]
     end = end_of(on_node(fact, edit), "single", "far")
     assert end.kind == kind and cause in end.cause and end.at.name == FIRST.name
     assert end.why.endswith(("is down", f"has no interface {cause}"))
+
+
+@pytest.mark.parametrize("kind", ["dummy", "gre"])
+def test_an_interface_of_which_facts_say_nothing(kind: str) -> None:
+    def edit(text: str) -> str:
+        links = json.loads(text)
+        for link in links:
+            if link["ifname"] == "flannel.1":
+                link["linkinfo"]["info_kind"] = kind
+        return json.dumps(links)
+
+    found = traced(on_node("links", edit), "single", "far")
+    assert found.shown.end and found.shown.end.kind == "unknown"
+    assert f"flannel.1 {kind} mtu" in found.shown.end.cause
+    assert outcome(found) == f"cannot be followed beyond node {FIRST.name}"
+
+
+def test_a_tunnel_whose_ends_a_program_chooses() -> None:
+    """Cilium's: no FDB entry is missing."""
+
+    def edit(text: str) -> str:
+        links = json.loads(text)
+        for link in links:
+            if link["ifname"] == "flannel.1":
+                link["linkinfo"]["info_data"]["external"] = True
+        return json.dumps(links)
+
+    end = end_of(on_node("links", edit), "single", "far")
+    assert (end.kind, end.at.name) == ("unknown", FIRST.name) and "a program may decide" in end.why
 
 
 def test_a_tunnel_that_nobody_unwraps() -> None:
