@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hoplab.netfilter.hooks import Passage, Step, Translation, Traversal
+from hoplab.netfilter.hooks import BRIDGED_TOO, Passage, Step, Translation, Traversal
 from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe.facts.links import Link
@@ -93,7 +93,8 @@ class Walk:
         """Follow a packet that comes in at a node; ``to`` is the port of a bridge that its frame is for."""
         self._hop_of(space, dev, "in", packet, carried, port)
         packet = replace(packet, mark=0, connmark=0)  # they are of one host
-        kept = self._undone(space, packet, carried)
+        called = space.facts[SYSCTLS].get(BRIDGED_TOO) == "1"  # IP's hooks, for what a bridge passes on
+        kept = self._undone(space, packet, carried) if called or not to else _Undone(packet)
         seen = self._with_way(space, replace(kept.middle, in_dev=dev, port_in=port, out_dev="", src_is_local=False), to)
         crossing = self._cross(space, packet, seen, kept, carried)
         before = crossing.before
@@ -106,7 +107,7 @@ class Walk:
         self._decided(space, decided)
         if decided.local:
             return self._stay(crossing)
-        same_bridge = bool(port) and decided.dev == dev and before.dst != packet.dst
+        same_bridge = called and bool(port) and decided.dev == dev and before.dst != packet.dst
         if not same_bridge:  # the bridge passes on what it translates, without forwarding
             self._check_forwarding(space, before, dev)
         return self._leave(crossing, decided, came_by=port if same_bridge else "")

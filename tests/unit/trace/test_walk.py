@@ -285,6 +285,16 @@ def test_a_reply_that_comes_from_another_address() -> None:
     assert end.why == f"outside sent to {entry.address}:30080, and {got}"
 
 
+def test_a_reply_that_a_bridge_passes_on_without_the_hooks_of_ip() -> None:
+    """Then nothing restores the address of the service: the best known fault of services on a bridge."""
+    was = "net/bridge/bridge-nf-call-iptables:"
+    lab = on_node("sysctls", lambda text: text.replace(f"{was}1", f"{was}0"))
+    end = end_of(lab, "single", "hoplab-verify/echo")
+    assert (end.kind, end.at.name, end.reply) == ("client", FIRST.name, True)
+    assert end.cause == f"source {POD.address}:8080 is not 10.102.196.103:80"
+    assert traced(lab, "single", "near").complete and traced(lab, "single", "service/single").complete
+
+
 def test_node_and_pod_by_their_addresses() -> None:
     found = follow(HEALTHY, "10.244.0.6", "192.168.77.20")
     assert (found.source, found.target) == (f"pod {_single(HEALTHY)}", "node worker1")
