@@ -27,6 +27,7 @@ PROTOCOLS = ("tcp", "udp", "icmp")
 @file_option("--recording", "Follow it through a recording (of `lab record`) in place of a running lab.")
 @click.option("--model", is_flag=True, help="Look at the running lab and infer every hop; no packet is sent.")
 @json_option
+@click.option("--svg", "as_svg", is_flag=True, help="A drawing, as SVG.")
 def trace(
     paths: LabPaths,
     places: tuple[str, ...],
@@ -37,6 +38,7 @@ def trace(
     recording: Path | None,
     model: bool,
     as_json: bool,
+    as_svg: bool,
 ) -> None:
     """Follow a packet from FROM to TO and its reply back.
 
@@ -55,13 +57,15 @@ def trace(
     if recording and (given or model):
         wrong = "--lab" if given else "--model"
         raise click.UsageError(f"{wrong} and --recording exclude each other: a recording is always a model of one lab")
+    if as_json and as_svg:
+        raise click.UsageError("--json and --svg exclude each other")
     if not recording and not model:
         raise LabError(
             "no real packet is sent yet", remedy="--model looks at the running lab, --recording FILE at a recording"
         )
 
     from hoplab.observe import recording_format
-    from hoplab.trace import render
+    from hoplab.trace import render, svg
     from hoplab.trace.follow import follow
 
     if recording:
@@ -76,7 +80,10 @@ def trace(
         with screen.phase("looking at the lab"):
             seen = live_look.look(paths, screen.task)
     found = follow(seen, *ends, port=port, protocol=proto or "", via=via or "")
-    click.echo(json.dumps(render.as_json(found), indent=2) if as_json else render.text(found), nl=as_json)
+    if as_json:
+        click.echo(json.dumps(render.as_json(found), indent=2))
+    else:
+        click.echo(svg.drawing(found) if as_svg else render.text(found), nl=False)
     if not found.complete:
         sys.exit(1)
 

@@ -121,7 +121,7 @@ def _by_vxlan(walk: Walk, space: Space, packet: Packet, dev: Link, target: IPAdd
     walk.event("neighbour", str(known))
     entry = next((e for e in space.facts[FDB] if (e.dev, e.mac) == (dev.name, known.mac) and e.dst), None)
     if entry is None:
-        why = f"{space.place} does not know behind which host {known.mac} is: `bridge fdb show dev {dev.name}`"
+        why = f"{space.place} has no host for {known.mac}: `bridge fdb show dev {dev.name}`"
         raise _ended(walk, space.place, "fdb", f"no FDB entry {known.mac} dev {dev.name}", why, walk.missing(packet))
     walk.event("fdb", str(entry))
     outer = Packet(packet.src, ip_address(entry.dst), "udp", entry.port or dev.vxlan.port, mark=packet.mark)

@@ -53,12 +53,18 @@ def test_options_choose_the_packet() -> None:
         (("--from", "outside", "a", "b"), "a trace has two ends"),
         (("a", "b", "--model", "--recording", "f"), "--model and --recording exclude each other"),
         (("a", "b", "--lab", "blue", "--recording", "f"), "--lab and --recording exclude each other"),
+        (("a", "b", "--json", "--svg"), "--json and --svg exclude each other"),
         (("a", "b", "--port", "0"), "0 is not in the range 1<=x<=65535"),
     ],
 )
 def test_options_that_exclude_each_other(words: tuple[str, ...], message: str) -> None:
     code, out = run(*words)
     assert code == 2 and message in out
+
+
+def test_a_drawing() -> None:
+    code, out = run("single-", "nobody", "--svg", "--recording", HEALTHY)
+    assert code == 1 and out.startswith("<svg ") and out.endswith("</svg>\n")
 
 
 def test_no_real_packet_is_sent_yet() -> None:
