@@ -11,18 +11,26 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli import capture, changes, checkpoint, draw, learn, look, maintain, make, many
+from hoplab.cli import capture, changes, checkpoint, draw, learn, look, maintain, make, many, trace
 from hoplab.cli.options import from_checkout
 from hoplab.core.errors import LabError
 
 SECTIONS = {
     "Make a lab": (*make.VERBS, *checkpoint.VERBS),
-    "Look at it": (*look.VERBS, *changes.VERBS, *draw.VERBS, *capture.VERBS),
+    "Look at it": (*look.VERBS, *changes.VERBS, *draw.VERBS, *capture.VERBS, *trace.VERBS),
     "Learn with it": learn.VERBS,
     "Many labs": many.VERBS,
     "Maintain": maintain.VERBS,
 }
-WITHOUT_CHECKOUT = (look.compare, changes.diff, learn.verify, learn.practice, maintain.version)  # work from a wheel too
+WITHOUT_CHECKOUT = (  # what works from a wheel, too
+    look.compare,
+    changes.diff,
+    draw.graph,
+    trace.trace,
+    learn.verify,
+    learn.practice,
+    maintain.version,
+)
 
 
 class LabGroup(click.Group):

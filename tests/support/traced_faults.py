@@ -189,6 +189,14 @@ FAULTS = (
         "peer",
         "no peer with allowed ips for 10.244.0.5",
     ),
+    TracedFault(
+        "younger/an-interface-does-not-forward",
+        "far",
+        "single",
+        HOME,
+        "sysctl",
+        "net.ipv4.conf.flannel.1.forwarding = 0",
+    ),
 )
 # Recordings whose fault neither stops nor bends a packet of IPv4: an object, a file or an address beside the way
 PASSING = frozenset(
@@ -201,6 +209,10 @@ PASSING = frozenset(
         *("the-ranges-last-address-is-not-for-broadcast", "the-userspace-proxy-is-back"),
         *("calico-bgp-dual/forwarding-of-ipv6-is-off",),
         *("flannel-vxlan-dual/the-route-of-ipv6-to-the-other-nodes-pods-is-gone",),
+        *("younger/a-host-port-leads-to-a-pod-that-is-gone", "younger/a-node-is-behind-two-macs"),
+        *("younger/a-udp-flow-is-kept-to-an-endpoint-that-is-gone", "younger/the-conntrack-table-is-full"),
+        *("younger/ipam-keeps-the-address-of-a-pod-that-is-gone",),
+        *("younger/the-reverse-path-filter-is-strict-everywhere",),
     }
 )
 
