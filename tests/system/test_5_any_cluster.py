@@ -133,7 +133,16 @@ def make_cluster(paths: LabPaths) -> None:
     on(paths, second, "kubeadm join --config /dev/stdin", join)
     flannel = yaml.safe_load((PROJECT / "roles/cni_flannel/defaults/main.yml").read_text())["cni_flannel_image"]
     manifest = Template(FLANNEL.read_text()).substitute(pods=PODS, image=flannel)
-    on(paths, first, f"kubectl --kubeconfig {ADMIN} apply -f -", manifest)
+
+    def applied() -> NotYet | None:
+        """Apply it again and again: etcd answers late while a node joins an emulated control plane."""
+        try:
+            on(paths, first, f"kubectl --kubeconfig {ADMIN} apply -f -", manifest)
+        except AssertionError as error:
+            return NotYet(str(error))
+        return None
+
+    until(applied, 300, poll_s=5)
 
     def ready() -> NotYet | None:
         wanted = f"kubectl --kubeconfig {ADMIN} get nodes,pods -A --no-headers"
