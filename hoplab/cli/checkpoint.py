@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hoplab.cli import completion
 from hoplab.cli.options import json_option, lab_flag, lab_option, text_table
 from hoplab.core.paths import LabPaths
 
 if TYPE_CHECKING:
     from hoplab.lab.checkpoint.store import Checkpoint
 
-name_argument = click.argument("name", metavar="NAME")
+name_argument = click.argument("name", metavar="NAME", shell_complete=completion.checkpoints)
 
 
 @click.group()
@@ -27,7 +28,7 @@ def checkpoint() -> None:
 
 @checkpoint.command(name="create")
 @lab_option
-@name_argument
+@click.argument("name", metavar="NAME")
 def checkpoint_create(paths: LabPaths, name: str) -> None:
     """Write a checkpoint of the running lab.
 

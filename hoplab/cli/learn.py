@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from hoplab.cli import completion
 from hoplab.cli.cluster_options import cluster_options, target_of, traffic_options
 from hoplab.cli.options import (
     file_option,
@@ -18,11 +19,15 @@ from hoplab.cli.options import (
     print_list,
     print_spec_notice,
     require_checkout,
+    text_table,
 )
 from hoplab.core.paths import LabPaths
 
 if TYPE_CHECKING:
     from hoplab.practice.runner import ExerciseRunner
+
+
+name_argument = click.argument("name", shell_complete=completion.exercises)
 
 
 @click.command()
@@ -32,7 +37,14 @@ if TYPE_CHECKING:
 @file_option("--junit", "Also write JUnit XML, for CI systems.")
 @file_option("--html", "Also write one HTML page, which opens without a network.")
 @click.option("--cleanup", is_flag=True, help="Remove the pods of the verification when it is done.")
-@click.option("-k", "only", metavar="EXPRESSION", default="", help="Only lessons that match, as pytest's -k.")
+@click.option(
+    "-k",
+    "only",
+    metavar="EXPRESSION",
+    default="",
+    shell_complete=completion.lessons,
+    help="Only lessons that match, as pytest's -k.",
+)
 @cluster_options
 @traffic_options
 def verify(paths: LabPaths, recording: Path | None, cleanup: bool, **options: Any) -> None:
@@ -69,15 +81,10 @@ def practice(context: click.Context) -> None:
     An exercise runs in network namespaces of its own. Without a verb, the exercises are listed.
     """
     if context.invoked_subcommand is None:
-        from rich.console import Console
-        from rich.table import Table
-
         from hoplab.practice import discover
 
-        table = Table("name", "day", "exercise", box=None)
-        for exercise in discover():
-            table.add_row(exercise.name, str(exercise.day), exercise.title)
-        Console(soft_wrap=True).print(table)
+        rows = [(exercise.name, str(exercise.day), exercise.title) for exercise in discover()]
+        click.echo(text_table([("name", "day", "exercise"), *rows]))
         click.echo("\nbegin with: ./lab practice start NAME")
 
 
@@ -90,8 +97,14 @@ def _runner(paths: LabPaths) -> ExerciseRunner:
 
 @practice.command(name="start")
 @lab_option
-@click.argument("name")
-@click.option("--node", default="", metavar="NODE", help="The node; by default the lab's first worker.")
+@name_argument
+@click.option(
+    "--node",
+    default="",
+    metavar="NODE",
+    shell_complete=completion.nodes,
+    help="The node; by default the lab's first worker.",
+)
 @click.option("--again", is_flag=True, help="Start anew: what was made so far is removed.")
 def practice_start(paths: LabPaths, name: str, node: str, again: bool) -> None:
     """Make the starting state of exercise NAME and print its task."""
@@ -111,7 +124,7 @@ def practice_start(paths: LabPaths, name: str, node: str, again: bool) -> None:
 
 @practice.command(name="check")
 @lab_option
-@click.argument("name")
+@name_argument
 def practice_check(paths: LabPaths, name: str) -> None:
     """Check exercise NAME; exit code 1 while something is missing."""
     from hoplab.practice import find
@@ -132,7 +145,7 @@ def practice_check(paths: LabPaths, name: str) -> None:
 
 @practice.command(name="hint")
 @lab_option
-@click.argument("name")
+@name_argument
 @click.option("--more", is_flag=True, help="All hints.")
 def practice_hint(paths: LabPaths, name: str, more: bool) -> None:
     """Print the next hint for exercise NAME; after the last, all of them."""
@@ -147,7 +160,7 @@ def practice_hint(paths: LabPaths, name: str, more: bool) -> None:
 
 @practice.command(name="reset")
 @lab_option
-@click.argument("name")
+@name_argument
 def practice_reset(paths: LabPaths, name: str) -> None:
     """Remove exercise NAME and all that was made in its namespaces.
 

@@ -11,10 +11,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from hoplab.cli import completion
 from hoplab.cli.cluster_options import cluster_options, target_of
-from hoplab.cli.options import PASS_ON, json_option, lab_option, print_spec_notice, text_table
+from hoplab.cli.options import PASS_ON, json_option, lab_flag, lab_option, print_spec_notice, text_table
 from hoplab.core.errors import LabError
-from hoplab.core.paths import LabPaths
+from hoplab.core.paths import PROJECT, LabPaths
 
 
 @click.command()
@@ -45,9 +46,18 @@ def status(paths: LabPaths, as_json: bool) -> None:
         sys.exit(1)
 
 
-@click.command(context_settings=PASS_ON)
+INCLUDE = f"""\b
+ssh, scp, rsync and editors know the machines of all labs as hoplab-<lab>-<node>
+with this line at the top of ~/.ssh/config:
+
+\b
+Include "{PROJECT}/inventory/*.ssh_include"
+"""
+
+
+@click.command(context_settings=PASS_ON, epilog=INCLUDE)
 @lab_option
-@click.argument("node")
+@click.argument("node", shell_complete=completion.nodes)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
     """Log in to NODE, or run COMMAND there."""
@@ -64,6 +74,7 @@ def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     """Run kubectl on the lab: ./lab kubectl get pods -A."""
+    from hoplab.core import proxies
     from hoplab.host import netns
     from hoplab.lab import state
 
@@ -71,8 +82,38 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     program = Path(current.image_bin) / "kubectl"
     if not program.exists():
         raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
+    environment = proxies.bypassing(os.environ, [current.gateway, *(node.address for node in current.nodes)])
     with netns.entered(current.netns):
-        os.execve(program, ["kubectl", *arguments], {**os.environ, "KUBECONFIG": str(paths.kubeconfig)})
+        os.execve(program, ["kubectl", *arguments], {**environment, "KUBECONFIG": str(paths.kubeconfig)})
+
+
+@click.command()
+@lab_option
+def kubeconfig(paths: LabPaths) -> None:
+    """Print a kubeconfig that works from this host's shell.
+
+    `up` adds the same to your own kubeconfig as context hoplab-<lab>, unless the spec has lab:kubeconfig off.
+    """
+    from hoplab.lab import host_access
+
+    click.echo(host_access.kubeconfig_text(paths), nl=False)
+
+
+@click.command()
+@lab_option
+def uri(paths: LabPaths) -> None:
+    """Print the URI of the lab's libvirt, for virsh and virt-manager.
+
+    \b
+    virsh -c "$(./lab uri)" list --all
+    virt-manager --connect "$(./lab uri)"
+    """
+    from hoplab.lab import state
+
+    found = state.load_summary(paths)
+    click.echo(found.libvirt_uri)
+    if found.netns and not (paths.run / "libvirt-sock").exists():
+        click.echo(f"note: this libvirt does not run now; ./lab start{lab_flag(paths.lab)} starts it", err=True)
 
 
 @click.command()
@@ -155,4 +196,4 @@ def compare(recordings: tuple[Path, ...]) -> None:
     print(comparison.page(recording_format.load(file) for file in recordings), end="")
 
 
-VERBS = (status, ssh, kubectl, forward, record, compare)
+VERBS = (status, ssh, kubectl, kubeconfig, forward, uri, record, compare)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hoplab.cli.options import lab_flag, lab_option, print_list
+from hoplab.cli.options import lab_flag, lab_option, print_list, text_table
 from hoplab.core.paths import LabPaths
 
 if TYPE_CHECKING:
@@ -123,31 +123,27 @@ def _print_changes(changes: Changes, verb: str) -> None:
 
 def _print_lab(current: LabState, changes: Changes, changed: int) -> None:
     """Print the table that ends `up`."""
-    from rich.console import Console
-    from rich.table import Table
-
     from hoplab import image
     from hoplab.core.console import clock
 
-    console = Console()
-    table = Table("node", "role", "address", "ssh", box=None)
     option = lab_flag(current.lab)
-    for node in current.nodes:
-        table.add_row(node.name, node.role, node.address, f"./lab ssh{option} {node.name}")
+    rows = [("node", "role", "address", "ssh")]
+    rows += [(node.name, node.role, node.address, f"./lab ssh{option} {node.name}") for node in current.nodes]
     if current.hosted:
-        table.add_row("(this host)", "control-plane", current.gateway, "-")
-    console.print()
-    console.print(table)
+        rows.append(("(this host)", "control-plane", current.gateway, "-"))
+    click.echo(f"\n{text_table(rows)}\n")
     versions = image.component_versions()
-    console.print(
-        f"\nkubernetes {versions['kubernetes']}, containerd {versions['containerd']}, accel {current.accel}, "
+    click.echo(
+        f"kubernetes {versions['kubernetes']}, containerd {versions['containerd']}, accel {current.accel}, "
         f"image {current.image[:12]}"
     )
-    console.print(f"kubectl   ./lab kubectl{option} get pods -A")
-    console.print(f"verify    ./lab verify{option}")
+    click.echo(f"kubectl   ./lab kubectl{option} get pods -A")
+    if current.context:
+        click.echo(f"          kubectl --context {current.context} get pods -A")
+    click.echo(f"verify    ./lab verify{option}")
     resources = sum(change.op != "same" for change in changes)
-    console.print(f"changed   {resources} resources, {changed} tasks")
-    console.print("took      " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in current.phases))
+    click.echo(f"changed   {resources} resources, {changed} tasks")
+    click.echo("took      " + ", ".join(f"{title} {clock(seconds)}" for title, seconds in current.phases))
 
 
 VERBS = (up, preview, converge, reset, stop, start, destroy)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hoplab.cli.options import lab_paths, print_list
+from hoplab.cli.options import lab_paths, print_list, text_table
 from hoplab.core.errors import LabError
 
 if TYPE_CHECKING:
@@ -101,20 +101,15 @@ def fleet_destroy(of: Fleet, parallel: int) -> None:
 
 def _print_fleet(of: Fleet) -> bool:
     """Print the labs of a fleet, a line each; return whether all of them are healthy."""
-    from rich.console import Console
-    from rich.table import Table
-
     from hoplab.lab import fleet as fleets
 
     for notice in fleets.notices(of):
         click.echo(f"note: {notice}", err=True)
     rows = fleets.status(of)
-    table = Table("lab", "network", "machines", "kubernetes", box=None)
-    for row in rows:
-        table.add_row(row.lab, row.network, row.machines, row.kubernetes)
     if not rows:
         raise LabError(f"there is no fleet of {of.spec!r}", remedy=f"make one: ./lab fleet up {of.spec} --count 3")
-    Console().print(table)
+    table = [("lab", "network", "machines", "kubernetes")]
+    click.echo(text_table([*table, *((row.lab, row.network, row.machines, row.kubernetes) for row in rows)]))
     return all(row.healthy for row in rows)
 
 

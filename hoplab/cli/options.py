@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hoplab.cli import completion
 from hoplab.core.errors import LabError, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 
@@ -36,6 +37,7 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
         envvar="HOPLAB_LAB",
         show_default=True,
         callback=lab_paths,
+        shell_complete=completion.labs,
         help="The lab: its spec is Pulumi.NAME.yaml.",
     )(function)
 

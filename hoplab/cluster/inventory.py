@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -136,7 +138,7 @@ def inventory_text(plan: LabPlan, facts: dict[str, Any]) -> str:
     control_plane: dict[str, Any] = {node.name: {} for node in plan.nodes if node.role == "control-plane"}
     inventory = {
         "all": {
-            "vars": {"lab": facts, "ansible_ssh_args": f"-F {facts['ssh_config']}"},
+            "vars": {"lab": facts, "ansible_ssh_args": f"-F {shlex.quote(facts['ssh_config'])}"},
             "children": {
                 "control_plane": {"hosts": control_plane or {HOSTED: hosted}},
                 "workers": {"hosts": {node.name: {} for node in plan.workers}},
@@ -151,6 +153,22 @@ def _yaml(inventory: dict[str, Any]) -> str:
     return f"# written by `lab up`\n{yaml.safe_dump(inventory, sort_keys=False, width=120)}"
 
 
+def ssh_include_text(ssh_config: str, prefix: str) -> str:
+    """Return an ssh_config for ~/.ssh/config to include: names get a prefix, and no option is for other hosts.
+
+    >>> print(ssh_include_text("Host worker1\\n  HostName 192.168.77.20\\nHost *\\n  User lab\\n", "hoplab-dev-"))
+    Host hoplab-dev-worker1
+      HostName 192.168.77.20
+    Host hoplab-dev-worker1
+      User lab
+    <BLANKLINE>
+    """
+    names = re.findall(r"^Host ([^*\s]+)$", ssh_config, re.MULTILINE)
+    every = " ".join(f"{prefix}{name}" for name in names)
+    text = re.sub(r"^Host ([^*\s]+)$", rf"Host {prefix}\1", ssh_config, flags=re.MULTILINE)
+    return re.sub(r"^Host \*$", f"Host {every}", text, flags=re.MULTILINE)
+
+
 def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys) -> str:
     """Return one block per machine, then what all share; the proxy command enters the lab's namespace."""
     lines = ["# written by `lab up`"]
@@ -160,9 +178,9 @@ def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys
         "",
         "Host *",
         "  User lab",
-        f"  IdentityFile {keys.user_private}",
+        f"  IdentityFile {_path(keys.user_private)}",
         "  IdentitiesOnly yes",
-        f"  UserKnownHostsFile {keys.known_hosts}",
+        f"  UserKnownHostsFile {_path(keys.known_hosts)}",
         "  StrictHostKeyChecking yes",
         "  PasswordAuthentication no",
         "  LogLevel ERROR",
@@ -176,3 +194,13 @@ def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys
     if netns:
         lines.append(f"  ProxyCommand nsenter --net=/run/netns/{netns} socat - TCP:%h:%p")
     return "\n".join(lines) + "\n"
+
+
+def _path(path: Path) -> str:
+    """Return a path as ssh_config has it, which takes spaces for ends and percent signs for tokens.
+
+    >>> _path(Path("/lab/keys/id")), _path(Path("/my lab/100%/id"))
+    ('/lab/keys/id', '"/my lab/100%%/id"')
+    """
+    text = str(path).replace("%", "%%")
+    return f'"{text}"' if re.search(r"\s", text) else text

@@ -33,13 +33,19 @@ def check(file: Path, *, force: bool = True) -> None:
         draft.unlink()
 
 
-def write(file: Path, text: str, *, mode: int = 0o666, previous: Path | None = None) -> None:
+def write(file: Path, text: str, *, mode: int = 0o666, previous: Path | None = None, keep_rights: bool = False) -> None:
     """Write a file atomically and durably; a failure leaves what was there before.
 
-    A new file has ``mode`` (less the umask) from its first byte on. The version before is kept as ``previous``.
+    A new file has ``mode`` (less the umask) from its first byte on. The version before is kept as ``previous``. With
+    ``keep_rights`` a file that exists keeps its owner and mode.
     """
     with replacing(file, mode=mode, previous=previous) as draft, file_errors(file):
         draft.write_text(text, encoding="utf-8", errors="replace")
+        if keep_rights and file.exists():
+            was = file.stat()
+            if (was.st_uid, was.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(draft, was.st_uid, was.st_gid)
+            draft.chmod(was.st_mode & 0o7777)
 
 
 def write_if_changed(file: Path, text: str, *, mode: int = 0o666) -> None:

@@ -32,7 +32,7 @@ def lab_id(lab: str, project: Path = PROJECT) -> str:
     >>> lab_id("dev", Path("/a")) != lab_id("dev", Path("/b"))
     True
     """
-    return f"{lab}-{hashlib.sha256(str(project).encode()).hexdigest()[:6]}"
+    return f"{lab}-{hashlib.sha256(os.fsencode(project)).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,11 @@ class LabPaths:
     @property
     def ssh_config(self) -> Path:
         return self.project / "inventory" / f"{self.lab}.ssh_config"
+
+    @property
+    def ssh_include(self) -> Path:
+        """The same machines for ~/.ssh/config, by names that no other host has: see hoplab.lab.host_access."""
+        return self.project / "inventory" / f"{self.lab}.ssh_include"
 
     @property
     def netns(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from hoplab.host import machines
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
-from hoplab.lab import doctor, power, state
+from hoplab.lab import doctor, host_access, power, state
 from hoplab.lab.checkpoint import journal, kept
 from hoplab.lab.checkpoint.manifest import Manifest
 from hoplab.lab.context import node_image, resolve
@@ -123,7 +124,8 @@ def remove_cluster(lab: LabState, paths: LabPaths, progress: ConsoleProgress) ->
         wait_until_booted(lab, paths, progress)
         refresh_reset_facts(paths, known_parts())
         removed = reset_cluster(paths, lab.netns, progress)
-    state.save(replace(lab, dataplane=""), paths)
+    host_access.close_api(paths, progress.note)
+    state.save(replace(lab, dataplane="", kubeconfig="", context=""), paths)
     return removed
 
 
@@ -184,7 +186,7 @@ def make_cluster(
         readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
     lab = replace(lab, phases=_phases(progress))
     state.save(lab, paths)
-    return lab, converged
+    return host_access.open_host(lab, paths, progress.note), converged
 
 
 def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:
@@ -231,6 +233,8 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
 def _write_inventory(context: LabContext, paths: LabPaths) -> None:
     write_inventory(
         context.plan,
+    if before := state.made_before(paths):
+        lab = replace(lab, api_port=before.api_port, kubeconfig=before.kubeconfig, context=before.context)
         paths,
         netns=context.netns,
         image_bin=context.image.bin,
@@ -291,15 +295,18 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
         removed += HostedControlPlane(paths, paths.netns).stop()
         if uri:
             removed += _destroy_resources(paths, uri, progress)
-        removed += leave_host(paths)
+        removed += leave_host(paths, progress.note)
         removed += journal.discard(paths)
     return removed
 
 
-def leave_host(paths: LabPaths, *, keep: tuple[str, ...] = ()) -> list[str]:
+def leave_host(
+    paths: LabPaths, note: Callable[[str], None] = lambda _text: None, *, keep: tuple[str, ...] = ()
+) -> list[str]:
     """Stop the lab's processes on this host and remove its files, except ``keep``: paths below its folder."""
-    removed = HostedControlPlane(paths, paths.netns).stop() + PrivateLibvirt(paths).stop()
-    for path in (paths.inventory, paths.ssh_config):
+    removed = host_access.close_api(paths, note)
+    removed += HostedControlPlane(paths, paths.netns).stop() + PrivateLibvirt(paths).stop()
+    for path in (paths.inventory, paths.ssh_config, paths.ssh_include):
         if path.exists():
             path.unlink()
             removed.append(f"file {path.relative_to(paths.project)}")

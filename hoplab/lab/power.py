@@ -16,7 +16,7 @@ from hoplab.core.progress import Progress
 from hoplab.core.wait import Timing, slowness
 from hoplab.host import boot, freeze, machines
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.lab import clocks, state
+from hoplab.lab import clocks, host_access, state
 from hoplab.lab.checkpoint import journal
 from hoplab.lab.state import LabState, NodeState
 
@@ -43,6 +43,7 @@ def stop(paths: LabPaths, progress: Progress) -> list[str]:
             progress.task("shutting the machines down")
             with ThreadPoolExecutor() as pool:
                 stopped += pool.map(shut_down, lab.nodes)
+        stopped += host_access.end_forward(paths)
         if lab.hosted:
             stopped += HostedControlPlane(paths, lab.netns).stop()
         if lab.netns:
@@ -74,6 +75,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
             clocks.mend(lab, paths, progress)
     with progress.phase("usable"):
         readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
+    lab = host_access.open_host(lab, paths, progress.note)
     if restored:
         journal.done(paths)
     return lab

@@ -122,8 +122,8 @@ class HostProvider(ResourceProvider):
         from hoplab.lab import lifecycle  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
-        with _working(paths, "pulumi destroy"):
-            lifecycle.leave_host(paths, keep=("pulumi", "keys/passphrase"))
+        with _working(paths, "pulumi destroy") as progress:
+            lifecycle.leave_host(paths, progress.note, keep=("pulumi", "keys/passphrase"))
 
 
 class MemberProvider(ResourceProvider):

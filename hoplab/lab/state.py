@@ -66,6 +66,9 @@ class LabState(LabSummary):
     phases: tuple[tuple[str, float], ...] = ()  # (title, seconds) of the last `lab up`
     setting: Setting | None = None  # what lessons depend on; None for a lab of an older version
     spec: LabSpec | None = None  # the spec of the last `up`; None for a lab of an older version
+    api_port: int = 0  # of this host's loopback, forwarded to the API server; 0 where it never was
+    kubeconfig: str = ""  # the user's file with the lab's context, "" where none has it
+    context: str = ""  # the name of that context
 
 
 def lab_state(

@@ -10,6 +10,7 @@ Accel = Literal["auto", "kvm", "tcg"]
 Placement = Literal["auto", "vm", "hosted"]
 Engine = Literal["auto", "pulumi", "embedded"]
 Keeping = Literal["auto", "off"]
+Merging = Literal["merge", "off"]
 
 FIRST_CONTROL_PLANE = 10  # host number in the lab network of the first control-plane VM
 FIRST_WORKER = 20  # ... and of the first worker
@@ -110,6 +111,7 @@ class LabSpec:
     accel: Accel = "auto"
     engine: Engine = "auto"
     checkpoint: Keeping = "auto"  # whether `up` keeps a checkpoint of a new lab, and starts from it
+    kubeconfig: Merging = "merge"  # whether the user's kubeconfig gets a context of the lab
     protect: bool = False  # what can't be made again: the control plane and the lab's disks as a whole
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
     image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs

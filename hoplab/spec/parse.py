@@ -20,6 +20,7 @@ from hoplab.spec.model import (
     Host,
     Keeping,
     LabSpec,
+    Merging,
     Placement,
 )
 from hoplab.spec.parts import Parts
@@ -92,6 +93,7 @@ def parse_spec(
         lab=lab,
         workers=workers,
         control_plane_placement=cast(Placement, placement),
+    kubeconfig = read.word(top, choice_at("kubeconfig"))
         control_plane_size=control_plane_size,
         worker_size=worker_size,
         network=read.network(top, "network", DEFAULT.network),
@@ -115,6 +117,7 @@ def parse_spec(
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
     issues = read.issues + field_issues(spec, parts, read.wrong, read.given)
+        kubeconfig=cast(Merging, kubeconfig),
     if host is not None:
         issues += [issue for issue in host_issues(spec, host) if issue.path not in read.wrong]
     if issues:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, get_args
 
-from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, Keeping, LabSpec, Placement, machine_size
+from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, Keeping, LabSpec, Merging, Placement, machine_size
 from hoplab.spec.parts import Part, Parts, usable
 
 Json = dict[str, Any]
@@ -332,6 +332,12 @@ DECLARED: tuple[Setting, ...] = (
         words=get_args(Keeping),
         default=DEFAULT.checkpoint,
         default_text="`auto`: kept of labs with a libvirt of their own",
+    ),
+    Choice(
+        path="kubeconfig",
+        meaning="whether `up` adds the lab to your kubeconfig as context `hoplab-<lab>`, until `destroy`",
+        words=get_args(Merging),
+        default=DEFAULT.kubeconfig,
     ),
     Truth(
         path="protect",

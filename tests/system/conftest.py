@@ -168,7 +168,7 @@ def domains(paths: LabPaths) -> list[str]:
 def assert_nothing_left(paths: LabPaths) -> None:
     assert not paths.root.exists()
     assert not paths.run.exists()
-    assert not paths.inventory.exists() and not paths.ssh_config.exists()
+    assert not any(file.exists() for file in (paths.inventory, paths.ssh_config, paths.ssh_include))
     spaces = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
     assert paths.netns not in spaces
     for status in Path("/proc").glob("[0-9]*/cmdline"):

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -35,6 +36,15 @@ def debian() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(platform, "freedesktop_os_release", lambda: {"ID": "debian"})
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def users_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test changes the kubeconfig of whoever runs the tests."""
+    file = tmp_path_factory.mktemp("home") / "kubeconfig"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        yield file
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
 from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.lab.api_forward import ApiForward
 
 
 def folder(paths: LabPaths) -> Path:
@@ -57,6 +58,7 @@ def place(paths: LabPaths) -> bool:
         return False
     new, old = folder(paths) / "lab", folder(paths) / "old"
     if new.exists():
+        ApiForward(paths).stop()
         HostedControlPlane(paths, paths.netns).stop()
         PrivateLibvirt(paths).stop()  # with every process in the namespace: the machines, dnsmasq
         if paths.root.exists():

@@ -23,7 +23,7 @@ from hoplab.host import accel, freeze
 from hoplab.host.freeze import saved_memory
 from hoplab.host.info import host_facts
 from hoplab.image import NodeImage
-from hoplab.lab import clocks, power, state
+from hoplab.lab import clocks, host_access, power, state
 from hoplab.lab.checkpoint import copying, journal, manifest, usable
 from hoplab.lab.checkpoint.manifest import CheckpointError, Manifest
 from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, refuse_full_disk
@@ -79,6 +79,7 @@ def put_back(
             progress.task(str(skew))
     with progress.phase("usable"):
         usable.prove(lab, paths, progress, started)
+    lab = host_access.open_host(lab, paths, progress.note)
     journal.done(paths)
     return Restored(lab, found, tuple(notices(found, lab, paths)))
 

@@ -58,6 +58,7 @@ def test_group_has_all_verbs() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
     daily |= {"reset", "checkpoint", "diff", "watch", "graph", "capture", "trace"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
+    rare |= {"uri", "kubeconfig", "completion"}
     assert set(cli.cli.commands) == daily | rare
     assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
 

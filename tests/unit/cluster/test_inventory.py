@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,20 @@ def test_the_ssh_config_has_a_block_for_each_machine(paths: LabPaths) -> None:
 def test_ssh_needs_no_proxy_outside_a_namespace(paths: LabPaths) -> None:
     written(paths, netns="")
     assert "ProxyCommand" not in paths.ssh_config.read_text()
+
+
+def test_a_checkout_with_spaces_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LabPaths, "run", tmp_path / "run")
+    paths = LabPaths("dev", tmp_path / "my lab é")
+    keys = LabKeys(paths.keys / "id", "ssh-ed25519 AAAA lab", {}, paths.keys / "known")
+    plan = plan_lab(LabSpec("dev"), lab_id="dev-1", accel="tcg")
+    image = Path("/image/bin")
+    write_inventory(plan, paths, netns="", image_bin=image, image_digest="x", keys=keys, parts=known_parts())
+    asked = ["ssh", "-G", "-F", str(paths.ssh_config), "worker1"]
+    seen = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert f"identityfile {keys.user_private}" in seen and f"userknownhostsfile {keys.known_hosts}" in seen
+    inventory = yaml.safe_load(paths.inventory.read_text())
+    assert shlex.split(inventory["all"]["vars"]["ansible_ssh_args"]) == ["-F", str(paths.ssh_config)]
 
 
 @pytest.mark.parametrize(("placement", "groups"), [("hosted", HOSTED_GROUPS), ("vm", VM_GROUPS)])
