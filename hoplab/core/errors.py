@@ -43,6 +43,9 @@ class LabError(Exception):
         )
 
 
+MOST_SHOWN = 50  # issues of a spec; a file that is something else has thousands
+
+
 @dataclass(frozen=True)
 class SpecIssue:
     """One issue in a spec: where it is, what is wrong, and what would be right."""
@@ -61,7 +64,8 @@ class SpecError(LabError):
     exit_code = 2
 
     def __init__(self, source: str, issues: list[SpecIssue]) -> None:
-        lines = "\n".join(f"  {issue}" for issue in issues)
+        more = [f"  ... and {len(issues) - MOST_SHOWN} more"] if len(issues) > MOST_SHOWN else []
+        lines = "\n".join([*(f"  {issue}" for issue in issues[:MOST_SHOWN]), *more])
         plural = "s" if len(issues) != 1 else ""
         super().__init__(f"{source}: {len(issues)} mistake{plural}\n{lines}", remedy="edit the file, then try again")
         self.issues = tuple(issues)

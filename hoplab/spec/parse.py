@@ -41,9 +41,14 @@ def load_spec(paths: LabPaths, parts: Parts, host: Host | None = None) -> LabSpe
         raise _no_such_lab(lab, paths) from None
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"{source} can't be read: {error}", remedy="make it a readable UTF-8 text file") from None
+    if len(text) > MOST_CHARACTERS:
+        raise LabError(
+            f"{source} can't be read: it has {len(text)} characters, and a spec has {MOST_CHARACTERS} at most",
+            remedy="docs/spec.md has every setting; most specs have ten lines",
+        )
     try:
         stack = yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, *UNREADABLE) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
         problem = getattr(error, "problem", None) or "is not YAML"
@@ -88,12 +93,12 @@ def parse_spec(
     accel = read.word(top, choice_at("accel"))
     engine = read.word(top, choice_at("engine"))
     checkpoint = read.word(top, choice_at("checkpoint"))
+    kubeconfig = read.word(top, choice_at("kubeconfig"))
     image = read.section(top, "image")
     spec = LabSpec(
         lab=lab,
         workers=workers,
         control_plane_placement=cast(Placement, placement),
-    kubeconfig = read.word(top, choice_at("kubeconfig"))
         control_plane_size=control_plane_size,
         worker_size=worker_size,
         network=read.network(top, "network", DEFAULT.network),
@@ -112,12 +117,12 @@ def parse_spec(
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
         checkpoint=cast(Keeping, checkpoint),
+        kubeconfig=cast(Merging, kubeconfig),
         protect=read.truth(top, "protect"),
         image_mirror=read.mirror(image),
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
     issues = read.issues + field_issues(spec, parts, read.wrong, read.given)
-        kubeconfig=cast(Merging, kubeconfig),
     if host is not None:
         issues += [issue for issue in host_issues(spec, host) if issue.path not in read.wrong]
     if issues:
@@ -135,8 +140,29 @@ def archived_components() -> tuple[str, ...]:
     return tuple(dict.fromkeys(entry.component for entry in components().archives))
 
 
+MOST_CHARACTERS = 16_384  # PyYAML reads as many in half a second
+MOST_NESTED = 50  # brackets in brackets
+MOST_MERGED = 100  # mappings and names that `<<` may bring into one mapping
+UNREADABLE = (ValueError, TypeError, LookupError, OverflowError, AttributeError)  # PyYAML of `!!int x`, `!!timestamp x`
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML without duplicate keys, of which the last one would win, and without values that Python cannot make."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        """Begin a list or a mapping in brackets, unless it is so deep that PyYAML would need minutes."""
+        if self.flow_level > MOST_NESTED:
+            raise yaml.scanner.ScannerError(None, None, "is nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Merge what `<<` names, unless it is so much that it can only be there to fill the memory."""
+        merged = [value for key, value in node.value if key.tag == "tag:yaml.org,2002:merge"]
+        sources = sum(len(value.value) if isinstance(value, yaml.SequenceNode) else 1 for value in merged)
+        if sources <= MOST_MERGED:
+            super().flatten_mapping(node)
+        if merged and max(sources, len(node.value)) > MOST_MERGED:
+            raise yaml.constructor.ConstructorError(None, None, "too much is merged by <<", node.start_mark)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if isinstance(node, yaml.ScalarNode) and node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
@@ -144,11 +170,13 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, text, node.start_mark)
         try:
             return super().construct_object(node, deep)
-        except (ValueError, TypeError, KeyError, OverflowError):  # `!!int x`, the 30th of February
+        except UNREADABLE:  # `!!int x`, the 30th of February
             raise yaml.constructor.ConstructorError(None, None, "a value that can't be read", node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "is no mapping", node.start_mark)
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a name is a list or a mapping", key.start_mark)

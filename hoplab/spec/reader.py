@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
@@ -28,6 +29,11 @@ from hoplab.spec.settings import (
 from hoplab.spec.validate import unusable
 
 MOST_DIGITS = 100  # of a number; Python converts at most 4300
+MOST_ISSUES = 50  # that a person reads
+MOST_HINT = 1000  # characters: a hint lists names
+MOST_WORD = 100  # characters of a misspelt name
+SHORT = reprlib.Repr()
+SHORT.maxlevel = 3
 UNIQUE_LOCAL = IPv6Network("fc00::/7")
 
 
@@ -40,8 +46,13 @@ class Reader:
         self.given: set[str] = set()  # paths of fields the file has
 
     def refuse(self, path: str, problem: str, hint: str) -> None:
+        """Add an issue; a name or a value that fills the screen is cut."""
         self.wrong.add(path)
-        self.issues.append(SpecIssue(path, problem, hint))
+        self.issues.append(SpecIssue(cut(path), cut(problem), cut(hint, MOST_HINT)))
+
+    def near(self, word: str, known: Collection[str]) -> str:
+        """Return the known word that was probably meant; "" when none is near, or when too much is wrong already."""
+        return nearest(word, known) if len(self.issues) < MOST_ISSUES else ""
 
     def namespace(self, config: Mapping[str, Any]) -> Section:
         """Return the settings of the namespace ``lab``; those of Pulumi and its providers are ignored."""
@@ -51,10 +62,10 @@ class Reader:
             if space == "lab" and colon:
                 values[name] = value
             elif not colon:
-                near = nearest(space, SETTINGS) or "nodes"
+                near = self.near(space, SETTINGS) or "nodes"
                 self.refuse(space, "has no namespace", f"settings of a lab begin with `lab:`, for instance lab:{near}")
             elif space not in ("pulumi", "libvirt"):
-                near = nearest(name, SETTINGS)
+                near = self.near(name, SETTINGS)
                 hint = f"did you mean lab:{near}?" if near else "settings of a lab begin with `lab:`"
                 self.refuse(printed(key), "is not in the namespace `lab`", hint)
         section = Section("", values)
@@ -90,7 +101,7 @@ class Reader:
             path = section.path_of(key)
             self.given.add(path)
             if key not in known:
-                near = nearest(key, known)
+                near = self.near(key, known)
                 hint = f"did you mean {section.path_of(near)}?" if near else f"known here: {listed(known)}"
                 self.refuse(path, "is not a setting", hint)
 
@@ -155,7 +166,7 @@ class Reader:
         if part is not None:
             self.refuse(section.path_of(key), f"{text} {part.refusal or 'is not available yet'}", hint)
         else:
-            near = nearest(text, allowed) if len(allowed) > 1 else ""
+            near = self.near(text, allowed) if len(allowed) > 1 else ""
             hint = f"did you mean {near}? {hint}" if near else hint
             self.refuse(section.path_of(key), f"{text!r} is unknown", hint)
         return default
@@ -316,7 +327,7 @@ class Reader:
             return ()
         for name in value:
             if name not in known:
-                near = nearest(printed(name), known)
+                near = self.near(printed(name), known)
                 text = repr(name) if isinstance(name, str) else printed(name)
                 self.refuse(path, f"{text} is unknown", f"did you mean {near}? {hint}" if near else hint)
         return tuple(dict.fromkeys(printed(name) for name in value))
@@ -341,17 +352,34 @@ class Section:
 
 def nearest(word: str, known: Collection[str]) -> str:
     """Return the known word that was probably meant, "" when none is near."""
+    if len(word) > MOST_WORD:
+        return ""
     folded = {name.lower().replace("_", ""): name for name in known}
     found = difflib.get_close_matches(word.lower().replace("_", "").replace("-", ""), folded, n=1)
     return folded[found[0]] if found else ""
 
 
+def cut(text: str, most: int = 200) -> str:
+    """Return a text of at most so many characters: its beginning and its end.
+
+    >>> cut("0123456789", 7)
+    '01...89'
+    """
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
 def printed(value: object) -> str:
-    """Return a value as text, also one that Python refuses to print."""
+    """Return a value as text, also one that Python refuses to print, or whose aliases make gigabytes of a few lines."""
     try:
-        return str(value)
+        return SHORT.repr(value) if nested(value) else str(value)
     except (ValueError, RecursionError):  # a number beyond Python's limit of digits, a list in itself
         return "a value too long to print"
+
+
+def nested(value: object) -> bool:
+    """Return whether a value contains others."""
+    return isinstance(value, (list, tuple, set, frozenset, Mapping))
 
 
 def described(value: object) -> str:
