@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hoplab.core import proxies
 from hoplab.core.errors import ClusterError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.host import netns as namespaces
@@ -97,6 +98,7 @@ def connect(paths: LabPaths, netns: str, *, timeout_s: float = TIMEOUT_S) -> Ite
     with namespaces.entered(netns):
         settings = client.Configuration()
         config.load_kube_config(config_file=str(paths.kubeconfig), client_configuration=settings)
+        settings.proxy = None
         settings.retries = False  # no retries here: callers wait with a deadline and a reason
         with client.ApiClient(settings) as connection:
             yield KubernetesApi(connection, timeout_s)
@@ -136,6 +138,8 @@ def connect_by_kubeconfig(kubeconfig: Path, *, timeout_s: float = TIMEOUT_S) -> 
     with _kubeconfig_errors(kubeconfig):
         config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings)
     settings.retries = False
+    if proxies.is_loopback(settings.host):
+        settings.proxy = None  # as kubectl does: it may be the forward of a lab
     remedy = f"kubectl --kubeconfig {kubeconfig} get nodes shows why not; it has to work on this machine"
     with client.ApiClient(settings) as connection:
         yield KubernetesApi(connection, timeout_s, remedy)

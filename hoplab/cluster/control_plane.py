@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import yaml
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # has no types
@@ -243,6 +243,7 @@ class HostedControlPlane:
         trusting = ssl.create_default_context()  # as the kubelet does: probes do not verify
         trusting.check_hostname = False
         trusting.verify_mode = ssl.CERT_NONE
+        opener = build_opener(ProxyHandler({}), HTTPSHandler(context=trusting))
 
         def ready() -> str | NotYet:
             """Return "", or why it never will be."""
@@ -250,7 +251,7 @@ class HostedControlPlane:
             if state["statename"] not in ALIVE:
                 return f"it is {state['statename']} ({state['spawnerr'] or state['description']})"
             try:
-                with netns.entered(self.netns), urlopen(program.ready_url, timeout=5, context=trusting):
+                with netns.entered(self.netns), opener.open(program.ready_url, timeout=5):
                     return ""
             except OSError as error:
                 return NotYet(f"{program.ready_url}: {getattr(error, 'reason', error)}")

@@ -24,6 +24,7 @@ import ansible_runner
 from hoplab.cluster import ansible_subprocess
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.inventory import inputs_digest
+from hoplab.core import proxies
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import CURRENT, Progress
@@ -33,6 +34,8 @@ from hoplab.spec.plan import LabPlan
 BIN_DIR = PROJECT / "playbooks/bin"  # has an ansible-playbook that ends with this process
 KEPT_RUNS = 5  # logs of earlier runs that are kept
 CHECKS = ("Validating arguments", "Check that the inputs make sense")  # of a role: over before one could read it
+RESULTS = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
+SKIPPED_S = 2.0  # within which Ansible has decided to skip a task
 MESSAGE_LINES = 8  # of a task's output, in an error
 
 
@@ -121,6 +124,8 @@ def play(
             "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
             "ANSIBLE_HOME": str(paths.runner / "home"),
             "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
+            "LC_ALL": "C.UTF-8",  # Ansible refuses any other encoding, and a locale that this host does not have
+            **proxies.none(),  # nothing is downloaded, and kubeadm would write proxies into manifests
             "PATH": os.pathsep.join([str(BIN_DIR), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         },
         "ident": ident,
@@ -128,11 +133,16 @@ def play(
         "suppress_env_files": True,
         "quiet": True,
     }
+
+    def look() -> bool:
+        events.show_running()
+        return cancelled()
+
     with namespaces.entered(netns):
         if CURRENT.forks:
-            status = ansible_runner.run(**arguments, event_handler=events, cancel_callback=cancelled).status
+            status = ansible_runner.run(**arguments, event_handler=events, cancel_callback=look).status
         else:
-            status = ansible_subprocess.run(arguments, events, cancelled)
+            status = ansible_subprocess.run(arguments, events, look)
     artifacts = paths.runner / "artifacts" / ident
     with suppress(FileNotFoundError):
         (artifacts / "command").unlink()  # holds the whole environment of whoever ran this
@@ -147,19 +157,29 @@ def play(
 
 
 class RunEvents:
-    """The event handler of a run: shows the current task, counts, and collects failures."""
+    """The event handler of a run: shows the current task, counts, and collects failures.
 
-    def __init__(self, progress: Progress) -> None:
+    Ansible starts a task before it decides whether to skip it. So a task is shown once it has a result, or runs for
+    ``SKIPPED_S``.
+    """
+
+    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
         self.progress = progress
+        self._clock = clock
+        self._started: dict[str, tuple[str, float]] = {}  # host -> its task that is not shown yet, and since when
         self.changed = 0
         self.tasks = 0
         self.failures: list[Failure] = []
 
     def __call__(self, event: dict[str, Any]) -> bool:
         data = event.get("event_data", {})
-        kind = event.get("event")
+        kind, host = event.get("event"), str(data.get("host"))
+        if kind in RESULTS and host in self._started:
+            self._show(host)
         if kind == "runner_on_start" and not str(data.get("task")).startswith(CHECKS):
-            self.progress.task(f"{data.get('host')}: {data.get('task')}")
+            self._started[host] = f"{host}: {data.get('task')}", self._clock()
+        elif kind == "runner_on_skipped":
+            self._started.pop(host, None)
         elif kind == "runner_on_ok":
             self.tasks += 1
             result = data.get("res") or {}
@@ -170,6 +190,14 @@ class RunEvents:
         elif kind == "runner_on_unreachable":
             self.failures.append(Failure(data["host"], data["task"], task_message(data.get("res") or {})))
         return True  # keep the event: it is part of the log
+
+    def show_running(self) -> None:
+        """Show the tasks that have run for a while; to be called now and then."""
+        for host in [host for host, (_, since) in self._started.items() if self._clock() - since >= SKIPPED_S]:
+            self._show(host)
+
+    def _show(self, host: str) -> None:
+        self.progress.task(self._started.pop(host)[0])
 
 
 def task_message(result: dict[str, Any]) -> str:

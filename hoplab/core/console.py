@@ -17,6 +17,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+WIDEST = 10_000  # columns of what is no terminal
+QUIET_S = 60.0  # without a line, after which plain lines say what still goes on
 PERCENT = re.compile(r":? *\d+ ?%")
 
 
@@ -46,10 +48,14 @@ class PlainProgress:
     """One line per phase and task, each with the time since the command began.
 
     [   12s] cluster: worker1: kubeadm join
+
+    Where nothing else was printed for ``quiet_s`` seconds of a phase, a line says what still goes on.
     """
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: TextIO | None = None, *, quiet_s: float = QUIET_S) -> None:
         self.file = file
+        self.quiet_s = quiet_s
+        self._last = time.monotonic()
         self.began = time.monotonic()
         self.ended: list[PhaseTime] = []
         self._phase = ""
@@ -61,10 +67,15 @@ class PlainProgress:
         outer, self._phase = self._phase, title
         began = time.monotonic()
         self._say(f"{title} ...")
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=[over], name="still-there", daemon=True)
+        beat.start()
         try:
             yield
         finally:
-            self._phase = outer
+            self._phase, self._task = outer, ""
+            over.set()
+            beat.join()
         taken = time.monotonic() - began
         self.ended.append(PhaseTime(title, taken))
         self._say(f"{title}: done in {clock(taken)}")
@@ -78,8 +89,16 @@ class PlainProgress:
     def note(self, text: str) -> None:
         self._say(text)
 
+    def _beat(self, over: threading.Event) -> None:
+        """Say what goes on whenever nothing was said for a while."""
+        while not over.wait(max(0.0, self._last + self.quiet_s - time.monotonic())):
+            if time.monotonic() - self._last >= self.quiet_s:
+                what = f"{self._phase}: {self._task}" if self._task else self._phase
+                self._say(f"still at {what}")
+
     def _say(self, text: str) -> None:
         with self._lock:
+            self._last = time.monotonic()
             print(f"[{clock(time.monotonic() - self.began):>6}] {text}", file=self.file or sys.stderr, flush=True)
 
 
@@ -125,6 +144,14 @@ class LiveProgress:
 
 
 ConsoleProgress = PlainProgress | LiveProgress
+
+
+def output() -> Console:
+    """Return a console for results: lines are cut into pieces by a terminal alone, not in a pipe or a file."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=WIDEST)
+    return console
 
 
 def progress() -> ConsoleProgress:

@@ -20,7 +20,7 @@ import yaml
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType, Stack
 
-from hoplab.core import fs
+from hoplab.core import fs, proxies
 from hoplab.core.errors import BusyError, EngineError, LabError, ProtectedError
 from hoplab.core.lock import LOCK_INHERITED
 from hoplab.core.paths import LabPaths
@@ -168,6 +168,7 @@ def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[st
     """Return the CLI's environment variables, without overriding the user's."""
     user = dict(os.environ) if given is None else given
     variables = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    variables |= {name: value for name, value in proxies.LOCAL_GRPC.items() if name not in user}
     if not _logged_in(user):
         backend = paths.root / "pulumi"
         backend.mkdir(parents=True, exist_ok=True)

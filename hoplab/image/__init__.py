@@ -212,6 +212,7 @@ def _store() -> Store:
 
 def _check_host() -> None:
     commands.require(HOST_PROGRAMS)
+    commands.require_short(paths.cache_dir())
 
 
 def _find_stages(table: Components, store: Store) -> dict[str, Stage]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from hoplab.core.errors import HostError, ImageError
 from hoplab.core.packages import install_remedy
 
+MOST_SOCKET_BYTES = 107  # sun_path of unix(7), less the byte that ends it
+SOCKET = "image/work/4194303-node/containerd/containerd.sock.ttrpc"  # of the containerd that imports images
+SHORTER = "choose a cache folder with a shorter name: export XDG_CACHE_HOME=/var/cache"
 TAIL = 15  # lines of output in an error; the log has all lines
 
 
@@ -22,6 +25,21 @@ def require(programs: Iterable[str]) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise HostError(f"building the node image needs {', '.join(missing)}", remedy=install_remedy(missing))
+
+
+def longest_socket(cache: Path) -> int:
+    """Return the bytes in the path of the longest socket that a build makes below a cache folder."""
+    return len(os.fsencode(cache / SOCKET))
+
+
+def require_short(cache: Path) -> None:
+    """Raise HostError where the name of the cache folder is too long for the sockets below it."""
+    longest = longest_socket(cache)
+    if longest > MOST_SOCKET_BYTES:
+        raise HostError(
+            f"{cache} is too long a name: sockets below it have {longest} bytes, and {MOST_SOCKET_BYTES} are possible",
+            remedy=SHORTER,
+        )
 
 
 def isolated(argv: Sequence[str], proc: Path | None = None) -> list[str]:

@@ -23,7 +23,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.engine import Changes, Engine, choose_engine
 from hoplab.expectations.parts import known_parts
-from hoplab.host import machines
+from hoplab.host import machines, netns
 from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
@@ -195,11 +195,21 @@ def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:
 
 
 def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
-    """Return the changes that ``up`` would make to machines, networks, volumes and the cluster; change nothing."""
+    """Return the changes that ``up`` would make to machines, networks, volumes and the cluster; change nothing.
+
+    A private libvirt that has to be started for it ends again, and of a lab that does not exist no file stays.
+    """
     spec = load_spec(paths, host_facts())
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
-        return choose_engine(spec, paths).preview(progress)
+        had_files, had_namespace = paths.root.exists(), netns.exists(paths.netns)
+        try:
+            return choose_engine(spec, paths).preview(progress)
+        finally:
+            if spec.libvirt == "private" and not had_namespace:
+                PrivateLibvirt(paths).stop()
+            if not had_files and paths.root.exists():
+                fs.remove_folder(paths.root)
 
 
 def reconverge(paths: LabPaths, progress: ConsoleProgress, *, full: bool = False) -> ConvergeResult:
@@ -223,6 +233,8 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
         image_bin=context.image.bin,
         spec=context.spec,
     )
+    if before := state.made_before(paths):
+        lab = replace(lab, api_port=before.api_port, kubeconfig=before.kubeconfig, context=before.context)
     if context.spec:
         lab = replace(lab, spec_digest=state.digest_of_spec(context.spec, paths))
     state.save(lab, paths)
@@ -233,8 +245,6 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
 def _write_inventory(context: LabContext, paths: LabPaths) -> None:
     write_inventory(
         context.plan,
-    if before := state.made_before(paths):
-        lab = replace(lab, api_port=before.api_port, kubeconfig=before.kubeconfig, context=before.context)
         paths,
         netns=context.netns,
         image_bin=context.image.bin,

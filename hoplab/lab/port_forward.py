@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -245,6 +246,6 @@ def described(forwards: Iterable[Forward], ca: Path | None = None) -> list[str]:
         lines.append(f"/etc/hosts  {LOOPBACK} {' '.join(names)}")
     for forward in known:
         if host := next((host for host in forward.hosts if "*" not in host), ""):
-            trusted = f" --cacert {ca}" if forward.secure and ca else ""
+            trusted = f" --cacert {shlex.quote(str(ca))}" if forward.secure and ca else ""
             lines.append(f"curl        curl{trusted} --resolve {host}:{forward.local}:{LOOPBACK} {forward.url(host)}/")
     return lines

@@ -10,7 +10,7 @@ from typing import Any
 import ansible_runner
 import pytest
 
-from hoplab.cluster.converge import converge, leave, task_message
+from hoplab.cluster.converge import SKIPPED_S, RunEvents, converge, leave, play, task_message
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import LabPaths
 from tests.support.labs import PLAN
@@ -77,6 +77,37 @@ def test_a_converge_counts_tasks_and_changes(monkeypatch: pytest.MonkeyPatch, tm
 def test_the_current_task_and_host_are_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, _, told = ran(monkeypatch, tmp_path, RUN)
     assert told.tasks == ["control-plane: Start etcd", "worker1: Join the cluster"]
+
+
+def test_a_skipped_task_is_not_shown_and_a_long_one_before_it_ends() -> None:
+    told, now = RecordingProgress(), [0.0]
+    seen = RunEvents(told, clock=lambda: now[0])
+    seen(event("runner_on_start", task="Drain", host="worker1"))
+    seen(event("runner_on_start", task="Join", host="worker2"))
+    seen(event("runner_on_skipped", task="Drain", host="worker1"))
+    seen.show_running()
+    assert told.tasks == []
+    now[0] = SKIPPED_S
+    seen.show_running()
+    seen(event("runner_on_ok", task="Join", host="worker2"))
+    assert told.tasks == ["worker2: Join"]
+
+
+def test_a_run_shows_its_long_tasks_when_it_asks_whether_it_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("hoplab.cluster.converge.SKIPPED_S", 0.0)
+
+    class Asking(FakeRunner):
+        def run(self, **given: Any) -> FakeRunner:
+            given["event_handler"](event("runner_on_start"))
+            assert given["cancel_callback"]() is False
+            return super().run(**given)
+
+    told = RecordingProgress()
+    monkeypatch.setattr(ansible_runner, "run", Asking([]).run)
+    play("reset.yml", LabPaths("dev", tmp_path), "", told, "")
+    assert told.tasks == ["worker1: Join the cluster"]
 
 
 def test_a_failed_task_is_one_short_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -192,7 +192,9 @@ def test_what_the_user_has_settled_is_kept(paths: LabPaths, tmp_path: Path, how:
         (tmp_path / "credentials.json").write_text('{"current": "https://api.example.org"}')
     else:
         user |= {"PULUMI_BACKEND_URL": "s3://x"} if how == "variable" else {"PULUMI_ACCESS_TOKEN": "t"}
-    assert environment(paths, user) == {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    direct = {"no_grpc_proxy": "localhost,127.0.0.1,::1"}  # the SDK finds the engine beside an HTTPS_PROXY
+    assert environment(paths, user) == {"PULUMI_SKIP_UPDATE_CHECK": "true", **direct}
+    assert environment(paths, {**user, "no_grpc_proxy": "mine"}) == {"PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
 def test_adopting_leaves_it_to_the_stack_how_secrets_are_kept(paths: LabPaths) -> None:

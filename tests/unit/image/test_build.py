@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from hoplab import image
-from hoplab.core.errors import ImageError
+from hoplab.core.errors import HostError, ImageError
 from hoplab.core.paths import PROJECT
 from hoplab.image import containers, debian, disk, gobuild, initrd, oci
 from hoplab.image.store import Stage, Store
@@ -225,6 +225,25 @@ def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (image.commands, debian, gobuild, containers, disk):
         monkeypatch.setattr(module, "run" if hasattr(module, "run") else "require", never)
     monkeypatch.setattr(image.commands, "require", never)
+
+
+def test_downloads_of_a_build_go_through_the_users_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org")
+    lines: list[str] = []
+    image.commands.run(["env"], "", tmp_path / "log", env={"TMPDIR": "/x"}, on_line=lines.append)
+    assert {"HTTPS_PROXY=http://proxy.example.org", "TMPDIR=/x"} <= set(lines)
+
+
+def test_a_cache_folder_with_too_long_a_name_is_refused(tmp_path: Path) -> None:
+    commands = image.commands
+    room = commands.MOST_SOCKET_BYTES - len(f"/{commands.SOCKET}")
+    fits = Path("/" + "é" * ((room - 1) // 2))
+    commands.require_short(fits)
+    with pytest.raises(
+        HostError, match=r"is too long a name: sockets below it have 1\d\d bytes, and 107 are possible"
+    ) as caught:
+        commands.require_short(Path(f"{fits}éé"))
+    assert caught.value.remedy == "choose a cache folder with a shorter name: export XDG_CACHE_HOME=/var/cache"
 
 
 @pytest.mark.usefixtures("no_build")
