@@ -1,6 +1,7 @@
-"""The one table of programs the workstation needs, and of the packages that have them, per distribution.
+"""The one table of distributions: packages, install command and libvirt's services; for set-up, doctor and remedies.
 
-The `lab` script installs Debian's; a test holds its list against this table.
+The `lab` script installs Debian's packages, and a test holds its list against this table; for others it prints the
+command of ``python -m hoplab.core.packages``, which needs nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -42,14 +43,51 @@ PACKAGES: Mapping[str, Packages] = {
     "setpriv": Packages("util-linux", "util-linux", "util-linux", "util-linux"),
     "tar": Packages("tar", "tar", "tar", "tar"),
 }
-INSTALL = {  # family of distributions, as ID or ID_LIKE of /etc/os-release name it -> field of Packages, command
-    "debian": ("debian", "apt-get install --no-install-recommends"),
-    "ubuntu": ("debian", "apt-get install --no-install-recommends"),
-    "fedora": ("fedora", "dnf install"),
-    "rhel": ("fedora", "dnf install"),
-    "arch": ("arch", "pacman -S --needed"),
-    "suse": ("suse", "zypper install"),
-    "opensuse": ("suse", "zypper install"),
+# What set-up needs beside these programs; the names are what it is
+SETUP: Mapping[str, Packages] = {
+    "CA certificates": Packages("ca-certificates", "ca-certificates", "ca-certificates", "ca-certificates"),
+    "Debian's keys": Packages("debian-archive-keyring", "debian-keyring", "debian-archive-keyring", ""),
+    "C headers": Packages("libc6-dev", "glibc-devel", "glibc", "glibc-devel"),
+    "libvirt's headers": Packages("libvirt-dev", "libvirt-devel", "libvirt", "libvirt-devel"),
+    "pkg-config": Packages("pkg-config", "pkgconf-pkg-config", "pkgconf", "pkg-config"),
+    "Python": Packages("python3 python3-venv python3-dev", "python3 python3-devel", "python", "python3 python3-devel"),
+    "virsh": Packages("libvirt-clients", "libvirt-client", "libvirt", "libvirt-client"),
+    "ipset": Packages("ipset", "ipset", "ipset", "ipset"),
+    "conntrack": Packages("conntrack", "conntrack-tools", "conntrack-tools", "conntrack-tools"),
+    "tcpdump": Packages("tcpdump", "tcpdump", "tcpdump", "tcpdump"),
+    "ps": Packages("procps", "procps-ng", "procps-ng", "procps"),
+}
+NOT_PACKAGED = ("go", "tar")  # Go has to be newer than a distribution's (requirements.lock has it); tar is everywhere
+
+MONOLITHIC = ("libvirtd",)
+MODULAR = ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket")  # one daemon for each driver
+
+
+@dataclass(frozen=True)
+class Family:
+    """Distributions that install alike."""
+
+    field: str  # of Packages
+    install: str  # the command
+    services: tuple[str, ...]  # systemd's units of a system libvirt
+    members: tuple[str, ...]  # for people
+
+
+DEBIAN = Family(
+    "debian",
+    "apt-get install --no-install-recommends",
+    MONOLITHIC,
+    ("Debian 12", "Debian 13", "Ubuntu 24.04", "Ubuntu 26.04"),
+)
+FEDORA = Family("fedora", "dnf install", MODULAR, ("Fedora",))
+ARCH = Family("arch", "pacman -S --needed", MONOLITHIC, ("Arch Linux",))
+SUSE = Family("suse", "zypper install", MODULAR, ("openSUSE Tumbleweed",))
+FAMILIES = (DEBIAN, FEDORA, ARCH, SUSE)
+KNOWN = {  # ID or a word of ID_LIKE in /etc/os-release
+    **dict.fromkeys(("debian", "ubuntu"), DEBIAN),
+    **dict.fromkeys(("fedora", "rhel"), FEDORA),
+    "arch": ARCH,
+    **dict.fromkeys(("suse", "opensuse"), SUSE),
 }
 
 
@@ -58,10 +96,28 @@ def install_remedy(programs: Iterable[str]) -> str:
 
     Programs that the distribution has no package for are named. For an unknown distribution the packages are Debian's.
     """
-    wanted = list(programs)
-    families = [family for family in _families() if family in INSTALL]
-    field, command = INSTALL[families[0]] if families else ("debian", "")
-    names = {program: str(getattr(PACKAGES[program], field)) for program in wanted}
+    return _remedy({program: PACKAGES[program] for program in programs})
+
+
+def setup_remedy() -> str:
+    """Return the command that installs all that set-up and labs need, on the distribution at hand."""
+    return _remedy({name: row for name, row in {**SETUP, **PACKAGES}.items() if name not in NOT_PACKAGED})
+
+
+def service_remedy() -> str:
+    """Return the command that starts the system's libvirt on the distribution at hand."""
+    return f"systemctl enable --now {' '.join((family() or DEBIAN).services)}"
+
+
+def family() -> Family | None:
+    """Return the family of the distribution at hand, by /etc/os-release; None for an unknown one."""
+    return next((KNOWN[name] for name in _families() if name in KNOWN), None)
+
+
+def _remedy(wanted: Mapping[str, Packages]) -> str:
+    here = family()
+    command = here.install if here else ""
+    names = {name: str(getattr(row, (here or DEBIAN).field)) for name, row in wanted.items()}
     packages = sorted({package for name in names.values() for package in name.split()})
     unpackaged = [program for program, name in names.items() if not name]
     parts = [f"{command or 'install what Debian has in'} {' '.join(packages)}"] if packages else []
@@ -77,3 +133,7 @@ def _families() -> list[str]:
     except OSError:
         return []
     return [release.get("ID", ""), *release.get("ID_LIKE", "").split()]
+
+
+if __name__ == "__main__":
+    print(setup_remedy())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from dataclasses import astuple
 
 import pytest
 
 from hoplab import image
-from hoplab.core.packages import PACKAGES, install_remedy
+from hoplab.core.packages import NOT_PACKAGED, PACKAGES, SETUP, install_remedy, service_remedy, setup_remedy
 from hoplab.core.paths import PROJECT
+from hoplab.devtools import distribution_page
 from hoplab.host import libvirtd
 from hoplab.lab import doctor
 
@@ -66,13 +69,63 @@ def test_every_program_that_is_looked_for_is_in_the_table() -> None:
     assert {*doctor.TOOLS, *libvirtd.TOOLS, *image.HOST_PROGRAMS} == set(PACKAGES)
 
 
-def test_every_program_is_in_a_package_that_the_lab_script_installs() -> None:
+def test_the_lab_script_installs_what_the_table_has_for_debian() -> None:
     script = (PROJECT / "lab").read_text()
-    listed = script[script.index("packages=(") : script.index("\n)")].replace("\n", " ")
-    own = {"go", "tar"}  # Go has to be newer than Debian's, tar is in every Debian
-    assert [name for name in PACKAGES if name not in own and f" {PACKAGES[name].debian} " not in listed] == []
+    lines = script[script.index("packages=(") : script.index("\n)")].splitlines()[1:]
+    listed = {word for line in lines for word in line.split("#")[0].split()}
+    rows = {**SETUP, **PACKAGES}
+    python = set(rows.pop("Python").debian.split())  # the script looks which of these are needed
+    assert listed == {word for name, row in rows.items() if name not in NOT_PACKAGED for word in row.debian.split()}
+    assert all(f"{name}" in script for name in python)
+
+
+@pytest.mark.parametrize(
+    ("fields", "begins", "services"),
+    [
+        ({"ID": "debian"}, "apt-get install --no-install-recommends ca-certificates conntrack ", "libvirtd"),
+        ({"ID": "ubuntu", "ID_LIKE": "debian"}, "apt-get install --no-install-recommends ca-certificates ", "libvirtd"),
+        (
+            {"ID": "fedora"},
+            "dnf install ca-certificates conntrack-tools ",
+            "virtqemud.socket virtnetworkd.socket virtstoraged.socket",
+        ),
+        ({"ID": "arch"}, "pacman -S --needed ca-certificates cdrtools ", "libvirtd"),
+        (
+            {"ID": "opensuse-tumbleweed", "ID_LIKE": "opensuse suse"},
+            "zypper install ca-certificates conntrack-tools ",
+            "virtqemud.socket virtnetworkd.socket virtstoraged.socket",
+        ),
+        ({"ID": "nixos"}, "install what Debian has in ca-certificates ", "libvirtd"),
+    ],
+)
+def test_set_up_and_services_of_a_distribution(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, str], begins: str, services: str
+) -> None:
+    release(monkeypatch, **fields)
+    assert setup_remedy().startswith(begins) and " golang" not in setup_remedy()
+    assert service_remedy() == f"systemctl enable --now {services}"
+
+
+def test_the_table_needs_no_package_of_python() -> None:
+    """The script asks it before there is a virtual environment."""
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import sys; sys.path.insert(0, sys.argv[1]); import hoplab.core.packages",
+    ]
+    subprocess.run([*words, str(PROJECT)], check=True, timeout=60)
+
+
+@pytest.mark.docs
+def test_the_page_of_distributions_has_the_table() -> None:
+    text = distribution_page.PAGE.read_text(encoding="utf-8")
+    assert distribution_page.page(text) == text, "run: python -m hoplab.devtools.distribution_page"
+    for distribution in ("Debian 13", "Ubuntu 26.04", "Fedora", "Arch Linux", "openSUSE Tumbleweed"):
+        assert distribution in text
 
 
 def test_names_of_packages_are_plain_words() -> None:
-    names = " ".join(name for packages in PACKAGES.values() for name in astuple(packages)).split()
+    names = " ".join(name for packages in [*PACKAGES.values(), *SETUP.values()] for name in astuple(packages)).split()
     assert all(name.replace("-", "").isalnum() and name.islower() for name in names)

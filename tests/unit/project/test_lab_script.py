@@ -183,6 +183,41 @@ def test_script_prints_the_command_to_other_users(machine: Machine) -> None:
     assert not machine.calls("apt-get")
 
 
+TOOLS = ("bash", "cat", "cmp", "cp", "cut", "dirname", "basename", "env", "flock", "grep", "mkdir", "mv", "readlink")
+
+
+def test_script_prints_the_packages_of_another_distribution(machine: Machine) -> None:
+    for tool in (*TOOLS, "rm", "sed", "sort", "tail", "tr", "xargs"):
+        program = shutil.which(tool)
+        assert program
+        (machine.folder / "bin" / tool).symlink_to(program)
+    (machine.folder / "bin" / "dpkg-query").unlink()
+    python = machine.folder / "bin" / "python3"
+    body = python.read_text().replace('*"-m hoplab"*)', '*"-m hoplab a"*)')
+    python.write_text(body.replace("esac", '  *"-m hoplab.core.packages"*) echo "dnf install x" ;;\nesac'))
+    done = machine.lab("a", PATH=str(machine.folder / "bin"))
+    assert (done.returncode, done.stdout) == (0, "hoplab: a\n"), done.stderr
+    assert done.stderr.splitlines()[0] == (
+        "lab: set-up: no Debian packages here; `./lab doctor` says which tools are missing, "
+        "and these are all: dnf install x"
+    )
+
+
+def test_script_gives_every_program_one_locale(machine: Machine) -> None:
+    machine.lab("a")
+    python = machine.project / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/bash\necho "$LC_ALL $PYTHONUTF8"\n')
+    assert machine.lab("a", LC_ALL="de_DE.ISO-8859-1", LANG="C").stdout == "C.UTF-8 1\n"
+
+
+def test_script_installs_nothing_for_a_completion(machine: Machine) -> None:
+    done = machine.lab("a", _LAB_COMPLETE="bash_complete")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (machine.project / ".venv").exists()
+    machine.lab("a")
+    assert machine.lab("a", _LAB_COMPLETE="bash_complete").stdout == "hoplab: a\n"
+
+
 def test_script_refuses_a_python_without_ensurepip(machine: Machine) -> None:
     machine.installed()
     with (machine.folder / "installed").open("a") as installed:
