@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hoplab import __version__
-from hoplab.cli.options import lab_option, print_list, print_spec_notice
+from hoplab.cli.options import json_option, lab_option, print_list, print_spec_notice
 from hoplab.core.paths import PROJECT, LabPaths
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @lab_option
-def doctor(paths: LabPaths) -> None:
+@json_option
+def doctor(paths: LabPaths, as_json: bool) -> None:
     """Check that this machine can run labs.
 
-    Every fault is printed with its remedy.
+    Every fault is printed with its remedy. The exit code is 1 when a lab can't run.
     """
     from hoplab.lab import doctor as lab_doctor
 
-    sys.exit(lab_doctor.report(paths))
+    sys.exit(lab_doctor.report(paths, as_json=as_json))
 
 
 @click.group()

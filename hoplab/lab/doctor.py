@@ -5,28 +5,32 @@
 
 from __future__ import annotations
 
+import json
+import locale
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import libvirt
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from hoplab.core import proxies
+from hoplab.core.console import output
 from hoplab.core.errors import HostError, LabError, SpecError, SpecIssue
-from hoplab.core.packages import install_remedy
+from hoplab.core.packages import install_remedy, service_remedy
 from hoplab.core.paths import LabPaths, cache_dir
 from hoplab.expectations.parts import known_parts
 from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.host.machines import connected
 from hoplab.image import list_images
+from hoplab.image.commands import MOST_SOCKET_BYTES, SHORTER, longest_socket
+from hoplab.lab import kubeconfig
 from hoplab.lab.spec_file import load_spec
 from hoplab.spec.model import LabSpec
 from hoplab.spec.validate import host_issues
@@ -52,20 +56,29 @@ class Check:
     ok: bool
     found: str
     remedy: str = ""  # "" where it is ok
+    needed: bool = True  # whether a lab can't run where it fails; a failed other one is a note
 
 
-def report(paths: LabPaths) -> int:
-    """Print every check as a table; return 1 when one failed, else 0."""
+def report(paths: LabPaths, *, as_json: bool = False) -> int:
+    """Print every check as a table or as JSON; return 1 when a needed one failed, else 0."""
     results = checks(paths)
-    table = Table("", "check", "found", box=None, pad_edge=False)
-    for check in results:
-        mark = "[green]ok[/green]" if check.ok else "[red]missing[/red]"
-        table.add_row(mark, check.name, escape(check.found))
-        if not check.ok:
-            table.add_row("", "", f"-> {escape(check.remedy)}")
-    failed = sum(not check.ok for check in results)
-    console = Console()
-    console.print(table)
+    failed = sum(check.needed and not check.ok for check in results)
+    if as_json:
+        print(
+            json.dumps({"lab": paths.lab, "ok": not failed, "checks": [asdict(check) for check in results]}, indent=2)
+        )
+        return 1 if failed else 0
+    console, width = output(), max(len(check.name) for check in results)
+    marks = {(True, True): ("ok", "green"), (True, False): ("ok", "green"), (False, True): ("missing", "red")}
+    shown = [marks.get((check.ok, check.needed), ("note", "yellow")) for check in results]
+    first = max(len(mark) for mark, _ in shown)
+    console.print(f"{'':<{first}}  {'check':<{width}}  found", markup=False)
+    for check, (mark, colour) in zip(results, shown, strict=True):
+        found, *more = check.found.splitlines() or [""]
+        gap = " " * (first + width + 4)
+        console.print(Text.assemble((f"{mark:<{first}}", colour), f"  {check.name:<{width}}  {found}"))
+        for line in [*more, *([] if check.ok else [f"-> {check.remedy}"])]:
+            console.print(f"{gap}{line}", markup=False)
     console.print("this machine can run the lab" if not failed else f"{failed} of {len(results)} checks failed")
     return 1 if failed else 0
 
@@ -73,7 +86,7 @@ def report(paths: LabPaths) -> int:
 def preflight(spec: LabSpec, paths: LabPaths) -> None:
     """Raise HostError with the first failed check, SpecError where the spec exceeds this machine's resources."""
     for check in host_checks(spec, paths, host_facts()):
-        if not check.ok:
+        if check.needed and not check.ok:
             raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
     issues = _host_issues(spec, paths, host_facts())
     if issues:
@@ -92,7 +105,8 @@ def checks(paths: LabPaths) -> list[Check]:
             on_spec = Check("spec", False, "\n".join(map(str, issues)), f"edit {paths.spec.name}")
     except LabError as error:
         on_spec = Check("spec", False, error.message, error.remedy)
-    return [*host_checks(spec, paths, facts), on_spec]
+    notes = [proxy(os.environ), *([context(paths)] if spec.kubeconfig == "merge" else [])]
+    return [*host_checks(spec, paths, facts), *notes, on_spec]
 
 
 def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]:
@@ -106,6 +120,8 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         *([ipv6(IPV6)] if spec.ipv6 else []),
         kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
         memory(facts),
+        locales(),
+        sockets(cache_dir()),
         disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
         disk("disk for machines", paths.project, LAB_GIB, facts),
     ]
@@ -151,7 +167,10 @@ def libvirt_answers(uri: str) -> Check:
         with connected(address) as connection:
             number = connection.getLibVersion()
     except libvirt.libvirtError as error:
-        remedy = "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
+        remedy = (
+            f"start it ({service_remedy()}) and join the group libvirt (usermod -aG libvirt $USER, then log in anew), "
+            "or let the lab have its own (lab:libvirt private)"
+        )
         return Check("libvirt", False, f"{address}: {error}", remedy)
     return Check("libvirt", True, f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000} at {address}")
 
@@ -164,6 +183,39 @@ def bridged(setting: Path, spec: LabSpec) -> Check:
         return Check("frames on bridges", True, found)
     found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
     return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
+
+
+def locales(name: str = "C.UTF-8") -> Check:
+    """Check the locale that `./lab` gives to all programs: Ansible refuses to run in another encoding than UTF-8."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    try:
+        locale.setlocale(locale.LC_CTYPE, name)
+    except locale.Error:
+        return Check("locale", False, f"no {name}", f"localedef --inputfile=POSIX --charmap=UTF-8 {name}")
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    return Check("locale", True, name)
+
+
+def sockets(cache: Path) -> Check:
+    """Check that sockets below the cache folder, of the containerd that imports images, can have their names."""
+    longest = longest_socket(cache)
+    found = f"{longest} of {MOST_SOCKET_BYTES} bytes for sockets in {cache}"
+    return _check("socket names", longest <= MOST_SOCKET_BYTES, found, SHORTER)
+
+
+def proxy(environment: Mapping[str, str]) -> Check:
+    """Report the proxies of the environment: downloads go through them, what is for the lab does not."""
+    used = {name.upper(): environment[name] for name in proxies.NAMES if environment.get(name)}
+    found = ", ".join(f"{name} {value.rpartition('@')[2]}" for name, value in sorted(used.items()))  # no passwords
+    return Check("proxy", True, f"{found}; for downloads, never for the lab" if used else "none")
+
+
+def context(paths: LabPaths) -> Check:
+    """Check that the lab can become a context of the user's kubeconfig."""
+    file = kubeconfig.users_file(paths)
+    problem = kubeconfig.trouble(paths, file)
+    return Check("kubeconfig", not problem, problem or str(file), kubeconfig.REMEDY if problem else "", needed=False)
 
 
 def ipv6(settings: Path) -> Check:

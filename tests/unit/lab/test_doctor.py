@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -87,7 +88,10 @@ def test_libvirt_that_does_not_answer() -> None:
     check = doctor.libvirt_answers("qemu+unix:///system?socket=/nonexistent")
     assert not check.ok
     assert "/nonexistent" in check.found
-    assert check.remedy == "start it and join the group libvirt, or let the lab have its own (lab:libvirt private)"
+    assert check.remedy == (
+        "start it (systemctl enable --now libvirtd) and join the group libvirt (usermod -aG libvirt $USER, then log in "
+        "anew), or let the lab have its own (lab:libvirt private)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,12 +172,59 @@ def test_a_bridge_of_the_lab_itself_is_no_clash(paths: LabPaths) -> None:
 
 def test_report_of_a_host_that_fits(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.report(paths) == 0
-    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
-        "    check   found",
-        "ok  python  3.11.7",
-        "ok  spec    Pulumi.dev.yaml is valid and fits this machine",
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[:2] == ["    check       found", "ok  python      3.11.7"]
+    assert shown[-2:] == [
+        "ok  spec        Pulumi.dev.yaml is valid and fits this machine",
         "this machine can run the lab",
     ]
+
+
+def test_report_as_json(paths: LabPaths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:secret@proxy.example.org:3128")
+    paths.spec.write_text("config:\n  lab:accel: xen\n")
+    assert doctor.report(paths, as_json=True) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["lab"], found["ok"]) == ("dev", False)
+    by_name = {check.pop("name"): check for check in found["checks"]}
+    assert by_name["python"] == {"ok": True, "found": "3.11.7", "remedy": "", "needed": True}
+    assert by_name["spec"]["ok"] is False and by_name["spec"]["remedy"] == "edit the file, then try again"
+    assert by_name["proxy"]["found"] == "HTTPS_PROXY proxy.example.org:3128; for downloads, never for the lab"
+    assert doctor.proxy({}).found == "none"
+
+
+def test_what_a_lab_does_not_need_is_a_note(
+    paths: LabPaths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "a kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    assert doctor.context(paths) == Check("kubeconfig", True, str(file), "", needed=False)
+    file.write_bytes(b"\xff")
+    assert doctor.context(paths).found == f"{file} can't be read: not UTF-8"
+    file.write_text("{}")
+    assert doctor.report(paths) == 0
+    shown = capsys.readouterr().out
+    assert f"note  kubeconfig  {file} can't be edited: written in braces, as JSON is\n" in shown
+    assert "-> mend the file, then run this again; or leave it alone: lab:kubeconfig off\n" in shown
+    assert shown.endswith("this machine can run the lab\n")
+    monkeypatch.setattr(doctor, "host_checks", lambda *_: [doctor.context(paths)])
+    doctor.preflight(LabSpec("dev"), paths)
+    paths.spec.write_text("config:\n  lab:kubeconfig: off\n")
+    assert "kubeconfig" not in {check.name for check in doctor.checks(paths)[1:]}
+
+
+def test_a_locale_that_ansible_needs() -> None:
+    assert doctor.locales("C").ok
+    assert doctor.locales("xx_XX.UTF-8") == Check(
+        "locale", False, "no xx_XX.UTF-8", "localedef --inputfile=POSIX --charmap=UTF-8 xx_XX.UTF-8"
+    )
+
+
+def test_a_cache_folder_whose_sockets_have_too_long_names() -> None:
+    assert doctor.sockets(Path("/root/.cache/hoplab")).ok
+    check = doctor.sockets(Path("/home") / ("x" * 60))
+    assert check.found == f"123 of 107 bytes for sockets in /home/{'x' * 60}"
+    assert check.remedy.endswith("export XDG_CACHE_HOME=/var/cache")
 
 
 def test_report_shows_remedies_and_a_wrong_spec(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,4 +232,4 @@ def test_report_shows_remedies_and_a_wrong_spec(paths: LabPaths, capsys: pytest.
     assert doctor.report(paths) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "missing spec Pulumi.dev.yaml: 1 mistake accel: 'xen' is unknown; one of auto, kvm, tcg" in out
-    assert "-> edit the file, then try again 1 of 2 checks failed" in out
+    assert "-> edit the file, then try again 1 of 4 checks failed" in out
