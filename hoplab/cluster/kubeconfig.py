@@ -68,7 +68,7 @@ def entries(lab_kubeconfig: str, *, owner: str, name: str, server: str) -> Entri
 def alone(lab: Entries) -> str:
     """Return the kubeconfig with this lab alone."""
     text = SKELETON.replace('current-context: ""', f"current-context: {lab.name}")
-    return _added(text, lab)
+    return _added(text, lab.items())
 
 
 def name_for(text: str, owner: str, wanted: str, other: str) -> str:
@@ -83,27 +83,37 @@ def name_for(text: str, owner: str, wanted: str, other: str) -> str:
 def merged(text: str, lab: Entries) -> str:
     """Return the kubeconfig with the lab's entries; unchanged where it has them.
 
-    Raise FileError where it can't be read, or can't be edited without a change of anything else.
+    Contexts of the lab stay as they are: the user may have renamed one, or given it a namespace. Raise FileError where
+    the text can't be read, or can't be edited without a change of anything else.
     """
     config = _parsed(text)
     wanted = lab.items()
-    if all(wanted[section] in _items(config, section) for section in SECTIONS):
+    if any(_cluster_of(item) == lab.name for item in _items(config, "contexts")):
+        del wanted["contexts"]
+    if all(item in _items(config, section) for section, item in wanted.items()):
         return text
-    cleaned, _ = without(text, lab.owner, keep_current=True)
+    cleaned, _ = without(text, lab.owner, keep_contexts=True)
     try:
-        result = _added(cleaned, lab) if _parsed(cleaned) else _ended(cleaned) + alone(lab)
+        result = _added(cleaned, wanted) if _parsed(cleaned) else _ended(cleaned) + alone(lab)
     except yaml.YAMLError:
         raise FileError(UNEDITABLE) from None
     expected = _parsed(cleaned) or {**_parsed(SKELETON), "current-context": lab.name}
-    for section in SECTIONS:
-        expected = {**expected, section: [*_items(expected, section), wanted[section]]}
+    for section, item in wanted.items():
+        expected = {**expected, section: [*_items(expected, section), item]}
     return _checked(result, expected)
 
 
-def without(text: str, owner: str, *, keep_current: bool = False) -> tuple[str, list[str]]:
+def context_of(text: str, owner: str) -> str:
+    """Return the name of the lab's first context, "" where it has none."""
+    config = _parsed(text)
+    names = _names_of(config, owner)
+    return next((str(item.get("name")) for item in _items(config, "contexts") if _cluster_of(item) in names), "")
+
+
+def without(text: str, owner: str, *, keep_contexts: bool = False) -> tuple[str, list[str]]:
     """Return the kubeconfig without the lab's entries, and the names of the removed contexts.
 
-    A current context that is removed becomes none, unless ``keep_current``. Raise FileError as ``merged`` does.
+    A current context that is removed becomes none. Raise FileError as ``merged`` does.
     """
     config = _parsed(text)
     names = _names_of(config, owner)
@@ -111,12 +121,12 @@ def without(text: str, owner: str, *, keep_current: bool = False) -> tuple[str, 
         return text, []
     gone: dict[str, list[Json]] = {
         "clusters": [item for item in _items(config, "clusters") if item.get("name") in names],
-        "contexts": [item for item in _items(config, "contexts") if _cluster_of(item) in names],
+        "contexts": [item for item in _items(config, "contexts") if _cluster_of(item) in names and not keep_contexts],
         "users": [item for item in _items(config, "users") if item.get("name") in names],
     }
     contexts = [str(item.get("name")) for item in gone["contexts"]]
     expected = {**config, **{key: [item for item in _items(config, key) if item not in gone[key]] for key in gone}}
-    unset = config.get("current-context") in contexts and not keep_current
+    unset = config.get("current-context") in contexts
     if unset:
         expected["current-context"] = ""
     try:
@@ -211,8 +221,8 @@ def _ended(text: str) -> str:
     return text if not text or text.endswith("\n") else text + _newline(text)
 
 
-def _added(text: str, lab: Entries) -> str:
-    for section, item in lab.items().items():
+def _added(text: str, items: Mapping[str, Json]) -> str:
+    for section, item in items.items():
         text = _append(text, section, item)
     return text
 

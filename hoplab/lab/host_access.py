@@ -36,7 +36,8 @@ def open_host(lab: LabState, paths: LabPaths, note: Callable[[str], None]) -> La
     """Do what ``open_api`` does, and write the file that ~/.ssh/config includes; return the lab's state."""
     if paths.ssh_config.exists():
         text = ssh_include_text(paths.ssh_config.read_text(), f"hoplab-{paths.lab}-")
-        fs.write(paths.ssh_include, text, mode=0o600)  # ssh refuses one that others may write to
+        # ssh refuses one that others may write to, and ends where it may not read one: also for a user who is not root
+        fs.write(paths.ssh_include, text, mode=0o644)
     return open_api(lab, paths, note)
 
 

@@ -41,8 +41,9 @@ def offer(lab_kubeconfig: str, paths: LabPaths, server: str, file: Path, timing:
         before = _read(file)
         name = text_of.name_for(before, paths.id, f"hoplab-{paths.lab}", f"hoplab-{paths.id}")
         lab = text_of.entries(lab_kubeconfig, owner=paths.id, name=name, server=server)
-        _write(file, before, text_of.merged(before, lab))
-    return name
+        after = text_of.merged(before, lab)
+        _write(file, before, after)
+    return text_of.context_of(after, paths.id)
 
 
 def withdraw(paths: LabPaths, file: Path, timing: Timing = HOST) -> list[str]:

@@ -108,6 +108,7 @@ def restore_kept(spec: LabSpec, engine: Engine, paths: LabPaths, progress: Conso
     digest = state.digest_of_spec(spec, paths)
     lab = replace(restored.state, spec=spec, spec_digest=digest, phases=_phases(progress))
     state.save(lab, paths)
+    lab = host_access.open_host(lab, paths, progress.note)  # again: the spec of now may have another lab:kubeconfig
     return UpResult(lab, (), ConvergeResult(changed=0, tasks=0, seconds=0.0), restored.manifest)
 
 

@@ -19,6 +19,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.wait import NotYet, until
 from hoplab.host import netns
 from hoplab.lab.checkpoint.store import Store
+from hoplab.lab.kubeconfig import users_file
 
 LAB = "test"
 HOUR = 3600.0  # far beyond any command of a healthy lab: it ends a hang, it does not time anything
@@ -169,6 +170,8 @@ def assert_nothing_left(paths: LabPaths) -> None:
     assert not paths.root.exists()
     assert not paths.run.exists()
     assert not any(file.exists() for file in (paths.inventory, paths.ssh_config, paths.ssh_include))
+    kubeconfig = users_file(paths)
+    assert not kubeconfig.exists() or paths.id not in kubeconfig.read_text(), f"a context is left in {kubeconfig}"
     spaces = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout
     assert paths.netns not in spaces
     for status in Path("/proc").glob("[0-9]*/cmdline"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_verify_is_green(lab: LabCommand) -> None:
 def test_people_can_log_in_and_use_kubectl(lab: LabCommand) -> None:
     assert lab("ssh", "worker1", "hostname").out.strip().endswith("worker1")
     assert "worker2" in lab("kubectl", "get", "nodes").out
+
+
+def test_kubectl_of_the_host_reaches_the_lab(paths: LabPaths) -> None:
+    """From the host's own namespace, by the context that `up` added; a proxy that is dead is not asked."""
+    built = json.loads(paths.state.read_text())
+    kubectl = [f"{built['image_bin']}/kubectl", "--kubeconfig", built["kubeconfig"], "--context", built["context"]]
+    environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9"}
+    ran = subprocess.run([*kubectl, "get", "nodes"], env=environment, capture_output=True, text=True, check=False)
+    assert "worker2" in ran.stdout, ran.stderr
 
 
 def test_ssh_verifies_the_host(paths: LabPaths) -> None:

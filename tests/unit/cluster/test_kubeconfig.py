@@ -119,6 +119,21 @@ def test_a_renewed_lab_replaces_its_entries() -> None:
     assert len(config["users"]) == 3 and len(config["contexts"]) == 3
 
 
+def test_what_the_user_made_of_the_context_stays() -> None:
+    """kubectl config rename-context, use-context, set-context --current --namespace; then the lab starts again."""
+    config = read(kubeconfig.merged(KUBECTLS, LAB))
+    config["contexts"][1]["name"] = config["current-context"] = "mylab"
+    config["contexts"][1]["context"]["namespace"] = "hoplab-verify"
+    mine = yaml.safe_dump(config)
+    assert kubeconfig.merged(mine, LAB) == mine
+    assert kubeconfig.context_of(mine, LAB.owner) == "mylab" and kubeconfig.context_of(mine, OTHER.owner) == ""
+    renewed = Entries(LAB.owner, LAB.name, {**LAB.cluster, "server": "https://127.0.0.1:20001"}, {"token": "new"})
+    after = read(kubeconfig.merged(mine, renewed))
+    assert (after["contexts"], after["current-context"]) == (config["contexts"], "mylab")
+    assert after["clusters"][1]["cluster"]["server"] == "https://127.0.0.1:20001"
+    assert after["users"][1]["user"] == {"token": "new"}
+
+
 def test_a_file_that_kubectl_wrote_anew_gives_the_lab_up_all_the_same() -> None:
     """kubectl sorts keys and drops comments; a user renames the context, makes it the current one and adds another."""
     config = read(kubeconfig.merged(KUBECTLS, LAB))

@@ -153,7 +153,7 @@ def test_machines_have_names_for_ssh_that_no_other_host_has(paths: LabPaths) -> 
         "# x\nHost hoplab-dev-worker1\n  HostName 192.168.77.20\nHost hoplab-dev-worker2\n"
         "Host hoplab-dev-worker1 hoplab-dev-worker2\n  User lab\n"
     )
-    assert paths.ssh_include.stat().st_mode & 0o777 == 0o600
+    assert paths.ssh_include.stat().st_mode & 0o022 == 0 and paths.ssh_include.stat().st_mode & 0o004
     removed = lifecycle.leave_host(paths)
     assert "file inventory/dev.ssh_include" in removed and not paths.ssh_include.exists()
 
