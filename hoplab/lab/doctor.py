@@ -111,7 +111,7 @@ def checks(paths: LabPaths) -> list[Check]:
 
 def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]:
     """Return the checks of the machine for a lab with this spec."""
-    private = spec.libvirt == "private"
+    private, built = spec.libvirt == "private", bool(list_images())
     return [
         python(sys.version_info[:3]),
         tools(lambda program: shutil.which(program, path=_path()) is not None),
@@ -121,8 +121,8 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
         memory(facts),
         locales(),
-        sockets(cache_dir()),
-        disk("disk for images", cache_dir(), 0.0 if list_images() else CACHE_GIB, facts),
+        *([] if built else [sockets(cache_dir())]),
+        disk("disk for images", cache_dir(), 0.0 if built else CACHE_GIB, facts),
         disk("disk for machines", paths.project, LAB_GIB, facts),
     ]
 

@@ -227,6 +227,15 @@ def test_a_cache_folder_whose_sockets_have_too_long_names() -> None:
     assert check.remedy.endswith("export XDG_CACHE_HOME=/var/cache")
 
 
+@pytest.mark.parametrize("built", [False, True])
+def test_sockets_are_checked_where_an_image_has_to_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: bool
+) -> None:
+    monkeypatch.setattr(doctor, "list_images", lambda: [object()] if built else [])
+    found = {check.name for check in doctor.host_checks(LabSpec("dev"), LabPaths("dev", tmp_path), FACTS)}
+    assert ("socket names" in found) == (not built) and "locale" in found
+
+
 def test_report_shows_remedies_and_a_wrong_spec(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:
     paths.spec.write_text("config:\n  lab:accel: xen\n")
     assert doctor.report(paths) == 1
