@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +24,14 @@ STATE = replace(MADE, libvirt_uri="test:///default")
 def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(cli.cli, words, catch_exceptions=False)
     return result.exit_code, result.output
+
+
+def test_help_on_a_narrow_terminal_is_whole() -> None:
+    out = click.Context(cli.cli, info_name="./lab", terminal_width=60).get_help()
+    verbs = out.partition("Make a lab:")[2]
+    assert "..." not in verbs and "Make the lab as its spec describes it." in verbs
+    assert max(map(len, verbs.splitlines())) <= 60
+    assert "Show what `up` would change in machines, networks and volumes." in " ".join(verbs.split())
 
 
 def test_up_names_the_context_of_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
