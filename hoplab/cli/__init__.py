@@ -6,12 +6,13 @@ when it runs, so that `./lab --help` and `./lab status` import little.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from hoplab.cli import capture, changes, checkpoint, draw, learn, look, maintain, make, many, trace
+from hoplab.cli import capture, changes, checkpoint, completion, draw, learn, look, maintain, make, many, trace
 from hoplab.cli.options import from_checkout
 from hoplab.core.errors import LabError
 
@@ -20,8 +21,9 @@ SECTIONS = {
     "Look at it": (*look.VERBS, *changes.VERBS, *draw.VERBS, *capture.VERBS, *trace.VERBS),
     "Learn with it": learn.VERBS,
     "Many labs": many.VERBS,
-    "Maintain": maintain.VERBS,
+    "Maintain": (*maintain.VERBS, completion.completion),
 }
+SUMMARY = 100  # characters of a verb's first sentence, which a narrow terminal has on two lines
 WITHOUT_CHECKOUT = (  # what works from a wheel, too
     look.compare,
     changes.diff,
@@ -30,6 +32,7 @@ WITHOUT_CHECKOUT = (  # what works from a wheel, too
     learn.verify,
     learn.practice,
     maintain.version,
+    completion.completion,
 )
 
 
@@ -38,11 +41,10 @@ class LabGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, self.commands))
-        limit = formatter.width - width - 6
         for heading, verbs in SECTIONS.items():
             with formatter.section(heading):
                 formatter.write_dl(
-                    [(f"{verb.name:<{width}}", verb.get_short_help_str(limit)) for verb in verbs if not verb.hidden]
+                    [(f"{verb.name:<{width}}", verb.get_short_help_str(SUMMARY)) for verb in verbs if not verb.hidden]
                 )
 
 
@@ -69,7 +71,8 @@ for _verbs in SECTIONS.values():
 def main() -> None:
     """Run a verb; show a LabError as cause, remedy and log. Any other exception is a bug and shows its traceback."""
     try:
-        cli(standalone_mode=False, prog_name="hoplab" if Path(sys.argv[0]).name == "hoplab" else "./lab")
+        name = "hoplab" if Path(sys.argv[0]).name == "hoplab" else "./lab"
+        cli(standalone_mode=False, prog_name=name, complete_var=completion.VARIABLE, color=_color())
     except LabError as error:
         _print_error(error)
         sys.exit(error.exit_code)
@@ -81,8 +84,13 @@ def main() -> None:
         sys.exit(130)
 
 
+def _color() -> bool | None:
+    """Return False where the user wants no colours (https://no-color.org), None where the terminal decides."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 def _print_error(error: LabError) -> None:
-    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True)
+    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True, color=_color())
     if error.remedy:
         click.echo(f"  -> {error.remedy}", err=True)
     if error.log:
