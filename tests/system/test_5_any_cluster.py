@@ -135,10 +135,9 @@ def make_cluster(paths: LabPaths) -> None:
     manifest = Template(FLANNEL.read_text()).substitute(pods=PODS, image=flannel)
 
     def applied() -> NotYet | None:
-        """Apply it again and again: etcd answers late while a node joins an emulated control plane."""
         try:
             on(paths, first, f"kubectl --kubeconfig {ADMIN} apply -f -", manifest)
-        except AssertionError as error:
+        except AssertionError as error:  # etcd and the API answer late while a node joins an emulated control plane
             return NotYet(str(error))
         return None
 
@@ -146,7 +145,10 @@ def make_cluster(paths: LabPaths) -> None:
 
     def ready() -> NotYet | None:
         wanted = f"kubectl --kubeconfig {ADMIN} get nodes,pods -A --no-headers"
-        lines = [line for line in on(paths, first, wanted).splitlines() if line.strip()]
+        try:
+            lines = [line for line in on(paths, first, wanted).splitlines() if line.strip()]
+        except AssertionError as error:
+            return NotYet(str(error))
         waiting = [line for line in lines if " Ready " not in line and " Running " not in line]
         return (
             NotYet("; ".join(waiting) or "pods are missing")
