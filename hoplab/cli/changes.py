@@ -70,9 +70,10 @@ def watch(paths: LabPaths, nodes: tuple[str, ...]) -> None:
     One line for each event, with the time of the look that showed it: scale a deployment in another terminal, and see
     its veth, its route and its rules appear. Nothing is created in the lab.
     """
+    from hoplab.verify import live_look
     from hoplab.verify.changes import watching
 
-    with watching.opened(paths, nodes) as look:
+    with live_look.opened(paths, nodes, without=watching.UNWATCHED) as look:
         click.echo(f"watching {', '.join(nodes) or f'lab {paths.lab}'}, until Ctrl-C", err=True)
         try:
             for seen in watching.watch(look):

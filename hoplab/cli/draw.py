@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
-from hoplab.cli.options import file_option, lab_option, print_spec_notice, require_checkout
+from hoplab.cli.options import file_option, lab_option, print_spec_notice, refuse_lab_and_recording, require_checkout
 from hoplab.core.paths import LabPaths
 
 FORMATS = ("svg", "mermaid", "dot", "d2", "json")  # of hoplab.graph.formats, which --help does not import
@@ -47,8 +46,7 @@ def graph(
 
     if (of == "path") != (len(ends) == 2) or len(ends) > 2:
         raise click.UsageError("--of path goes with the names of two places, and only with them: --of path A B")
-    if recording and click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE:
-        raise click.UsageError("--lab and --recording exclude each other: a recording is of one lab")
+    refuse_lab_and_recording(recording)
     if not recording:
         require_checkout("graph without --recording")
         print_spec_notice(paths)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from hoplab.cli import completion
 from hoplab.cli.cluster_options import cluster_options, target_of, traffic_options
@@ -15,9 +14,11 @@ from hoplab.cli.options import (
     file_option,
     json_option,
     lab_flag,
+    lab_given,
     lab_option,
     print_list,
     print_spec_notice,
+    refuse_lab_and_recording,
     require_checkout,
     text_table,
 )
@@ -57,13 +58,11 @@ def verify(paths: LabPaths, recording: Path | None, cleanup: bool, **options: An
 
     target = target_of(options)
 
-    lab_given = click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
-    if recording and lab_given:
-        raise click.UsageError("--lab and --recording exclude each other: a recording is of one lab")
+    refuse_lab_and_recording(recording)
     if recording and cleanup:
         raise click.UsageError("--recording and --cleanup exclude each other: a recording has no pods to remove")
-    if target and (recording or lab_given or cleanup):
-        wrong = "--recording" if recording else "--lab" if lab_given else "--cleanup"
+    if target and (recording or lab_given() or cleanup):
+        wrong = "--recording" if recording else "--lab" if lab_given() else "--cleanup"
         raise click.UsageError(f"--kubeconfig and {wrong} exclude each other: it is of no lab, and --traffic cleans up")
     if target:
         sys.exit(runner.run(paths, target=target, **options))

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from hoplab.cli import completion
 from hoplab.cli.cluster_options import cluster_options, target_of
-from hoplab.cli.options import PASS_ON, json_option, lab_flag, lab_option, print_spec_notice, text_table
+from hoplab.cli.options import PASS_ON, json_option, lab_flag, lab_given, lab_option, print_spec_notice, text_table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 
@@ -161,7 +160,7 @@ def record(paths: LabPaths, file: Path | None, force: bool, **options: Any) -> N
     from hoplab.verify import recording
 
     target = target_of(options)
-    if target and click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE:
+    if target and lab_given():
         raise click.UsageError("--kubeconfig and --lab exclude each other: it is of no lab")
     screen = progress()
     if target:

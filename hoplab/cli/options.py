@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from hoplab.cli import completion
 from hoplab.core.errors import LabError, StateError
@@ -40,6 +41,17 @@ def lab_option(function: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=completion.labs,
         help="The lab: its spec is Pulumi.NAME.yaml.",
     )(function)
+
+
+def lab_given() -> bool:
+    """Return whether ``--lab`` stands in the command line of the running verb."""
+    return click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
+
+
+def refuse_lab_and_recording(recording: Path | None) -> None:
+    """Raise UsageError where a verb got both."""
+    if recording and lab_given():
+        raise click.UsageError("--lab and --recording exclude each other: a recording is of one lab")
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
-from hoplab.cli.options import file_option, json_option, lab_option, print_spec_notice, require_checkout
+from hoplab.cli.options import file_option, json_option, lab_given, lab_option, print_spec_notice, require_checkout
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 
@@ -53,7 +52,7 @@ def trace(
     ends = (sender, *places) if sender else places
     if len(ends) != 2:
         raise click.UsageError("a trace has two ends: FROM TO, or --from outside TO")
-    given = click.get_current_context().get_parameter_source("paths") is ParameterSource.COMMANDLINE
+    given = lab_given()
     if recording and (given or model):
         wrong = "--lab" if given else "--model"
         raise click.UsageError(f"{wrong} and --recording exclude each other: a recording is always a model of one lab")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from typing import Any
 
-from hoplab.core.errors import SpecIssue
+from hoplab.core.errors import MOST_SHOWN, SpecIssue
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
 from hoplab.spec.parts import AnyPart, Parts, usable
 from hoplab.spec.settings import (
@@ -29,7 +29,6 @@ from hoplab.spec.settings import (
 from hoplab.spec.validate import unusable
 
 MOST_DIGITS = 100  # of a number; Python converts at most 4300
-MOST_ISSUES = 50  # that a person reads
 MOST_HINT = 1000  # characters: a hint lists names
 MOST_WORD = 100  # characters of a misspelt name
 SHORT = reprlib.Repr()
@@ -52,7 +51,7 @@ class Reader:
 
     def near(self, word: str, known: Collection[str]) -> str:
         """Return the known word that was probably meant; "" when none is near, or when too much is wrong already."""
-        return nearest(word, known) if len(self.issues) < MOST_ISSUES else ""
+        return nearest(word, known) if len(self.issues) < MOST_SHOWN else ""
 
     def namespace(self, config: Mapping[str, Any]) -> Section:
         """Return the settings of the namespace ``lab``; those of Pulumi and its providers are ignored."""

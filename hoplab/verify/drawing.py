@@ -43,7 +43,7 @@ def draw(
         part = _part(lab, graph, of, ends)  # first: an unknown name needs no claims
         if claims:
             say("checking the claims that need no packets")
-            checked = picture.of_report(lab, _report(lab, recording))
+            checked = picture.with_failures(graph, _report(lab, recording))
             part = _part(lab, checked, of, ends)
     return FORMATS[format](part)
 

@@ -19,14 +19,14 @@ def failures_of(report: Report) -> tuple[Failure, ...]:
     )
 
 
-def of_report(lab: Snapshot, report: Report) -> Graph:
+def with_failures(graph: Graph, report: Report) -> Graph:
     """Return the graph of a lab with the claims that fail there."""
-    return blame(build(lab), failures_of(report), held=report.number("passed"))
+    return blame(graph, failures_of(report), held=report.number("passed"))
 
 
 def for_page(lab: Snapshot, report: Report) -> str:
     """Return the drawing for the HTML report; "" for a lab of which nothing can be drawn."""
     try:
-        return svg(of_report(lab, report))
+        return svg(with_failures(build(lab), report))
     except LabError:  # the report itself says what could not be looked at
         return ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from pathlib import Path
 
 from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
@@ -16,3 +18,9 @@ def recording(name: str) -> Snapshot:
     Snapshots are frozen: a test that wants another lab makes one with ``dataclasses.replace``.
     """
     return load(RECORDINGS / f"{name}.json")
+
+
+def healthy_of(broken: Path) -> Path:
+    """Return the file with the healthy recording that a broken one differs from."""
+    like: str = json.loads(broken.read_text())["like"]
+    return (broken.parent / like).resolve()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import Any
+
+from hypothesis import strategies as st
 
 from hoplab.expectations.parts import known_parts
 
@@ -15,3 +18,17 @@ VERSIONS = ("1.37.2",)
 class FakeHost:
     memory_mib: int = 16384
     networks: tuple[IPv4Network, ...] = ()
+
+
+def scalars(words: list[Any], longest: int) -> st.SearchStrategy[Any]:
+    """Return made-up values of YAML that contain no others; texts have at most ``longest`` characters."""
+    return (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.dates()
+        | st.binary(max_size=4)
+        | st.text(max_size=longest)
+        | st.sampled_from(words)
+    )

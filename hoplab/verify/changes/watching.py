@@ -6,24 +6,14 @@ A look is one round trip for each node, and what belongs to one event arrives to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from hoplab.cluster.api import connect
-from hoplab.cluster.guarded_api import GuardedApi
-from hoplab.core.errors import LabError
-from hoplab.core.paths import LabPaths
-from hoplab.lab import state
 from hoplab.observe.snapshot import Snapshot
-from hoplab.observe.ssh import Hosts
 from hoplab.verify.changes.entries import LEFT_OUT
 from hoplab.verify.changes.entry import Event
 from hoplab.verify.changes.events import difference
 from hoplab.verify.changes.text import counted, said
-from hoplab.verify.diagnosis import Diagnosis
-from hoplab.verify.objects import API_TIMEOUT
-from hoplab.verify.partial import PartialLook
 
 Look = Callable[[], Snapshot]
 LEAST_PAUSE = 1.0  # seconds between two looks; as long as a look takes, where that is longer
@@ -64,24 +54,3 @@ def watch(
         taken = clock() - began
         yield from (Seen(event, began) for event in difference(before, after).events)
         before = after
-
-
-@contextmanager
-def opened(paths: LabPaths, nodes: Collection[str] = ()) -> Iterator[Look]:
-    """Connect to a running lab and yield a function that takes a look at some of its nodes, at all by default.
-
-    Raise LabError for a node that the lab does not have.
-    """
-    lab = state.load(paths)
-    names = [node.name for node in lab.nodes]
-    for name in nodes:
-        if name not in names:
-            raise LabError(f"there is no machine {name!r} in lab {paths.lab}", remedy=f"one of: {', '.join(names)}")
-    chosen = [name for name in names if name in nodes or not nodes]
-    setting = state.built_setting(lab, paths)
-    setting = replace(setting, nodes={name: setting.nodes[name] for name in chosen})
-    with ExitStack() as stack:
-        api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))
-        hosts = Hosts(chosen, paths.ssh_config)
-        stack.callback(hosts.close)
-        yield PartialLook(setting, {}, hosts, Diagnosis(lab, paths, api), without=UNWATCHED)

@@ -5,7 +5,6 @@ A case that is missed is in MISSES, with the lesson that is named in its place; 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,7 @@ from tests.support.edited import (
 )
 from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import causes_of, failures, lessons, read_only
-from tests.support.recordings import recording
+from tests.support.recordings import healthy_of, recording
 from tests.system.faults import FAULTS, Site
 from tests.system.recordings import BROKEN
 
@@ -78,7 +77,7 @@ def of_recordings() -> Iterator[Case]:
     by_file = {fault.file: fault for fault in FAULTS}
     for file in sorted(BROKEN.rglob("*.json")):
         fault = by_file[file.name]
-        healthy = (file.parent / json.loads(file.read_text())["like"]).resolve()
+        healthy = healthy_of(file)
         lesson, says = fault.named_first
         yield Case(
             healthy.stem,

@@ -21,7 +21,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parse import load_spec
 from hoplab.spec.settings import DECLARED, SETTINGS
-from tests.support.specs import PARTS, FakeHost
+from tests.support.specs import PARTS, FakeHost, scalars
 
 NUMBER = int(os.environ.get("HOPLAB_FUZZ", "60"))
 LONGEST_S = 1.0  # processor time for an answer: a busy machine is not slower at thinking
@@ -34,15 +34,9 @@ lab:nodes lab:cni config: lab:ipv6:~true workers memory :~ :/~~ / /~~ /| -~ [ ] 
 """
 NASTY = ["9" * 5000, "0x" + "f" * 300, "\\x00", "\0", "\ufeff", "\u2028", "é", "|\n", ">-\n", "/8", "~"]
 TOKENS = [piece.translate({126: " ", 47: "\n", 124: "\t"}) for piece in PIECES.split()] + NASTY
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.dates()
-    | st.binary(max_size=4)
-    | st.text(max_size=12)
-    | st.sampled_from(["auto", "calico", "metallb", "2GiB", "10.0.0.0/8", "fd00:1::/64", "{", "x" * 5000, 10**4000])
+SCALARS = scalars(
+    ["auto", "calico", "metallb", "2GiB", "10.0.0.0/8", "fd00:1::/64", "{", "x" * 5000, 10**4000],
+    12,
 )
 VALUES = st.recursive(
     SCALARS,

@@ -13,7 +13,7 @@ from hoplab.core.errors import SpecError
 from hoplab.spec.model import LabSpec
 from hoplab.spec.parse import parse_spec
 from hoplab.spec.settings import SETTINGS
-from tests.support.specs import PARTS, VERSIONS, FakeHost
+from tests.support.specs import PARTS, VERSIONS, FakeHost, scalars
 
 
 @pytest.fixture(autouse=True)
@@ -21,17 +21,9 @@ def _versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hoplab.spec.parse, "supported_versions", lambda: VERSIONS)
 
 
-SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.dates()
-    | st.binary(max_size=4)
-    | st.text(max_size=8)
-    | st.sampled_from(
-        ["auto", "calico", "metallb", "true", "2GiB", "10.0.0.0/8", "10.9.0.0/30", "fd00:1::/64", "{", 10**4000]
-    )
+SCALARS = scalars(
+    ["auto", "calico", "metallb", "true", "2GiB", "10.0.0.0/8", "10.9.0.0/30", "fd00:1::/64", "{", 10**4000],
+    8,
 )
 VALUES = st.recursive(
     SCALARS,

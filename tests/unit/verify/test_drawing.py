@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from hoplab.core.paths import LabPaths
+from hoplab.graph.build import build
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import drawing, picture, runner, session
 from hoplab.verify.causes import Cause
@@ -37,7 +38,7 @@ def failed_report() -> Report:
 def test_causes_are_the_failures_of_a_graph() -> None:
     (failure,) = picture.failures_of(failed_report())
     assert (failure.why, failure.claim, failure.consequences) == (WHY, "All have one MTU.", 2)
-    graph = picture.of_report(recording("flannel-vxlan"), failed_report())
+    graph = picture.with_failures(build(recording("flannel-vxlan")), failed_report())
     assert graph.by_id["worker2/cni0"].failures == (1,) and graph.held == 0
 
 

@@ -34,7 +34,8 @@ def test_it_takes_one_snapshot_and_closes_its_connections(monkeypatch: pytest.Mo
         yield object()
         done.append("api closed")
 
-    def partial_look(setting: str, versions: dict[str, str], *_more: object) -> Any:
+    def partial_look(setting: str, versions: dict[str, str], *_more: object, without: frozenset[str]) -> Any:
+        assert not without
         assert setting == "the setting" and versions == {
             "kubernetes": "1.37.2",
             "image": "0123456789ab",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hoplab.verify.changes.events import difference
 from hoplab.verify.changes.text import lines
 from hoplab.verify.session import LabSession
 from tests.support.files import RECORDINGS
+from tests.support.recordings import healthy_of
 from tests.system.faults import FAULTS, Fault, Site
 
 BROKEN = RECORDINGS / "broken"
@@ -88,7 +88,7 @@ def broken_object(fault: Fault) -> str:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(BROKEN)))
 def test_the_broken_object_is_named_in_a_few_lines(file: Path) -> None:
-    healthy, fault = load((file.parent / json.loads(file.read_text())["like"]).resolve()), OF_FILE[file.name]
+    healthy, fault = load(healthy_of(file)), OF_FILE[file.name]
     site = Site.of(LabSession(healthy, NOBODY, NOBODY, NOBODY, NOBODY))
     found = difference(healthy, load(file))
     said = list(lines(found))

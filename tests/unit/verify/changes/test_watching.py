@@ -21,6 +21,7 @@ from hoplab.lab import state
 from hoplab.observe.facts import discover
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import PLACES, Snapshot, take
+from hoplab.verify import live_look
 from hoplab.verify.changes import watching
 from hoplab.verify.partial import PartialLook
 from tests.support.recordings import recording
@@ -100,13 +101,14 @@ def test_the_verb_ends_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[tuple[str, ...]] = []
 
     @contextmanager
-    def opened(_: LabPaths, nodes: tuple[str, ...]) -> Iterator[Looks]:
+    def opened(_: LabPaths, nodes: tuple[str, ...], *, without: frozenset[str]) -> Iterator[Looks]:
+        assert without == watching.UNWATCHED
         try:
             yield Looks(HEALTHY, MTU)
         finally:
             closed.append(nodes)
 
-    monkeypatch.setattr(watching, "opened", opened)
+    monkeypatch.setattr(live_look, "opened", opened)
     monkeypatch.setattr(watching, "LEAST_PAUSE", 0.0)
     found = CliRunner().invoke(cli.cli, ["watch", "--node", "worker2"], catch_exceptions=False)
     assert found.exit_code == 0
@@ -132,22 +134,24 @@ def test_connections_are_closed_and_only_the_chosen_nodes_are_looked_at(monkeypa
         yield SimpleNamespace(within=lambda _seconds: None)
         closed.append("api")
 
-    lab = SimpleNamespace(nodes=[SimpleNamespace(name=name) for name in HEALTHY.node_facts], netns="")
+    lab = SimpleNamespace(
+        nodes=[SimpleNamespace(name=name) for name in HEALTHY.node_facts], netns="", image="", accel="tcg"
+    )
     monkeypatch.setattr(state, "load", lambda _: lab)
     monkeypatch.setattr(state, "built_setting", lambda *_: replace(HEALTHY.setting))
-    monkeypatch.setattr(watching, "connect", connect)
-    monkeypatch.setattr(watching, "Hosts", Hosts)
-    monkeypatch.setattr(watching, "Diagnosis", lambda *_: None)
+    monkeypatch.setattr(live_look, "connect", connect)
+    monkeypatch.setattr(live_look, "Hosts", Hosts)
+    monkeypatch.setattr(live_look, "Diagnosis", lambda *_: None)
     paths = LabPaths("dev")
-    with watching.opened(paths, ["worker2"]) as look:
+    with live_look.opened(paths, ["worker2"]) as look:
         assert isinstance(look, PartialLook)
         assert list(look.setting.nodes) == ["worker2"]
     assert (made, closed) == ([["worker2"]], ["hosts", "api"])
-    with watching.opened(paths):
+    with live_look.opened(paths):
         assert made[-1] == ["worker1", "worker2"]
     with (
         pytest.raises(LabError, match="there is no machine 'gone' in lab dev") as error,
-        watching.opened(paths, ["gone"]),
+        live_look.opened(paths, ["gone"]),
     ):
         pass
     assert error.value.remedy == "one of: worker1, worker2"
