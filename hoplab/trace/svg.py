@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from hoplab.core.xml_text import xml_text
 from hoplab.trace import render
 from hoplab.trace.model import Event, Hop, Place, Trace, Way
 
@@ -44,7 +45,7 @@ def drawing(trace: Trace) -> str:
     height = names + ROW * (len(rows) + 1) + MARGIN
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{escape(f"{trace.source} to {trace.target}: {render.outcome(trace)}")}">',
+        f'role="img" aria-label="{_xml(f"{trace.source} to {trace.target}: {render.outcome(trace)}")}">',
         f"<style>{STYLE}</style>",
         f'<rect class="back" width="{width}" height="{height}"/>',
         *_lines(places, height),
@@ -52,6 +53,10 @@ def drawing(trace: Trace) -> str:
     for number, row in enumerate(rows):
         parts += _drawn(row, names + ROW * (number + 1), left)
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _xml(text: str) -> str:
+    return escape(xml_text(text))
 
 
 def _hops(way: Way) -> tuple[Hop, ...]:
@@ -95,7 +100,7 @@ def _lines(places: list[Place], height: int) -> Iterator[str]:
     for number, place in enumerate(places):
         top = ROW * (number + 1)
         yield f'<line class="line" x1="{_x(number)}" y1="{top + 4}" x2="{_x(number)}" y2="{height - MARGIN}"/>'
-        yield f'<text x="{_x(number) - 6}" y="{top}">{escape(str(place))}</text>'
+        yield f'<text x="{_x(number) - 6}" y="{top}">{_xml(str(place))}</text>'
 
 
 def _drawn(row: _Row, y: int, left: int) -> Iterator[str]:
@@ -112,6 +117,6 @@ def _drawn(row: _Row, y: int, left: int) -> Iterator[str]:
         cross = f"M{x - 6} {middle - 6}L{x + 6} {middle + 6}M{x + 6} {middle - 6}L{x - 6} {middle + 6}"
         yield f'<path class="cross" d="{cross}"/>'
     shown = row.text if len(row.text) <= WIDEST else f"{row.text[: WIDEST - 3]}..."
-    whole = f"<title>{escape(row.text)}</title>" if shown != row.text else ""
+    whole = f"<title>{_xml(row.text)}</title>" if shown != row.text else ""
     kind = f' class="{row.kind}"' if row.kind in ("more", "ends") else ""
-    yield f'<text{kind} x="{left}" y="{y}" xml:space="preserve">{escape(shown)}{whole}</text>'
+    yield f'<text{kind} x="{left}" y="{y}" xml:space="preserve">{_xml(shown)}{whole}</text>'

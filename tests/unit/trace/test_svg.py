@@ -6,6 +6,9 @@ import re
 from collections.abc import Callable
 from xml.etree import ElementTree
 
+import pytest
+
+from hoplab.trace import render
 from hoplab.trace.model import Trace
 from hoplab.trace.svg import WIDEST, drawing
 from tests.support.recordings import recording
@@ -51,3 +54,9 @@ def test_the_connection_of_an_ingress_controller_is_below() -> None:
     trace = traced(recording("flannel-vxlan"), "outside", "app1-service", via="ingress")
     headings = [text.text for text in elements(trace, "text", "")]
     assert headings.count("there") == 2 == headings.count("back")
+
+
+def test_what_xml_cannot_have_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "outcome", lambda _trace: "arrives\x00<b>")
+    root = ElementTree.fromstring(drawing(traced(recording("flannel-vxlan"), "single", "far")))
+    assert "arrives\N{REPLACEMENT CHARACTER}<b>" in "".join(root.itertext())
