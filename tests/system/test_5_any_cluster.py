@@ -89,6 +89,18 @@ def on(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
     return done.stdout
 
 
+def answered(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
+    """Run a command until it succeeds: etcd and the API answer late while a node joins an emulated control plane."""
+
+    def succeeded() -> str | NotYet:
+        try:
+            return on(paths, machine, command, given)
+        except AssertionError as error:
+            return NotYet(str(error))
+
+    return until(succeeded, 300, poll_s=5)
+
+
 def kubeadm(accel: Literal["kvm", "tcg"], kind: str, name: str, **more: Any) -> str:
     """Return a document of kubeadm's configuration; emulated machines need longer timeouts than flags can say."""
     factor = slowness(accel)
@@ -126,29 +138,19 @@ def make_cluster(paths: LabPaths) -> None:
     documents = [kubeadm(accel, "InitConfiguration", alpha, **patches), yaml.safe_dump(cluster)]
     documents += [yaml.safe_dump(EMULATED_KUBELET)] if emulated else []
     on(paths, first, "kubeadm init --skip-token-print --config /dev/stdin", "---\n".join(documents))
-    invitation = on(paths, first, f"kubeadm --kubeconfig {ADMIN} token create --print-join-command").split()
+    admin = f"--kubeconfig {ADMIN}"
+    invitation = answered(paths, first, f"kubeadm {admin} token create --print-join-command").split()
     endpoint, token, ca_hash = invitation[2], invitation[4], invitation[6]
     bootstrap = {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}
     join = kubeadm(accel, "JoinConfiguration", beta, discovery={"bootstrapToken": bootstrap})
     on(paths, second, "kubeadm join --config /dev/stdin", join)
     flannel = yaml.safe_load((PROJECT / "roles/cni_flannel/defaults/main.yml").read_text())["cni_flannel_image"]
     manifest = Template(FLANNEL.read_text()).substitute(pods=PODS, image=flannel)
-
-    def applied() -> NotYet | None:
-        try:
-            on(paths, first, f"kubectl --kubeconfig {ADMIN} apply -f -", manifest)
-        except AssertionError as error:  # etcd and the API answer late while a node joins an emulated control plane
-            return NotYet(str(error))
-        return None
-
-    until(applied, 300, poll_s=5)
+    answered(paths, first, f"kubectl {admin} apply -f -", manifest)
 
     def ready() -> NotYet | None:
-        wanted = f"kubectl --kubeconfig {ADMIN} get nodes,pods -A --no-headers"
-        try:
-            lines = [line for line in on(paths, first, wanted).splitlines() if line.strip()]
-        except AssertionError as error:
-            return NotYet(str(error))
+        seen = answered(paths, first, f"kubectl {admin} get nodes,pods -A --no-headers")
+        lines = [line for line in seen.splitlines() if line.strip()]
         waiting = [line for line in lines if " Ready " not in line and " Running " not in line]
         return (
             NotYet("; ".join(waiting) or "pods are missing")
