@@ -21,7 +21,7 @@ from typing import Any
 
 import ansible_runner
 
-from hoplab.cluster import ansible_subprocess
+from hoplab.cluster import ansible_subprocess, stamps
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.inventory import inputs_digest
 from hoplab.core import proxies
@@ -63,19 +63,26 @@ def converge(
     netns: str,
     progress: Progress,
     *,
+    uri: str = "",
     full: bool = False,
     only: str = "",
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ConvergeResult:
     """Apply the roles to every machine (or ``only`` one) whose inputs changed; with ``full`` to every machine.
 
+    Where the guest agents of the machines at libvirt's ``uri`` show that no inputs changed, Ansible does not start.
     May start before the machines answer. ``cancelled`` is called about once a second; True ends the run.
     """
     inputs = inputs_digest(paths)
-    applied = paths.control_plane / "applied"
-    if plan.placement == "hosted" and applied.exists() and applied.read_text().strip() == inputs:
-        # the playbook will leave it alone, and the host may have been rebooted
-        HostedControlPlane(paths, netns).start()
+    began = time.monotonic()
+    in_place = True
+    if plan.placement == "hosted":
+        applied = paths.control_plane / "applied"
+        in_place = applied.exists() and applied.read_text().strip() == inputs
+        if in_place:  # the playbook will leave it alone, and the host may have been rebooted
+            HostedControlPlane(paths, netns).start()
+    if in_place and uri and not (full or only) and stamps.match(paths, uri, [node.name for node in plan.nodes]):
+        return ConvergeResult(changed=0, tasks=0, seconds=time.monotonic() - began)
     again = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
     given = {"inputs": inputs, "worker_inputs": inputs_digest(paths, nodes=False), "full": full}
     return play("site.yml", paths, netns, progress, again, variables=given, limit=only, cancelled=cancelled)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab import engine
-from hoplab.cluster import readiness
+from hoplab.cluster import readiness, stamps
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as reset_cluster
@@ -183,7 +183,8 @@ def make_cluster(
     lab = _record(context, paths)
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
-    with progress.phase("usable"):
+    nodes = [node.name for node in lab.nodes]
+    with progress.phase("usable"), stamps.recorded(paths, lab.libvirt_uri, nodes):
         readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
     lab = replace(lab, phases=_phases(progress))
     state.save(lab, paths)
@@ -273,7 +274,9 @@ def _converge_while_booting(
     watcher = threading.Thread(target=watch, name="boot-watch", daemon=True)
     watcher.start()
     try:
-        result = converge(plan, paths, lab.netns, progress, full=full, cancelled=lambda: bool(failed))
+        result = converge(
+            plan, paths, lab.netns, progress, uri=lab.libvirt_uri, full=full, cancelled=lambda: bool(failed)
+        )
     except LabError:
         if failed:
             raise failed[0] from None
