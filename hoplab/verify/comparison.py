@@ -35,6 +35,14 @@ Made by `./lab compare` of the recordings in [tests/recordings](../tests/recordi
 Addresses, MACs and names are those of the recorded lab. The row "on the wire" is computed from the other rows; a lesson
 with captures checks it on a running lab (`between_nodes_a_packet_travels_wrapped`)."""
 
+TAIL = """## Weave Net
+
+The course compares Weave Net, too. Upstream's project has ended and its repository is archived; a fork was not tried.
+Its kernel path (fast datapath) was the Open vSwitch module with VXLAN between nodes and, with a password, IPsec ESP
+around it: 50 bytes for the one and up to 37 for the other, so that its pods had an MTU of 1376 by default (source:
+Weaveworks' description of Weave Net 1.9). A lab with `lab:cni: {name: flannel, backend: wireguard}` shows the idea: an
+overlay whose packets are encrypted between nodes, and the MTU that pays for it."""
+
 
 @dataclass(frozen=True)
 class PodPath:
@@ -78,6 +86,7 @@ def page(labs: Iterable[Snapshot]) -> str:
         "## From pod to service\n\nThe same pod sends to a ClusterIP with a pod on each node; and to the outside."
     )
     parts += [f"### To a service: {path.name}\n\n{_shown(_to_service(path))}" for path in paths]
+    parts.append(TAIL)
     return "\n\n".join(parts) + "\n"
 
 
