@@ -179,6 +179,10 @@ class Snapshot:
     def pods_on(self, node: Node) -> tuple[Pod, ...]:
         return tuple(pod for pod in self.pods if pod.node is node)
 
+    def has_pods_on(self, node: Node) -> bool:
+        """Return whether a running pod of a node has an address of its own, as the API knows it."""
+        return any(pod.node == node.name for pod in self._running_pods)
+
     @property
     def places(self) -> Mapping[str, Facts]:
         """Return the facts of every network namespace with a name: nodes, then pods."""

@@ -21,10 +21,8 @@ from pathlib import Path
 from hoplab.cluster.api import Requests, cluster_name, connect_by_kubeconfig
 from hoplab.cluster.guarded_api import GuardedApi
 from hoplab.core.errors import ClusterError, HostError
-from hoplab.core.wait import HOST
-from hoplab.expectations.registry import UnknownPart
+from hoplab.core.wait import HOST, slowness
 from hoplab.observe import ssh_hosts
-from hoplab.observe.facts import CommandMissing
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS
@@ -85,7 +83,7 @@ def opened(
         found, seen = look_first(target, look)
         show(found.text)
         if not target.traffic:
-            yield seen
+            yield session.settled_snapshot(seen, look, api, SETTLE_DEADLINE * slowness())
             return
         say("waiting for the pods of the verification workload")
         yield stack.enter_context(_with_traffic(target, look, connection))
@@ -203,10 +201,7 @@ def require_tools(hosts: Hosts) -> None:
 
 def applied(seen: Snapshot) -> bool:
     """Return whether kube-proxy's rules lead to all endpoints; True where that cannot be known or waited for."""
-    try:
-        return bool(seen.outages) or session.settled(seen)
-    except (UnknownPart, CommandMissing):
-        return True
+    return bool(seen.outages) or session.settled(seen)
 
 
 def servers_of(seen: Snapshot) -> Callable[[], dict[str, Server]]:

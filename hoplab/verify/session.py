@@ -25,7 +25,9 @@ from hoplab.core.wait import HOST, Timing, slowness
 from hoplab.expectations import proxy
 from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.proxy import ServiceExpectation
+from hoplab.expectations.registry import UnknownPart
 from hoplab.lab import state
+from hoplab.observe.facts import CommandMissing
 from hoplab.observe.outage import API, ETCD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
@@ -62,21 +64,22 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         look = PartialLook(setting, versions, hosts, Diagnosis(lab, paths, api))
         look.ensure_workload(options, announced=setting.load_balancer != "none")
         say("looking at the nodes")
-        seen = _settled_snapshot(look, api, observations.SETTLE_DEADLINE * slowness())
+        seen = settled_snapshot(look(), look, api, observations.SETTLE_DEADLINE * slowness())
         found = LabSession(seen, look.hosts, served, api, look, served6, paths.ca)
         stack.callback(found.settle)
         yield found
 
 
-def _settled_snapshot(look: Callable[[], Snapshot], api: Requests, patience: float, timing: Timing = HOST) -> Snapshot:
-    """Take the snapshot, again until kube-proxy has applied the most recent changes of pods.
+def settled_snapshot(
+    seen: Snapshot, look: Callable[[], Snapshot], api: Requests, patience: float, timing: Timing = HOST
+) -> Snapshot:
+    """Return a snapshot that shows the most recent changes of pods applied by kube-proxy: ``seen``, or a later look.
 
-    When no pod has changed for ``patience`` seconds, take the snapshot as it is: the lessons report missing rules. A
+    When no pod has changed for ``patience`` seconds, return the last snapshot: the lessons report missing rules. A
     lab with outages has PATIENCE seconds in all, scaled; without the API or etcd no change is waited for.
     """
     bound = timing.deadline(PATIENCE)
     while True:
-        seen = look()
         if seen.outage(API) or seen.outage(ETCD) or not seen.node_facts or settled(seen):
             return seen
         if seen.outages and not bound.left():
@@ -88,6 +91,7 @@ def _settled_snapshot(look: Callable[[], Snapshot], api: Requests, patience: flo
         if seconds_since_change(pods, datetime.now(UTC)) > patience:
             return seen
         time.sleep(1)
+        seen = look()
 
 
 def seconds_since_change(pods: Iterable[Mapping[str, Any]], now: datetime) -> float:
@@ -102,7 +106,14 @@ def seconds_since_change(pods: Iterable[Mapping[str, Any]], now: datetime) -> fl
 
 
 def settled(seen: Snapshot) -> bool:
-    """Return whether the rules of every node lead to every ready endpoint."""
+    """Return whether the rules of every node lead to every ready endpoint; True where that cannot be known."""
+    try:
+        return _leads_everywhere(seen)
+    except (UnknownPart, CommandMissing):  # of a cluster that hoplab did not make
+        return True
+
+
+def _leads_everywhere(seen: Snapshot) -> bool:
     clients: list[tuple[IPv4Address | IPv6Address, tuple[ServiceExpectation, ...]]] = [
         (seen.setting.pod_cidr[-2], proxy.expectations(seen))
     ]

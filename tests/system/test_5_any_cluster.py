@@ -9,6 +9,7 @@ root, with sudo.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -151,12 +152,10 @@ def make_cluster(paths: LabPaths) -> None:
     def ready() -> NotYet | None:
         seen = answered(paths, first, f"kubectl {admin} get nodes,pods -A --no-headers")
         lines = [line for line in seen.splitlines() if line.strip()]
-        waiting = [line for line in lines if " Ready " not in line and " Running " not in line]
-        return (
-            NotYet("; ".join(waiting) or "pods are missing")
-            if waiting or len(lines) < len(NODES) + PODS_AT_LEAST
-            else None
-        )
+        waiting = [line for line in lines if not re.search(r" Ready | (\d+)/\1 +Running ", line)]
+        if waiting or len(lines) < len(NODES) + PODS_AT_LEAST:
+            return NotYet("; ".join(waiting) or "pods are missing")
+        return None
 
     until(ready, 1200, poll_s=5)
 

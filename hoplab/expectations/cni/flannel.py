@@ -128,26 +128,30 @@ def _expectations(lab: Snapshot, family: _Family) -> Mapping[str, NodeExpectatio
     }
 
 
-def _bridged(node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
+def _bridged(lab: Snapshot, node: Node, family: _Family, *tunnels: str) -> NodeExpectations:
     """Return the part of all backends: the node's range on its bridge; ``tunnels`` are one for IPv4
-    and one for IPv6."""
+    and one for IPv6.
+
+    The plugin `bridge` makes the bridge for a node's first pod; after the last one it stays, its route without a link.
+    """
     own = family.pod_range(node)
+    bridges = (BRIDGE,) if lab.has_pods_on(node) else ()
     return NodeExpectations(
-        interfaces=("lo", node.uplink, BRIDGE, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
-        bridge=BRIDGE,
+        interfaces=("lo", node.uplink, *bridges, *(tunnels if node.api.pod_cidr6 else tunnels[:1])),
+        bridge="".join(bridges),
         ranges=(own,),
         pod_gateway=own[1],
-        own_routes=(RouteExpectation(own, BRIDGE),),
+        own_routes=tuple(RouteExpectation(own, bridge) for bridge in bridges),
         routes=(),
     )
 
 
-def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
+def _vxlan(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
     """Return a route to each remote range by the range's first address, which is that of the remote flannel.1."""
     ranges = {other: family.pod_range(other) for other in others}
     macs = {other: vtep_mac(other, family.backend_data) for other in others}
     return replace(
-        _bridged(node, family, VTEP, VTEP6),
+        _bridged(lab, node, family, VTEP, VTEP6),
         routes=tuple(RouteExpectation(pods, family.vtep, pods[0], onlink=True) for pods in ranges.values()),
         neighbours=tuple(NeighbourExpectation(ranges[other][0], family.vtep, mac) for other, mac in macs.items()),
         fdb=tuple(FdbExpectation(mac, family.vtep, family.address(other)) for other, mac in macs.items()),
@@ -155,10 +159,10 @@ def _vxlan(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> N
     )
 
 
-def _host_gw(_lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
+def _host_gw(lab: Snapshot, node: Node, others: list[Node], family: _Family) -> NodeExpectations:
     """Return a route to each remote range by the remote node itself, without encapsulation."""
     return replace(
-        _bridged(node, family),
+        _bridged(lab, node, family),
         routes=tuple(RouteExpectation(family.pod_range(other), node.uplink, family.address(other)) for other in others),
     )
 
@@ -167,7 +171,7 @@ def _wireguard(lab: Snapshot, node: Node, others: list[Node], family: _Family) -
     """Return routes to one interface, which selects the peer by its allowed ranges."""
     dev, port = family.wireguard, family.wireguard_port
     return replace(
-        _bridged(node, family, WIREGUARD, WIREGUARD6),
+        _bridged(lab, node, family, WIREGUARD, WIREGUARD6),
         routes=(RouteExpectation(family.pods(lab), dev),),
         tunnel=Tunnel(dev, WIREGUARD_OVERHEAD, f"udp port {port}", encrypted=True),
         peers=tuple(

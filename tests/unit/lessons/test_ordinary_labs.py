@@ -26,6 +26,7 @@ from tests.support.edits import (
     in_pod,
     lines_without,
     on_node,
+    without,
 )
 from tests.support.lesson_functions import failures, read_only
 
@@ -150,6 +151,65 @@ def _in_table(table: str, lines: str, text: str) -> str:
 
 def _leads(line: str, chains: list[str]) -> bool:
     return f"-A {ECHO.chain} " in line and any(f"-j {chain}" in line for chain in chains)
+
+
+def without_pods(lab: Snapshot, node: str) -> Snapshot:
+    """A node on which no pod ever ran: the plugin of the CNI made no bridge there."""
+
+    def elsewhere(text: str) -> str:
+        found = json.loads(text)
+        return json.dumps({**found, "items": [pod for pod in found["items"] if pod["spec"].get("nodeName") != node]})
+
+    def bare(text: str) -> str:
+        veths = {link["ifname"] for link in json.loads(text) if link.get("linkinfo", {}).get("info_kind") == "veth"}
+        return json.dumps([link for link in json.loads(text) if link["ifname"] not in {"cni0", *veths}])
+
+    seen = in_api("pods", elsewhere, replace(lab, netns_facts={**lab.netns_facts, node: {}}))
+    seen = on_node("addresses", without(ifname="cni0"), on_node("links", bare, seen, node), node)
+    return on_node("routes", without(dev="cni0"), seen, node)
+
+
+BARE = without_pods(HEALTHY, SECOND.name)
+OF_A_BRIDGE = (
+    "a_node_has_the_interfaces_of_its_cni",
+    "the_host_end_is_a_port_of_the_bridge",
+    "encapsulation_leaves_room_in_the_mtu",
+    "a_node_routes_its_own_range_to_its_pods",
+    "a_nodes_range_has_its_ends",
+    "nodes_forward",
+)
+
+
+def test_a_node_without_pods_needs_no_bridge() -> None:
+    assert failures(OF_A_BRIDGE, BARE) == {}
+
+
+def test_a_bridge_that_its_last_pod_left_is_no_fault() -> None:
+    left = json.loads(HEALTHY.node_facts[SECOND.name].outputs["links"].out)
+    bridge = next(link for link in left if link["ifname"] == "cni0")
+    down = {**bridge, "flags": ["NO-CARRIER", "BROADCAST", "MULTICAST", "UP"], "operstate": "DOWN"}
+    route = {"dst": str(SECOND.pod_cidr), "dev": "cni0", "scope": "link", "flags": ["linkdown"]}
+    lab = on_node("links", added(down), on_node("routes", added(route), BARE, SECOND.name), SECOND.name)
+    assert failures(OF_A_BRIDGE, lab) == {}
+
+
+def test_the_first_pod_of_a_node_needs_the_bridge() -> None:
+    lab = replace(BARE, api=HEALTHY.api)
+    assert f"{SECOND.name} has no interface cni0" in failures(OF_A_BRIDGE, lab)["a_node_has_the_interfaces_of_its_cni"]
+
+
+def test_a_node_without_pods_needs_no_block() -> None:
+    """Calico makes a node's first block for its first pod, where no tunnel has an address of the pod range."""
+    node = calico.SECOND.name
+
+    def of_others(text: str) -> str:
+        found = json.loads(text)
+        return json.dumps({**found, "items": [one for one in found["items"] if node not in json.dumps(one)]})
+
+    bare = in_api("ipam_blocks", of_others, calico.BGP)
+    assert f"no block belongs to {node}" in failures(["blocks_do_not_overlap"], bare)["blocks_do_not_overlap"]
+    gone = in_api("pods", of_others, bare)
+    assert failures(["blocks_do_not_overlap"], gone) == {}
 
 
 def backups(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.recording_format import load
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import external, foreign, foreign_workload, probe, recording, requirements, runner, workload
+from hoplab.verify import external, foreign, foreign_workload, probe, recording, requirements, runner, session, workload
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.foreign import Target
 from hoplab.verify.session import LabSession
@@ -68,6 +69,22 @@ def test_a_recording_of_it_is_one_of_a_foreign_cluster(
     monkeypatch.chdir(tmp_path)
     made, _ = recording.record_cluster(Target(kubeconfig, Path("config")))
     assert made.file.name.startswith("prod-eu-1-20")
+
+
+def test_what_kube_proxy_is_about_to_apply_is_waited_for(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:
+    """A look right after an endpoint became ready shows rules without it, which are not wrong but late."""
+    connected(monkeypatch, FakeApi(), FakeHosts())
+    looks: list[Snapshot] = []
+
+    def settled(seen: Snapshot) -> bool:
+        looks.append(seen)
+        return len(looks) == 3
+
+    monkeypatch.setattr(session, "settled", settled)
+    monkeypatch.setattr(session, "seconds_since_change", lambda *_: 0.0)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    with foreign.opened(Target(kubeconfig, Path("config"))) as seen:
+        assert seen is looks[2] and seen is not looks[0]
 
 
 def test_with_traffic_pods_are_made_and_removed(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path) -> None:

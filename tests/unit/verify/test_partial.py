@@ -293,7 +293,7 @@ class Changing:
 def test_what_cannot_settle_is_not_waited_for(seen: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "settled", lambda _seen: pytest.fail("it was evaluated"))
     look: Callable[[], Snapshot] = lambda: seen  # noqa: E731
-    assert session._settled_snapshot(look, cast("Any", Changing()), 1e9) is seen
+    assert session.settled_snapshot(look(), look, cast("Any", Changing()), 1e9) is seen
 
 
 def test_a_lab_with_outages_settles_within_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_a_lab_with_outages_settles_within_the_patience(monkeypatch: pytest.Monk
         looks.append(1)
         return without_nodes(LAB, "worker2")
 
-    session._settled_snapshot(look, cast("Any", Changing()), 1e9, clock.timing())
+    session.settled_snapshot(look(), look, cast("Any", Changing()), 1e9, clock.timing())
     assert partial.PATIENCE <= clock.now <= partial.PATIENCE + 2
 
 
