@@ -192,8 +192,11 @@ def make_cluster(
 
 
 def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:
-    """Return the phases that have ended, each with its seconds, as the lab's state has them."""
-    return tuple((ended.title, ended.seconds) for ended in progress.ended)
+    """Return the phases that have ended, each with its seconds, also of those that came twice."""
+    seconds: dict[str, float] = {}
+    for ended in progress.ended:
+        seconds[ended.title] = seconds.get(ended.title, 0.0) + ended.seconds
+    return tuple(seconds.items())
 
 
 def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:

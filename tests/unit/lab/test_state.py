@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from hoplab.core.console import PhaseTime, PlainProgress
 from hoplab.core.errors import StateError
 from hoplab.core.paths import PROJECT, LabPaths
-from hoplab.lab import state
+from hoplab.lab import lifecycle, state
 from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.spec.changes import NAMES, changed_settings
 from hoplab.spec.model import AddressRange, Ipv6Spec, LabSpec, NodeSize
@@ -212,3 +213,10 @@ def test_state_with_an_unknown_field_is_refused(paths: LabPaths) -> None:
     paths.state.write_text(OLDER.replace('"network6"', '"network7"'))
     with pytest.raises(StateError, match="as a lab's state: network7: "):
         state.load(paths)
+
+
+def test_a_phase_that_came_twice_is_one() -> None:
+    """The image is looked for before a kept checkpoint is, and again where there is none."""
+    progress = PlainProgress()
+    progress.ended = [PhaseTime("node image", 2.0), PhaseTime("machines", 9.0), PhaseTime("node image", 0.5)]
+    assert lifecycle._phases(progress) == (("node image", 2.5), ("machines", 9.0))
