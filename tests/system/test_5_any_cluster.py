@@ -1,9 +1,8 @@
 """A cluster by plain kubeadm on a lab's machines, with names and ranges that hoplab does not use, seen as any other.
 
-`up` makes the machines, and `reset` removes what it began of hoplab's cluster; from there only kubeadm, kubectl and
-flannel's manifest work on them. `verify` and `record` get a kubeconfig and the ssh_config. They run in the network
-namespace of the lab, where this machine has an address in the nodes' network. The login is of a user that is not
-root, with sudo.
+The machines are a lab's, made without its cluster; from there only kubeadm, kubectl and flannel's manifest work on
+them. `verify` and `record` get a kubeconfig and the ssh_config. They run in the network namespace of the lab, where
+this machine has an address in the nodes' network. The login is of a user that is not root, with sudo.
 """
 
 from __future__ import annotations
@@ -22,10 +21,14 @@ import pytest
 import yaml
 
 from hoplab import image
+from hoplab.core.console import PlainProgress
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.wait import NotYet, slowness, until
+from hoplab.engine.embedded import EmbeddedEngine
 from hoplab.host import netns
-from hoplab.lab import state
+from hoplab.lab import lifecycle, power, state
+from hoplab.lab.context import resolve
+from hoplab.lab.spec_file import load_spec
 from tests.system.conftest import LabCommand, Ran
 
 SPEC = (
@@ -60,8 +63,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
     paths.spec.write_text(SPEC)
     try:
         command("destroy")
-        command.killed_when(lambda: all(logged_in(paths, machine) for machine in NODES), "up")
-        command("reset")
+        make_machines(paths)
         make_cluster(paths)
         yield command
     finally:
@@ -69,12 +71,11 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabCommand]:
         paths.spec.unlink()
 
 
-def logged_in(paths: LabPaths, machine: str) -> bool:
-    """Whether a login works: the machines are all that is needed of the lab."""
-    if not (paths.state.exists() and paths.ssh_config.exists()):
-        return False
-    login = ["ssh", "-F", str(paths.ssh_config), "-o", "ConnectTimeout=5", machine, "true"]
-    return subprocess.run(login, capture_output=True, check=False, timeout=60).returncode == 0
+def make_machines(paths: LabPaths) -> None:
+    """Make the machines of the spec and wait until they accept logins; no role of hoplab's runs on them."""
+    context = resolve(load_spec(paths), paths, PlainProgress())
+    EmbeddedEngine(paths).up(PlainProgress())
+    power.wait_until_booted(lifecycle._record(context, paths), paths, PlainProgress())
 
 
 def on(paths: LabPaths, machine: str, command: str, given: str = "") -> str:
