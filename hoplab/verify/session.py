@@ -19,15 +19,18 @@ from typing import Any
 from hoplab import image
 from hoplab.cluster.api import Requests, connect
 from hoplab.cluster.guarded_api import GuardedApi
-from hoplab.core.errors import UnavailableError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import HOST, Timing, slowness
-from hoplab.expectations import proxy
+from hoplab.expectations import cni, proxy
 from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.expectations.registry import UnknownPart
 from hoplab.lab import state
 from hoplab.observe.facts import CommandMissing
+from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.observe.facts.routes import ROUTES
 from hoplab.observe.outage import API, ETCD
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
@@ -73,7 +76,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
 def settled_snapshot(
     seen: Snapshot, look: Callable[[], Snapshot], api: Requests, patience: float, timing: Timing = HOST
 ) -> Snapshot:
-    """Return a snapshot that shows the most recent changes of pods applied by kube-proxy: ``seen``, or a later look.
+    """Return a snapshot that shows the most recent changes of pods applied on all nodes: ``seen``, or a later look.
 
     When no pod has changed for ``patience`` seconds, return the last snapshot: the lessons report missing rules. A
     lab with outages has PATIENCE seconds in all, scaled; without the API or etcd no change is waited for.
@@ -106,14 +109,27 @@ def seconds_since_change(pods: Iterable[Mapping[str, Any]], now: datetime) -> fl
 
 
 def settled(seen: Snapshot) -> bool:
-    """Return whether the rules of every node lead to every ready endpoint; True where that cannot be known."""
+    """Return whether kube-proxy and the CNI have applied every endpoint and node; True where that cannot be known."""
     try:
-        return _leads_everywhere(seen)
-    except (UnknownPart, CommandMissing):  # of a cluster that hoplab did not make
+        return _leads_everywhere(seen) and _reaches_everywhere(seen)
+    except (UnknownPart, CommandMissing, UnavailableError):  # of a cluster that hoplab did not make, or a hurt one
         return True
+    except LabError:  # a node has not announced itself through the API yet
+        return False
+
+
+def _reaches_everywhere(seen: Snapshot) -> bool:
+    """Return whether every node has the routes, neighbours and FDB entries of every other one."""
+    return all(
+        all(any(route.met_by(found) for found in facts[ROUTES]) for route in expected.routes)
+        and all(any(neighbour.met_by(found) for found in facts[NEIGHBOURS]) for neighbour in expected.neighbours)
+        and all(any(entry.met_by(found) for found in facts[FDB]) for entry in expected.fdb)
+        for facts, expected in ((seen.node_facts[name], it) for name, it in cni.expectations(seen).items())
+    )
 
 
 def _leads_everywhere(seen: Snapshot) -> bool:
+    """Return whether the rules of every node lead to every ready endpoint."""
     clients: list[tuple[IPv4Address | IPv6Address, tuple[ServiceExpectation, ...]]] = [
         (seen.setting.pod_cidr[-2], proxy.expectations(seen))
     ]

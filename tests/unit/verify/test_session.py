@@ -28,6 +28,7 @@ from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.probe import ECHO
 from hoplab.verify.traffic import Answer, Exchange
+from tests.support import edits
 from tests.support.recordings import recording
 
 RECORDED = recording("flannel-vxlan")
@@ -116,6 +117,26 @@ def test_a_lab_is_settled_when_every_node_has_every_endpoint() -> None:
     text = "*nat\nCOMMIT\n"
     bare = replace(facts, outputs={**facts.outputs, "iptables": Output(0, text)}, _parsed={})
     assert not session.settled(replace(RECORDED, node_facts={**RECORDED.node_facts, first: bare}))
+
+
+@pytest.mark.parametrize(
+    ("fact", "lost"),
+    [("routes", {"dev": "flannel.1"}), ("neighbours", {"dev": "flannel.1"}), ("fdb", {"ifname": "flannel.1"})],
+    ids=["route", "neighbour", "FDB entry"],
+)
+def test_a_lab_is_settled_when_every_node_reaches_the_others(fact: str, lost: dict[str, str]) -> None:
+    assert not session.settled(edits.on_node(fact, edits.without(**lost)))
+
+
+def test_a_node_that_has_not_announced_its_tunnel_is_about_to() -> None:
+    def bare(text: str) -> str:
+        return text.replace("flannel.alpha.coreos.com/backend-data", "other")
+
+    assert not session.settled(edits.in_api("nodes", bare))
+
+
+def test_a_cluster_with_an_unknown_part_is_taken_as_it_is() -> None:
+    assert session.settled(replace(RECORDED, setting=replace(RECORDED.setting, cni="weave")))
 
 
 def test_commands_go_into_the_pods_namespace() -> None:
