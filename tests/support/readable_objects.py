@@ -8,13 +8,14 @@ from typing import Any
 import yaml
 
 from hoplab.image.readable import rules as readable_rules
+from hoplab.image.readable.api import key
 from hoplab.image.readable.rules import CONTROLLER, Server
 
 Seen = dict[str, dict[str, dict[str, Any]]]
 
 
 def listed(*items: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {readable_rules.key(item): item for item in items}
+    return {key(item): item for item in items}
 
 
 def ingress(name: str, spec: str, *, made: str = "2026-01-01T00:00:00Z", **more: Any) -> dict[str, Any]:

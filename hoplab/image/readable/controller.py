@@ -1,54 +1,45 @@
 """A Kubernetes ingress controller to be read in one sitting: it watches the API, writes nginx.conf and reloads nginx.
 
-    Cluster    -> what the API has of Ingresses, services, ...
-    rules      -> what is asked for, and the text of nginx.conf: the pure half, in the file beside this one
+    api        -> what the API has of Ingresses, services, ...
+    rules      -> what is asked for, and the text of nginx.conf: the pure half
     Nginx      -> tested, then reloaded                                                 what is served
     Controller -> status and Events                                                     what people are told
 
-The template beside this file is the rest of it. One copy runs on every node; each serves all rules, and the first of
-them (by name) writes status and Events.
+`api` and `rules` are the files beside this one, nginx.conf.in is what every nginx.conf begins with. One copy runs on
+every node; each serves all rules, and the first of them (by name) writes status and Events. It needs Python's standard
+library and nginx only: what a pod imports, an emulated node takes seconds to load.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hoplab.image.readable.api import Api, Object, Refused, follow, say
 from hoplab.image.readable.rules import (
     CONTROLLER,
     Certificate,
     Complaint,
-    Object,
     Objects,
     Site,
     configuration,
-    key,
     ours,
     servers,
     wishes,
 )
 
 GRACE = 5.0  # seconds that something has to be wrong before people are told
-# A watch only listens: where its node (conntrack) forgets the connection, nobody tells. So it asks after 10 s of quiet.
-KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-)
 
 
 class Nginx:
@@ -156,39 +147,6 @@ def certificates(sites: Iterable[Site]) -> set[Certificate]:
     return {server.certificate for server in servers(sites) if server.certificate}
 
 
-class Cluster:
-    """The objects of every kind that matters, kept up to date by one watch each."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, dict[str, Object]] = {}
-        self.changed = threading.Event()
-
-    def follow(self, kind: str, listing: Callable[..., Any], **selector: str) -> None:
-        """Once the whole list, then what changes; from the start again when the server ends it or loses the thread."""
-        from kubernetes import watch  # noqa: PLC0415 -- takes seconds to load, and the pure half does without
-
-        while True:
-            try:
-                found = json.loads(listing(_preload_content=False, _request_timeout=(5, 60), **selector).data)
-                self.objects[kind] = {key(item): item for item in found["items"]}
-                self.changed.set()
-                events = watch.Watch(return_type=object).stream(
-                    listing,
-                    resource_version=found["metadata"]["resourceVersion"],
-                    timeout_seconds=1800,
-                    _request_timeout=(5, 2000),
-                    **selector,
-                )
-                for event in events:
-                    item = event["raw_object"]
-                    known = {each: value for each, value in self.objects[kind].items() if each != key(item)}
-                    self.objects[kind] = known if event["type"] == "DELETED" else {**known, key(item): item}
-                    self.changed.set()
-            except Exception as error:  # urllib3's, ssl's, the client's own: all mean the same here
-                say(f"watching {kind}: {error}")
-                time.sleep(2)
-
-
 @dataclass(frozen=True)
 class Told:
     """What is to be told: the status of each of our Ingresses, and Events."""
@@ -258,49 +216,41 @@ def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any
     }
 
 
-def asking(api: Any) -> Any:
-    """The API client, whose connections notice within half a minute that they lead nowhere any more."""
-    api.rest_client.pool_manager.connection_pool_kw["socket_options"] = KEEPALIVE
-    return api
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    from kubernetes import client, config  # noqa: PLC0415
-
     namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
-    config.load_incluster_config()
-    api = asking(client.ApiClient())
-    core, networking, discovery = client.CoreV1Api(api), client.NetworkingV1Api(api), client.DiscoveryV1Api(api)
-    kinds: Mapping[str, tuple[Callable[..., Any], dict[str, str]]] = {
-        "Ingress": (networking.list_ingress_for_all_namespaces, {}),
-        "IngressClass": (networking.list_ingress_class, {}),
-        "Service": (core.list_service_for_all_namespaces, {}),
-        "EndpointSlice": (discovery.list_endpoint_slice_for_all_namespaces, {}),
-        "Secret": (core.list_secret_for_all_namespaces, {"field_selector": "type=kubernetes.io/tls"}),
-        "Pod": (core.list_namespaced_pod, {"namespace": namespace, "label_selector": os.environ["POD_SELECTOR"]}),
+    api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
+    kinds: Mapping[str, tuple[str, dict[str, str]]] = {
+        "Ingress": ("/apis/networking.k8s.io/v1/ingresses", {}),
+        "IngressClass": ("/apis/networking.k8s.io/v1/ingressclasses", {}),
+        "Service": ("/api/v1/services", {}),
+        "EndpointSlice": ("/apis/discovery.k8s.io/v1/endpointslices", {}),
+        "Secret": ("/api/v1/secrets", {"fieldSelector": "type=kubernetes.io/tls"}),
+        "Pod": (f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": os.environ["POD_SELECTOR"]}),
     }
-    cluster, controller = Cluster(), Controller(Nginx(Path("/run/nginx")))
+    controller = Controller(Nginx(Path("/run/nginx")))
+    objects: dict[str, Mapping[str, Object]] = {}
+    changed = threading.Event()
+
+    def see(kind: str, found: Mapping[str, Object]) -> None:
+        objects[kind] = found
+        changed.set()
 
     def end(*_: object) -> None:
         controller.nginx.stop()
         os._exit(0)
 
     signal.signal(signal.SIGTERM, end)
-    for kind, (listing, selector) in kinds.items():
-        threading.Thread(target=cluster.follow, args=(kind, listing), kwargs=selector, name=kind, daemon=True).start()
+    for kind, (path, query) in kinds.items():
+        threading.Thread(target=follow, args=(api, path, query, partial(see, kind)), name=kind, daemon=True).start()
     posted: set[tuple[str, Complaint]] = set()
     written: set[str] = set()
     since: dict[Complaint, float] = {}
     patience: float | None = None
     while True:
-        cluster.changed.wait(patience)
+        changed.wait(patience)
         time.sleep(0.05)  # a change rarely comes alone
-        cluster.changed.clear()
-        seen = dict(cluster.objects)
+        changed.clear()
+        seen = dict(objects)
         if set(seen) != set(kinds):
             continue
         complaints = controller.apply(seen)
@@ -310,17 +260,17 @@ def main() -> None:
         try:
             for name, addresses in telling.statuses.items():
                 where, _, ingress = name.partition("/")
-                with contextlib.suppress(client.ApiException):  # it is gone, or the watch will tell of it again
+                with contextlib.suppress(Refused):  # it is gone, or the watch will tell of it again
                     body = {"status": {"loadBalancer": {"ingress": addresses}}}
-                    networking.patch_namespaced_ingress_status(ingress, where, body)
+                    api.patch(f"/apis/networking.k8s.io/v1/namespaces/{where}/ingresses/{ingress}/status", body)
                     written.add(name)
             ripe = due(telling.complaints, since, time.monotonic())
             patience = GRACE if len(ripe) < len(since) else None
             for complaint in ripe:
                 about = seen["Ingress"][complaint.ingress]
                 if (about["metadata"]["uid"], complaint) not in posted:
-                    warning: Any = event(about, complaint, datetime.now(UTC))
-                    core.create_namespaced_event(about["metadata"]["namespace"], warning)
+                    warning = event(about, complaint, datetime.now(UTC))
+                    api.post(f"/api/v1/namespaces/{about['metadata']['namespace']}/events", warning)
                     posted.add((about["metadata"]["uid"], complaint))
         except Exception as error:  # the API is away for a moment
             say(f"telling the API: {error}")

@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import jinja2
+from hoplab.image.readable.api import Object, key
 
 CONTROLLER = "hoplab.local/readable"  # what an IngressClass names to be ours
 HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
-TEMPLATE = Path(__file__).with_name("nginx.conf.j2")
+TEMPLATE = Path(__file__).with_name("nginx.conf.in")  # all but upstreams and servers
 
-Object = Mapping[str, Any]
 Objects = Mapping[str, Mapping[str, Object]]  # kind -> "namespace/name" -> object
 
 
@@ -78,10 +76,6 @@ class Complaint:
     ingress: str
     reason: str
     message: str
-
-
-def key(item: Object) -> str:
-    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
 
 
 def ours(ingress: Object, classes: Mapping[str, Object]) -> bool:
@@ -240,6 +234,9 @@ def located(routes: Iterable[Route]) -> dict[tuple[str, str], Backend]:
     return found
 
 
+# --- The text of nginx.conf
+
+
 def quoted(text: str) -> str:
     """A word of nginx.conf; what somebody wrote into a path stays a path."""
     if re.fullmatch(r"[\w/.~-]+", text, re.ASCII):
@@ -247,16 +244,43 @@ def quoted(text: str) -> str:
     return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
+def block(head: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a block with those lines in it."""
+    yield f"{head} {{"
+    yield from (f"    {line}" for line in lines)
+    yield "}"
+
+
+def upstream_lines(name: str, pods: Iterable[str]) -> Iterator[str]:
+    yield f"zone {name} 64k;"
+    yield from (f"server {pod};" for pod in pods)
+    yield "keepalive 16;"
+
+
+def server_lines(server: Server, upstreams: Mapping[str, list[str]]) -> Iterator[str]:
+    last = "" if server.host else " default_server"
+    yield f"listen {HTTP}{last};"
+    if server.certificate:
+        yield f"listen {HTTPS} ssl{last};"
+        yield f"ssl_certificate tls/{server.certificate.file};"
+        yield f"ssl_certificate_key tls/{server.certificate.file};"
+    elif not server.host:
+        yield f"listen {HTTPS} ssl default_server;"
+        yield "ssl_reject_handshake on;  # there is no certificate for a host that nobody names"
+    yield f"server_name {quoted(server.name or '_')};"
+    for modifier, path, to in server.locations:
+        action = f"proxy_pass http://{to.upstream};" if to.upstream in upstreams else "return 503;"
+        yield f"location {'= ' if modifier else ''}{quoted(path)} {{ {action} }}"
+    if not server.whole:
+        yield "location / { return 404; }"
+
+
 def configuration(sites: Iterable[Site], seen: Objects) -> str:
     """The text of nginx.conf."""
-    blocks = servers(sites)
-    backends = {to.upstream: to for server in blocks for _, _, to in server.locations}
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["quoted"] = quoted
-    return environment.from_string(TEMPLATE.read_text()).render(
-        servers=blocks,
-        upstreams={name: found for name, to in sorted(backends.items()) if (found := endpoints(to, seen))},
-        http=HTTP,
-        https=HTTPS,
-        health=HEALTH,
-    )
+    found = servers(sites)
+    backends = {to.upstream: to for server in found for _, _, to in server.locations}
+    upstreams = {name: pods for name, to in sorted(backends.items()) if (pods := endpoints(to, seen))}
+    blocks = [block(f"upstream {name}", upstream_lines(name, pods)) for name, pods in upstreams.items()]
+    blocks += [block("server", server_lines(server, upstreams)) for server in found]
+    text = "".join("\n" + "".join(f"    {line}\n" for line in lines) for lines in blocks)
+    return TEMPLATE.read_text().replace("@HEALTH@", str(HEALTH)).replace("    @BLOCKS@\n", text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client
 
 from hoplab.core.paths import PROJECT
 from hoplab.image.readable import controller
@@ -321,17 +319,6 @@ def test_what_is_wrong_for_a_moment_only_is_not_told() -> None:
     assert controller.due([one, two], since, 101.0 + 2 * controller.GRACE) == [two], "it began again"
 
 
-def test_a_connection_that_leads_nowhere_any_more_is_noticed() -> None:
-    api = controller.asking(client.ApiClient(client.Configuration(host="http://127.0.0.1:1")))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        pool = api.rest_client.pool_manager.connection_from_url(f"http://127.0.0.1:{server.getsockname()[1]}")
-        connection = pool._get_conn()
-        connection.connect()
-        assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
-        connection.close()
-
-
 def test_an_event_as_describe_shows_it() -> None:
     asked = ingress("x", rules("a", ("/", "Prefix", "one")))
     found = controller.event(asked, Complaint("shop/x", "Rejected", "why"), datetime(2026, 1, 2, tzinfo=UTC))
@@ -341,7 +328,7 @@ def test_an_event_as_describe_shows_it() -> None:
 
 
 def test_the_container_has_all_that_it_imports(tmp_path: Path) -> None:
-    """It is started where its files are, without this project; the first thing it lacks is what a pod is given."""
+    """The standard library is enough where its files are; the first thing it lacks is what a pod is given."""
     image = next(image for image in components().images if image.name.startswith("hoplab.local/ingress-readable:"))
     for file, source in image.files.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -349,6 +336,6 @@ def test_the_container_has_all_that_it_imports(tmp_path: Path) -> None:
     _, *arguments = image.entrypoint
     environment = {name: value for name, value in os.environ.items() if not name.startswith("P")}
     ran = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-S", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert ran.stderr.splitlines()[-1] == "KeyError: 'POD_NAMESPACE'", ran.stderr
