@@ -84,8 +84,10 @@ class Nginx:
             command = [*self._command(self.folder / "nginx.conf"), "-g", "daemon off;"]
             self._process = subprocess.Popen(command)
             threading.Thread(target=self._watch, name="nginx", daemon=True).start()
+            say("nginx is started")
         else:
             self._process.send_signal(signal.SIGHUP)
+            say("nginx reads its new configuration")
         for file in (self.folder / "tls").iterdir():
             if file.name not in {certificate.file for certificate in wanted}:
                 file.unlink()
