@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from hoplab.image.readable import rules as readable_rules
 from hoplab.image.readable.api import key
-from hoplab.image.readable.rules import CONTROLLER, Server
+from hoplab.image.readable.ingress import Server, servers, wishes
+from hoplab.image.readable.objects import CONTROLLER
 
 Seen = dict[str, dict[str, dict[str, Any]]]
 
@@ -74,8 +74,8 @@ def seen(*ingresses: dict[str, Any], **more: Any) -> Seen:
 
 
 def blocks(*ingresses: dict[str, Any]) -> dict[str, Server]:
-    sites, _ = readable_rules.wishes(seen(*ingresses))
-    return {server.host: server for server in readable_rules.servers(sites)}
+    sites, _ = wishes(seen(*ingresses))
+    return {server.host: server for server in servers(sites)}
 
 
 def led(server: Server) -> list[str]:

@@ -1,13 +1,17 @@
 """A Kubernetes ingress controller to be read in one sitting: it watches the API, writes nginx.conf and reloads nginx.
 
-    api        -> what the API has of Ingresses, services, ...
-    rules      -> what is asked for, and the text of nginx.conf: the pure half
-    Nginx      -> tested, then reloaded                                                 what is served
-    Controller -> status and Events                                                     what people are told
+    api         -> what the API has of Ingresses, Gateways, services, ...
+    ingress     -> what Ingresses ask for                          }
+    routes      -> what HTTPRoutes ask for                         } pure: objects in, values out
+    gateway     -> what Gateways make of that                      }
+    conf        -> the text of nginx.conf, where pods are now      }
+    status      -> status and Events: what people are told         }
+    Nginx       -> tested, then reloaded: what is served
+    Controller  -> all of it together
 
-`api` and `rules` are the files beside this one, nginx.conf.in is what every nginx.conf begins with. One copy runs on
-every node; each serves all rules, and the first of them (by name) writes status and Events. It needs Python's standard
-library and nginx only: what a pod imports, an emulated node takes seconds to load.
+Read them in this order; `objects` has what several of them name, and nginx.conf.in what every nginx.conf begins with.
+One copy runs on every node; each serves all rules, and the first of them (by name) writes status and Events. It needs
+Python's standard library and nginx only: what a pod imports, an emulated node takes seconds to load.
 """
 
 from __future__ import annotations
@@ -20,26 +24,24 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hoplab.image.readable.api import Api, Object, Refused, follow, say
-from hoplab.image.readable.rules import (
-    CONTROLLER,
-    Certificate,
-    Complaint,
-    Objects,
-    Site,
-    configuration,
-    ours,
-    servers,
-    wishes,
-)
+from hoplab.image.readable.conf import configuration, taken, with_certificate
+from hoplab.image.readable.gateway import Gateways, gateways
+from hoplab.image.readable.ingress import Complaint, Site, servers, wishes
+from hoplab.image.readable.objects import Certificate, Objects, certificate_of
+from hoplab.image.readable.status import GRACE, due, event, gateway_statuses, told
 
-GRACE = 5.0  # seconds that something has to be wrong before people are told
+GATEWAY_API = {
+    "GatewayClass": "/apis/gateway.networking.k8s.io/v1/gatewayclasses",
+    "Gateway": "/apis/gateway.networking.k8s.io/v1/gateways",
+    "HTTPRoute": "/apis/gateway.networking.k8s.io/v1/httproutes",
+    "ReferenceGrant": "/apis/gateway.networking.k8s.io/v1/referencegrants",
+    "Namespace": "/api/v1/namespaces",
+}
 
 
 class Nginx:
@@ -117,11 +119,15 @@ class Controller:
         self.nginx = nginx
         self.good: dict[str, Site] = {}  # by Ingress: what is served of it
         self.bad: dict[Site, str] = {}  # what nginx refused, and why
+        self.gateways = Gateways()  # what Gateways ask for
+        self.unusable: set[Certificate] = set()  # of Gateways, which nginx refused
+        self.refused = ""  # what nginx has against all of it, "" where it is served
 
     def apply(self, seen: Objects) -> list[Complaint]:
-        """Serve what our Ingresses ask for; what nginx refuses is served as it was before."""
+        """Serve what our Ingresses and Gateways ask for; what nginx refuses is served as it was before."""
         asked, complaints = wishes(seen)
         self.bad = {site: why for site, why in self.bad.items() if site in asked}
+        self.unusable = {known for known in self.unusable if certificate_of(known.secret, seen) == known}
         if self._serve(self._kept(asked), seen):
             for site in asked:  # one of them is to blame: which?
                 alone = configuration([site], seen)
@@ -142,93 +148,40 @@ class Controller:
         return self.good.get(site.ingress) != site
 
     def _serve(self, sites: list[Site], seen: Objects) -> str:
-        return self.nginx.serve(configuration(sites, seen), certificates(sites))
+        """Serve these sites and all Gateways, without the certificates of Gateways that nginx cannot use."""
+        while True:
+            self.gateways = gateways(seen, self.unusable, taken(sites))
+            wanted = certificates(sites) | self.gateways.certificates
+            self.refused = self.nginx.serve(configuration(sites, seen, self.gateways), wanted)
+            if not self.refused:
+                return ""
+            wrong = {one for one in self.gateways.certificates if self.nginx.test(with_certificate(one), [one])}
+            if not wrong:
+                return self.refused
+            self.unusable |= wrong
 
 
 def certificates(sites: Iterable[Site]) -> set[Certificate]:
     return {server.certificate for server in servers(sites) if server.certificate}
 
 
-@dataclass(frozen=True)
-class Told:
-    """What is to be told: the status of each of our Ingresses, and Events."""
-
-    statuses: Mapping[str, list[dict[str, str]]]
-    complaints: tuple[Complaint, ...]
-
-
-def told(seen: Objects, complaints: Iterable[Complaint], pod: str, written: Iterable[str] = ()) -> Told | None:
-    """What this pod has to tell the API; None when another one does it: the first that is ready, by name.
-
-    An Ingress whose status was ``written`` and that is ours no more loses it, unless somebody else wrote it since.
-    """
-    ready = [
-        each
-        for each in seen["Pod"].values()
-        if "deletionTimestamp" not in each["metadata"]
-        for condition in each.get("status", {}).get("conditions", ())
-        if (condition["type"], condition["status"]) == ("Ready", "True")
-    ]
-    if not ready or min(each["metadata"]["name"] for each in ready) != pod:
-        return None
-    addresses = [{"ip": address} for address in sorted({each["status"]["hostIP"] for each in ready})]
-    statuses: dict[str, list[dict[str, str]]] = {}
-    for name, each in seen["Ingress"].items():
-        given = each.get("status", {}).get("loadBalancer", {}).get("ingress", ())
-        right = [{"ip": known.get("ip")} for known in given] == addresses
-        if ours(each, seen["IngressClass"]):
-            if not right:
-                statuses[name] = addresses
-        elif right and name in written:
-            statuses[name] = []
-    return Told(statuses, tuple(complaints))
-
-
-def due(complaints: Iterable[Complaint], since: dict[Complaint, float], now: float) -> list[Complaint]:
-    """Those that have stood for a while; ``since`` is kept up to date.
-
-    Each kind has a watch of its own: for a moment an Ingress may be known and the service made before it not yet.
-    """
-    standing = {each: since.get(each, now) for each in complaints}
-    since.clear()
-    since.update(standing)
-    return [each for each, began in standing.items() if now - began >= GRACE]
-
-
-def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any]:
-    """An Event on an Ingress, as `kubectl describe ingress` shows it."""
-    meta = ingress["metadata"]
-    at = now.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
-        "involvedObject": {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "Ingress",
-            "namespace": meta["namespace"],
-            "name": meta["name"],
-            "uid": meta["uid"],
-        },
-        "type": "Warning",
-        "reason": complaint.reason,
-        "message": complaint.message,
-        "source": {"component": CONTROLLER},
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-        "count": 1,
-    }
-
-
-def main() -> None:
-    namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
-    api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
-    kinds: Mapping[str, tuple[str, dict[str, str]]] = {
+def watched(namespace: str, selector: str, *, gateway_api: bool) -> dict[str, tuple[str, dict[str, str]]]:
+    """What is watched: kind -> path and selectors. Our own pods are in that namespace."""
+    kinds = {
         "Ingress": ("/apis/networking.k8s.io/v1/ingresses", {}),
         "IngressClass": ("/apis/networking.k8s.io/v1/ingressclasses", {}),
         "Service": ("/api/v1/services", {}),
         "EndpointSlice": ("/apis/discovery.k8s.io/v1/endpointslices", {}),
         "Secret": ("/api/v1/secrets", {"fieldSelector": "type=kubernetes.io/tls"}),
-        "Pod": (f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": os.environ["POD_SELECTOR"]}),
+        "Pod": (f"/api/v1/namespaces/{namespace}/pods", {"labelSelector": selector}),
     }
+    return kinds | ({kind: (path, {}) for kind, path in GATEWAY_API.items()} if gateway_api else {})
+
+
+def main() -> None:
+    namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
+    api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
+    kinds = watched(namespace, os.environ["POD_SELECTOR"], gateway_api=bool(os.environ.get("GATEWAY_API")))
     controller = Controller(Nginx(Path("/run/nginx")))
     objects: dict[str, Mapping[str, Object]] = {}
     changed = threading.Event()
@@ -259,7 +212,12 @@ def main() -> None:
         patience = None
         if (telling := told(seen, complaints, pod, written)) is None:
             continue
+        now = datetime.now(UTC)
         try:
+            statuses = gateway_statuses(controller.gateways, seen, telling.addresses, controller.refused, now)
+            for path, status in statuses.items():
+                with contextlib.suppress(Refused):  # as below
+                    api.patch(path, status)
             for name, addresses in telling.statuses.items():
                 where, _, ingress = name.partition("/")
                 with contextlib.suppress(Refused):  # it is gone, or the watch will tell of it again
@@ -271,7 +229,7 @@ def main() -> None:
             for complaint in ripe:
                 about = seen["Ingress"][complaint.ingress]
                 if (about["metadata"]["uid"], complaint) not in posted:
-                    warning = event(about, complaint, datetime.now(UTC))
+                    warning = event(about, complaint, now)
                     api.post(f"/api/v1/namespaces/{about['metadata']['namespace']}/events", warning)
                     posted.add((about["metadata"]["uid"], complaint))
         except Exception as error:  # the API is away for a moment

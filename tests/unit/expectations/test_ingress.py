@@ -9,7 +9,7 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.expectations import ingress
 from hoplab.expectations.ingress import Access, ingress_nginx, nginx, nginx_conf, readable
-from hoplab.image.readable import rules
+from hoplab.image.readable import objects
 from tests.support.files import GOLDEN
 
 CONF = (GOLDEN / "readable.nginx.conf").read_text()
@@ -25,7 +25,7 @@ def test_by_name() -> None:
 
 
 def test_the_module_names_the_controller_that_is_there() -> None:
-    assert readable.CONTROLLER == rules.CONTROLLER
+    assert readable.CONTROLLER == objects.CONTROLLER
 
 
 def test_server_blocks() -> None:

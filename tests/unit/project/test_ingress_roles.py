@@ -12,7 +12,7 @@ import yaml
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.ingress import Access, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
-from hoplab.image.readable.rules import HEALTH, HTTP, HTTPS
+from hoplab.image.readable.conf import HEALTH, HTTP, HTTPS
 from hoplab.verify import workload
 from tests.support.roles import defaults, documents, load, render
 

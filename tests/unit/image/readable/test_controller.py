@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from hoplab.core.paths import PROJECT
-from hoplab.image.readable import controller
-from hoplab.image.readable import rules as readable_rules
+from hoplab.image.readable import conf, controller, objects, status
 from hoplab.image.readable.controller import Controller, Nginx
-from hoplab.image.readable.rules import Backend, Complaint
+from hoplab.image.readable.ingress import Complaint, wishes
+from hoplab.image.readable.objects import Backend
 from hoplab.spec.catalog import components
+from tests.support.gateway_objects import cluster, gateway
 from tests.support.readable_objects import blocks, endpoints, ingress, led, listed, rules, secret, seen, service, shop
 
 READABLE = PROJECT / "hoplab" / "image" / "readable"
@@ -27,11 +28,11 @@ READABLE = PROJECT / "hoplab" / "image" / "readable"
 
 def test_configuration(golden: Callable[[str, str], None]) -> None:
     found = shop()
-    golden("readable.nginx.conf", readable_rules.configuration(readable_rules.wishes(found)[0], found))
+    golden("readable.nginx.conf", conf.configuration(wishes(found)[0], found))
 
 
 def test_nothing_asked(golden: Callable[[str, str], None]) -> None:
-    golden("readable-empty.nginx.conf", readable_rules.configuration([], seen()))
+    golden("readable-empty.nginx.conf", conf.configuration([], seen()))
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx; on a lab, every reload is such a test")
@@ -39,7 +40,7 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
     nginx = Nginx(tmp_path)
     found = shop()
     found["Ingress"]["shop/apps"]["spec"].pop("tls")
-    assert nginx.test(readable_rules.configuration(readable_rules.wishes(found)[0], found), ()) == ""
+    assert nginx.test(conf.configuration(wishes(found)[0], found), ()) == ""
 
 
 def test_only_our_class() -> None:
@@ -107,7 +108,7 @@ def test_a_certificate_is_for_its_hosts() -> None:
 
 
 def test_a_changed_certificate_is_another_file() -> None:
-    one, two = (readable_rules.Certificate("shop/s", text) for text in ("one", "two"))
+    one, two = (objects.Certificate("shop/s", text) for text in ("one", "two"))
     assert one.file != two.file and one.file.startswith("shop.s.")
     assert "one" not in repr(one), "a key must not get into a log"
 
@@ -115,12 +116,12 @@ def test_a_changed_certificate_is_another_file() -> None:
 def test_what_is_not_there_is_told() -> None:
     spec = yaml.safe_load(rules("a", ("/", "Prefix", "gone")))
     asked = ingress("x", yaml.safe_dump({**spec, "tls": [{"hosts": ["a"], "secretName": "gone"}]}))
-    sites, complaints = readable_rules.wishes(seen(asked))
+    sites, complaints = wishes(seen(asked))
     assert [(complaint.ingress, complaint.reason, complaint.message) for complaint in complaints] == [
         ("shop/x", "NoService", "there is no port 80 of a service shop/gone"),
         ("shop/x", "NoSecret", "there is no secret shop/gone of type kubernetes.io/tls"),
     ]
-    assert "location / { return 503; }" in readable_rules.configuration(sites, seen(asked))
+    assert "location / { return 503; }" in conf.configuration(sites, seen(asked))
 
 
 def test_endpoints_by_the_ports_name_and_number() -> None:
@@ -130,26 +131,26 @@ def test_endpoints_by_the_ports_name_and_number() -> None:
         endpoints("one", "10.244.0.3", port="http"), endpoints("one", "10.244.0.4", port="m")
     )
     for port in ("80", "http"):
-        assert readable_rules.endpoints(Backend("shop", "one", port), found) == ["10.244.0.3:8080"]
-    assert readable_rules.endpoints(Backend("shop", "one", "81"), found) == []
-    assert readable_rules.endpoints(Backend("else", "one", "80"), found) == []
+        assert objects.endpoints(Backend("shop", "one", port), found) == ["10.244.0.3:8080"]
+    assert objects.endpoints(Backend("shop", "one", "81"), found) == []
+    assert objects.endpoints(Backend("else", "one", "80"), found) == []
 
 
 def test_ending_pods_serve_only_where_there_are_no_others() -> None:
     ending = {"ready": False, "serving": True, "terminating": True}
     one, found = Backend("shop", "one", "80"), seen()
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending), endpoints("one", "10.244.0.4"))
-    assert readable_rules.endpoints(one, found) == ["10.244.0.4:8080"]
+    assert objects.endpoints(one, found) == ["10.244.0.4:8080"]
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions=ending))
-    assert readable_rules.endpoints(one, found) == ["10.244.0.3:8080"]
+    assert objects.endpoints(one, found) == ["10.244.0.3:8080"]
     found["EndpointSlice"] = listed(endpoints("one", "10.244.0.3", conditions={"ready": False, "serving": False}))
-    assert readable_rules.endpoints(one, found) == []
+    assert objects.endpoints(one, found) == []
 
 
 def test_ipv6_endpoints() -> None:
     slices = {**endpoints("one", "fd00::3"), "addressType": "IPv6"}
     found = seen(EndpointSlice=listed(slices))
-    assert readable_rules.endpoints(Backend("shop", "one", "80"), found) == ["[fd00::3]:8080"]
+    assert objects.endpoints(Backend("shop", "one", "80"), found) == ["[fd00::3]:8080"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_ipv6_endpoints() -> None:
     [("/login", "/login"), ("/a b", '"/a b"'), ('/"; }', r'"/\"; }"'), ("/a\\", r'"/a\\"'), ("/ä", '"/ä"')],
 )
 def test_a_path_stays_one_word(text: str, word: str) -> None:
-    assert readable_rules.quoted(text) == word
+    assert conf.quoted(text) == word
 
 
 # --- nginx, played by a script that refuses what has BAD in it
@@ -248,6 +249,29 @@ def test_bad_only_together(nginx: Nginx, monkeypatch: pytest.MonkeyPatch, capsys
     assert "what was served before stays" in capsys.readouterr().err
 
 
+def test_a_certificate_of_a_gateway_that_nginx_cannot_use(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "serve", lambda text, certificates: _serve(nginx, text, certificates))
+    subject = Controller(nginx)
+    https = "port: 443, protocol: HTTPS"
+    listeners = f"""[{{name: good, {https}, hostname: a.com, tls: {{certificateRefs: [{{name: my-tls-secret}}]}}}},
+                     {{name: bad, {https}, hostname: b.com, tls: {{certificateRefs: [{{name: garbage}}]}}}}]"""
+    found = cluster(gateway(listeners=listeners), Secret=listed(secret("my-tls-secret"), secret("garbage", "BAD")))
+    assert subject.apply(found) == [] and subject.refused == ""
+    assert [listener.served for listener in subject.gateways.listeners] == [True, False]
+    assert subject.gateways.listeners[1].problems[0].reason == "InvalidCertificateRef"
+    assert "a.com" in nginx.served and "b.com" not in nginx.served
+    found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "fine again"))
+    subject.apply(found)
+    assert "b.com" in nginx.served and subject.unusable == set()
+
+
+def test_what_is_watched() -> None:
+    few, many = (controller.watched("i", "app=ingress", gateway_api=given) for given in (False, True))
+    assert few["Pod"] == ("/api/v1/namespaces/i/pods", {"labelSelector": "app=ingress"})
+    assert set(many) - set(few) == {"GatewayClass", "Gateway", "HTTPRoute", "ReferenceGrant", "Namespace"}
+    assert set(few) == set(seen())
+
+
 def _serve(nginx: Nginx, text: str, certificates: Any) -> str:
     """Test it for real, and remember it."""
     if text != nginx.served and (why := nginx.test(text, set(certificates))):
@@ -257,7 +281,7 @@ def _serve(nginx: Nginx, text: str, certificates: Any) -> str:
 
 
 def test_keys_are_for_us_only(nginx: Nginx) -> None:
-    certificate = readable_rules.Certificate("shop/s", "a key")
+    certificate = objects.Certificate("shop/s", "a key")
     assert nginx.test("fine", [certificate]) == ""
     file = nginx.folder / "tls" / certificate.file
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("a key", 0o600)
@@ -283,17 +307,17 @@ def test_the_first_ready_pod_writes_the_nodes_addresses() -> None:
         pod("c", "192.168.77.20"),
         pod("0", "192.168.77.23", deletionTimestamp="now"),
     )
-    found = controller.told(seen(asked, Pod=pods), (), "b")
+    found = status.told(seen(asked, Pod=pods), (), "b")
     assert found
     assert found.statuses == {"shop/x": [{"ip": "192.168.77.20"}, {"ip": "192.168.77.21"}]}
-    assert controller.told(seen(asked, Pod=pods), (), "c") is None
-    assert controller.told(seen(asked), (), "b") is None
+    assert status.told(seen(asked, Pod=pods), (), "c") is None
+    assert status.told(seen(asked), (), "b") is None
 
 
 def test_a_status_that_is_right_is_not_written_again() -> None:
     known = {"loadBalancer": {"ingress": [{"ip": "192.168.77.20"}]}}
     asked = ingress("x", rules("a", ("/", "Prefix", "one")), status=known)
-    found = controller.told(seen(asked, Pod=listed(pod("a", "192.168.77.20"))), (), "a")
+    found = status.told(seen(asked, Pod=listed(pod("a", "192.168.77.20"))), (), "a")
     assert found and found.statuses == {}
 
 
@@ -303,25 +327,25 @@ def test_what_is_ours_no_more_loses_its_status() -> None:
     asked["spec"]["ingressClassName"] = "other"
     found = seen(asked, Pod=listed(pod("a", "192.168.77.20")))
     for written in ({"shop/x"}, set[str]()):
-        telling = controller.told(found, (), "a", written)
+        telling = status.told(found, (), "a", written)
         assert telling and telling.statuses == {name: [] for name in written}
     known["loadBalancer"]["ingress"][0]["ip"] = "192.168.77.99"
-    telling = controller.told(found, (), "a", {"shop/x"})
+    telling = status.told(found, (), "a", {"shop/x"})
     assert telling and telling.statuses == {}, "somebody else has written it"
 
 
 def test_what_is_wrong_for_a_moment_only_is_not_told() -> None:
     one, two = (Complaint("shop/x", "NoService", text) for text in ("one", "two"))
     since: dict[Complaint, float] = {}
-    assert controller.due([one], since, 100.0) == []
-    assert controller.due([one, two], since, 100.0 + controller.GRACE) == [one]
-    assert controller.due([two], since, 101.0 + controller.GRACE) == []
-    assert controller.due([one, two], since, 101.0 + 2 * controller.GRACE) == [two], "it began again"
+    assert status.due([one], since, 100.0) == []
+    assert status.due([one, two], since, 100.0 + status.GRACE) == [one]
+    assert status.due([two], since, 101.0 + status.GRACE) == []
+    assert status.due([one, two], since, 101.0 + 2 * status.GRACE) == [two], "it began again"
 
 
 def test_an_event_as_describe_shows_it() -> None:
     asked = ingress("x", rules("a", ("/", "Prefix", "one")))
-    found = controller.event(asked, Complaint("shop/x", "Rejected", "why"), datetime(2026, 1, 2, tzinfo=UTC))
+    found = status.event(asked, Complaint("shop/x", "Rejected", "why"), datetime(2026, 1, 2, tzinfo=UTC))
     assert found["involvedObject"]["uid"] == "uid-x"
     assert (found["type"], found["reason"], found["message"]) == ("Warning", "Rejected", "why")
     assert found["lastTimestamp"] == "2026-01-02T00:00:00Z"

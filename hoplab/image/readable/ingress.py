@@ -1,39 +1,13 @@
-"""What Ingresses ask for, and the nginx.conf that serves it; pure: objects of the API go in, text comes out.
-
-Ingress, IngressClass, Secret -> wishes()        -> Site, one for each Ingress      what was asked for
-Service, EndpointSlice        -> configuration() -> the text of nginx.conf          where it is to be had now
-"""
+"""What Ingresses ask for: Ingress, IngressClass, Secret -> wishes() -> Site -> servers() -> Server; pure."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from base64 import b64decode
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from hoplab.image.readable.api import Object, key
-
-CONTROLLER = "hoplab.local/readable"  # what an IngressClass names to be ours
-HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
-TEMPLATE = Path(__file__).with_name("nginx.conf.in")  # all but upstreams and servers
-
-Objects = Mapping[str, Mapping[str, Object]]  # kind -> "namespace/name" -> object
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A port of a service."""
-
-    namespace: str
-    service: str
-    port: str  # its number or its name
-
-    @property
-    def upstream(self) -> str:
-        """Its name in nginx.conf. Neither part has a dot in it, so no two are the same."""
-        return f"{self.namespace}.{self.service}.{self.port}"
+from hoplab.image.readable.objects import CONTROLLER, Backend, Certificate, Objects, certificate_of, service_port
 
 
 @dataclass(frozen=True)
@@ -44,19 +18,6 @@ class Route:
     path: str
     exact: bool
     backend: Backend
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A certificate with its key, as a TLS secret holds them."""
-
-    secret: str  # "namespace/name"
-    pem: str = field(repr=False)
-
-    @property
-    def file(self) -> str:
-        """Named after what is in it: the file of an older configuration is not overwritten."""
-        return f"{self.secret.replace('/', '.')}.{hashlib.sha256(self.pem.encode()).hexdigest()[:12]}.pem"
 
 
 @dataclass(frozen=True)
@@ -118,53 +79,15 @@ def wish(ingress: Object, seen: Objects) -> tuple[Site, list[tuple[str, str]]]:
     certificates: dict[str, Certificate] = {}
     for entry in spec.get("tls", ()):
         name = f"{namespace}/{entry.get('secretName', '')}"
-        data = seen["Secret"].get(name, {}).get("data", {})
-        if not data.get("tls.crt") or not data.get("tls.key"):
+        certificate = certificate_of(name, seen)
+        if certificate is None:
             problems.append(("NoSecret", f"there is no secret {name} of type kubernetes.io/tls"))
             continue
-        pem = "".join(b64decode(data[part]).decode(errors="replace").strip() + "\n" for part in ("tls.crt", "tls.key"))
         for host in entry.get("hosts") or {route.host for route in routes}:
-            certificates.setdefault(host, Certificate(name, pem))
+            certificates.setdefault(host, certificate)
     given = spec.get("defaultBackend", {})
     default = backend(given) if "service" in given else None
     return Site(key(ingress), tuple(routes), tuple(sorted(certificates.items())), default), problems
-
-
-# --- Where it is to be had
-
-
-def service_port(backend: Backend, seen: Objects) -> Object | None:
-    """The port of the service that a backend means."""
-    service = seen["Service"].get(f"{backend.namespace}/{backend.service}", {})
-    ports = service.get("spec", {}).get("ports", ())
-    return next((each for each in ports if backend.port in (str(each["port"]), each.get("name"))), None)
-
-
-def endpoints(backend: Backend, seen: Objects) -> list[str]:
-    """The pods behind a backend, ``10.244.1.3:8080``: the service's own address is not used.
-
-    Pods that are ready; where there is none, those that still answer while they end.
-    """
-    port = service_port(backend, seen)
-    if port is None:
-        return []
-    ready, ending = set(), set()
-    for item in seen["EndpointSlice"].values():
-        labels = item["metadata"].get("labels", {})
-        belongs = (item["metadata"]["namespace"], labels.get("kubernetes.io/service-name"))
-        if belongs != (backend.namespace, backend.service) or item["addressType"] not in ("IPv4", "IPv6"):
-            continue
-        numbers = [each["port"] for each in item.get("ports") or () if (each.get("name") or "") == port.get("name", "")]
-        for endpoint in item.get("endpoints") or ():
-            conditions = endpoint.get("conditions", {})
-            for number in numbers:
-                address = endpoint["addresses"][0]
-                to = f"[{address}]:{number}" if item["addressType"] == "IPv6" else f"{address}:{number}"
-                if conditions.get("ready", True):
-                    ready.add(to)
-                elif conditions.get("serving"):
-                    ending.add(to)
-    return sorted(ready or ending)
 
 
 @dataclass(frozen=True)
@@ -232,55 +155,3 @@ def located(routes: Iterable[Route]) -> dict[tuple[str, str], Backend]:
             found.setdefault(("=", base), route.backend)
         found.setdefault(("", f"{base}/"), route.backend)
     return found
-
-
-# --- The text of nginx.conf
-
-
-def quoted(text: str) -> str:
-    """A word of nginx.conf; what somebody wrote into a path stays a path."""
-    if re.fullmatch(r"[\w/.~-]+", text, re.ASCII):
-        return text
-    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
-
-
-def block(head: str, lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a block with those lines in it."""
-    yield f"{head} {{"
-    yield from (f"    {line}" for line in lines)
-    yield "}"
-
-
-def upstream_lines(name: str, pods: Iterable[str]) -> Iterator[str]:
-    yield f"zone {name} 64k;"
-    yield from (f"server {pod};" for pod in pods)
-    yield "keepalive 16;"
-
-
-def server_lines(server: Server, upstreams: Mapping[str, list[str]]) -> Iterator[str]:
-    last = "" if server.host else " default_server"
-    yield f"listen {HTTP}{last};"
-    if server.certificate:
-        yield f"listen {HTTPS} ssl{last};"
-        yield f"ssl_certificate tls/{server.certificate.file};"
-        yield f"ssl_certificate_key tls/{server.certificate.file};"
-    elif not server.host:
-        yield f"listen {HTTPS} ssl default_server;"
-        yield "ssl_reject_handshake on;  # there is no certificate for a host that nobody names"
-    yield f"server_name {quoted(server.name or '_')};"
-    for modifier, path, to in server.locations:
-        action = f"proxy_pass http://{to.upstream};" if to.upstream in upstreams else "return 503;"
-        yield f"location {'= ' if modifier else ''}{quoted(path)} {{ {action} }}"
-    if not server.whole:
-        yield "location / { return 404; }"
-
-
-def configuration(sites: Iterable[Site], seen: Objects) -> str:
-    """The text of nginx.conf."""
-    found = servers(sites)
-    backends = {to.upstream: to for server in found for _, _, to in server.locations}
-    upstreams = {name: pods for name, to in sorted(backends.items()) if (pods := endpoints(to, seen))}
-    blocks = [block(f"upstream {name}", upstream_lines(name, pods)) for name, pods in upstreams.items()]
-    blocks += [block("server", server_lines(server, upstreams)) for server in found]
-    text = "".join("\n" + "".join(f"    {line}\n" for line in lines) for lines in blocks)
-    return TEMPLATE.read_text().replace("@HEALTH@", str(HEALTH)).replace("    @BLOCKS@\n", text)
