@@ -66,8 +66,9 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
 
 
 def _take_files(component: GoComponent, target: Path, log: Path) -> None:
-    """Copy files of the programs' module: go.sum locks them like the sources."""
+    """Copy files of the module: go.sum locks them like the sources."""
     printed: list[str] = []
+    run(["go", "mod", "download", component.source], f"getting {component.source}", log, cwd=component.folder)
     argv = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", component.source]
     run(argv, f"finding {component.source}", log, cwd=component.folder, env=ENVIRONMENT, on_line=printed.append)
     module = Path(printed[-1])

@@ -29,6 +29,7 @@ class Setting:
     proxy_mode: str
     nodes: Mapping[str, IPv4Address]  # every machine, by name
     ingress: str = "none"  # the ingress controller
+    gateway_api: bool = False  # whether it serves the Gateway API, too
     load_balancer: str = "none"
     pool: AddressRange | None = None  # of the load balancer
     block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
@@ -65,6 +66,7 @@ def of_plan(plan: LabPlan) -> Setting:
         proxy_mode=plan.proxy_mode,
         nodes={node.name: node.address for node in plan.nodes},
         ingress=plan.ingress_controller,
+        gateway_api=plan.gateway_api,
         load_balancer=plan.load_balancer,
         pool=plan.pool,
         block_size=plan.cni.block_size,
@@ -80,7 +82,7 @@ def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
     without = set() if cni and cni.block_sizes else {"block_size"}
     if not setting.cni_nftables:
         without.add("cni_nftables")
-    without |= {name for name in ("foreign", "uplinks", "dns") if not getattr(setting, name)}
+    without |= {name for name in ("foreign", "uplinks", "dns", "gateway_api") if not getattr(setting, name)}
     return frozenset(without if setting.ipv6 else {*without, "ipv6", "nodes6"})
 
 

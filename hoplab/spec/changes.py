@@ -21,6 +21,7 @@ NAMES = {
     "block_size": "blockSize",
     "proxy_mode": "proxy.mode",
     "ingress_controller": "ingress.controller",
+    "gateway_api": "ingress.gatewayApi",
     "load_balancer": "loadBalancer.name",
     "load_balancer_pool": "loadBalancer.pool",
     "kubernetes_version": "kubernetes.version",

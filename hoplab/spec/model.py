@@ -104,6 +104,7 @@ class LabSpec:
     cni: CniSpec = field(default_factory=CniSpec)
     proxy_mode: str = "iptables"
     ingress_controller: str = "auto"
+    gateway_api: bool = False  # whether the ingress controller serves the Gateway API, too
     load_balancer: str = "none"
     load_balancer_pool: AddressRange | None = None  # None: the default (``pool_of``)
     kubernetes_version: str = "1.37.2"

@@ -108,6 +108,7 @@ def parse_spec(
         cni=read.cni(read.section(top, "cni"), parts),
         proxy_mode=read.part(read.section(top, "proxy"), part_at("proxy.mode"), parts),
         ingress_controller=read.part(ingress, part_at("ingress.controller"), parts),
+        gateway_api=read.truth(ingress, "gatewayApi"),
         load_balancer=read.part(load_balancer, part_at("loadBalancer.name"), parts),
         load_balancer_pool=read.addresses(load_balancer, "pool"),
         kubernetes_version=read.version(

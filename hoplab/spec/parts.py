@@ -85,6 +85,7 @@ class IngressPart(Part):
     kind: ClassVar[str] = "ingress"
 
     auto_rank: int = 0  # ``auto`` takes the lowest whose image is at hand; 0: never this one
+    gateway_api: bool = False  # ingress.gatewayApi is possible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +117,10 @@ class Parts:
             {part.name: part for part in ordered if isinstance(part, LoadBalancerPart)},
         )
 
-    @property
-    def auto_ingress(self) -> tuple[str, ...]:
+    def auto_ingress(self, *, gateway_api: bool = False) -> tuple[str, ...]:
         """Return the ingress controllers that ``auto`` considers, the preferred one first."""
-        ranked = [(part.auto_rank, part.name) for part in self.ingress.values() if part.usable and part.auto_rank]
-        return tuple(name for _, name in sorted(ranked))
+        usable = [part for part in self.ingress.values() if part.usable and part.gateway_api >= gateway_api]
+        return tuple(name for _, name in sorted((part.auto_rank, part.name) for part in usable if part.auto_rank))
 
 
 def usable(parts: Mapping[str, AnyPart]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ class LabPlan:
     proxy_mode: str
     ingress_controller: str  # "none" or a role, ingress_<name>
     ingress_why: str  # how it was chosen; "" when the spec names it
+    gateway_api: bool  # whether that controller serves the Gateway API, too
     load_balancer: str
     pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
@@ -170,7 +171,9 @@ def plan_lab(
     spec: LabSpec, parts: Parts, *, lab_id: str, accel: Literal["kvm", "tcg"], ingress_at_hand: Collection[str]
 ) -> LabPlan:
     """Return the plan of a spec on a host with the given acceleration, and images of these ingress controllers."""
-    ingress_controller, ingress_why = choose_ingress(spec.ingress_controller, parts.auto_ingress, ingress_at_hand)
+    ingress_controller, ingress_why = choose_ingress(
+        spec.ingress_controller, parts.auto_ingress(gateway_api=spec.gateway_api), ingress_at_hand
+    )
     chosen = (
         parts.cni.get(spec.cni.name),
         parts.proxy.get(spec.proxy_mode),
@@ -228,6 +231,7 @@ def plan_lab(
         proxy_mode=spec.proxy_mode,
         ingress_controller=ingress_controller,
         ingress_why=ingress_why,
+        gateway_api=spec.gateway_api,
         load_balancer=spec.load_balancer,
         pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,

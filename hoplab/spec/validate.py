@@ -41,7 +41,8 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
 
     ``wrong`` has the paths of fields that are wrong in themselves and are left out, ``given`` those that the file has.
     """
-    return _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong) + _pool_issues(spec, parts, wrong)
+    issues = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong) + _pool_issues(spec, parts, wrong)
+    return issues + _gateway_issues(spec, parts, wrong)
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
@@ -127,6 +128,16 @@ def _range6_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
         hint = f"a /{NODE_POD_PREFIX6 - (nodes - 1).bit_length()} or larger"
         issues.append(SpecIssue("ipv6.podCIDR", problem, hint))
     return issues
+
+
+def _gateway_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
+    """Return an issue where the Gateway API is asked of a controller without it."""
+    able = [name for name, part in parts.ingress.items() if part.gateway_api]
+    chosen = spec.ingress_controller
+    if not spec.gateway_api or chosen in ("auto", *able) or "ingress.controller" in wrong:
+        return []
+    problem = "there is no controller to serve it" if chosen == "none" else f"{chosen} does not serve the Gateway API"
+    return [SpecIssue("ingress.gatewayApi", problem, f"ingress.controller: {' or '.join(('auto', *able))}, or false")]
 
 
 def _pool_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:

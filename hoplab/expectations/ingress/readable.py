@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hoplab.expectations.ingress import Access, Served, nginx_conf
 from hoplab.spec.parts import IngressPart
 
-PART = IngressPart(name="readable", order=10, auto_rank=2)
+PART = IngressPart(name="readable", order=10, auto_rank=2, gateway_api=True)
 NAMESPACE = "ingress-readable"
 LABELS = {"app": "ingress"}
 CONTAINER = "ingress"

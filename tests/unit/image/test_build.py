@@ -58,9 +58,15 @@ def test_files_come_out_of_the_module_that_was_built(tmp_path: Path, monkeypatch
     for name in "ba":
         (module / "crds" / f"{name}.yaml").write_text(f"---\nkind: {name}\n")
 
+    downloaded: list[str] = []
+
     def go(argv: list[str], _what: str, _log: Path, **options: Any) -> None:
         assert argv[-1] == "example.org/one"
-        options["on_line"](str(module))
+        if argv[:3] == ["go", "mod", "download"]:
+            downloaded.append(argv[-1])
+        else:
+            assert downloaded, "go list knows no folder of a module that is not there"
+            options["on_line"](str(module))
 
     monkeypatch.setattr(gobuild, "run", go)
     component = GoComponent("one", "1", "example.org/one", tmp_path, {}, files={"one.yaml": "crds/*.yaml"})

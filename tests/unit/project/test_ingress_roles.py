@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jinja2 import Environment
 
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.ingress import Access, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
+from hoplab.image.readable import controller
 from hoplab.image.readable.conf import HEALTH, HTTP, HTTPS
 from hoplab.verify import workload
 from tests.support.roles import defaults, documents, load, render
@@ -231,3 +234,43 @@ def test_metallb_takes_the_crds_of_the_image() -> None:
     file = Path(load(PROJECT / "inventory/group_vars/all.yml")["loadbalancer_metallb_crds"]).name
     table = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())
     assert file in table["go"]["metallb"]["files"]
+
+
+def test_readable_serves_the_gateway_api_where_it_is_given_its_definitions() -> None:
+    plain = readable()
+    inputs = defaults("ingress_readable") | {"ingress_readable_gateway_crds": ["/share/gateway-api-gateways.yaml"]}
+    seen = documents(render("roles/ingress_readable/templates/controller.yml.j2", **inputs))
+    assert set(seen) - set(plain) == {"GatewayClass"}
+    assert seen["GatewayClass"]["spec"]["controllerName"] == expectation.CONTROLLER
+    assert seen["GatewayClass"]["metadata"]["labels"]["hoplab.local/ingress"] == "readable"
+
+    def environment(manifest: dict[str, Any]) -> set[str]:
+        (container,) = manifest["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+        return {variable["name"] for variable in container["env"]}
+
+    assert environment(seen) - environment(plain) == {"GATEWAY_API"}
+    allowed = [
+        (group, resource, verb)
+        for rule in seen["ClusterRole"]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+    watched = {path for path, _ in controller.watched("i", "app=ingress", gateway_api=True).values()}
+    for path in watched - {"/api/v1/namespaces/i/pods"}:
+        group, resource = "" if path.startswith("/api/v1/") else path.split("/")[2], path.rpartition("/")[2]
+        assert {(group, resource, "list"), (group, resource, "watch")} <= set(allowed), path
+    statuses = {resource for _, resource, verb in allowed if verb == "patch"}
+    assert statuses == {"ingresses/status", "gatewayclasses/status", "gateways/status", "httproutes/status"}
+
+
+def test_readable_takes_the_definitions_of_the_image() -> None:
+    files = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())["go"]["gateway-api"]["files"]
+    variable = load(PROJECT / "inventory/group_vars/all.yml")["ingress_readable_gateway_crds"]
+    lab = {"image": {"bin": "/images/one/bin"}, "gateway_api": True}
+    templar = Environment()
+    templar.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
+    templar.filters["dirname"] = lambda path: str(Path(path).parent)
+    given = yaml.safe_load(templar.from_string(variable).render(lab=lab))
+    assert set(given) == {f"/images/one/share/{file}" for file in files}
+    assert yaml.safe_load(templar.from_string(variable).render(lab={**lab, "gateway_api": False})) == []

@@ -68,6 +68,12 @@ def test_full_spec() -> None:
     assert spec.image_components == ("cni_calico",)
 
 
+def test_the_gateway_api() -> None:
+    assert not parse().gateway_api
+    for controller in ("auto", "readable"):
+        assert parse(ingress={"controller": controller, "gatewayApi": "true"}).gateway_api
+
+
 def test_a_second_family() -> None:
     assert parse().ipv6 is None
     assert parse(ipv6=False).ipv6 is None
@@ -183,6 +189,16 @@ def test_other_namespaces_are_left_alone() -> None:
             {"ingress": {"controller": "traefik"}},
             "ingress.controller: traefik is not available yet; one of auto, none, readable, nginx, ingress-nginx",
         ),
+        (
+            {"ingress": {"controller": "nginx", "gatewayApi": True}},
+            "ingress.gatewayApi: nginx does not serve the Gateway API; ingress.controller: auto or readable, or false",
+        ),
+        (
+            {"ingress": {"controller": "none", "gatewayApi": "true"}},
+            "ingress.gatewayApi: there is no controller to serve it; ingress.controller: auto or readable, or false",
+        ),
+        ({"ingress": {"gatewayApi": "on"}}, "ingress.gatewayApi: is 'on'; true or false"),
+        ({"ingress": {"controller": "reedable", "gatewayApi": True}}, None),
         (
             {"loadBalancer": {"name": "metalb"}},
             "loadBalancer.name: 'metalb' is unknown; did you mean metallb? one of none, metallb",

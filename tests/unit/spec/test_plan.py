@@ -84,6 +84,13 @@ def test_ingress_controller(asked: str, at_hand: tuple[str, ...], chosen: str, w
     assert (found.ingress_controller, found.ingress_why) == (chosen, why)
 
 
+def test_auto_takes_a_controller_that_serves_what_is_asked() -> None:
+    spec = LabSpec("dev", gateway_api=True)
+    found = plan_lab(spec, lab_id="dev-0", accel="tcg", ingress_at_hand=("nginx", "readable"))
+    assert (found.ingress_controller, found.gateway_api) == ("readable", True)
+    assert not plan(LabSpec("dev")).gateway_api
+
+
 def test_the_node_image_has_an_ingress_controller() -> None:
     assert "readable" in ingress_controllers()
 
