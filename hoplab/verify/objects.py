@@ -19,6 +19,7 @@ from hoplab.verify.observations import Observations
 API_TIMEOUT = 30  # seconds for one response of the Kubernetes API
 EDIT_TRIES = 5
 INGRESSES = f"/apis/networking.k8s.io/v1/namespaces/{workload.NAMESPACE}/ingresses"
+GATEWAY_API = f"/apis/gateway.networking.k8s.io/v1/namespaces/{workload.NAMESPACE}"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,20 @@ def parse_ingress(raw: Mapping[str, Any]) -> Ingress:
     )
 
 
+@dataclass(frozen=True)
+class Gateway:
+    """The status of a Gateway."""
+
+    addresses: frozenset[str]
+    conditions: Mapping[str, str]  # type -> "True", "False" or "Unknown"
+    routes: Mapping[str, int]  # listener -> how many routes are attached
+
+
+def conditions(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return the conditions of a status, type -> status."""
+    return {condition["type"]: condition["status"] for condition in given.get("conditions", ())}
+
+
 class Objects(Observations):
     """The Kubernetes objects of a running lab. Each change is undone when the ``with`` block ends."""
 
@@ -58,6 +73,27 @@ class Objects(Observations):
         if status != 200:
             raise ClaimFailed(f"there is no Ingress {name}: {found.get('message', status)}")
         return parse_ingress(found)
+
+    def gateway(self, name: str) -> Gateway:
+        """Return the present status of a Gateway of the verification workload; raise ClaimFailed when there is none."""
+        status = self._gateway_api("gateways", name)
+        return Gateway(
+            frozenset(address["value"] for address in status.get("addresses", ())),
+            conditions(status),
+            {listener["name"]: listener["attachedRoutes"] for listener in status.get("listeners", ())},
+        )
+
+    def route_conditions(self, name: str) -> dict[str, str]:
+        """Return the present conditions of an HTTPRoute of the workload at its Gateway; {} before it has any."""
+        parents = self._gateway_api("httproutes", name).get("parents", ())
+        return conditions(parents[0]) if parents else {}
+
+    def _gateway_api(self, kind: str, name: str) -> Mapping[str, Any]:
+        status, found = self.api("GET", f"{GATEWAY_API}/{kind}/{name}")
+        if status != 200:
+            raise ClaimFailed(f"there is none of the {kind} with the name {name}: {found.get('message', status)}")
+        given: Mapping[str, Any] = found.get("status", {})
+        return given
 
     def endpoints(self, service: str, *, ending: bool = False) -> set[str]:
         """Return the ready endpoints of a service of the workload, ``10.244.1.2:8080``; with ``ending`` all of them."""

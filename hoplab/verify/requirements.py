@@ -33,6 +33,7 @@ def skip_reason(
     proxy: str = "",
     nodes: int = 1,
     ingress: bool = False,
+    gateway_api: bool = False,
     load_balancer: str = "",
     service: str = "",
     ipv6: bool = False,
@@ -61,8 +62,9 @@ def skip_reason(
         return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
     if proxy and has.proxy_mode != proxy:
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
-    if ingress and has.ingress == "none":
-        return "needs an ingress controller; this lab has none"
+    if (ingress and has.ingress == "none") or (gateway_api and not has.gateway_api):
+        wanted = "the Gateway API (ingress.gatewayApi in its spec)" if gateway_api else "an ingress controller"
+        return f"needs {wanted}; this lab has none"
     if load_balancer and has.load_balancer != load_balancer:
         return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"
     if service and f"{workload.NAMESPACE}/{service}" not in map(str, lab.api[API_SERVICES]):

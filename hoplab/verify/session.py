@@ -56,6 +56,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     options = workload.IngressOptions(
         get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, workload.SITES),
+        setting.gateway_api,
     )
     with ExitStack() as stack:
         api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))

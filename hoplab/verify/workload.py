@@ -15,6 +15,7 @@ version of hoplab replaces it.
     app1-service, app2-service    the course's two apps: two pods and one
     apps          their Ingress: hosts, paths and certificates of the course
     orphan        an Ingress of a class without a controller
+    way           a Gateway and an HTTPRoute that lead to the apps, in labs with the Gateway API
 
 The apps are here and not in a role: `up` installs only parts of the spec, the objects are the same for every
 controller, and lessons compare every rule.
@@ -32,8 +33,8 @@ from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.pki.certificates import Pair
+from hoplab.verify import gateway_workload, waiting
 from hoplab.verify import probe as probes
-from hoplab.verify import waiting
 from hoplab.verify.probe import ECHO, Probe
 
 NAMESPACE = "hoplab-verify"
@@ -65,6 +66,7 @@ class IngressOptions:
 
     annotations: Mapping[str, str] = field(default_factory=dict)  # required by the lab's controller
     certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
+    gateway_api: bool = False  # whether there are a Gateway and an HTTPRoute, too
 
 
 NO_OPTIONS = IngressOptions()
@@ -135,6 +137,7 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
             ingress("apps", ROUTES, tls=SITES if options.certificates else {}, annotations=options.annotations),
         ),
         (ingresses, ingress("orphan", {ORPHAN: {"/": APP1}}, ingress_class="nobody")),
+        *(gateway_workload.manifests(NAMESPACE, APP1, APP2) if options.gateway_api else ()),
     ]
 
 

@@ -109,7 +109,7 @@ def served(text: str) -> tuple[Served, ...]:
         paths: dict[str, tuple[str, ...]] = {}
         limits: dict[str, Limits] = {}
         for location in server.find("location"):
-            target = "".join(location.value("proxy_pass")).partition("://")[2].partition("/")[0]
+            target = "".join(location.value("proxy_pass")).partition("://")[2].partition("/")[0].partition("$")[0]
             path = location.words[-1].rstrip("/") or "/"
             if path not in paths:
                 paths[path] = upstreams.get(target, ())

@@ -30,7 +30,7 @@ from tests.support.edited import (
     tls,
     wireguard,
 )
-from tests.support.imaginary import ingress, policies, traffic, traffic_faults
+from tests.support.imaginary import gateway, ingress, policies, traffic, traffic_faults
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
@@ -56,6 +56,7 @@ LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
 WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] = (
     (traffic, traffic_faults.FAULTS),
     (ingress, ingress.FAULTS),
+    (gateway, gateway.FAULTS),
     (policies, policies.FAULTS),
     (ipv6_traffic, ipv6_traffic.FAULTS),
     (wireguard_traffic, wireguard_traffic.FAULTS),

@@ -1,0 +1,82 @@
+"""Chapter 8, Gateway API: ``kubectl get gateway,httproute``, requests, the controller's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hoplab.verify import gateway_workload, workload
+from hoplab.verify.claims import Claim, listed
+from hoplab.verify.session import LabSession
+
+pytestmark = [pytest.mark.needs(gateway_api=True), pytest.mark.remedy("kubectl describe gateways,httproutes -A")]
+
+NAME, HOST = gateway_workload.NAME, gateway_workload.HOST
+
+
+def test_a_gateway_says_what_it_serves(session: LabSession, claim: Claim) -> None:
+    """A Gateway's status has its addresses and how many routes each listener has; an HTTPRoute's status has whether
+    the Gateway accepted it."""
+    nodes = {str(node.address) for node in session.snapshot.nodes}
+    found = session.until(lambda: session.gateway(NAME), lambda found: found.conditions.get("Programmed") == "True")
+    for condition in ("Accepted", "Programmed"):
+        claim.require(
+            found.conditions.get(condition) == "True",
+            f"the Gateway {NAME} is not {condition}",
+            *found.conditions.items(),
+        )
+    claim.require(
+        found.addresses == nodes,
+        f"{NAME} has the addresses {listed(sorted(found.addresses))}, not those of the nodes, {listed(sorted(nodes))}",
+    )
+    route = session.until(lambda: session.route_conditions(NAME), bool)
+    for condition in ("Accepted", "ResolvedRefs"):
+        claim.require(
+            route.get(condition) == "True", f"the HTTPRoute {NAME} is not {condition} by its Gateway", *route.items()
+        )
+    wanted = {gateway_workload.LISTENER: 1}
+    claim.require(found.routes == wanted, f"{NAME} has other routes than one at its listener", *found.routes.items())
+    claim.saw(f"{NAME} is programmed at {listed(sorted(found.addresses))}; its listener has 1 route, which is accepted")
+
+
+@pytest.mark.rests_on("a_gateway_says_what_it_serves")
+def test_a_route_decides_by_more_than_the_path(session: LabSession, claim: Claim) -> None:
+    """An HTTPRoute decides by path, query parameter, header and method: the longest path first, then the rule with
+    most conditions."""
+    seen = []
+    for asked, service in gateway_workload.ways(workload.APP1, workload.APP2).items():
+        for node in session.snapshot.nodes:
+            answer = session.app(f"http://{HOST}{asked}", node)
+            claim.require(
+                answer.to in session.endpoints(service),
+                f"{answer.pod} answers for {HOST}{asked}, which is no pod of {service}",
+            )
+        seen.append(f"{asked} by {answer.pod}")
+    claim.saw(f"{HOST} is answered, {listed(seen)}")
+
+
+@pytest.mark.rests_on("a_gateway_says_what_it_serves", "pod_to_pod_is_never_translated")
+def test_each_rule_of_a_route_is_a_location(session: LabSession, claim: Claim) -> None:
+    """The controller turns each rule of an HTTPRoute into a location of nginx with the rule's name, and its service
+    into the pods' addresses."""
+    services = [rule["backendRefs"][0]["name"] for rule in _route()["rules"]]
+    for front in session.controller_pods.values():
+        blocks = {block.host: block for block in session.served(front)}
+        claim.require(HOST in blocks, f"{front} has no server block for {HOST}", *blocks.values())
+        for number, service in enumerate(services):
+            name, wanted = f"{workload.NAMESPACE}/{NAME}/{number}", session.endpoints(service)
+            found = blocks[HOST].paths.get(name, ())
+            claim.require(
+                set(found) == wanted,
+                f"{front} sends the rule {name} to {listed(found)}, not to {listed(sorted(wanted))}",
+                blocks[HOST],
+            )
+    claim.saw(f"{front} has {blocks[HOST]}")
+
+
+def _route() -> dict[str, Any]:
+    """The spec of the HTTPRoute."""
+    made = gateway_workload.manifests(workload.NAMESPACE, workload.APP1, workload.APP2)
+    found: dict[str, Any] = next(body["spec"] for _, body in made if body["kind"] == "HTTPRoute")
+    return found
