@@ -89,7 +89,7 @@ def encoded(text: str) -> str:
 def parameter(name: str, value: str) -> str:
     """A regular expression for a query whose first parameter of that name has that value; it takes no character."""
     name = encoded(name)
-    return rf"(?=(?:(?!{name}=)[^&\n]*&)*{name}={encoded(value)}(?:&|\n))"
+    return f"(?=(?:(?!{name}=)[^&\n]*&)*{name}={encoded(value)}(?:&|\n))"
 
 
 def pattern(match: Match, headers: Iterable[str], *, method: bool, query: bool) -> str:

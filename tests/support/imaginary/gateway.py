@@ -122,4 +122,4 @@ FAULTS = (
 
 def names() -> tuple[str, ...]:
     """The lessons about the Gateway API."""
-    return tuple(name for name, found in lessons().items() if "test_08_gateway" in found.function.__code__.co_filename)
+    return tuple(name for name, found in lessons().items() if "test_08_routes" in found.function.__code__.co_filename)

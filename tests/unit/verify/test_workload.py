@@ -188,3 +188,13 @@ def test_every_longer_path_leads_elsewhere() -> None:
         for path, to in paths.items():
             shorter = [prefix for prefix in paths if prefix != path and path.startswith(prefix)]
             assert not shorter or paths[max(shorter, key=len)] != to
+
+
+def test_gateways_are_of_labs_that_have_them() -> None:
+    plain, more = (workload.manifests(workload.IngressOptions(gateway_api=given)) for given in (False, True))
+    assert [body["kind"] for _, body in more[len(plain) :]] == ["Gateway", "HTTPRoute"]
+    assert more[: len(plain)] == plain
+    assert {path for path, _ in more[len(plain) :]} == {
+        f"/apis/gateway.networking.k8s.io/v1/namespaces/hoplab-verify/{kind}" for kind in ("gateways", "httproutes")
+    }
+    assert workload.digest() != workload.digest(workload.IngressOptions(gateway_api=True))

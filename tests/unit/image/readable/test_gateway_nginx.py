@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hoplab.image.readable.controller import Nginx
+from hoplab.verify import gateway_workload
 from tests.support.gateway_objects import cluster, elsewhere, gateway, grant, route
 from tests.support.nginx_server import Front, Pods, running
 from tests.support.readable_objects import Seen, endpoints, ingress, listed, rules
@@ -213,6 +214,16 @@ def test_beside_ingresses(front: Front, pods: Pods) -> None:
     web = route("web", "{hostnames: [a.com, b.com], rules: [{backendRefs: [{name: one, port: 80}]}]}")
     front.serve(with_pods(pods, gateway(), web, ingresses=(asked,)))
     assert [front.get(host).pod for host in ("a.com", "b.com", "c.com")] == ["two", "one", ""]
+
+
+def test_the_route_of_the_verification_workload(front: Front, pods: Pods) -> None:
+    made = [body for _, body in gateway_workload.manifests("shop", "one", "two")]
+    for body in made:
+        body["metadata"]["namespace"] = "shop"
+    front.serve(with_pods(pods, *made))
+    wanted = gateway_workload.ways("one", "two")
+    assert {asked: front.get(gateway_workload.HOST, asked).pod for asked in wanted} == wanted
+    assert front.get("unknown.yash.com").status == 404
 
 
 def test_endpoints_are_followed(front: Front, pods: Pods) -> None:
