@@ -31,7 +31,7 @@ TIMEOUT = 30.0  # seconds without an answer; an emulated node takes some for a T
 WATCH = 600  # seconds after which the API server ends a watch
 DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds before the next attempt: the first, and what its doubles are limited to
 MERGE_PATCH = "application/merge-patch+json"
-GONE = 410
+NOT_FOUND, GONE = 404, 410
 # A watch only receives: where its node (conntrack) forgets the connection, no packet tells. So the kernel sends probes
 # after 10 s without packets.
 KEEPALIVE = (
@@ -154,7 +154,9 @@ def follow(
             say(f"watching {path}: {error}")
         except Refused as error:
             say(f"watching {path}: {error}")
-            version = "" if error.code == GONE else version
+            version = "" if error.code in (GONE, NOT_FOUND) else version
+            if error.code == NOT_FOUND:  # the API has no such kind (any more), so there is no such object
+                changed({})
         except Exception as error:  # an answer that makes no sense: nothing seen until now is certain
             say(f"watching {path}: {type(error).__name__}: {error}")
             version = ""

@@ -138,6 +138,14 @@ def test_a_version_that_is_too_old_is_listed_again(server: ApiServer, api: Api, 
     assert server.asked == ["list", "watch from 5", "list", "watch from 80"]
 
 
+def test_a_kind_that_the_api_does_not_have_has_no_objects(server: ApiServer, api: Api) -> None:
+    """Definitions of kinds come and go; what else is served must not wait for them."""
+    missing = Answer(404, {"message": "the server could not find the requested resource"})
+    server.answers = [missing, listing("5", item("one", "2")), missing, listing("7"), Answer(lines=[])]
+    assert followed(api, 3) == [[], ["shop/one"], [], []]
+    assert server.asked == ["list", "list", "watch from 5", "list", "watch from 7"]
+
+
 def test_an_error_in_a_watch_that_is_not_about_versions_lists_nothing(server: ApiServer, api: Api) -> None:
     server.answers = [
         listing("5"),
