@@ -286,11 +286,7 @@ DECLARED: tuple[Setting, ...] = (
         default=DEFAULT.ingress_controller,
         default_text="`auto`: `nginx` when its image is at hand, else `readable`",
     ),
-    Truth(
-        path="ingress.gatewayApi",
-        meaning="whether the controller serves Gateways and HTTPRoutes of the Gateway API, too",
-        allowed="true, false; of a controller that can (readable)",
-    ),
+    Truth(path="ingress.gatewayApi", meaning="whether it serves the Gateway API", allowed="true, false; of `readable`"),
     PartChoice(
         path="loadBalancer.name",
         meaning="what gives addresses to services of type LoadBalancer: MetalLB in layer-2 mode",
