@@ -116,7 +116,7 @@ def _message(body: bytes) -> str:
     try:
         return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        return body.decode(errors="replace")[:200]
+        return body.decode(errors="replace").strip()[:200]
 
 
 def key(item: Object) -> str:

@@ -40,10 +40,10 @@ class Listener:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of routes that may attach to it; of all kinds we know one."""
+        """The kinds of routes that may attach to it; of all kinds we know one, which is for HTTP."""
         given = self.allowed.get("kinds")
         asked = [(kind.get("group", GROUP), kind["kind"]) for kind in given] if isinstance(given, list) else []
-        return ("HTTPRoute",) if not asked or KIND in asked else ()
+        return ("HTTPRoute",) if self.protocol in PORTS and (not asked or KIND in asked) else ()
 
 
 @dataclass(frozen=True)

@@ -305,7 +305,7 @@ def test_a_server_of_another_name_gets_no_token(tmp_path: Path) -> None:
     ("body", "message"),
     [
         ({"message": "no such thing"}, "no such thing"),
-        (b"nope", "nope"),
+        (b"nope\n", "nope"),
         (["x"], '["x"]'),
         (b"\xff", "\N{REPLACEMENT CHARACTER}"),
     ],

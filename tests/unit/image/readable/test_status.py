@@ -98,6 +98,7 @@ def test_a_gateway_with_a_wrong_listener() -> None:
     found = told(cluster(gateway(listeners=listeners), web()))[WAY]
     assert short(found["conditions"]) == {"Accepted": "True ListenersNotValid", "Programmed": "True Programmed"}
     good, wrong = found["listeners"]
+    assert (good["attachedRoutes"], wrong["attachedRoutes"], wrong["supportedKinds"]) == (1, 0, [])
     assert short(good["conditions"])["Programmed"] == "True Programmed"
     assert short(wrong["conditions"]) == {
         "Accepted": "False UnsupportedProtocol",
