@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from hoplab.cli.options import file_option, json_option, lab_given, lab_option, print_spec_notice, require_checkout
-from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
+
+if TYPE_CHECKING:
+    from hoplab.trace.model import Trace
 
 VIA = ("nodeport", "ingress", "loadbalancer")
 PROTOCOLS = ("tcp", "udp", "icmp")
@@ -18,13 +21,14 @@ PROTOCOLS = ("tcp", "udp", "icmp")
 
 @click.command()
 @lab_option
-@click.argument("places", nargs=-1, required=True, metavar="FROM TO")
+@click.argument("places", nargs=-1, metavar="FROM TO")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of TO; by default the first one of a service.")
 @click.option("--proto", type=click.Choice(PROTOCOLS), default=None, help="By default tcp, or the service port's.")
 @click.option("--via", type=click.Choice(VIA), default=None, help="How the packet comes to the service TO.")
 @click.option("--from", "sender", type=click.Choice(["outside"]), help="In place of FROM.")
-@file_option("--recording", "Follow it through a recording (of `lab record`) in place of a running lab.")
+@file_option("--recording", "Follow it through a recording (of `lab record`), or show one of --record.")
 @click.option("--model", is_flag=True, help="Look at the running lab and infer every hop; no packet is sent.")
+@file_option("--record", "Write what was seen to FILE; `--recording FILE` shows it again.")
 @json_option
 @click.option("--svg", "as_svg", is_flag=True, help="A drawing, as SVG.")
 def trace(
@@ -36,55 +40,86 @@ def trace(
     sender: str | None,
     recording: Path | None,
     model: bool,
+    record: Path | None,
     as_json: bool,
     as_svg: bool,
 ) -> None:
-    """Follow a packet from FROM to TO and its reply back.
+    """Send a packet from FROM to TO, and follow it there and its reply back.
 
     FROM is a pod, a node, an address or `outside`; TO may also be a service, as NAMESPACE/NAME or NAME, with :PORT. A
     pod may be named by the beginning of its name. The exit code is 1 when the packet does not arrive or its reply does
-    not return.
+    not return. Nothing is left on the nodes, whichever way it ends.
 
     \b
-    ./lab trace single- hoplab-verify/echo --model
+    ./lab trace single- hoplab-verify/echo
+    ./lab trace outside single --via nodeport --record nodeport.json
     ./lab trace outside single --via nodeport --recording tests/recordings/flannel-vxlan.json
     """
     ends = (sender, *places) if sender else places
-    if len(ends) != 2:
-        raise click.UsageError("a trace has two ends: FROM TO, or --from outside TO")
     given = lab_given()
-    if recording and (given or model):
-        wrong = "--lab" if given else "--model"
+    if recording and (given or model or record):
+        wrong = "--lab" if given else "--model" if model else "--record"
         raise click.UsageError(f"{wrong} and --recording exclude each other: a recording is always a model of one lab")
+    if model and record:
+        raise click.UsageError("--model and --record exclude each other: a model is made anew from `lab record`'s file")
     if as_json and as_svg:
         raise click.UsageError("--json and --svg exclude each other")
-    if not recording and not model:
-        raise LabError(
-            "no real packet is sent yet", remedy="--model looks at the running lab, --recording FILE at a recording"
-        )
 
-    from hoplab.observe import recording_format
+    from hoplab.trace.live import record as records
+
+    recorded = recording if recording and records.is_trace(recording) else None
+    if len(ends) != (0 if recorded else 2):
+        what = "a recorded trace has its ends in it" if recorded else "a trace has two ends: FROM TO"
+        raise click.UsageError(f"{what}, or --from outside TO" if not recorded else what)
+
     from hoplab.trace import render, svg
-    from hoplab.trace.follow import follow
 
-    if recording:
-        seen = recording_format.load(recording)
+    if recorded:
+        found = records.load(recorded)
+    elif recording:
+        from hoplab.observe import recording_format
+        from hoplab.trace.follow import follow
+
+        found = follow(recording_format.load(recording), *ends, port=port, protocol=proto or "", via=via or "")
     else:
-        require_checkout("trace without --recording")
-        from hoplab.core.console import progress
-        from hoplab.verify import live_look
-
-        print_spec_notice(paths)
-        screen = progress()
-        with screen.phase("looking at the lab"):
-            seen = live_look.look(paths, screen.task)
-    found = follow(seen, *ends, port=port, protocol=proto or "", via=via or "")
+        found = _in_lab(paths, ends, Options(port, proto or "", via or ""), model=model, record=record)
     if as_json:
         click.echo(json.dumps(render.as_json(found), indent=2))
     else:
         click.echo(svg.drawing(found) if as_svg else render.text(found), nl=False)
+    if record:
+        records.save(found, record)
+        click.echo(f"wrote {record}", err=True)
     if not found.complete:
         sys.exit(1)
+
+
+class Options(NamedTuple):
+    """What chooses the packet."""
+
+    port: int | None
+    protocol: str
+    via: str
+
+
+def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: bool, record: Path | None) -> Trace:
+    """Return the trace of a packet in a running lab: predicted, or sent."""
+    require_checkout("trace without --recording")
+    from hoplab.core import fs
+    from hoplab.core.console import progress
+    from hoplab.observe.live.stop import on_signals
+    from hoplab.trace.follow import follow
+    from hoplab.verify import live_look, live_trace
+
+    print_spec_notice(paths)
+    if record:
+        fs.check(record)
+    screen = progress()
+    with screen.phase("looking at the lab" if model else "sending a packet"):
+        if model:
+            return follow(live_look.look(paths, screen.task), *ends, **options._asdict())
+        with on_signals() as stop:
+            return live_trace.trace(paths, ends[0], ends[1], stop, **options._asdict(), say=screen.task)
 
 
 VERBS = (trace,)

@@ -25,9 +25,9 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return _adapters[kind]
 
 
-def to_json(value: Any, *, exclude: Collection[str] = ()) -> Any:
-    """Return a dataclass as ``json.dumps`` takes it, without the fields in ``exclude``."""
-    return _adapter(type(value)).dump_python(value, mode="json", exclude=set(exclude))
+def to_json(value: Any, *, exclude: Collection[str] = (), defaults: bool = True) -> Any:
+    """Return a dataclass as ``json.dumps`` takes it, without the fields in ``exclude`` or those with their defaults."""
+    return _adapter(type(value)).dump_python(value, mode="json", exclude=set(exclude), exclude_defaults=not defaults)
 
 
 def from_json(kind: type[T], value: Any) -> T:

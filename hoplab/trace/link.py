@@ -84,7 +84,7 @@ def out_of_node(
     for pod in walk.topology.attached(space, dev.name):
         if packet.dst in pod.addresses or (decided.via and decided.via in pod.addresses):
             return _into_pod(walk, space, packet, dev, pod, came_by)
-    if dev.kind in ("bridge", "veth"):
+    if dev.kind in ("bridge", "veth") and dev.name != space.node.uplink:
         missing = walk.missing(packet)
         owner = "no port" if dev.kind == "bridge" else "no pod"
         why = f"{owner} of {dev.name} on {space.place} has {target}: no answer to its ARP request"

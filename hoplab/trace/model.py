@@ -8,10 +8,14 @@ from typing import Literal
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.packet import Packet
 
-Kind = Literal["pod", "node", "outside"]
+Kind = Literal["pod", "node", "outside", "wire"]
 Direction = Literal["in", "out"]
 PORTLESS = frozenset({"icmp", "ipencap"})  # protocols without ports
-INFERRED = "inferred"  # the evidence of a hop that follows from facts
+INFERRED = "inferred"  # the evidence of a hop or an event that follows from facts
+SEEN = "seen"  # ... that a capture, a report of nftables or a tracepoint shows
+UNPREDICTED = "seen, not predicted"
+OTHERWISE = "seen, otherwise"  # with other addresses than predicted
+NOT_SEEN = "not seen"  # predicted, and seen neither there nor farther on the way
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Event:
     text: str  # the rule, route or entry as its tool prints it
     where: str = ""  # of a rule: table and chains, "iptables nat, PREROUTING > KUBE-SERVICES"
     result: str = ""  # of a translation: "10.102.196.103:80 becomes 10.244.0.3:8080"
+    evidence: str = INFERRED
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class End:
     why: str  # a sentence
     at: Place  # the place whose cause it is
     reply: bool = False  # the packet arrived; its reply does not
+    evidence: str = INFERRED  # SEEN where the kernel reports that it drops the packet there
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,19 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A packet that was sent in a running lab, and how its way compares with the predicted one."""
+
+    what: str  # became of it, as its sender knows: "connected", "refused: reset", "no answer in 2.5 s"
+    hops: int  # of the way that it took
+    seen: int = 0  # ... that were seen
+    predicted: int = 0  # ... that the model predicted and that were seen
+    wrong: tuple[str, ...] = ()  # what the model predicted otherwise, in sentences
+    lacking: tuple[str, ...] = ()  # what could not be looked at: "worker1: nftables: ..."
+    seconds: float = 0.0  # from the first step to the end of clean-up, without the look at the lab
+
+
+@dataclass(frozen=True)
 class Trace:
     """The ways that a packet may take from one place to another."""
 
@@ -118,6 +137,7 @@ class Trace:
     ways: tuple[Way, ...]  # one a possible endpoint; the first one is shown
     then: tuple[Trace, ...] = ()  # the connection that a proxy at the end opens: an ingress controller's
     notes: tuple[str, ...] = field(default=())  # what the recording lacks, and what was assumed
+    sent: Sent | None = None  # where a real packet was sent: ``ways`` is the one that it took
 
     @property
     def shown(self) -> Way:

@@ -1,46 +1,58 @@
-"""The rules that a real packet met, from ``nft -a monitor trace``, and the table that makes the kernel report it; pure.
+"""The rules that a real packet met, as nftables reports them, and the table that makes it report; pure.
 
 A table of hoplab's own sets ``meta nftrace`` on the packet before any other rule sees it. ``nft -i`` holds the table
 (``flags owner``): the kernel removes it when that process ends, by Ctrl-C, by a kill or because the connection that
-feeds it is lost. iptables-nft's rules are reported as nft would write them; ``as_saved`` finds them in iptables-save.
+feeds it is lost. Reports, which ``nft monitor trace`` prints, are read as the kernel sends them: they name rules by
+their handles. ``as_saved`` gives a rule the words of its user: those of iptables-save where iptables-nft made it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hoplab.observe.facts.iptables import Iptables
 from hoplab.observe.facts.nftables import Nftables
-from hoplab.trace.model import PORTLESS, Header
+from hoplab.trace.live.node_program import FAMILIES, attributes
+from hoplab.trace.live.sightings import header_of
+from hoplab.trace.model import Header
 
 TABLE = "hoplab_trace"
 PRIORITY = -500  # before fragments are put together (-400), and before raw (-300)
 HOOKS = ("prerouting", "output")  # where packets come into a host; the mark stays with them
-MONITOR = "nft -a monitor trace"  # -a: with the handles of rules
+UNKNOWN = "the rule with handle"  # for want of its text
+HOLDER = ("nft", "-i")  # reads commands, and keeps what it owns until its input ends
 
-_LINE = re.compile(r"trace id ([0-9a-f]+) (\S+) (\S+) (\S+) (packet:|rule|verdict|policy) ?(.*?)\s*")
-_RULE = re.compile(r"(.*?)(?:\s*# handle (\d+))? \(verdict (\S+)(?: (\S+))?\)")
-_COUNTED = re.compile(r" *\bcounter packets \d+ bytes \d+")
-_DEVICE = re.compile(r'\b(iif|oif) "([^"]*)"')
-_ADDRESSES = re.compile(r"\bip6? saddr (\S+) ip6? daddr (\S+)")
-_PORTS = re.compile(r"\b(tcp|udp) sport (\d+) \1 dport (\d+)")
-_ICMP = re.compile(r"\bicmp(?:v6)? type ")
+TRACED, NEW_RULE = 0x0A11, 0x0A06  # kinds of messages: subsystem nftables, and the message
+_TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _ID, _NETWORK, _TRANSPORT = 1, 2, 3, 4, 5, 6, 8, 9  # NFTA_TRACE_*
+_POLICY = 16
+_TYPES = {1: "policy", 2: "return", 3: "rule"}
+_VERDICTS = {
+    0: "drop",
+    1: "accept",
+    2: "stolen",
+    3: "queue",
+    -1: "continue",
+    -2: "break",
+    -3: "jump",
+    -4: "goto",
+    -5: "return",
+}
+_CODE, _TARGET = 1, 2  # of a verdict
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One line of the report: a rule that matched, or the policy or end of a base chain."""
+    """A rule that matched, or the policy or end of a chain."""
 
     family: str  # "ip", "inet"
     table: str  # "nat"
     chain: str  # "KUBE-SVC-47UHDF5OHX5VB7DP"
-    text: str  # of the rule, as nft writes it, without its counter; "policy accept"; "" at the end of a chain
     verdict: str  # "accept", "drop", "jump", "continue", ...
     target: str = ""  # the chain of a jump or goto
-    handle: int = 0  # of the rule; 0 where it has none
+    handle: int = 0  # of the rule; 0 of a policy, and at the end of a chain
+    policy: bool = False
 
     @property
     def drops(self) -> bool:
@@ -48,13 +60,11 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Reported:
     """One packet on one host, as far as the kernel reports it: from where it is sent or arrives to where it goes on."""
 
-    identity: str  # the kernel's, "583b735b"; another one after the packet has left and come in again
+    identity: int  # the kernel's; another one after the packet has left and come in again
     header: Header | None  # as the first chain sees it
-    in_dev: str
-    out_dev: str
     hits: tuple[Hit, ...]
 
     @property
@@ -63,86 +73,81 @@ class Seen:
         return next((hit for hit in self.hits if hit.drops), None)
 
 
-def commands(packets: Iterable[Header]) -> str:
-    """Return the input of ``nft -i`` that makes the kernel report packets with these addresses and ports.
-
-    A port 0 is any. Both directions of a connection are two headers.
-    """
-    known = tuple(dict.fromkeys(packets))
-    lines = [f"add table inet {TABLE} {{ flags owner; }}"]
-    for hook in HOOKS:
-        base = f"type filter hook {hook} priority {PRIORITY};"
-        lines.append(f"add chain inet {TABLE} {hook} {{ {base} }}")
-        lines += [f"add rule inet {TABLE} {hook} {_matches(header)} meta nftrace set 1" for header in known]
-    return "\n".join(lines) + "\n"
+def commands(matches: Iterable[str]) -> str:
+    """Return the input of ``nft -i`` that makes the kernel report packets with any of these matches."""
+    rules = "; ".join(f"{match} meta nftrace set 1" for match in dict.fromkeys(matches))
+    chains = " ".join(f"chain {hook} {{ type filter hook {hook} priority {PRIORITY}; {rules}; }};" for hook in HOOKS)
+    return f"table inet {TABLE} {{ flags owner; {chains} }}\n"
 
 
-def _matches(header: Header) -> str:
-    ip = "ip" if header.dst.version == 4 else "ip6"
-    words = [f"{ip} saddr {header.src} {ip} daddr {header.dst}"]
-    if header.protocol in PORTLESS:
-        number = {"ipencap": "4"}.get(header.protocol, header.protocol)
-        words.append(f"meta l4proto {number if ip == 'ip' or number != 'icmp' else 'ipv6-icmp'}")
-    for name, port in (("sport", header.sport), ("dport", header.dport)):
-        words += [f"{header.protocol} {name} {port}"] if port else []
-    if header.protocol not in PORTLESS and not header.sport and not header.dport:
-        words.append(f"meta l4proto {header.protocol}")
-    return " ".join(words)
-
-
-def parse(text: str) -> tuple[Seen, ...]:
-    """Return the packets of a report in the order in which they were first seen; other lines are left out.
+def parse(reports: Sequence[bytes]) -> tuple[Reported, ...]:
+    """Return the packets of netlink's messages in the order in which they were first seen; others are left out.
 
     The hits of hoplab's own table are not among those of a packet.
     """
-    found: dict[str, list[Seen | Hit]] = {}
-    for line in text.splitlines():
-        if match := _LINE.fullmatch(line):
-            identity, family, table, chain, kind, rest = match.groups()
-            parts = found.setdefault(identity, [])
-            if kind == "packet:":
-                parts.append(_packet(identity, rest))
-            elif (family, table) != ("inet", TABLE):
-                parts += _hit(family, table, chain, kind, rest)
-    return tuple(_joined(identity, parts) for identity, parts in found.items())
+    found: dict[int, Reported] = {}
+    for data in reports:
+        for kind, family, parts in _messages(data):
+            if kind != TRACED or _ID not in parts:
+                continue
+            identity = int.from_bytes(parts[_ID], "big")
+            packet = found.setdefault(identity, Reported(identity, None, ()))
+            if packet.header is None and _NETWORK in parts:
+                packet = replace(packet, header=header_of(parts[_NETWORK] + parts.get(_TRANSPORT, b"")))
+            hit = _hit(family, parts)
+            own = (hit.family, hit.table) == ("inet", TABLE)
+            found[identity] = packet if own else replace(packet, hits=(*packet.hits, hit))
+    return tuple(found.values())
 
 
-def _joined(identity: str, parts: list[Seen | Hit]) -> Seen:
-    first = next((part for part in parts if isinstance(part, Seen)), Seen(identity, None, "", "", ()))
-    hits = tuple(part for part in parts if isinstance(part, Hit))
-    return Seen(identity, first.header, first.in_dev, first.out_dev, hits)
+def made(reports: Sequence[bytes]) -> bool:
+    """Return whether netlink's messages say that the rules of hoplab's table are there, at every hook."""
+    hooks = {
+        parts[_CHAIN].rstrip(b"\0").decode()
+        for data in reports
+        for kind, _, parts in _messages(data)
+        if kind == NEW_RULE and parts.get(_TABLE, b"").rstrip(b"\0") == TABLE.encode()
+    }
+    return hooks >= set(HOOKS)
 
 
-def _packet(identity: str, text: str) -> Seen:
-    devices = {which: name for which, name in _DEVICE.findall(text)}
-    header = None
-    if addresses := _ADDRESSES.search(text):
-        src, dst = map(ip_address, addresses.groups())
-        if ports := _PORTS.search(text):
-            header = Header(src, dst, ports[1], int(ports[2]), int(ports[3]))
-        else:
-            header = Header(src, dst, "icmp" if _ICMP.search(text) else "")
-    return Seen(identity, header, devices.get("iif", ""), devices.get("oif", ""), ())
+def _messages(data: bytes) -> Iterator[tuple[int, str, dict[int, bytes]]]:
+    at = 0
+    while at + 20 <= len(data):
+        size, kind = struct.unpack_from("=IH", data, at)
+        if size < 20:
+            return
+        yield kind, FAMILIES.get(data[at + 16], ""), attributes(data[at + 20 : at + size])
+        at += (size + 3) & ~3
 
 
-def _hit(family: str, table: str, chain: str, kind: str, text: str) -> Iterator[Hit]:
-    if kind == "rule":
-        if rule := _RULE.fullmatch(text):
-            plain = _COUNTED.sub("", rule[1]).strip()
-            yield Hit(family, table, chain, plain, rule[3], rule[4] or "", int(rule[2] or 0))
+def _hit(family: str, parts: Mapping[int, bytes]) -> Hit:
+    table, chain = (parts.get(name, b"").rstrip(b"\0").decode() for name in (_TABLE, _CHAIN))
+    kind = _TYPES.get(int.from_bytes(parts.get(_TYPE, b""), "big"), "")
+    handle = int.from_bytes(parts.get(_HANDLE, b""), "big")
+    if kind == "policy":
+        code, target = int.from_bytes(parts.get(_POLICY, b""), "big", signed=True), ""
     else:
-        verdict, _, target = text.partition(" ")
-        yield Hit(family, table, chain, f"policy {verdict}" if kind == "policy" else "", verdict, target)
+        verdict = attributes(parts.get(_VERDICT, b""))
+        code = int.from_bytes(verdict.get(_CODE, b"\xff\xff\xff\xff"), "big", signed=True)
+        target = verdict.get(_TARGET, b"").rstrip(b"\0").decode()
+    return Hit(family, table, chain, _VERDICTS.get(code, str(code)), target, handle, kind == "policy")
 
 
-def as_saved(hit: Hit, listed: Nftables, saved: Iptables) -> str:
-    """Return a rule as its user knows it: as iptables-save prints it, where iptables-nft has made it.
+def as_saved(hit: Hit, handles: Mapping[str, Sequence[int]], saved: Iptables, listed: Nftables) -> str:
+    """Return a rule as its user knows it: as iptables-save prints it, or as nft does.
 
-    Both list the rules of a chain in the same order; ``listed`` (``nft -j list ruleset``) gives the place of a handle.
+    ``handles`` are those of the rules of each chain, "ip nat PREROUTING"; iptables lists the rules of a chain in the
+    same order. What was changed meanwhile is named by its handle.
     """
+    if hit.policy or not hit.handle:
+        return f"policy {hit.verdict}" if hit.policy else "end of the chain"
+    known = list(handles.get(f"{hit.family} {hit.table} {hit.chain}", ()))
+    rules: Sequence[object] = ()
+    if hit.family == "ip" and not saved.legacy:
+        rules = saved.rules(hit.table, hit.chain)
+    if len(known) == len(rules) and hit.handle in known:
+        return str(rules[known.index(hit.handle)])
     table = listed.table(hit.table, hit.family)
-    rules = saved.rules(hit.table, hit.chain) if hit.family in ("ip", "ip6") and not saved.legacy else ()
-    handles = [rule.handle for rule in table.rules(hit.chain)] if table else []
-    if not hit.handle or hit.handle not in handles or len(handles) != len(rules):
-        return hit.text
-    return str(rules[handles.index(hit.handle)])
+    found = next((rule for rule in (table.rules(hit.chain) if table else ()) if rule.handle == hit.handle), None)
+    return str(found) if found else f"{UNKNOWN} {hit.handle}"

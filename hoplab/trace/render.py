@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from hoplab.trace.link import UNKNOWN
-from hoplab.trace.model import End, Event, Hop, Trace, Way
+from hoplab.trace.model import INFERRED, End, Event, Hop, Sent, Trace, Way
 
 NAME = 10  # characters of an event's name
 INDENT = "     "
@@ -35,15 +35,34 @@ def _lines(trace: Trace) -> Iterator[str]:
         yield from _ended(way.end)
     for bend in way.bends:
         yield f"{'note':<{NAME}}{bend}"
+    if trace.sent:
+        yield from _sent(trace.sent)
     for note in trace.notes:
         yield f"{'note':<{NAME}}{note}"
+
+
+def _sent(sent: Sent) -> Iterator[str]:
+    """Yield what was seen of a real packet, and where the model was wrong."""
+    yield f"{'sent':<{NAME}}{sent.what}: {summary(sent)}"
+    for sentence in sent.wrong:
+        yield f"{'model':<{NAME}}{sentence}"
+    for sentence in sent.lacking:
+        yield f"{'lacking':<{NAME}}{sentence}"
+
+
+def summary(sent: Sent) -> str:
+    """Return how much of a packet's way was seen: "16 of 16 hops seen, all as predicted"."""
+    as_predicted = "all" if sent.predicted == sent.seen else str(sent.predicted)
+    return f"{sent.seen} of {sent.hops} hops seen, {as_predicted} as predicted"
 
 
 def outcome(trace: Trace) -> str:
     """Return in a sentence whether the packet arrives, by which of the ways that rules may draw."""
     way = trace.shown
-    if way.end is None:
-        sentence = f"arrives at {way.target}, and the reply returns"
+    if way.end is None and trace.sent and not way.back:
+        sentence = f"arrives at {way.target}, which sends no reply"
+    elif way.end is None:
+        sentence = f"arrives at {way.target or trace.target}, and the reply returns"
     elif way.end.kind == UNKNOWN:
         sentence = f"{'its reply ' if way.end.reply else ''}cannot be followed beyond {way.end.at}"
     elif way.end.reply:
@@ -87,7 +106,8 @@ def _hop(number: int, hop: Hop, width: Sequence[int]) -> Iterator[str]:
 
 def _event(event: Event) -> Iterator[str]:
     where = f" ({event.where})" if event.where and event.kind == "route" else ""
-    yield f"{INDENT}{event.kind:<{NAME}}{event.text}{where}".rstrip()
+    seen = f"  {event.evidence}" if event.evidence != INFERRED else ""
+    yield f"{INDENT}{event.kind:<{NAME}}{event.text}{where}".rstrip() + seen
     more = (event.where if event.kind != "route" else "", event.result)
     if any(more):
         yield f"{INDENT}{'':<{NAME}}{': '.join(part for part in more if part)}"
@@ -112,6 +132,7 @@ def as_json(trace: Trace) -> dict[str, Any]:
         "ways": [_way(way) for way in ways],
         "then": [as_json(inner) for inner in trace.then],
         "notes": list(trace.notes),
+        **({"sent": asdict(trace.sent)} if trace.sent else {}),
     }
 
 

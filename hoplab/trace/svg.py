@@ -11,7 +11,7 @@ from html import escape
 
 from hoplab.core.xml_text import xml_text
 from hoplab.trace import render
-from hoplab.trace.model import Event, Hop, Place, Trace, Way
+from hoplab.trace.model import INFERRED, NOT_SEEN, OTHERWISE, SEEN, UNPREDICTED, Event, Hop, Place, Trace, Way
 
 COLUMN, ROW, MARGIN = 96, 18, 16  # pixels: between two lines, between two rows, around the drawing
 CHARACTER = 7.3  # pixels, of a monospaced font of 12 pixels
@@ -22,6 +22,12 @@ text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1f2328
 .head{fill:#0969da}.dot{fill:#0969da}.more{fill:#59636e}.ends{fill:#cf222e}.cross{stroke:#cf222e;stroke-width:2.5}
 @media (prefers-color-scheme:dark){text{fill:#e6edf3}.back{fill:#0d1117}.more{fill:#9198a1}.arrow{stroke:#4493f8}
 .head,.dot{fill:#4493f8}.ends{fill:#f85149}.cross{stroke:#f85149}}"""
+REAL_STYLE = """
+.seen{stroke:#1a7f37;fill:#1a7f37}.doubt{stroke:#8c959f;fill:none}.odd{stroke:#bc4c00;fill:#bc4c00}
+.sum{fill:#1a7f37}.oddtext{fill:#bc4c00}.dim{fill:#8c959f}
+@media (prefers-color-scheme:dark){.seen{stroke:#3fb950;fill:#3fb950}.odd{stroke:#db6d28;fill:#db6d28}.sum{fill:#3fb950}
+.oddtext{fill:#db6d28}}"""
+MARKS = {SEEN: "seen", INFERRED: "doubt", NOT_SEEN: "doubt", UNPREDICTED: "odd", OTHERWISE: "odd"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class _Row:
     kind: str = ""  # "hop", "more", "ends", "" for a heading
     at: int = -1  # the line of a hop
     came: int = -1  # the line that an arrow comes from
+    mark: str = ""  # beside a hop of a real packet: how it is known
 
 
 def drawing(trace: Trace) -> str:
@@ -46,7 +53,7 @@ def drawing(trace: Trace) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="{_xml(f"{trace.source} to {trace.target}: {render.outcome(trace)}")}">',
-        f"<style>{STYLE}</style>",
+        f"<style>{STYLE}{REAL_STYLE if trace.sent else ''}</style>",
         f'<rect class="back" width="{width}" height="{height}"/>',
         *_lines(places, height),
     ]
@@ -73,12 +80,16 @@ def _rows(trace: Trace, places: list[Place]) -> Iterator[_Row]:
         before: Place | None = None
         for hop in hops:
             came = places.index(before) if before and before != hop.place else -1
-            yield _Row(_text(hop), "hop", places.index(hop.place), came)
+            mark = MARKS.get(hop.evidence, "") if trace.sent else ""
+            yield _Row(_text(hop), "hop", places.index(hop.place), came, mark)
             yield from (_Row(f"  {_event(event)}", "more") for event in hop.events)
             before = hop.place
     if way.end:
         yield _Row(way.end.why, "ends", places.index(way.end.last) if way.end.last in places else -1)
     yield from (_Row(bend, "ends") for bend in way.bends)
+    if trace.sent:
+        yield _Row(f"{trace.sent.what}: {render.summary(trace.sent)}", "sum")
+        yield from (_Row(sentence, "oddtext") for sentence in trace.sent.wrong)
 
 
 def _text(hop: Hop) -> str:
@@ -118,5 +129,7 @@ def _drawn(row: _Row, y: int, left: int) -> Iterator[str]:
         yield f'<path class="cross" d="{cross}"/>'
     shown = row.text if len(row.text) <= WIDEST else f"{row.text[: WIDEST - 3]}..."
     whole = f"<title>{_xml(row.text)}</title>" if shown != row.text else ""
-    kind = f' class="{row.kind}"' if row.kind in ("more", "ends") else ""
+    if row.mark:
+        yield f'<circle class="{row.mark}" cx="{left - 8}" cy="{middle}" r="3"/>'
+    kind = f' class="{row.kind}"' if row.kind not in ("hop", "") else ""
     yield f'<text{kind} x="{left}" y="{y}" xml:space="preserve">{_xml(shown)}{whole}</text>'

@@ -99,9 +99,17 @@ class NodeStream:
         """Request the namespaces with these addresses and the interfaces there; the answer is ``found``."""
         self._tell({"do": "look", "addresses": list(addresses), "links": links})
 
-    def start(self, number: int, netns: str, command: Iterable[str]) -> None:
-        """Start a capture in a namespace; frames with this number are about it."""
-        self._tell({"do": "start", "id": number, "netns": netns, "command": list(command)})
+    def start(self, number: int, netns: str, command: Iterable[str], given: str | None = None) -> None:
+        """Start a capture in a namespace, or another program; frames with this number are about it.
+
+        ``given`` is the beginning of its input, which stays open until the relay ends.
+        """
+        message = {"do": "start", "id": number, "netns": netns, "command": list(command)}
+        self._tell(message if given is None else {**message, "input": given})
+
+    def do(self, message: Mapping[str, Any]) -> None:
+        """Let the relay do what a message says; ``{"do": "extend"}`` teaches it more."""
+        self._tell(message)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         self._write(json.dumps(message).encode() + b"\n")

@@ -8,6 +8,10 @@ In, a JSON object a line::
     {"do": "clock", "id": 7}                                        answered by CLOCK
     {"do": "look", "addresses": ["10.244.1.3"], "links": true}      answered by FOUND
     {"do": "start", "id": 0, "netns": "cni-1b4e", "command": [...]} then PACKETS and SAID, at last ENDED
+    {"do": "extend", "text": "..."}                                 Python that adds to WORK: what else it does
+
+``start`` may have an ``input``, the first bytes of a standard input that stays open as long as the relay runs. So a
+program that ends with its input ends with the relay, however that ends.
 
 Out, frames: kind, id, number of bytes, and so many bytes.
 """
@@ -23,6 +27,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 CLOCK, FOUND, PACKETS, SAID, ENDED = 1, 2, 3, 4, 5
@@ -34,6 +39,7 @@ CHUNK = 1 << 16
 NAMESPACES = "/run/netns"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 NOT_FOUND = 127
+WORK: dict[str, Callable[[Relay, dict[str, Any]], None]] = {}  # by what a message says to do
 
 
 class NobodyReads(Exception):
@@ -62,6 +68,8 @@ class Relay:
                 for key, _ in self.selector.select(0.05 if self.stop_by else SILENCE_S / 4):
                     if key.data is None:
                         self.listen()
+                    elif callable(key.data):
+                        key.data()
                     else:
                         self.pass_on(key.fd, *key.data)
                 now = time.monotonic()
@@ -72,10 +80,7 @@ class Relay:
                     for process in self.running.values():
                         process.terminate()
         finally:
-            for process in self.running.values():
-                process.kill()
-            for process in self.running.values():
-                process.wait()
+            end(list(self.running.values()))
 
     def listen(self) -> None:
         """Read lines and do what they say."""
@@ -93,20 +98,31 @@ class Relay:
             elif message["do"] == "look":
                 found = look(message["addresses"], message["links"])
                 self.send(FOUND, 0, json.dumps({"connection": self.connection, **found}).encode())
+            elif message["do"] == "extend":
+                exec(compile(message["text"], "hoplab-relay", "exec"), globals())
+            elif message["do"] == "start":
+                self.start(message["id"], message["netns"], message["command"], message.get("input"))
             else:
-                self.start(message["id"], message["netns"], message["command"])
+                WORK[message["do"]](self, message)
 
-    def start(self, number: int, netns: str, command: list[str]) -> None:
-        """Start a capture."""
+    def start(self, number: int, netns: str, command: list[str], given: str | None = None) -> None:
+        """Start a capture, or another program; ``given`` is the beginning of its input."""
         words = (["nsenter", f"--net={NAMESPACES}/{netns}"] if netns else []) + command
         try:
             process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+                words,
+                stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             self.send(SAID, number, f"{words[0]}: {error.strerror}\n".encode())
             self.send(ENDED, number, struct.pack("!i", NOT_FOUND))
             return
+        if process.stdin and given:
+            process.stdin.write(given.encode())
+            process.stdin.flush()
         assert process.stdout and process.stderr
         self.running[number] = process
         self.open_pipes[number] = 2
@@ -144,6 +160,23 @@ class Relay:
                     continue
                 except OSError:
                     raise NobodyReads from None
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End processes: one that has an input cleans up when that ends."""
+    for process in processes:
+        if process.stdin:
+            process.stdin.close()
+            process.terminate()
+        else:
+            process.kill()
+    until = time.monotonic() + STOP_S
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def look(addresses: list[str], links: bool) -> dict[str, Any]:

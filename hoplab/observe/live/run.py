@@ -109,15 +109,19 @@ class Relays:
         while not ready():
             for stream, frame in self.read(self.deadline.left()):
                 take(stream, frame)
-            if self._stop.asked:
-                raise KeyboardInterrupt
-            for stream in self.streams.values():
-                if not stream.open:
-                    raise self._unreachable(stream.name, stream.errors(), stream.exit_code())
+            self.require_all()
             if not self.deadline.left() and not ready():
                 late = min(self.streams.values(), key=lambda stream: stream.found is not None)
                 why = f"{late.errors()}\ntimed out: no answer after {self.deadline.seconds:.0f} s"
                 raise self._unreachable(late.name, why, None)
+
+    def require_all(self) -> None:
+        """Raise for a host that is lost, and KeyboardInterrupt for a signal."""
+        if self._stop.asked:
+            raise KeyboardInterrupt
+        for stream in self.streams.values():
+            if not stream.open:
+                raise self._unreachable(stream.name, stream.errors(), stream.exit_code())
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from hoplab import cli
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.verify import live_look
+from hoplab.observe.live.stop import Stop
+from hoplab.trace.follow import follow
+from hoplab.trace.model import Sent, Trace
+from hoplab.verify import live_look, live_trace
 from tests.support.files import RECORDINGS
 from tests.support.recordings import recording
 
@@ -53,6 +57,8 @@ def test_options_choose_the_packet() -> None:
         (("--from", "outside", "a", "b"), "a trace has two ends"),
         (("a", "b", "--model", "--recording", "f"), "--model and --recording exclude each other"),
         (("a", "b", "--lab", "blue", "--recording", "f"), "--lab and --recording exclude each other"),
+        (("a", "b", "--record", "g", "--recording", "f"), "--record and --recording exclude each other"),
+        (("a", "b", "--record", "g", "--model"), "--model and --record exclude each other"),
         (("a", "b", "--json", "--svg"), "--json and --svg exclude each other"),
         (("a", "b", "--port", "0"), "0 is not in the range 1<=x<=65535"),
     ],
@@ -67,10 +73,38 @@ def test_a_drawing() -> None:
     assert code == 1 and out.startswith("<svg ") and out.endswith("</svg>\n")
 
 
-def test_no_real_packet_is_sent_yet() -> None:
-    with pytest.raises(LabError, match="no real packet is sent yet") as raised:
-        run("worker1", "worker2")
-    assert "--model looks at the running lab" in raised.value.remedy
+def test_a_packet_is_sent_recorded_and_shown_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+    sent = replace(
+        follow(recording("flannel-vxlan"), "worker1", "worker2"),
+        sent=Sent("connected", 4, 4, 4, (), ("worker1: no nft",)),
+    )
+
+    def trace(paths: LabPaths, sender: str, receiver: str, stop: Stop, **options: object) -> Trace:
+        options.pop("say")
+        asked.append((paths.lab, sender, receiver, options))
+        return sent
+
+    monkeypatch.setattr(live_trace, "trace", trace)
+    monkeypatch.setattr(state, "load_summary", lambda _: None)
+    monkeypatch.setattr(state, "spec_notice", lambda *_: "")
+    file = tmp_path / "a.json"
+    code, out = run("worker1", "worker2", "--port", "22", "--record", file)
+    assert asked == [("dev", "worker1", "worker2", {"port": 22, "protocol": "", "via": ""})]
+    assert code == 0 and "\nsent      connected: 4 of 4 hops seen, all as predicted\nlacking   worker1: no nft\n" in out
+    assert f"wrote {file}\n" in out and file.stat().st_size < 16_000
+    code, again = run("--recording", file)
+    assert code == 0 and again == out[out.index("node worker1 to") :].replace(f"wrote {file}\n", "")
+    code, drawn = run("--recording", file, "--svg")
+    assert code == 0 and drawn.startswith("<svg ")
+
+
+def test_a_file_that_is_no_trace(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"hoplab_trace":7,"trace":{}}')
+    with pytest.raises(LabError, match=f"{file} is not a recorded trace: its format is 7") as raised:
+        run("--recording", file)
+    assert raised.value.remedy == "make one: ./lab trace FROM TO --record FILE"
 
 
 def test_an_unknown_end_is_named() -> None:

@@ -1,0 +1,10 @@
+"""A trace of a real packet: it is sent, and seen at every interface that it crosses.
+
+identity        what makes it known everywhere: a TCP sequence number or a nonce; filters and rules for it
+node_program    what a relay does for a trace: it listens in namespaces and sends the packet
+sightings       the packet as it was seen at an interface
+drops           what the kernel's tracepoints report: dropped packets, routing decisions
+compare         the predicted way beside what was seen
+run             all of it, on a running lab
+record          a trace in a file
+"""

@@ -1,0 +1,210 @@
+"""What a relay does for a trace, beside what it does for captures; its text is sent to the relay (``extend``).
+
+It needs no program and leaves nothing: its sockets end with it.
+
+In::
+
+    {"do": "tap", "id": 3, "netns": "cni-1b4e", "filter": [[48, 0, 0, 9], ...]}    SIGHTED for each packet that passes
+    {"do": "report", "id": 1}                                       REPORT: what nftables reports and what it changes
+    {"do": "rules", "id": 2}                                        TOLD {"rules": {"ip nat PREROUTING": [4, 7], ...}}
+    {"do": "send", "id": 0, "netns": "", "protocol": "tcp", ...}    TOLD what becomes of the packet
+    {"do": "echo", "id": 9}                                         TOLD: all before it is done
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import json
+import os
+import selectors
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import Any
+
+if __name__ != "__main__":  # in a relay these names are there
+    from hoplab.observe.live.relay import CHUNK, NAMESPACES, WORK, Relay, enter, setns
+
+SIGHTED, REPORT, TOLD = 6, 7, 8
+SIGHTING = struct.Struct("!qBB")  # nanoseconds since 1970, kind of packet (linux/if_packet.h), length of the name
+KEPT = 1024  # bytes of a packet
+ALL_PROTOCOLS = 0x0003
+ATTACH_FILTER, TIMESTAMPS = 26, 35  # socket options of Linux that Python does not name
+REPAIR, REPAIR_QUEUE, QUEUE_SEQUENCE, SEND_QUEUE = 19, 20, 21, 2  # of TCP: the next connection begins with this number
+NETFILTER, GROUP_CHANGES, GROUP_TRACE, JOIN, SOL_NETLINK = 12, 7, 9, 1, 270  # netlink
+GET_RULES = 0x0A07  # subsystem nftables, message
+DUMP, REQUEST = 0x300, 0x1
+DONE, ERROR = 3, 2
+CHAIN_ATTRIBUTE, TABLE_ATTRIBUTE, HANDLE_ATTRIBUTE = 2, 1, 3
+FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+Told = dict[str, Any]
+
+
+def tell(relay: Relay, number: int, **what: Any) -> None:
+    relay.send(TOLD, number, json.dumps(what).encode())
+
+
+def socket_in(netns: str, *kind: int) -> socket.socket:
+    """Return a new socket of a network namespace, "" for the host's; this process stays where it is."""
+    if not netns:
+        return socket.socket(*kind)
+    here = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        enter(f"{NAMESPACES}/{netns}")
+        return socket.socket(*kind)
+    finally:
+        setns(here)
+        os.close(here)
+
+
+def tap(relay: Relay, message: Told) -> None:
+    """Listen at all interfaces of a namespace."""
+    number = message["id"]
+    try:
+        listening = socket_in(message["netns"], socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ALL_PROTOCOLS))
+        program = array.array("B", b"".join(struct.pack("HBBI", *step) for step in message["filter"]))
+        listening.setsockopt(
+            socket.SOL_SOCKET, ATTACH_FILTER, struct.pack("HP", len(message["filter"]), program.buffer_info()[0])
+        )
+        listening.setsockopt(socket.SOL_SOCKET, TIMESTAMPS, 1)
+        listening.setblocking(False)
+    except OSError as error:
+        tell(relay, number, failed=f"{message['netns'] or 'the node'}: {error.strerror}")
+        return
+    with suppress(BlockingIOError):  # what came before there was a filter
+        while listening.recv(1):
+            pass
+
+    def seen() -> None:
+        try:
+            data, more, _, sender = listening.recvmsg(KEPT, 64)
+        except OSError:  # an interface went down
+            return
+        stamps = [struct.unpack("qq", value[:16]) for _, kind, value in more if kind == TIMESTAMPS]
+        moment = stamps[0][0] * 10**9 + stamps[0][1] if stamps else time.time_ns()
+        name = sender[0].encode()
+        relay.send(SIGHTED, number, SIGHTING.pack(moment, sender[2], len(name)) + name + data)
+
+    relay.selector.register(listening, selectors.EVENT_READ, seen)
+
+
+def report(relay: Relay, message: Told) -> None:
+    """Pass on what nftables reports of traced packets, and changes of its rules."""
+    number = message["id"]
+    try:
+        listening = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+        listening.bind((0, 0))
+        for group in (GROUP_TRACE, GROUP_CHANGES):
+            listening.setsockopt(SOL_NETLINK, JOIN, group)
+    except OSError as error:
+        tell(relay, number, failed=f"nftables: {error.strerror}")
+        return
+    listening.setblocking(False)
+
+    def heard() -> None:
+        try:
+            relay.send(REPORT, number, listening.recv(CHUNK))
+        except OSError:  # more than the socket holds: some are lost
+            return
+
+    relay.selector.register(listening, selectors.EVENT_READ, heard)
+
+
+def rules(relay: Relay, message: Told) -> None:
+    """Tell the handles of all rules of nftables, in the order of each chain."""
+    found: dict[str, list[int]] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as asking:
+        asking.settimeout(5)
+        asking.bind((0, 0))
+        asking.send(struct.pack("=IHHII4x", 20, GET_RULES, DUMP | REQUEST, 1, 0))
+        more = True
+        while more:
+            data, at = asking.recv(CHUNK), 0
+            while at + 16 <= len(data):
+                size, kind = struct.unpack_from("=IH", data, at)
+                if kind in (DONE, ERROR):
+                    more = False
+                    break
+                parts = attributes(data[at + 20 : at + size])
+                table, chain = (parts[name].rstrip(b"\0").decode() for name in (TABLE_ATTRIBUTE, CHAIN_ATTRIBUTE))
+                family = FAMILIES.get(data[at + 16], "")
+                handle = struct.unpack("!Q", parts[HANDLE_ATTRIBUTE])[0]
+                found.setdefault(f"{family} {table} {chain}", []).append(handle)
+                at += (size + 3) & ~3
+    tell(relay, message["id"], rules=found)
+
+
+def attributes(data: bytes) -> dict[int, bytes]:
+    """Return the attributes of a netlink message by their kinds."""
+    found, at = {}, 0
+    while at + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, at)
+        if size < 4:
+            break
+        found[kind & 0x3FFF] = data[at + 4 : at + size]
+        at += (size + 3) & ~3
+    return found
+
+
+def send(relay: Relay, message: Told) -> None:
+    """Send the packet, and tell what becomes of it: sent, then connected, answer or failed."""
+    kinds = {"tcp": (socket.SOCK_STREAM, 0), "udp": (socket.SOCK_DGRAM, 0), "icmp": (socket.SOCK_RAW, 1)}
+    number, protocol = message["id"], message["protocol"]
+    payload: bytes = bytes.fromhex(message["payload"])
+    try:
+        sending = socket_in(message["netns"], socket.AF_INET, *kinds[protocol])
+        sending.setblocking(False)
+        if protocol == "tcp":
+            for option, value in ((REPAIR, 1), (REPAIR_QUEUE, SEND_QUEUE), (QUEUE_SEQUENCE, message["sequence"])):
+                sending.setsockopt(socket.IPPROTO_TCP, option, value if value < 1 << 31 else value - (1 << 32))
+            sending.setsockopt(socket.IPPROTO_TCP, REPAIR, 0)
+        code = sending.connect_ex((message["dst"], message["port"]))
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, os.strerror(code))
+        if protocol != "tcp":
+            sending.send(payload)
+    except OSError as error:
+        tell(relay, number, what="failed", why=error.strerror, code=error.errno)
+        return
+    tell(relay, number, what="sent", port=sending.getsockname()[1])
+
+    def end(**what: Any) -> None:
+        relay.selector.unregister(sending)
+        sending.close()
+        tell(relay, number, **what)
+
+    def connected() -> None:
+        code = sending.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            end(what="failed", why=os.strerror(code), code=code)
+        elif not payload:
+            end(what="connected")
+        else:
+            tell(relay, number, what="connected")
+            sending.send(payload)
+            relay.selector.modify(sending, selectors.EVENT_READ, answered)
+
+    def answered() -> None:
+        try:
+            data = sending.recv(CHUNK)
+        except OSError as error:
+            end(what="failed", why=error.strerror, code=error.errno)
+            return
+        if protocol != "icmp" or (data[20] == 0 and payload[8:] in data):
+            end(what="answer", text=data[:200].decode("latin-1"))
+
+    if protocol == "tcp":
+        relay.selector.register(sending, selectors.EVENT_WRITE, connected)
+    else:
+        relay.selector.register(sending, selectors.EVENT_READ, answered)
+
+
+def echo(relay: Relay, message: Told) -> None:
+    """Answer, with both clocks of this host."""
+    tell(relay, message["id"], echo=True, real=time.time_ns(), mono=time.monotonic_ns())
+
+
+WORK.update(tap=tap, report=report, rules=rules, send=send, echo=echo)

@@ -1,0 +1,39 @@
+"""The facts that a trace depends on: so a look for one takes less time than one at everything."""
+
+from __future__ import annotations
+
+from hoplab.observe.facts import Fact, discover
+from hoplab.observe.facts.addresses import ADDRESSES
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
+from hoplab.observe.facts.api_ingresses import API_INGRESSES
+from hoplab.observe.facts.api_nodes import API_NODES
+from hoplab.observe.facts.api_pods import API_PODS
+from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.fdb import FDB
+from hoplab.observe.facts.ipset import IPSET
+from hoplab.observe.facts.iptables import IPTABLES
+from hoplab.observe.facts.iptables_legacy import IPTABLES_LEGACY
+from hoplab.observe.facts.links import LINKS
+from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.observe.facts.nft_ruleset import NFT_RULESET
+from hoplab.observe.facts.routes import ROUTES
+from hoplab.observe.facts.rules import RULES
+from hoplab.observe.facts.sockets import SOCKETS
+from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.wireguard import WIREGUARD
+from hoplab.observe.snapshot import PLACES
+
+NEEDED: frozenset[str] = frozenset(
+    fact.name
+    for fact in (
+        *(ADDRESSES, LINKS, ROUTES, RULES, NEIGHBOURS, FDB, SYSCTLS, SOCKETS, WIREGUARD),
+        *(IPTABLES, IPTABLES_LEGACY, IPSET, NFT_RULESET),
+        *(API_NODES, API_PODS, API_SERVICES, API_ENDPOINTS, API_INGRESSES),
+    )
+)
+
+
+def others() -> frozenset[str]:
+    """Return the names of the facts that no trace depends on."""
+    every: tuple[Fact[object], ...] = tuple(fact for where in PLACES for fact in discover(where))
+    return frozenset(fact.name for fact in every) - NEEDED

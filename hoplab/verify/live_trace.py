@@ -1,0 +1,86 @@
+"""Send a packet through a running lab and follow it: `./lab trace FROM TO`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.lab import state
+from hoplab.observe.live.clocks import HERE
+from hoplab.observe.live.node_stream import on_this_machine, over_ssh
+from hoplab.observe.live.run import Unreachable
+from hoplab.observe.live.stop import Stop
+from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.ssh import LAB_REMEDY, SSH_FAILED, NodeUnreachable, failure_reason
+from hoplab.spec.plan import bridge_name
+from hoplab.trace import needs
+from hoplab.trace.follow import follow
+from hoplab.trace.live import run
+from hoplab.trace.live.run import Wire
+from hoplab.trace.model import Trace
+from hoplab.trace.places import target
+from hoplab.verify import live_look
+
+
+def trace(
+    paths: LabPaths,
+    sender: str,
+    receiver: str,
+    stop: Stop,
+    *,
+    port: int | None = None,
+    protocol: str = "",
+    via: str = "",
+    say: Callable[[str], None] = lambda _text: None,
+) -> Trace:
+    """Look at a lab, predict a packet's way, send it, and return the way that it took.
+
+    Raise LabError where an end is unknown or a node cannot be reached, KeyboardInterrupt where a signal comes.
+    """
+    with live_look.opened(paths, without=needs.others()) as look:
+        say("looking at the lab")
+        lab = look()
+    return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, say=say)
+
+
+def send(
+    paths: LabPaths,
+    lab: Snapshot,
+    sender: str,
+    receiver: str,
+    stop: Stop,
+    *,
+    port: int | None = None,
+    protocol: str = "",
+    via: str = "",
+    say: Callable[[str], None] = lambda _text: None,
+) -> Trace:
+    """Do the same with what a look has shown before."""
+    model = follow(lab, sender, receiver, port=port, protocol=protocol, via=via)
+    made = state.load_summary(paths)
+    hosts: Mapping[str, Sequence[str]] = {
+        HERE: on_this_machine(),
+        **{node.name: over_ssh(node.name, paths.ssh_config) for node in lab.nodes},
+    }
+    wire = Wire(made.netns, bridge_name(made.id))
+    goal = target(lab, receiver, port=port, protocol=protocol, via=via)
+    return run.send(lab, model, goal, hosts, wire, _unreachable(paths), stop, say=say)
+
+
+def _unreachable(paths: LabPaths) -> Unreachable:
+    def error(node: str, printed: str, code: int | None) -> LabError:
+        why = failure_reason(printed)
+        if node == HERE:
+            return LabError(f"the trace on this machine ended: {why}", remedy="become root: sudo ./lab trace ...")
+        if code not in (None, SSH_FAILED):
+            return NodeUnreachable(
+                f"{node} can't trace: {why}", remedy=f"python3 has to work there: ./lab ssh {node} sudo python3 -V"
+            )
+        return NodeUnreachable(
+            f"{node} can't be reached over SSH: {why}",
+            remedy=LAB_REMEDY.format(config=paths.ssh_config, host=node),
+            output=printed,
+        )
+
+    return error

@@ -1,0 +1,296 @@
+"""Real packets between two nodes that are network namespaces: what is seen of them, and that nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT
+from hoplab.core.wait import NotYet, until
+from hoplab.observe.live.stop import Stop
+from hoplab.trace import nft_trace, render
+from hoplab.trace.live import drops, node_program, run
+from hoplab.trace.model import INFERRED, NOT_SEEN, SEEN, Place, Trace
+from tests.support import live_network, traced_network
+from tests.support.traced_network import TracedNetwork
+
+LACKING = ", ".join(
+    filter(
+        None,
+        [
+            live_network.lacking(),
+            *(tool for tool in ("nft", "iptables-nft") if not shutil.which(tool, path="/usr/sbin:/sbin")),
+        ],
+    )
+)
+pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"needs {LACKING}")
+
+ONE, OTHER = "pod/default/web-1", "pod/default/web-2"
+WORKER1, WORKER2 = Place("node", "worker1"), Place("node", "worker2")
+DROP = "-d 10.244.1.5 -p tcp -j DROP"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedNetwork]:
+    with traced_network.made(tmp_path_factory.mktemp("network")) as network:
+        yield network
+
+
+@pytest.fixture
+def network(made: TracedNetwork, monkeypatch: pytest.MonkeyPatch) -> TracedNetwork:
+    made.network.accept()
+    monkeypatch.setattr(run, "ANSWER_S", 0.8)
+    monkeypatch.setenv("PATH", f"{made.network.folder}:{os.environ['PATH']}:/usr/sbin:/sbin")
+    return made
+
+
+def whole(trace: Trace) -> None:
+    """Check that a packet was seen at every hop of the predicted way, there and back."""
+    assert trace.complete and trace.sent, render.text(trace)
+    assert trace.sent.seen == trace.sent.hops == trace.sent.predicted, render.text(trace)
+    assert trace.sent.wrong == () and trace.sent.lacking == (), trace.sent
+
+
+def left(network: TracedNetwork) -> list[str]:
+    """What a trace has left on the nodes."""
+    found = [f"process {pid}" for pid in network.network.captures() if pid != os.getpid()]
+    for node in ("worker1", "worker2"):
+        found += [line for line in network.on(node, "nft list tables").splitlines() if nft_trace.TABLE in line]
+    return found + [name for name in instances() if name.startswith(drops.INSTANCE)]
+
+
+def instances() -> list[str]:
+    mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; ls /sys/kernel/tracing/instances"
+    words = ["unshare", "--mount", "sh", "-c", mount]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+
+
+def has_tracefs() -> bool:
+    return "\ttracefs\n" in Path("/proc/filesystems").read_text()
+
+
+def test_a_pod_to_a_service_is_seen_at_every_hop_with_its_rules_and_routes(network: TracedNetwork) -> None:
+    trace = network.trace(ONE, "default/web")
+    whole(trace)
+    way = trace.shown
+    assert trace.sent and trace.sent.what == "connected" and (len(way.there), len(way.back)) == (8, 8)
+    assert way.target == Place("pod", "default/web-2")
+    events = {event.kind: event for hop in way.there for event in hop.events if hop.place == WORKER1}
+    assert events["dnat"].evidence == SEEN
+    assert events["dnat"].text == "-A KUBE-SEP-WEB -p tcp -m tcp -j DNAT --to-destination 10.244.1.5:8080"
+    assert (events["wire"].text, events["wire"].evidence) == ("port0 to port1", SEEN)
+    assert events["neighbour"].evidence == INFERRED
+    if has_tracefs():
+        routes = [event for hop in way.there for event in hop.events if event.kind == "route" and hop.place == WORKER1]
+        assert [event.evidence for event in routes] == [SEEN] * 2
+    sport = way.there[0].header.sport
+    assert sport and way.back[-1].header.dport == sport
+    assert (str(way.back[-1].header.src), way.back[-1].header.sport) == ("10.96.0.80", 80)
+    assert left(network) == []
+
+
+def test_the_outside_to_a_nodeport_is_followed_through_a_source_port_that_changes(network: TracedNetwork) -> None:
+    trace = network.trace("outside", "default/web", via="nodeport")
+    whole(trace)
+    ports = {hop.header.sport if not hop.inner else hop.inner.sport for hop in trace.shown.there}
+    assert len(ports) == 2  # --random-fully
+    kinds = {event.kind: event.evidence for event in trace.shown.there[1].events}
+    assert {kinds[kind] for kind in ("dnat", "snat", "mark")} == {SEEN}
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"protocol": "icmp"}, "answer"),
+        ({"protocol": "udp", "port": 9999}, "Connection refused"),  # by ICMP, which quotes it
+        ({"port": 81}, "Connection refused"),
+    ],
+)
+def test_other_protocols_and_a_port_that_nobody_listens_on(
+    network: TracedNetwork, options: dict[str, Any], what: str
+) -> None:
+    trace = network.trace(ONE, OTHER, **options)
+    whole(trace)
+    assert trace.sent and trace.sent.what == what
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["predicted", "made since the look"])
+def test_a_rule_that_drops_it(network: TracedNetwork, known: bool) -> None:
+    lab = None if known else network.snapshot()
+    network.on("worker2", f"iptables-nft -I FORWARD {DROP}")
+    try:
+        trace = network.sent(lab or network.snapshot(), ONE, OTHER)
+    finally:
+        network.on("worker2", f"iptables-nft -D FORWARD {DROP}")
+    end, sent = trace.shown.end, trace.sent
+    assert end and sent and not trace.complete
+    assert (end.at, end.last, end.missing, end.reply) == (WORKER2, WORKER2, "pod default/web-2", False)
+    assert (end.kind, end.cause, end.evidence) == ("rule", "-A FORWARD -d 10.244.1.5/32 -p tcp -j DROP", SEEN)
+    assert (sent.what, sent.seen, sent.hops) == ("no answer", 6, 6)
+    wrong = () if known else ("the model predicted that it arrives and its reply returns",)
+    assert sent.wrong == wrong
+    assert [hop.evidence for hop in trace.shown.there[6:]] == ([] if known else [NOT_SEEN] * 2)
+
+
+def test_a_rule_that_rejects_it_and_one_that_drops_the_reply(network: TracedNetwork) -> None:
+    network.on("worker2", "iptables-nft -I FORWARD -d 10.244.1.5 -p tcp -j REJECT")
+    try:
+        trace = network.trace(ONE, OTHER)
+    finally:
+        network.on("worker2", "iptables-nft -D FORWARD 1")
+    end = trace.shown.end
+    assert end and (end.at, end.kind, end.reply) == (WORKER2, "rule", False)
+    assert " rejects it" in end.why and trace.sent and trace.sent.what == "Connection refused"
+    assert trace.shown.back and {hop.evidence for hop in trace.shown.back} == {SEEN}
+    network.on("worker1", "iptables-nft -I FORWARD -d 10.244.0.5 -p tcp -j DROP")
+    try:
+        trace = network.trace(ONE, OTHER)
+    finally:
+        network.on("worker1", "iptables-nft -D FORWARD 1")
+    end = trace.shown.end
+    assert end and (end.at, end.reply, end.missing) == (WORKER1, True, "pod default/web-1")
+    assert render.outcome(trace) == (
+        "arrives at pod default/web-2, but the reply does not return: it ends at node worker1"
+    )
+
+
+@pytest.mark.skipif(not has_tracefs(), reason="needs tracefs")
+def test_the_kernels_reason_for_a_drop_that_no_rule_explains(network: TracedNetwork) -> None:
+    lab = network.snapshot()
+    network.on("worker1", "sysctl -q net.ipv4.ip_forward=0")
+    try:
+        stale, trace = network.sent(lab, ONE, OTHER), network.trace(ONE, OTHER)
+    finally:
+        network.on("worker1", "sysctl -q net.ipv4.ip_forward=1")
+    end = stale.shown.end
+    assert end and (end.at, end.kind, end.evidence, end.missing) == (WORKER1, "dropped", SEEN, "node worker2")
+    assert end.why.startswith("the kernel of node worker1 dropped it: ")
+    end = trace.shown.end
+    assert end and (end.at, end.kind, end.cause, end.evidence) == (WORKER1, "sysctl", "net.ipv4.ip_forward = 0", SEEN)
+    assert "(the kernel there: " in end.why and trace.sent and trace.sent.wrong == ()
+
+
+def test_without_nft_and_tracefs_the_trace_says_what_is_not_seen(
+    network: TracedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft_trace, "HOLDER", ("nft-is-not-here",))
+    monkeypatch.setattr(drops, "command", lambda: ["sh", "-c", "echo no tracefs here >&2; exit 3"])
+    trace = network.trace(ONE, "default/web")
+    assert trace.complete and trace.sent and trace.sent.seen == trace.sent.hops
+    rules = "no rule is seen: nft-is-not-here: No such file or directory"
+    reasons = "no dropped packet and no routing decision is seen: no tracefs here"
+    assert trace.sent.lacking == tuple(
+        f"{node}: {text}" for node in ("worker1", "worker2") for text in (rules, reasons)
+    )
+    assert f"\nlacking   worker1: {rules}\n" in render.text(trace)
+    dnat = next(event for event in trace.shown.there[1].events if event.kind == "dnat")
+    assert dnat.evidence == INFERRED
+
+
+def test_a_node_that_cannot_be_reached(network: TracedNetwork) -> None:
+    lab = network.snapshot()
+    network.network.refuse("ssh: connect to host 192.168.77.20 port 22: No route to host")
+    with pytest.raises(LabError, match="No route to host"):
+        network.sent(lab, ONE, OTHER)
+    assert left(network) == []
+
+
+def test_a_signal_before_it_is_sent_leaves_nothing(network: TracedNetwork) -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(KeyboardInterrupt):
+        network.sent(network.snapshot(), ONE, OTHER, stop)
+    until(lambda: None if not left(network) else NotYet(f"{left(network)}"), 30, poll_s=0.05)
+
+
+# How it ends otherwise: the trace in a process of its own, while everything is on the nodes.
+
+CHILD = """
+import os, sys
+from pathlib import Path
+from hoplab.trace.live import run
+from tests.support.live_network import Network
+from tests.support.traced_network import TracedNetwork
+network = TracedNetwork(Network(Path(sys.argv[1]), sys.argv[2], (f"cni-{sys.argv[2]}1", f"cni-{sys.argv[2]}2")))
+def wait(self):
+    print("listening", flush=True)
+    while True:
+        self._read(1)
+        self._relays.require_all()
+run.LiveTrace._send = wait
+network.trace("pod/default/web-1", "pod/default/web-2")
+"""
+
+
+@contextmanager
+def listening(network: TracedNetwork) -> Iterator[subprocess.Popen[str]]:
+    """A trace that has not sent its packet yet."""
+    command = [sys.executable, "-c", CHILD, str(network.network.folder), network.network.prefix]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=PROJECT) as process:
+        try:
+            assert process.stdout and process.stderr
+            assert process.stdout.readline() == "listening\n", process.stderr.read()
+            for node in ("worker1", "worker2"):
+                assert nft_trace.TABLE in network.on(node, "nft list tables")
+            assert not has_tracefs() or sum(name.startswith(drops.INSTANCE) for name in instances()) == 2
+            yield process
+        finally:
+            process.kill()
+
+
+def nothing_left(network: TracedNetwork) -> None:
+    until(lambda: None if not left(network) else NotYet(f"{left(network)}"), 30, poll_s=0.1)
+
+
+def test_nothing_is_left_where_the_command_is_killed(network: TracedNetwork) -> None:
+    with listening(network) as process:
+        process.kill()
+        process.wait()
+        nothing_left(network)
+
+
+def test_nothing_is_left_where_a_connection_is_lost_or_a_relay_is_killed(network: TracedNetwork) -> None:
+    with listening(network) as process:
+        network.network.cut("worker1")
+        assert process.wait(60) == 1
+        nothing_left(network)
+    with listening(network):
+        relays = [pid for pid in network.network.captures() if b"python" in _command(pid).split(b"\0")[0]]
+        assert len(relays) == 2
+        for pid in relays:
+            os.kill(pid, signal.SIGKILL)
+        nothing_left(network)
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_an_old_instance_of_a_trace_that_was_killed_is_removed(network: TracedNetwork) -> None:
+    if not has_tracefs():
+        pytest.skip("needs tracefs")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    make = (
+        f"mount -t tracefs tracefs /sys/kernel/tracing; mkdir /sys/kernel/tracing/instances/{drops.INSTANCE}.{gone.pid}"
+    )
+    subprocess.run(["unshare", "--mount", "sh", "-c", make], check=True)
+    whole(network.trace(ONE, OTHER))
+    assert left(network) == []
+
+
+def test_the_program_of_a_node_needs_nothing_but_python() -> None:
+    """It is read as text, so what it imports has to be in Python 3.8."""
+    text = Path(node_program.__file__).read_text()
+    compile(text, "node_program", "exec")
+    assert "hoplab.trace" not in text
