@@ -41,6 +41,15 @@ def _lines(trace: Trace) -> Iterator[str]:
         yield f"{'note':<{NAME}}{note}"
 
 
+def last_lines(trace: Trace, hops: int) -> tuple[str, ...]:
+    """Return the last hops of a trace with what happens there, and where it ends, as lines without columns."""
+    way = trace.shown
+    last = (way.back or way.there)[-hops:]
+    lines = [line.strip() for hop in last for line in _hop(0, hop, (0, 0, 0))]
+    lines = [line.removeprefix("0  ").removesuffix(INFERRED).strip() for line in lines]
+    return (*lines, *(_ended(way.end) if way.end else ()), *(f"{'note':<{NAME}}{bend}" for bend in way.bends))
+
+
 def _sent(sent: Sent) -> Iterator[str]:
     """Yield what was seen of a real packet, and where the model was wrong."""
     yield f"{'sent':<{NAME}}{sent.what}: {summary(sent)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -28,6 +28,7 @@ from hoplab.verify import workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.probe import ECHO, Probe
+from hoplab.verify.traced import Request
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Observations:
     timing: Timing = HOST  # of waits
     probe: Probe = ECHO  # the program in the pods of the verification workload
     outside: bool = True  # whether the nodes reach ``external``, and it them
+    requests: list[Request] = field(default_factory=list, compare=False)  # that the present lesson has made
 
     def refreshed(self) -> Self:
         """Return the same lab with a new snapshot."""

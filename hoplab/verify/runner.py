@@ -29,7 +29,7 @@ from hoplab.core.paths import LESSONS, PROJECT, LabPaths
 from hoplab.observe import health, recording_format
 from hoplab.observe.outage import MEANWHILE, Outage
 from hoplab.observe.snapshot import Snapshot
-from hoplab.verify import causes, foreign, not_checked, picture, plugin, session, workload
+from hoplab.verify import causes, foreign, not_checked, picture, plugin, session, traced, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.places import Places
 from hoplab.verify.report import ConsoleReporter, Outcome, Report, Result, html_text, junit_text
@@ -140,7 +140,7 @@ def check(
     ]
     if only:
         arguments += ["-k", only]
-    collector = _Collector(report, say)
+    collector = _Collector(lab, report, say)
     code = pytest.main(arguments, plugins=[collector, _Given(lab)])
     if collector.broken:
         raise LabError(collector.broken, remedy="the lessons themselves are broken: see tests/lessons")
@@ -156,7 +156,8 @@ def check(
 class _Collector:
     """A pytest plugin that combines the reports on a test's setup, call and teardown into one result."""
 
-    def __init__(self, report: Report, say: ConsoleReporter) -> None:
+    def __init__(self, lab: LabSession | Snapshot, report: Report, say: ConsoleReporter) -> None:
+        self._lab = lab
         self._report = report
         self._say = say
         self._phases: list[pytest.TestReport] = []
@@ -181,11 +182,22 @@ class _Collector:
         report = yield
         properties = dict(item.user_properties)
         if call.excinfo is not None and not report.skipped:
-            properties["why"], properties["evidence"] = describe_failure(call.excinfo.value)
+            why, evidence = describe_failure(call.excinfo.value)
+            properties["why"], properties["evidence"] = why, (*evidence, *self._traced(item))
         properties["chapter"], properties["claim"] = chapter(item), sentence(item)
         report.user_properties = list(properties.items())
         self._phases.append(report)
         return report
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if isinstance(self._lab, LabSession):
+            self._lab.requests.clear()
+
+    def _traced(self, item: pytest.Item) -> tuple[str, ...]:
+        """Return where the packets of a lesson end that sends some."""
+        if not isinstance(self._lab, LabSession) or "session" not in getattr(item, "fixturenames", ()):
+            return ()
+        return traced.evidence(self._lab.snapshot, self._lab.requests)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         phases, self._phases = self._phases, []

@@ -31,6 +31,7 @@ from hoplab.verify import workload
 from hoplab.verify.claims import ClaimFailed, listed
 from hoplab.verify.external import Reply
 from hoplab.verify.observations import Observations, conntrack_command, rule_commands
+from hoplab.verify.traced import Request
 
 AGAIN_TIMEOUT = 4  # seconds for the same request again, to see what nodes count
 UNANSWERED_TIMEOUT = 4  # seconds for a request from outside that may get no answer
@@ -150,6 +151,7 @@ class Traffic(Observations):
 
         A URL that ends in ``[1-24]`` makes 24 requests, each on a connection of its own. ``captures`` run meanwhile.
         """
+        self.requests.append(Request.of(pod, url))
         place, listing = capture.new_place(), rule_commands() if rules else {}
         commands = {
             **{f"before-{name}": command for name, command in listing.items()},
@@ -209,6 +211,7 @@ class Traffic(Observations):
 
     def request_from_outside(self, url: str) -> Answer | None:
         """Make an HTTP request from the host end of the lab network; return None without an answer."""
+        self.requests.append(Request.of(None, url))
         if not self.probe.paths:
             body = self.external.get(url, UNANSWERED_TIMEOUT)
             return None if body is None else parse_answer(body)
@@ -217,15 +220,18 @@ class Traffic(Observations):
 
     def status_from_outside(self, url: str) -> int:
         """Return the status of the answer to such a request; 0 without an answer."""
+        self.requests.append(Request.of(None, url))
         return self.external.fetch(url, IPv4Address(urlsplit(url).hostname), UNANSWERED_TIMEOUT).status
 
     def http_post(self, url: str, node: Node, size: int) -> Reply:
         """Send a body of ``size`` bytes from outside to a node, without resolving the URL's host."""
+        self.requests.append(Request.of(None, url, node.address))
         return self.external.fetch(url, node.address, HTTP_TIMEOUT, self.ca, bytes(size))
 
     def http_get(self, url: str, node: Node | None = None) -> Reply:
         """Make a request from outside to a node (by default the first), without resolving the URL's host."""
         to = (node or self.snapshot.nodes[0]).address
+        self.requests.append(Request.of(None, url, to))
         return self.external.fetch(url, to, HTTP_TIMEOUT, self.ca)
 
     def app(self, url: str, node: Node | None = None) -> Answer:
