@@ -185,22 +185,31 @@ def version() -> None:
 @click.command()
 @lab_option
 @click.option("--check", is_flag=True, help="Write nothing; print what differs, exit code 1.")
-def pages(paths: LabPaths, check: bool) -> None:
-    """Record the output of the commands in the learners' pages.
+@click.option("--figures", "figures_only", is_flag=True, help="Only draw the figures; this needs no lab.")
+def pages(paths: LabPaths, check: bool, figures_only: bool) -> None:
+    """Record the output of the commands in the learners' pages, and draw their figures.
 
-    The pages are docs/lessons and docs/days; their commands run on the lab.
+    The pages are docs/lessons and docs/days; their commands run on the lab. The figures are drawn from the recordings
+    in tests/recordings.
     """
     from hoplab.core.console import progress
+    from hoplab.devtools import figures
     from hoplab.devtools import pages as recorded_pages
 
+    old = [f"the figure {file.name} is not what is drawn now" for file in figures.outdated()] if check else []
+    drawn = [] if check else figures.write()
+    if figures_only:
+        print_list(old or drawn, "" if check else "drew", "the figures are up to date")
+        sys.exit(1 if old else 0)
     print_spec_notice(paths)
     screen = progress()
     with screen.phase("the learners' pages"):
         found = recorded_pages.run(paths, check=check, say=screen.task)
     if not check:
+        print_list(drawn, "drew", "the figures are up to date")
         print_list(found, "recorded", "there are no pages")
-    elif found:
-        click.echo("\n".join(found))
+    elif found or old:
+        click.echo("\n".join([*old, *found]))
         sys.exit(1)
 
 

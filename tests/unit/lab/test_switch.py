@@ -18,6 +18,7 @@ from hoplab.lab import state
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import dataplane
+from hoplab.trace import nft_trace
 from tests.support.labs import MADE, SPEC
 from tests.support.roles import defaults, render
 
@@ -120,6 +121,17 @@ def test_reset_leaves_what_a_fresh_machine_has(tmp_path: Path) -> None:
 def test_look_shows_what_reset_does_not_remove(tmp_path: Path) -> None:
     seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} ip rule add pref 500 table 500; reset; look after")
     assert set(seen["after"]) ^ set(seen["fresh"]) == {"rule 500:\tfrom all lookup 500"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not all(map(shutil.which, TOOLS)), reason=f"needs root and {TOOLS}")
+def test_look_shows_a_table_of_a_trace_that_has_stayed(tmp_path: Path) -> None:
+    """`nft flush ruleset` leaves a table that another process owns."""
+    (tmp_path / "commands").write_text(nft_trace.commands(["tcp dport 80"]))
+    hold = "mkfifo ROOT/pipe; nft -i <ROOT/pipe >/dev/null & exec 9>ROOT/pipe; cat ROOT/commands >&9"
+    there = f"until nft list table inet {nft_trace.TABLE} >/dev/null 2>&1; do sleep 0.02; done"
+    seen = node(tmp_path, f"{FRESH} look fresh; {CLUSTER} {hold}; {there}; reset; look after; exec 9>&-")
+    left = set(seen["after"]) - set(seen["fresh"])
+    assert f"nft table inet {nft_trace.TABLE} {{" in {line.partition(" #")[0] for line in left}
 
 
 def node(root: Path, script: str) -> dict[str, list[str]]:

@@ -1,0 +1,90 @@
+"""Packets sent through the real lab: seen at every hop, dropped where a rule drops them, and nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from hoplab.core.paths import LabPaths
+from hoplab.observe.live.stop import Stop
+from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.ssh import Hosts
+from hoplab.trace import needs, nft_trace, render
+from hoplab.trace.live import drops
+from hoplab.trace.model import SEEN, Trace
+from hoplab.verify import live_look, live_trace
+from tests.support.traced_faults import pods
+from tests.system.conftest import LabCommand
+
+ENOUGH = 0.95  # of the hops
+OWN_S = 5.0  # beyond the packet's own time, on an emulated machine that has nothing else to do
+PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "pod to ClusterIP": ("single", "hoplab-verify/echo", {}),
+    "outside to NodePort": ("outside", "service/single", {"via": "nodeport"}),
+    "a ping of a pod of another node": ("far", "single", {"protocol": "icmp"}),
+}
+LEFT = f"nft list tables; ls -d /sys/kernel/tracing/instances/{drops.INSTANCE}.* 2>/dev/null; pgrep -fa '^python3 -ISc'"
+
+
+@pytest.fixture(scope="module")
+def seen(lab: LabCommand, paths: LabPaths) -> Iterator[Snapshot]:
+    """One look at the lab, as `./lab trace` takes it."""
+    with live_look.opened(paths, without=needs.others()) as look:
+        yield look()
+
+
+@pytest.fixture
+def hosts(seen: Snapshot, paths: LabPaths) -> Iterator[Hosts]:
+    found = Hosts([node.name for node in seen.nodes], paths.ssh_config)
+    yield found
+    found.close()
+
+
+def sent(paths: LabPaths, lab: Snapshot, sender: str, receiver: str, **options: Any) -> Trace:
+    names = {name: f"pod/{pod}" for name, pod in pods(lab).items()}
+    ends = names.get(sender, sender), names.get(receiver, receiver)
+    return live_trace.send(paths, lab, *ends, Stop(), **options)
+
+
+def assert_nothing_left(hosts: Hosts) -> None:
+    for node, outputs in hosts.batches({"left": LEFT}, in_pods={}).items():
+        left = [line for line in outputs["left"].out.splitlines() if nft_trace.TABLE in line or "ISc" in line]
+        assert left == [], node
+
+
+def test_packets_are_seen_at_every_hop_as_predicted(paths: LabPaths, seen: Snapshot, hosts: Hosts) -> None:
+    for name, (sender, receiver, options) in PACKETS.items():
+        trace = sent(paths, seen, sender, receiver, **options)
+        text = f"{name}\n{render.text(trace)}"
+        assert trace.complete and trace.sent, text
+        assert trace.sent.seen >= ENOUGH * trace.sent.hops and trace.sent.wrong == (), text
+        assert trace.sent.lacking == () and trace.sent.seconds < OWN_S, text
+    assert_nothing_left(hosts)
+
+
+@contextmanager
+def dropping(hosts: Hosts, node: str, rule: str) -> Iterator[None]:
+    for verb in ("-I", "-D"):
+        found = hosts.batch(node, {"it": f"iptables {verb} FORWARD {rule}"})["it"]
+        assert found.code == 0, found
+        if verb == "-I":
+            try:
+                yield
+            except BaseException:
+                hosts.batch(node, {"it": f"iptables -D FORWARD {rule}"})
+                raise
+
+
+def test_a_packet_that_a_rule_drops_names_it(paths: LabPaths, seen: Snapshot, hosts: Hosts) -> None:
+    single = pods(seen)["single"]
+    rule = f"-d {single.address}/32 -p tcp -m comment --comment hoplab-test -j DROP"
+    with dropping(hosts, single.node, rule):
+        trace = sent(paths, seen, "far", "single")
+    end = trace.shown.end
+    assert end and (str(end.at), end.kind, end.evidence, end.reply) == (f"node {single.node}", "rule", SEEN, False)
+    assert end.cause == f"-A FORWARD {rule}"
+    assert trace.sent and trace.sent.wrong == ("the model predicted that it arrives and its reply returns",)
+    assert_nothing_left(hosts)
