@@ -13,7 +13,7 @@ from hoplab.observe.live.stop import Stop
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.trace import needs, nft_trace, render
-from hoplab.trace.live import drops
+from hoplab.trace.live import node_program
 from hoplab.trace.model import SEEN, Trace
 from hoplab.verify import live_look, live_trace
 from tests.support.traced_faults import pods
@@ -26,7 +26,8 @@ PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "outside to NodePort": ("outside", "service/single", {"via": "nodeport"}),
     "a ping of a pod of another node": ("far", "single", {"protocol": "icmp"}),
 }
-LEFT = f"nft list tables; ls -d /sys/kernel/tracing/instances/{drops.INSTANCE}.* 2>/dev/null; pgrep -fa '^python3 -ISc'"
+INSTANCES = f"/sys/kernel/tracing/instances/{node_program.INSTANCE}.*"
+LEFT = f"nft list tables; ls -d {INSTANCES} 2>/dev/null; pgrep -fa '^python3 -ISc'"
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ IN_VXLAN = HEADER + 8 + 8 + 14  # offset of the packet in VXLAN: UDP, VXLAN and 
 QUOTED = HEADER + 8  # offset of the packet that an ICMP error quotes
 DNS_PORT = 53
 DNS_NAME = 13  # offset of the first letter of the name in a question
+DNS_REST = b"\7cluster\5local\0"  # of the name: the cluster's server answers itself, and forwards nothing
 ICMP_ERRORS = (3, 11, 12)  # types
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 
@@ -83,7 +84,7 @@ class Identity:
             return struct.pack("!BBHHH", 8, 0, _checksum(self.value & 0xFFFF, body), self.value & 0xFFFF, 1) + body
         if self.protocol == "udp" and self.port == DNS_PORT:
             head = struct.pack("!HHHHHH", self.value & 0xFFFF, 0x0100, 1, 0, 0, 0)
-            return head + b"\4" + four + b"\7invalid\0" + struct.pack("!HH", 1, 1)
+            return head + b"\4" + four + DNS_REST + struct.pack("!HH", 1, 1)
         return four + b" hoplab trace" if self.protocol == "udp" else b""
 
     def found_in(self, packet: bytes) -> bool:

@@ -1,11 +1,13 @@
 """What a relay does for a trace, beside what it does for captures; its text is sent to the relay (``extend``).
 
-It needs no program and leaves nothing: its sockets end with it.
+It needs no program and leaves nothing: its sockets end with it, and a child of it, which never becomes another program,
+removes what it has made in tracefs, also when the relay is killed.
 
 In::
 
     {"do": "tap", "id": 3, "netns": "cni-1b4e", "filter": [[48, 0, 0, 9], ...]}    SIGHTED for each packet that passes
     {"do": "report", "id": 1}                                       REPORT: what nftables reports and what it changes
+    {"do": "trace", "id": 4}                                        PACKETS: LISTENS, then lines of trace_pipe
     {"do": "rules", "id": 2}                                        TOLD {"rules": {"ip nat PREROUTING": [4, 7], ...}}
     {"do": "send", "id": 0, "netns": "", "protocol": "tcp", ...}    TOLD what becomes of the packet
     {"do": "echo", "id": 9}                                         TOLD: all before it is done
@@ -17,15 +19,18 @@ import array
 import errno
 import json
 import os
+import select
 import selectors
+import signal
 import socket
 import struct
+import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 if __name__ != "__main__":  # in a relay these names are there
-    from hoplab.observe.live.relay import CHUNK, NAMESPACES, WORK, Relay, enter, setns
+    from hoplab.observe.live.relay import CHUNK, NAMESPACES, PACKETS, WORK, Relay, enter, setns
 
 SIGHTED, REPORT, TOLD = 6, 7, 8
 SIGHTING = struct.Struct("!qBB")  # nanoseconds since 1970, kind of packet (linux/if_packet.h), length of the name
@@ -39,6 +44,12 @@ DUMP, REQUEST = 0x300, 0x1
 DONE, ERROR = 3, 2
 CHAIN_ATTRIBUTE, TABLE_ATTRIBUTE, HANDLE_ATTRIBUTE = 2, 1, 3
 FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
+TRACEFS = "/sys/kernel/tracing"
+INSTANCE = "hoplab_trace"  # its name begins so, and ends with the id of the process that removes it
+LISTENS, CANNOT = "hoplab listens", "hoplab cannot: "
+DROPS, LOOKUPS = "events/skb/kfree_skb", "events/fib/fib_table_lookup"
+REAL_DROPS = "protocol == 0x800 && reason != 1"  # of IPv4; 1 is of packets that were used up
+NEW_MOUNTS, PRIVATE, RECURSIVE = 0x20000, 0x40000, 0x4000  # linux/sched.h, linux/mount.h
 
 Told = dict[str, Any]
 
@@ -111,6 +122,113 @@ def report(relay: Relay, message: Told) -> None:
             return
 
     relay.selector.register(listening, selectors.EVENT_READ, heard)
+
+
+class Child:
+    """A child of the relay, as the relay handles the programs that it has started."""
+
+    def __init__(self, pid: int, keep: int) -> None:
+        self.pid = pid
+        self.stdin = os.fdopen(keep, "wb")  # the child ends when nobody has this end of the pipe
+
+    def terminate(self) -> None:
+        self.kill(signal.SIGTERM)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; ``timeout`` is for the signature alone: it ends soon after it was told to."""
+        with suppress(ChildProcessError):
+            return os.waitpid(self.pid, 0)[1]
+        return 0
+
+
+def trace(relay: Relay, message: Told) -> None:
+    """Pass on what tracepoints report, by a child that cleans up."""
+    number = message["id"]
+    out, write = os.pipe()
+    read, keep = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            os.setsid()
+            for name in os.listdir("/proc/self/fd"):
+                if int(name) not in (write, read):
+                    with suppress(OSError):
+                        os.close(int(name))
+            traced(write, read)
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.close(read)
+    relay.running[number] = Child(pid, keep)  # type: ignore[assignment]
+    relay.open_pipes[number] = 1
+    relay.selector.register(out, selectors.EVENT_READ, (PACKETS, number))
+
+
+def traced(write: int, keep: int) -> None:
+    """Write what an instance of tracefs reports until the other end of ``keep`` is closed; remove the instance."""
+    instance = f"{TRACEFS}/instances/{INSTANCE}.{os.getpid()}"
+    try:
+        mount()
+        for old in os.listdir(f"{TRACEFS}/instances"):
+            if old.startswith(INSTANCE) and not os.path.exists(f"/proc/{old.rpartition('.')[2]}"):
+                remove(f"{TRACEFS}/instances/{old}")
+        os.mkdir(instance)
+    except (OSError, ImportError) as error:
+        os.write(write, f"{CANNOT}{getattr(error, 'strerror', '') or error}\n".encode())
+        return
+    pipe = -1
+    try:
+        put(f"{instance}/trace_clock", "mono")
+        put(f"{instance}/{DROPS}/filter", REAL_DROPS)
+        put(f"{instance}/{DROPS}/enable", "1")
+        with suppress(OSError):
+            put(f"{instance}/{LOOKUPS}/enable", "1")
+        pipe = os.open(f"{instance}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+        os.write(write, f"{LISTENS}\n".encode())
+        while keep not in select.select([pipe, keep], [], [])[0]:
+            with suppress(BlockingIOError):
+                os.write(write, os.read(pipe, CHUNK))
+    except OSError as error:
+        with suppress(OSError):
+            os.write(write, f"{CANNOT}{error.strerror}\n".encode())
+    finally:
+        if pipe >= 0:
+            os.close(pipe)
+        remove(instance)
+
+
+def mount() -> None:
+    """Make tracefs visible to this process alone, where it is not mounted."""
+    if os.path.isdir(f"{TRACEFS}/events"):
+        return
+    import ctypes  # noqa: PLC0415 -- takes time to load, and is seldom needed
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    for code in (
+        libc.unshare(NEW_MOUNTS),
+        libc.mount(b"none", b"/", None, PRIVATE | RECURSIVE, None),
+        libc.mount(b"tracefs", TRACEFS.encode(), b"tracefs", 0, None),
+    ):
+        if code:
+            raise OSError(ctypes.get_errno(), f"tracefs cannot be mounted: {os.strerror(ctypes.get_errno())}")
+
+
+def put(file: str, text: str) -> None:
+    with open(file, "w") as opened:
+        opened.write(text)
+
+
+def remove(instance: str) -> None:
+    """Remove an instance; one that somebody reads stays."""
+    with suppress(OSError):
+        put(f"{instance}/events/enable", "0")
+    with suppress(OSError):
+        os.rmdir(instance)
 
 
 def rules(relay: Relay, message: Told) -> None:
@@ -207,4 +325,4 @@ def echo(relay: Relay, message: Told) -> None:
     tell(relay, message["id"], echo=True, real=time.time_ns(), mono=time.monotonic_ns())
 
 
-WORK.update(tap=tap, report=report, rules=rules, send=send, echo=echo)
+WORK.update(tap=tap, report=report, trace=trace, rules=rules, send=send, echo=echo)

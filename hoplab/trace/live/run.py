@@ -129,7 +129,7 @@ class LiveTrace:
             if node != HERE:
                 stream.do({"do": "report", "id": REPORT})
                 stream.start(NFT, "", nft_trace.HOLDER, nft_trace.commands(self._identity.rules()))
-                stream.start(TRACEFS, "", drops.command(), "")
+                stream.do({"do": "trace", "id": TRACEFS})
             stream.do({"do": "echo", "id": ECHO})
         deadline = self._timing.deadline(READY_S)
         while not all(self._ready(node, patient=deadline.left() > 0) for node in self._heard):
@@ -176,7 +176,7 @@ class LiveTrace:
         if node == HERE or not patient:
             return True
         rules = nft_trace.made(heard.reports) or NFT in heard.ended or NFT in heard.said
-        return rules and (drops.READY in heard.events or TRACEFS in heard.ended)
+        return rules and (node_program.LISTENS in heard.events or TRACEFS in heard.ended)
 
     def _lacking(self) -> tuple[str, ...]:
         """Return what does not report, with the reason."""
@@ -188,8 +188,8 @@ class LiveTrace:
                 continue
             if not nft_trace.made(heard.reports):
                 found.append(f"{node}: no rule is seen: {_reason(heard.said.get(NFT, ''), 'nft does not answer')}")
-            if drops.READY not in heard.events:
-                why = _reason(heard.said.get(TRACEFS, ""), "tracefs does not answer")
+            if node_program.LISTENS not in heard.events:
+                why = heard.events.partition(node_program.CANNOT)[2].strip() or "tracefs does not answer"
                 found.append(f"{node}: no dropped packet and no routing decision is seen: {why}")
         return tuple(found)
 

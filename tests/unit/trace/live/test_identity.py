@@ -125,7 +125,11 @@ def test_udp_and_icmp_carry_a_nonce(protocol: str, port: int, number: int) -> No
 def test_a_dns_question_has_a_name_of_letters() -> None:
     identity = Identity.of("udp", 53, 0xFF00AB01)
     question = identity.payload()
-    assert question[12:13] == b"\4" and question[13:17].isalpha() and question[17:].startswith(b"\7invalid\0\0\1\0\1")
+    assert (
+        question[12:13] == b"\4"
+        and question[13:17].isalpha()
+        and question[17:].startswith(b"\7cluster\5local\0\0\1\0\1")
+    )
     assert struct.pack("!I", identity.value) == question[13:17]
 
 
