@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.core.wait import HOST, Timing
 from hoplab.observe.facts import Fact, Facts, T
-from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import Nftables
@@ -33,9 +32,11 @@ from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import nft_trace
 from hoplab.trace.live import compare, drops, node_program, sightings
-from hoplab.trace.live.compare import WIRE, Observed, RuleHit
 from hoplab.trace.live.drops import Drop, Lookup
+from hoplab.trace.live.heard import NFT, TRACEFS, Heard
 from hoplab.trace.live.identity import DNS_PORT, Identity
+from hoplab.trace.live.observed import WIRE, Observed, RuleHit
+from hoplab.trace.live.request import request
 from hoplab.trace.live.sightings import Raw, Sighting
 from hoplab.trace.model import OUTSIDE, PORTLESS, Header, Place, Trace
 from hoplab.trace.nft_trace import Hit
@@ -46,7 +47,6 @@ READY_S = 8.0  # for nftables and tracefs, scaled
 ANSWER_S = 2.5  # for the answer, scaled: TCP sends again after one second
 SETTLE_S = 0.25  # without anything new, after the answer
 REFUSALS = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
-NFT, TRACEFS = 1000, 1001  # numbers of the programs on a node; taps have the smaller ones
 REPORT, RULES, ECHO, SEND = 2000, 2001, 2002, 2003
 LISTS: Mapping[int, Fact[Any]] = {3000: IPTABLES, 3001: NFT_RULESET}
 
@@ -57,25 +57,6 @@ class Wire:
 
     netns: str
     bridge: str
-
-
-@dataclass
-class _Heard:
-    """What a node has sent."""
-
-    reports: list[bytes] = field(default_factory=list)
-    printed: dict[int, str] = field(default_factory=dict)  # standard output of each program
-    said: dict[int, str] = field(default_factory=dict)  # standard error of each program
-    ended: set[int] = field(default_factory=set)
-    told: list[dict[str, Any]] = field(default_factory=list)
-    rules: dict[str, list[int]] | None = None
-    mono_ahead: int = 0  # nanoseconds that its monotonic clock is ahead of its real one
-    echoes: int = 0
-
-    @property
-    def events(self) -> str:
-        """Return the lines of tracefs."""
-        return self.printed.get(TRACEFS, "")
 
 
 class LiveTrace:
@@ -92,9 +73,9 @@ class LiveTrace:
         endpoints: Iterable[tuple[IPAddress, int]] = sorted(inner, key=str)
         self._identity = Identity.of(self._header.protocol, self._header.dport, secrets.randbits(32), endpoints)
         self._goals = goal.arrives
-        self._request = _request(lab, goal, self._identity) if goal.proxied else b""
+        self._request = request(lab, goal, self._identity) if goal.proxied else b""
         self._taps: dict[tuple[str, int], tuple[Place, str]] = {}  # by node and number: the place, its namespace
-        self._heard = {node: _Heard() for node in relays.streams}
+        self._heard = {node: Heard() for node in relays.streams}
         self._raws: list[Raw] = []
         self._facts = {node.name: node.facts for node in lab.nodes}
         self._outcome, self._answered, self._over = "", False, False
@@ -180,18 +161,7 @@ class LiveTrace:
 
     def _lacking(self) -> tuple[str, ...]:
         """Return what does not report, with the reason."""
-        found = []
-        for node, heard in self._heard.items():
-            failed = [told["failed"] for told in heard.told if "failed" in told]
-            found += [f"{node or 'this machine'}: nothing is captured in {text}" for text in failed]
-            if node == HERE:
-                continue
-            if not nft_trace.made(heard.reports):
-                found.append(f"{node}: no rule is seen: {_reason(heard.said.get(NFT, ''), 'nft does not answer')}")
-            if node_program.LISTENS not in heard.events:
-                why = heard.events.partition(node_program.CANNOT)[2].strip() or "tracefs does not answer"
-                found.append(f"{node}: no dropped packet and no routing decision is seen: {why}")
-        return tuple(found)
+        return tuple(text for node, heard in self._heard.items() for text in heard.lacking(node))
 
     # --- the packet ---
 
@@ -309,7 +279,7 @@ class LiveTrace:
             place = OUTSIDE
         return Raw(place, dev, kind, moment - stream.offset.ahead, len(self._raws), frame.payload[at + size :])
 
-    def _told(self, heard: _Heard, number: int, told: dict[str, Any]) -> None:
+    def _told(self, heard: Heard, number: int, told: dict[str, Any]) -> None:
         heard.told.append(told)
         if number == RULES:
             heard.rules = told["rules"]
@@ -387,27 +357,6 @@ def _known(facts: Facts, fact: Fact[T], otherwise: T) -> T:
         return facts[fact]
     except FactError:
         return otherwise
-
-
-def _reason(said: str, otherwise: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[0] if lines else otherwise
-
-
-def _request(lab: Snapshot, goal: Target, identity: Identity) -> bytes:
-    """Return the HTTP request that an ingress controller leads to the service behind it."""
-    namespace, name = next(((found.namespace, found.service) for found in goal.endpoints), ("", ""))
-    for ingress in json.loads(lab.api.outputs[API_INGRESSES.name].out)["items"]:
-        for rule in ingress.get("spec", {}).get("rules", ()) if ingress["metadata"]["namespace"] == namespace else ():
-            for path in rule.get("http", {}).get("paths", ()):
-                if path.get("backend", {}).get("service", {}).get("name") == name:
-                    text = (
-                        f"GET {path.get('path') or '/'}?{identity.nonce} HTTP/1.1\r\n"
-                        f"Host: {rule.get('host') or 'hoplab.invalid'}\r\nX-Hoplab-Trace: {identity.nonce}\r\n"
-                        "User-Agent: hoplab\r\nConnection: close\r\n\r\n"
-                    )
-                    return text.encode()
-    return b""
 
 
 def send(

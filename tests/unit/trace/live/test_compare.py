@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from hoplab.trace import render
-from hoplab.trace.live.compare import Observed, RuleHit, compared
+from hoplab.trace.live.compare import compared
 from hoplab.trace.live.drops import Drop
+from hoplab.trace.live.observed import Observed, RuleHit
 from hoplab.trace.live.sightings import Leg, Sighting
 from hoplab.trace.model import NOT_SEEN, OTHERWISE, SEEN, UNPREDICTED, Header, Hop, Place, Trace, Way
 from tests.support.recordings import recording
