@@ -187,7 +187,7 @@ def version() -> None:
 @click.option("--check", is_flag=True, help="Write nothing; print what differs, exit code 1.")
 @click.option("--figures", "figures_only", is_flag=True, help="Only draw the figures; this needs no lab.")
 def pages(paths: LabPaths, check: bool, figures_only: bool) -> None:
-    """Record the output of the commands in the learners' pages, and draw their figures.
+    """Record the commands of the learners' pages, draw figures.
 
     The pages are docs/lessons and docs/days; their commands run on the lab. The figures are drawn from the recordings
     in tests/recordings.

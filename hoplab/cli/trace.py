@@ -44,7 +44,7 @@ def trace(
     as_json: bool,
     as_svg: bool,
 ) -> None:
-    """Send a packet from FROM to TO, and follow it there and its reply back.
+    """Send a packet from FROM to TO, follow it and its reply.
 
     FROM is a pod, a node, an address or `outside`; TO may also be a service, as NAMESPACE/NAME or NAME, with :PORT. A
     pod may be named by the beginning of its name. The exit code is 1 when the packet does not arrive or its reply does

@@ -87,7 +87,11 @@ def _arrived(there: Sequence[Sighting], goals: Collection[Place], observed: Obse
     dropping = {rule.place for rule in observed.rules if rule.drops and rule.leg == "there"}
     arriving = [seen for seen in there if seen.direction == "in" or seen.dev == "lo"]
     return next(
-        (seen.place for seen in reversed(arriving) if seen.place in goals - dropping and not seen.inner),
+        (
+            seen.place
+            for seen in reversed(arriving)
+            if seen.place in goals and seen.place not in dropping and not seen.inner
+        ),
         None,
     )
 

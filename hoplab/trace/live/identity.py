@@ -170,7 +170,7 @@ def _assembled(alternatives: Sequence[Sequence[Field]]) -> tuple[Step, ...]:
 
 
 def _checksum(identifier: int, body: bytes) -> int:
-    total = 0x0800 + identifier + 1 + sum(struct.unpack(f"!{len(body) // 2}H", body))
+    total: int = 0x0800 + identifier + 1 + sum(struct.unpack(f"!{len(body) // 2}H", body))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

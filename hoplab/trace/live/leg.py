@@ -102,10 +102,10 @@ class Leg:
             else:
                 passed = complete or number < self.last
                 found.append((hop if passed else replace(hop, evidence=NOT_SEEN, events=()), None))
-        for seen in self._joined():
+        for together in self._joined():
             evidence = UNPREDICTED if self.predicted else SEEN
-            port = seen[1].dev if len(seen) > 1 else ""
-            one = seen[0]
+            port = together[1].dev if len(together) > 1 else ""
+            one = together[0]
             hop = Hop(one.place, one.dev, one.direction, one.header, port, one.inner, one.wrapped, (), evidence)
             at = next(
                 (
