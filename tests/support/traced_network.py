@@ -6,15 +6,16 @@ import json
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 from hoplab.core.errors import LabError
 from hoplab.core.wait import Timing
+from hoplab.expectations.ingress import readable
 from hoplab.host import netns
 from hoplab.observe.facts import discover
 from hoplab.observe.live.node_stream import on_this_machine, over_ssh
@@ -77,6 +78,17 @@ SLICE = {
 }
 
 
+INGRESS = {
+    "metadata": {"namespace": "default", "name": "apps"},
+    "spec": {
+        "rules": [
+            {"host": "other.yash.com", "http": {"paths": [{"path": "/", "backend": {"service": {"name": "other"}}}]}},
+            {"host": "app.yash.com", "http": {"paths": [{"path": "/web", "backend": {"service": {"name": "web"}}}]}},
+        ]
+    },
+}
+
+
 def inside(namespace: str, command: str, given: str = "") -> Output:
     """Run a shell command in a network namespace of this machine."""
     words = ["nsenter", f"--net=/run/netns/{namespace}", "sh", "-c", command]
@@ -89,14 +101,13 @@ class TracedNetwork:
     """Two nodes with a pod each, a service, and traces of packets between them."""
 
     network: Network
-    relays: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ingress: bool = False  # the first pod is one of an ingress controller, which passes requests on to the other one
 
     @property
     def hosts(self) -> dict[str, Sequence[str]]:
         return {
             "": on_this_machine(),
             **{name: over_ssh(name, Path("/nowhere")) for name in ("worker1", "worker2")},
-            **self.relays,
         }
 
     def on(self, node: str, command: str, given: str = "") -> str:
@@ -115,6 +126,7 @@ class TracedNetwork:
             cni="flannel",
             backend="vxlan",
             proxy_mode="iptables",
+            ingress=readable.PART.name if self.ingress else "none",
             nodes={f"worker{number}": IPv4Address(f"192.168.77.{19 + number}") for number in (1, 2)},
         )
         return take(setting, {}, self, self.api, Parts({}, {}))
@@ -142,7 +154,11 @@ class TracedNetwork:
         ]
         listed: dict[str, list[Any]] = {"nodes": nodes, "services": [SERVICE], "endpointslices": [SLICE]}
         kind = path.partition("?")[0].rpartition("/")[2]
-        items = self.network.api()["items"][:2] if kind == "pods" else listed.get(kind, [])
+        pods = self.network.api()["items"][:2]
+        if self.ingress:
+            pods[0]["metadata"] = {"namespace": readable.NAMESPACE, "name": "ingress-1", "labels": readable.LABELS}
+            listed["ingresses"] = [INGRESS]
+        items = pods if kind == "pods" else listed.get(kind, [])
         return Output(0, json.dumps({"items": items}))
 
     def trace(self, sender: str, receiver: str, **options: Any) -> Trace:
@@ -167,22 +183,51 @@ def made(folder: Path) -> Iterator[TracedNetwork]:
         found = TracedNetwork(network)
         for node in ("worker1", "worker2"):
             found.on(node, "iptables-nft-restore", RULES)
-        with netns.entered(network.pods[1]):
-            server = socket.create_server(("10.244.1.5", PORT))
-        thread = threading.Thread(target=_serve, args=(server,), daemon=True)
-        thread.start()
-        try:
+        with (
+            _serving(network.pods[1], ("10.244.1.5", PORT), _answer),
+            _serving(network.pods[0], ("10.244.0.5", 80), lambda request: _pass_on(network.pods[0], request)),
+        ):
             yield found
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            server.close()
-            thread.join()
 
 
-def _serve(server: socket.socket) -> None:
+@contextmanager
+def _serving(namespace: str, address: tuple[str, int], answer: Callable[[bytes], bytes]) -> Iterator[None]:
+    """Answer the first data of each connection, one after the other."""
+    with netns.entered(namespace):
+        server = socket.create_server(address)
+    thread = threading.Thread(target=_serve, args=(server, answer), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+def _serve(server: socket.socket, answer: Callable[[bytes], bytes]) -> None:
     while True:
         try:
             connection, _ = server.accept()
         except OSError:
             return
-        connection.close()
+        with connection:
+            if request := connection.recv(4096):
+                connection.sendall(answer(request))
+
+
+def _answer(_request: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def _pass_on(namespace: str, request: bytes) -> bytes:
+    """Do what an ingress controller does: ask the pod that the host and path of the request are for."""
+    first, host, *_ = request.decode().split("\r\n")
+    if not first.startswith("GET /web?") or host != "Host: app.yash.com":
+        return b"HTTP/1.1 404 Not Found\r\n\r\n"
+    with netns.entered(namespace):
+        upstream = socket.socket()
+    with upstream:
+        upstream.connect(("10.244.1.5", PORT))
+        upstream.sendall(request)
+        return upstream.recv(4096)

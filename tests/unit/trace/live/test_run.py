@@ -124,6 +124,23 @@ def test_other_protocols_and_a_port_that_nobody_listens_on(
     assert trace.sent and trace.sent.what == what
 
 
+def test_a_request_through_an_ingress_controller_is_followed_to_the_pod_behind_it(network: TracedNetwork) -> None:
+    host_port = "-t nat {} PREROUTING -d 192.168.77.20 -p tcp --dport 80 -j DNAT --to-destination 10.244.0.5:80"
+    network.on("worker1", f"iptables-nft {host_port.format('-I')}")
+    network.ingress = True
+    try:
+        trace = network.trace("outside", "default/web", via="ingress")
+    finally:
+        network.ingress = False
+        network.on("worker1", f"iptables-nft {host_port.format('-D')}")
+    whole(trace)
+    assert trace.sent and trace.sent.what == "answer: HTTP/1.1 200 OK"
+    [then] = trace.then
+    assert then.sent and then.sent.seen == then.sent.hops == then.sent.predicted == 16, render.text(trace)
+    assert then.shown.source == trace.shown.target == Place("pod", "ingress-readable/ingress-1")
+    assert then.shown.target == Place("pod", "default/web-2") and then.sent.what == trace.sent.what
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["predicted", "made since the look"])
 def test_a_rule_that_drops_it(network: TracedNetwork, known: bool) -> None:
     lab = None if known else network.snapshot()
@@ -140,6 +157,19 @@ def test_a_rule_that_drops_it(network: TracedNetwork, known: bool) -> None:
     wrong = () if known else ("the model predicted that it arrives and its reply returns",)
     assert sent.wrong == wrong
     assert [hop.evidence for hop in trace.shown.there[6:]] == ([] if known else [NOT_SEEN] * 2)
+
+
+def test_a_rule_of_nftables_is_named_as_nft_prints_it(network: TracedNetwork) -> None:
+    made = "add table inet own; add chain inet own passing { type filter hook forward priority -7; }; "
+    network.on("worker2", f"nft '{made} add rule inet own passing ip daddr 10.244.1.5 tcp dport 8080 counter drop'")
+    try:
+        trace = network.trace(ONE, OTHER)
+    finally:
+        network.on("worker2", "nft delete table inet own")
+    end = trace.shown.end
+    assert end and trace.sent and (end.at, end.kind, end.evidence) == (WORKER2, "rule", SEEN)
+    assert end.cause == "ip daddr 10.244.1.5 tcp dport 8080 drop" and trace.sent.wrong == ()
+    assert "in nftables inet own, passing of node worker2 drops it" in end.why
 
 
 def test_a_rule_that_rejects_it_and_one_that_drops_the_reply(network: TracedNetwork) -> None:
