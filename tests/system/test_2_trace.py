@@ -15,9 +15,13 @@ from hoplab.observe.ssh import Hosts
 from hoplab.trace import needs, nft_trace, render
 from hoplab.trace.live import node_program
 from hoplab.trace.model import SEEN, Trace
-from hoplab.verify import live_look, live_trace
-from tests.support.traced_faults import pods
+from hoplab.verify import live_look, live_trace, requirements
+from tests.support.traced_faults import BENDS, HOME, OTHER, TracedFault, pods
+from tests.support.traced_faults import FAULTS as TRACED_FAULTS
 from tests.system.conftest import LabCommand
+from tests.system.faults import FAULTS, Fault, Site, opened
+
+pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
 ENOUGH = 0.95  # of the hops
 OWN_S = 5.0  # beyond the packet's own time, on an emulated machine that has nothing else to do
@@ -89,3 +93,69 @@ def test_a_packet_that_a_rule_drops_names_it(paths: LabPaths, seen: Snapshot, ho
     assert end.cause == f"-A FORWARD {rule}"
     assert trace.sent and trace.sent.wrong == ("the model predicted that it arrives and its reply returns",)
     assert_nothing_left(hosts)
+
+
+# On request: every kind of packet, and every fault that stops or bends packets of such a lab
+
+EVERY: dict[str, tuple[str, str, dict[str, Any]]] = {
+    **PACKETS,
+    "pod to pod on one node": ("single", "near", {}),
+    "pod to pod on two nodes": ("single", "far", {}),
+    "pod to itself by a ClusterIP": ("single", "service/single", {}),
+    "pod to DNS": ("far", "kube-dns", {}),
+    "pod to the API server": ("near", "default/kubernetes", {}),
+    "node to ClusterIP": ("worker1", "hoplab-verify/echo", {}),
+    "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
+    "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
+    "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "pod to outside": ("single", "outside", {}),
+    "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),
+}
+LIVE = [
+    (traced, fault)
+    for traced in TRACED_FAULTS
+    for fault in FAULTS
+    if fault.file == f"{traced.file.rpartition('/')[2]}.json" and traced.file.rpartition("/")[0] in ("", "younger")
+]
+
+
+@pytest.mark.on_request
+def test_every_kind_of_packet_is_seen(paths: LabPaths, seen: Snapshot, hosts: Hosts) -> None:
+    found, hops, wrong = 0, 0, list[str]()
+    for name, (sender, receiver, options) in EVERY.items():
+        trace = sent(paths, seen, sender, receiver, **options)
+        assert trace.sent and trace.complete, f"{name}\n{render.text(trace)}"
+        for real in (trace.sent, *(then.sent for then in trace.then if then.sent)):
+            found, hops, wrong = found + real.seen, hops + real.hops, [*wrong, *real.wrong]
+        print(f"{name}: {render.summary(trace.sent)}, {trace.sent.seconds} s")
+    assert found >= ENOUGH * hops and not wrong, (found, hops, wrong)
+    assert_nothing_left(hosts)
+
+
+@pytest.fixture(scope="module")
+def site(lab: LabCommand, paths: LabPaths) -> Iterator[Site]:
+    with opened(paths) as found:
+        yield found
+
+
+@pytest.mark.on_request
+@pytest.mark.parametrize(("traced", "fault"), LIVE, ids=lambda value: getattr(value, "name", ""))
+def test_a_fault_is_found_at_its_place(traced: TracedFault, fault: Fault, paths: LabPaths, site: Site) -> None:
+    """On a lab like that of the recordings; the nodes may have changed places."""
+    if reason := requirements.skip_reason(site.session.snapshot, **fault.needs):
+        pytest.skip(reason)
+    places = {HOME: site.node.name, OTHER: site.other.name}
+    receiver = traced.receiver
+    for name, here in ((HOME, site.node.name), (OTHER, site.other.name)):
+        if receiver.startswith(f"{name.removeprefix('node ')}:"):
+            receiver = f"{here}:{receiver.partition(':')[2]}"
+            break
+    with fault.broken(site), live_look.opened(paths, without=needs.others()) as look:
+        lab = look()
+        trace = sent(paths, lab, traced.sender, receiver, **traced.options)
+    text = render.text(trace)
+    if traced.kind == BENDS:
+        assert trace.complete and trace.shown.bends, text
+        return
+    at = f"node {places[traced.at]}" if traced.at in places else f"pod {pods(lab)[traced.at]}"
+    assert trace.shown.end and str(trace.shown.end.at) == at, text

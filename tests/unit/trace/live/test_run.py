@@ -168,7 +168,7 @@ def test_a_rule_of_nftables_is_named_as_nft_prints_it(network: TracedNetwork) ->
         network.on("worker2", "nft delete table inet own")
     end = trace.shown.end
     assert end and trace.sent and (end.at, end.kind, end.evidence) == (WORKER2, "rule", SEEN)
-    assert end.cause == "ip daddr 10.244.1.5 tcp dport 8080 drop" and trace.sent.wrong == ()
+    assert end.cause == "ip daddr 10.244.1.5 tcp dport 8080 counter packets 0 bytes 0 drop" and trace.sent.wrong == ()
     assert "in nftables inet own, passing of node worker2 drops it" in end.why
 
 
