@@ -107,7 +107,6 @@ def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: 
     require_checkout("trace without --recording")
     from hoplab.core import fs
     from hoplab.core.console import progress
-    from hoplab.observe.live.stop import on_signals
     from hoplab.trace.follow import follow
     from hoplab.verify import live_look, live_trace
 
@@ -118,8 +117,7 @@ def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: 
     with screen.phase("looking at the lab" if model else "sending a packet"):
         if model:
             return follow(live_look.look(paths, screen.task), *ends, **options._asdict())
-        with on_signals() as stop:
-            return live_trace.trace(paths, ends[0], ends[1], stop, **options._asdict(), say=screen.task)
+        return live_trace.trace(paths, ends[0], ends[1], **options._asdict(), say=screen.task)
 
 
 VERBS = (trace,)

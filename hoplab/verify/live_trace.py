@@ -10,7 +10,7 @@ from hoplab.lab import state
 from hoplab.observe.live.clocks import HERE
 from hoplab.observe.live.node_stream import on_this_machine, over_ssh
 from hoplab.observe.live.run import Unreachable
-from hoplab.observe.live.stop import Stop
+from hoplab.observe.live.stop import Stop, on_signals
 from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import LAB_REMEDY, SSH_FAILED, NodeUnreachable, failure_reason
 from hoplab.spec.plan import bridge_name
@@ -27,7 +27,6 @@ def trace(
     paths: LabPaths,
     sender: str,
     receiver: str,
-    stop: Stop,
     *,
     port: int | None = None,
     protocol: str = "",
@@ -41,7 +40,8 @@ def trace(
     with live_look.opened(paths, without=needs.others()) as look:
         say("looking at the lab")
         lab = look()
-    return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, say=say)
+    with on_signals() as stop:
+        return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, say=say)
 
 
 def send(

@@ -13,7 +13,6 @@ from hoplab import cli
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.observe.live.stop import Stop
 from hoplab.trace.follow import follow
 from hoplab.trace.model import Sent, Trace
 from hoplab.verify import live_look, live_trace
@@ -80,7 +79,7 @@ def test_a_packet_is_sent_recorded_and_shown_again(monkeypatch: pytest.MonkeyPat
         sent=Sent("connected", 4, 4, 4, (), ("worker1: no nft",)),
     )
 
-    def trace(paths: LabPaths, sender: str, receiver: str, stop: Stop, **options: object) -> Trace:
+    def trace(paths: LabPaths, sender: str, receiver: str, **options: object) -> Trace:
         options.pop("say")
         asked.append((paths.lab, sender, receiver, options))
         return sent

@@ -12,7 +12,6 @@ import pytest
 
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.observe.live.stop import Stop
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import needs
 from hoplab.trace.live import run
@@ -45,7 +44,7 @@ def test_it_looks_at_what_a_trace_needs_and_sends_with_a_relay_on_every_node(mon
     monkeypatch.setattr(run, "send", send)
     monkeypatch.setattr(state, "load_summary", lambda _paths: replace(MADE, netns="hoplab-dev-0"))
     said: list[str] = []
-    found = live_trace.trace(PATHS, "outside", "service/single", Stop(), via="nodeport", say=said.append)
+    found = live_trace.trace(PATHS, "outside", "service/single", via="nodeport", say=said.append)
     assert found.target == "service hoplab-verify/single" and said == ["looking at the lab"]
     assert asked["without"] == needs.others() and asked["seen"] is lab
     assert asked["wire"] == Wire("hoplab-dev-0", BRIDGE)

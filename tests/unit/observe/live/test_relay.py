@@ -130,3 +130,33 @@ def test_it_ends_where_its_reader_is_gone() -> None:
 def test_addresses_of_a_namespace_are_read_without_a_process() -> None:
     assert "127.0.0.1" in relay.own_addresses()
     assert set(relay.devices()) == set(os.listdir("/sys/class/net")) - {"bonding_masters"}
+
+
+def test_it_learns_more_and_a_program_with_an_input_ends_with_the_relay() -> None:
+    text = "def more(relay, message):\n    relay.send(9, message['id'], str(CHUNK).encode())\nWORK['more'] = more\n"
+    with running() as process:
+        tell(process, {"do": "extend", "text": text}, {"do": "more", "id": 5})
+        found = frames(process.stdout)
+        assert next(found) == (9, 5, str(relay.CHUNK).encode())
+        tell(process, {**start(1, "sh", "-c", "trap '' TERM; echo $$; cat"), "input": "first\n"})
+        said = b""
+        while b"first\n" not in said:
+            said += next(found)[2]
+        pid = int(said.split()[0])
+        process.kill()  # `sh` ignores SIGTERM, and gets no other signal: its input ends
+        process.wait()
+        gone(pid)
+
+
+def test_a_program_with_an_input_may_clean_up_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    with running() as process:
+        script = "trap 'exec >/dev/null; sleep 0.2; rm \"$0\"; exit 0' TERM; echo $$; while :; do sleep 0.01; done"
+        file = tmp_path / "made"
+        file.touch()
+        tell(process, {**start(0, "sh", "-c", script, str(file)), "input": ""})
+        pid = int(next(frames(process.stdout))[2])
+        process.stdout.close()  # type: ignore[union-attr]
+        tell(process, {"do": "clock", "id": 1})
+        assert process.wait(30) == 1
+        gone(pid)
+        assert not file.exists()
