@@ -11,6 +11,7 @@ from hoplab.trace.live.observed import NEAR_NS, WIRE, Observed
 from hoplab.trace.live.sightings import Sighting
 from hoplab.trace.model import NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop
 
+PROVEN = frozenset({"restored", "wrapped", "unwrapped", "bridge"})  # kinds of events that the next hop shows
 WIREGUARD = "WireGuard"  # how a hop carries a packet that nobody can read there
 
 
@@ -118,7 +119,7 @@ class Leg:
             found.insert(at, (hop, one))
         last = next((number for number in range(len(found) - 1, -1, -1) if found[number][1]), -1)
         hops = [self._with_events(hop, is_last=number == last) for number, (hop, _) in enumerate(found)]
-        return self._wired(hops)
+        return self._wired([_proven(hop, after) for hop, after in zip(hops, [*hops[1:], None], strict=True)])
 
     def _joined(self) -> Iterator[tuple[Sighting, ...]]:
         """Yield the sightings that nothing predicted; those of a bridge and of its port as one, the bridge first."""
@@ -182,6 +183,14 @@ class Leg:
                 event = Event("wire", " to ".join(dict.fromkeys(ports)), "ports of the lab network", evidence=SEEN)
                 found[number] = replace(hop, events=(*hop.events, event))
         return tuple(found)
+
+
+def _proven(hop: Hop, after: Hop | None) -> Hop:
+    """Return the hop with those events marked that are seen by the packet as it is before and after them."""
+    if not after or (hop.place, hop.evidence, after.evidence) != (after.place, SEEN, SEEN):
+        return hop
+    marked = (replace(event, evidence=SEEN) if event.kind in PROVEN else event for event in hop.events)
+    return replace(hop, events=tuple(marked))
 
 
 def _same_ends(seen: Sighting, hop: Hop) -> bool:

@@ -12,7 +12,7 @@ from hoplab.trace.live.compare import compared
 from hoplab.trace.live.drops import Drop
 from hoplab.trace.live.observed import Observed, RuleHit
 from hoplab.trace.live.sightings import Leg, Sighting
-from hoplab.trace.model import NOT_SEEN, OTHERWISE, SEEN, UNPREDICTED, Header, Hop, Place, Trace, Way
+from hoplab.trace.model import INFERRED, NOT_SEEN, OTHERWISE, SEEN, UNPREDICTED, Header, Hop, Place, Trace, Way
 from tests.support.recordings import recording
 from tests.support.traced_faults import pods, traced
 
@@ -55,6 +55,8 @@ def test_all_is_seen(model: Trace) -> None:
     assert found.complete and found.sent and (found.sent.seen, found.sent.hops, found.sent.predicted) == (16, 16, 16)
     assert {hop.evidence for hop in (*found.shown.there, *found.shown.back)} == {SEEN}
     assert found.shown.header.sport == SPORT
+    events = {event.kind: event.evidence for hop in found.shown.there for event in hop.events}
+    assert events["wrapped"] == events["unwrapped"] == SEEN and events["fdb"] == INFERRED
     assert render.summary(found.sent) == "16 of 16 hops seen, all as predicted"
 
 
@@ -63,7 +65,9 @@ def test_a_hop_that_is_missed_is_inferred(model: Trace) -> None:
     del seen[3]
     found = compared(model, observed(seen), goals(model))
     assert found.complete and found.sent and (found.sent.seen, found.sent.hops) == (15, 16)
-    assert found.shown.there[3].evidence == "inferred" and found.sent.wrong == ()
+    assert found.shown.there[3].evidence == INFERRED and found.sent.wrong == ()
+    wrapped = next(event for event in found.shown.there[2].events if event.kind == "wrapped")
+    assert wrapped.evidence == INFERRED
 
 
 def test_another_way_and_other_addresses_are_said(model: Trace) -> None:
