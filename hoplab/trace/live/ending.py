@@ -49,6 +49,10 @@ def end_of(
     reason = _reason(observed, seen, at)
     if reason:
         return End(last, missing, "dropped", reason, f"the kernel of {at} dropped it: {reason}", at, reply, SEEN)
+    if counted := observed.counted.get(observed.pods.get(at, at)):
+        text = ", ".join(counted)
+        why = f"it was seen at {_where(seen)}, and not at {missing}; {at} counted meanwhile: {text}"
+        return End(last, missing, "counted", text, why, at, reply, SEEN)
     why = f"it was seen at {_where(seen)}, and not at {missing}; no report says why" if seen else "it was seen nowhere"
     return End(last, missing, "lost", "no reason was reported", why, at, reply, SEEN)
 

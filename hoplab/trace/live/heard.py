@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from hoplab.observe.facts.counters import COUNTERS, rose
 from hoplab.observe.live.clocks import HERE
 from hoplab.trace import nft_trace
 from hoplab.trace.live import node_program
 
 NFT, TRACEFS = 1000, 1001  # numbers of the programs on a node; taps have the smaller ones
+
+BEFORE_AND_AFTER = 2
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Heard:
     ended: set[int] = field(default_factory=set)
     told: list[dict[str, Any]] = field(default_factory=list)
     rules: dict[str, list[int]] | None = None
+    counters: list[str] = field(default_factory=list)  # before the packet, and after one that got no answer
     mono_ahead: int = 0  # nanoseconds that its monotonic clock is ahead of its real one
     echoes: int = 0
 
@@ -30,6 +34,14 @@ class Heard:
     def events(self) -> str:
         """Return the lines of tracefs."""
         return self.printed.get(TRACEFS, "")
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """Return the failures that the node counted meanwhile: "1 packet dropped by rp_filter"."""
+        if len(self.counters) < BEFORE_AND_AFTER:
+            return ()
+        before, after = map(COUNTERS.parse, self.counters[:BEFORE_AND_AFTER])
+        return tuple(text for text in rose(before, after))
 
     def lacking(self, node: str) -> Iterator[str]:
         """Yield what does not report on a node, with the reason."""

@@ -10,6 +10,7 @@ In::
     {"do": "trace", "id": 4}                                        PACKETS: LISTENS, then lines of trace_pipe
     {"do": "rules", "id": 2}                                        TOLD {"rules": {"ip nat PREROUTING": [4, 7], ...}}
     {"do": "send", "id": 0, "netns": "", "protocol": "tcp", ...}    TOLD what becomes of the packet
+    {"do": "counters", "id": 5, "files": ["/proc/net/snmp"]}        TOLD {"counters": text}
     {"do": "echo", "id": 9}                                         TOLD: all before it is done
 """
 
@@ -320,9 +321,18 @@ def send(relay: Relay, message: Told) -> None:
         relay.selector.register(sending, selectors.EVENT_READ, answered)
 
 
+def counters(relay: Relay, message: Told) -> None:
+    """Tell what files of /proc count, as `grep -H` prints them."""
+    lines = []
+    for file in message["files"]:
+        with suppress(OSError), open(file) as opened:
+            lines += [f"{file}:{line}" for line in opened.read().splitlines()]
+    tell(relay, message["id"], counters="\n".join(lines))
+
+
 def echo(relay: Relay, message: Told) -> None:
     """Answer, with both clocks of this host."""
     tell(relay, message["id"], echo=True, real=time.time_ns(), mono=time.monotonic_ns())
 
 
-WORK.update(tap=tap, report=report, trace=trace, rules=rules, send=send, echo=echo)
+WORK.update(counters=counters, tap=tap, report=report, trace=trace, rules=rules, send=send, echo=echo)

@@ -38,6 +38,7 @@ class Observed:
     rules: tuple[RuleHit, ...] = ()
     drops: Mapping[Place, tuple[Drop, ...]] = field(default_factory=dict)  # of nodes, on the clock of sightings
     lookups: Mapping[Place, tuple[Lookup, ...]] = field(default_factory=dict)
+    counted: Mapping[Place, tuple[str, ...]] = field(default_factory=dict)  # failures that nodes counted meanwhile
     pods: Mapping[Place, Place] = field(default_factory=dict)  # the nodes of pods
     one_way: bool = False  # no reply is expected
     lacking: tuple[str, ...] = ()

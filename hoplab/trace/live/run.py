@@ -19,6 +19,7 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.core.wait import HOST, Timing
 from hoplab.observe.facts import Fact, Facts, T
+from hoplab.observe.facts.counters import CACHES, INTERFACES, PROTOCOLS
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import Nftables
@@ -47,7 +48,8 @@ READY_S = 8.0  # for nftables and tracefs, scaled
 ANSWER_S = 2.5  # for the answer, scaled: TCP sends again after one second
 SETTLE_S = 0.25  # without anything new, after the answer
 REFUSALS = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
-REPORT, RULES, ECHO, SEND = 2000, 2001, 2002, 2003
+REPORT, RULES, ECHO, SEND, COUNTS = 2000, 2001, 2002, 2003, 2004
+COUNT = {"do": "counters", "id": COUNTS, "files": [*PROTOCOLS, *CACHES, INTERFACES]}
 LISTS: Mapping[int, Fact[Any]] = {3000: IPTABLES, 3001: NFT_RULESET}
 
 
@@ -111,6 +113,7 @@ class LiveTrace:
                 stream.do({"do": "report", "id": REPORT})
                 stream.start(NFT, "", nft_trace.HOLDER, nft_trace.commands(self._identity.rules()))
                 stream.do({"do": "trace", "id": TRACEFS})
+                stream.do(COUNT)
             stream.do({"do": "echo", "id": ECHO})
         deadline = self._timing.deadline(READY_S)
         while not all(self._ready(node, patient=deadline.left() > 0) for node in self._heard):
@@ -215,8 +218,11 @@ class LiveTrace:
     def _ask_for_rules(self) -> None:
         """Wait until each node that reported rules has told the handles of all."""
         asked = [node for node, heard in self._heard.items() if nft_trace.parse(heard.reports)]
-        for node in asked:
-            self._relays.streams[node].do({"do": "rules", "id": RULES})
+        for node, stream in self._relays.streams.items():
+            if node != HERE and not self._answered:
+                stream.do(COUNT)  # answered before the next one
+            if node in asked:
+                stream.do({"do": "rules", "id": RULES})
         deadline = self._timing.deadline(READY_S)
         while deadline.left() > 0 and any(self._heard[node].rules is None for node in asked):
             self._read(min(0.5, deadline.left()))
@@ -283,6 +289,8 @@ class LiveTrace:
         heard.told.append(told)
         if number == RULES:
             heard.rules = told["rules"]
+        elif number == COUNTS:
+            heard.counters.append(told["counters"])
         elif number == ECHO:
             heard.echoes += 1
             heard.mono_ahead = told["mono"] - told["real"]
@@ -322,6 +330,7 @@ class LiveTrace:
             rules,
             {place: tuple(listed) for place, listed in found.items()},
             {place: tuple(listed) for place, listed in lookups.items()},
+            {Place("node", node): heard.counted for node, heard in self._heard.items() if node != HERE},
             pods,
             self._one_way,
         )

@@ -228,6 +228,19 @@ def test_without_nft_and_tracefs_the_trace_says_what_is_not_seen(
     assert dnat.evidence == INFERRED
 
 
+def test_without_tracefs_a_node_tells_what_it_counted(network: TracedNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PROGRAM", run.PROGRAM.replace('"/sys/kernel/tracing"', '"/no/such/folder"'))
+    lab = network.snapshot()
+    network.on("worker1", "sysctl -q net.ipv4.ip_forward=0")
+    try:
+        trace = network.sent(lab, ONE, OTHER)
+    finally:
+        network.on("worker1", "sysctl -q net.ipv4.ip_forward=1")
+    end = trace.shown.end
+    assert end and (end.at, end.kind, end.evidence) == (WORKER1, "counted", SEEN)
+    assert "to a wrong address" in end.cause and f"node worker1 counted meanwhile: {end.cause}" in end.why
+
+
 def test_a_node_that_cannot_be_reached(network: TracedNetwork) -> None:
     lab = network.snapshot()
     network.network.refuse("ssh: connect to host 192.168.77.20 port 22: No route to host")
