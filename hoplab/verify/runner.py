@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Generator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -150,7 +151,8 @@ def check(
         raise LabError(f"no lesson matches {only!r}", remedy="the lessons are in tests/lessons")
     failed = {result.name: result.why for result in report.results if result.outcome == "failed"}
     seen = lab.snapshot if isinstance(lab, LabSession) else lab
-    report.causes = causes.find(failed, collector.graph, Places.of(seen))
+    found = causes.find(failed, collector.graph, Places.of(seen))
+    report.causes = tuple(replace(cause, shows=cause.shows or collector.packets.get(cause.name, "")) for cause in found)
 
 
 class _Collector:
@@ -161,6 +163,7 @@ class _Collector:
         self._report = report
         self._say = say
         self._phases: list[pytest.TestReport] = []
+        self.packets: dict[str, str] = {}  # by the name of a failed lesson: the command that sends its packet
         self.broken = ""  # why lessons could not be collected or run
         self.graph: dict[str, causes.Basis] = {}  # also of lessons that do not run
 
@@ -197,7 +200,10 @@ class _Collector:
         """Return where the packets of a lesson end that sends some."""
         if not isinstance(self._lab, LabSession) or "session" not in getattr(item, "fixturenames", ()):
             return ()
-        return traced.evidence(self._lab.snapshot, self._lab.requests)
+        found = traced.traced(self._lab.snapshot, self._lab.requests)
+        if found:
+            self.packets[item.name] = found.command
+        return found.evidence if found else ()
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         phases, self._phases = self._phases, []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -35,29 +35,42 @@ class Request:
         return cls(str(sender) if sender else OUTSIDE, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
-def evidence(lab: Snapshot, requests: Iterable[Request]) -> tuple[str, ...]:
-    """Return the last lines of the trace of the first request that does not get through, or else of the last one.
+@dataclass(frozen=True)
+class Traced:
+    """The trace of a request of a lesson that fails."""
 
-    The trace is a model of a snapshot. Return nothing where no request can be followed.
+    request: Request
+    trace: Trace
+    command: str  # that sends such a packet; "" on a cluster that hoplab did not make
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Return its last lines, and the command."""
+        outcome = render.outcome(self.trace)
+        return (
+            f"trace {self.request.sender} to {self.request.receiver}, by the facts: {outcome}",
+            *(() if self.trace.complete else render.last_lines(self.trace, LAST)),
+            *((f"`{self.command}` sends such a packet and shows each hop",) if self.command else ()),
+        )
+
+
+def traced(lab: Snapshot, requests: Iterable[Request]) -> Traced | None:
+    """Return the trace of the first request that does not get through, or else of the last one.
+
+    The trace is a model of a snapshot. Return None where no request can be followed.
     """
-    shown: tuple[Request, Trace] | None = None
+    shown = None
     for request in list(dict.fromkeys(requests))[-MOST:]:
         try:
             trace = follow(lab, request.sender, request.receiver)
         except LabError:  # IPv6, a name, a pod that is gone, or a fact that a hurt lab lacks
             continue
-        shown = (request, trace)
+        shown = Traced(request, trace, _command(lab, request))
         if not trace.complete:
             break
-    return _lines(lab, *shown) if shown else ()
+    return shown
 
 
-def _lines(lab: Snapshot, request: Request, trace: Trace) -> tuple[str, ...]:
+def _command(lab: Snapshot, request: Request) -> str:
     own = "" if lab.setting.lab in ("", DEFAULT_LAB) else f"--lab {lab.setting.lab} "
-    follow_up = f"./lab trace {own}{request.sender} {request.receiver}"
-    live: Sequence[str] = () if lab.setting.foreign else (f"`{follow_up}` sends such a packet and shows each hop",)
-    return (
-        f"trace {request.sender} to {request.receiver}, by the facts: {render.outcome(trace)}",
-        *(() if trace.complete else render.last_lines(trace, LAST)),
-        *live,
-    )
+    return "" if lab.setting.foreign else f"./lab trace {own}{request.sender} {request.receiver}"

@@ -14,7 +14,7 @@ from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import runner
 from hoplab.verify.report import ConsoleReporter, html_text, junit_text
 from hoplab.verify.session import LabSession
-from hoplab.verify.traced import Request, evidence
+from hoplab.verify.traced import Request, traced
 from tests.support.recordings import recording
 
 BROKEN = "broken/an-fdb-entry-is-gone"
@@ -38,6 +38,11 @@ def pods(lab: Snapshot) -> tuple[Pod, Pod]:
     """Return the pod `single`, and the echo pod of the other node."""
     single = next(pod for pod in lab.pods if pod.api.label("app") == "single")
     return single, next(pod for pod in lab.pods if pod.api.label("app") == "echo" and pod.node is not single.node)
+
+
+def evidence(lab: Snapshot, requests: list[Request]) -> tuple[str, ...]:
+    found = traced(lab, requests)
+    return found.evidence if found else ()
 
 
 def test_a_url_has_the_ends_of_a_trace() -> None:
@@ -91,5 +96,10 @@ def test_it_is_evidence_in_every_form_of_a_report(tmp_path: Path, form: str) -> 
     wanted = f"trace {far} to {single.address}:8080, by the facts: arrives"
     assert [result.why for result in report.results] == ["no answer", "no packet"]
     assert report.results[0].evidence[0] == "what the lesson saw" and report.results[1].evidence == ()
+    shows = {cause.name: cause.shows for cause in report.causes}  # no remedy of the lesson is there
+    assert shows == {
+        "test_pods_reach_each_other": f"./lab trace {far} {single.address}:8080",
+        "test_another_one": "",
+    }
     written = {"json": json.dumps(report.document()), "junit": junit_text(report), "html": html_text(report)}[form]
     assert wanted in written and wanted in screen.getvalue()
