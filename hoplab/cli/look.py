@@ -138,6 +138,7 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
         state.load_summary(paths).netns,
         paths.ssh_config,
         lambda text: click.echo(text, err=True),
+        state.load_summary(paths).remote,
     )
     click.echo("\n".join([*port_forward.described(forwards, paths.ca if paths.ca.exists() else None), "until Ctrl-C"]))
     carrier.run()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ class DirectConnection:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.configuration = SimpleNamespace(host=cluster["server"])
+        self._name = cluster.get("tls-server-name", "")  # where the API server is forwarded to another address
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self._tls = ssl.create_default_context(cadata=authority)
         with tempfile.NamedTemporaryFile(prefix="hoplab-", suffix=".pem") as pair:  # 0600; ssl reads files only
@@ -52,6 +54,10 @@ class DirectConnection:
         connection = http.client.HTTPSConnection(
             parts.hostname or "", parts.port, timeout=_request_timeout, context=self._tls
         )
+        if self._name:
+            to = (parts.hostname or "", parts.port or 443)
+            plain = socket.create_connection(to, _request_timeout)
+            connection.sock = self._tls.wrap_socket(plain, server_hostname=self._name)
         text = None if body is None else json.dumps(body)
         connection.request(method, url.removeprefix(f"{parts.scheme}://{parts.netloc}"), text, headers)
         return connection.getresponse()  # closes the connection when it is read

@@ -20,7 +20,9 @@ import yaml
 
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
+from hoplab.host.remote import proxy_command
 from hoplab.pki.keys import LabKeys
+from hoplab.spec.libvirt_uri import RemoteHost
 from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
@@ -29,14 +31,28 @@ SOURCES = ("roles", "playbooks", "inventory/group_vars")  # what, beside the inv
 
 
 def write_inventory(
-    plan: LabPlan, paths: LabPaths, *, netns: str, image_bin: Path, image_digest: str, keys: LabKeys, parts: Parts
+    plan: LabPlan,
+    paths: LabPaths,
+    *,
+    netns: str,
+    image_bin: Path,
+    image_digest: str,
+    keys: LabKeys,
+    parts: Parts,
+    remote: RemoteHost | None = None,
+    api_url: str = "",
 ) -> None:
-    """Write both files, and make the folder of SSH's control sockets."""
+    """Write both files, and make the folder of SSH's control sockets.
+
+    ``remote`` is the other host that runs the machines, ``api_url`` where their API server is reached from this one.
+    """
     facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest, parts=parts)
+    if api_url:
+        facts["api_url"] = api_url
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     paths.inventory.parent.mkdir(parents=True, exist_ok=True)
     fs.write(paths.inventory, inventory_text(plan, facts))
-    fs.write(paths.ssh_config, ssh_config_text(plan, paths, netns=netns, keys=keys))
+    fs.write(paths.ssh_config, ssh_config_text(plan, paths, netns=netns, keys=keys, remote=remote))
 
 
 def lab_facts(
@@ -170,8 +186,10 @@ def ssh_include_text(ssh_config: str, prefix: str) -> str:
     return re.sub(r"^Host \*$", f"Host {every}", text, flags=re.MULTILINE)
 
 
-def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys) -> str:
-    """Return one block per machine, then what all share; the proxy command enters the lab's namespace."""
+def ssh_config_text(
+    plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys, remote: RemoteHost | None = None
+) -> str:
+    """Return one block per machine, then what all share; the proxy command enters the lab's namespace or host."""
     lines = ["# written by `lab up`"]
     for node in plan.nodes:
         lines += ["", f"Host {node.name}", f"  HostName {node.address}", f"  HostKeyAlias {node.name}"]
@@ -194,6 +212,8 @@ def ssh_config_text(plan: LabPlan, paths: LabPaths, *, netns: str, keys: LabKeys
     ]
     if netns:
         lines.append(f"  ProxyCommand nsenter --net=/run/netns/{netns} socat - TCP:%h:%p")
+    if remote:
+        lines.append(f"  ProxyCommand {proxy_command(remote)}")
     return "\n".join(lines) + "\n"
 
 

@@ -61,7 +61,7 @@ def entries(lab_kubeconfig: str, *, owner: str, name: str, server: str) -> Entri
     if address is None:
         raise FileError("the lab's own kubeconfig has no usable context", remedy="./lab up writes it again")
     mark = {"name": EXTENSION, "extension": {"lab": owner}}
-    cluster |= {"server": server, "tls-server-name": address[1], "extensions": [mark]}
+    cluster |= {"server": server, "tls-server-name": cluster.get("tls-server-name", address[1]), "extensions": [mark]}
     return Entries(owner, name, cluster, user)
 
 

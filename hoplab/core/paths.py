@@ -3,6 +3,7 @@
 <project>/.lab/<lab>/        a lab's own files: state, keys (0600), kubeconfig, console logs, disks, ansible's logs
 <project>/inventory/<lab>.*  generated: inventory and ssh_config
 /run/hoplab/<lab id>/        sockets and pid files (lost in a reboot of the host, made again by `lab start`)
+~/.cache/hoplab/run/<lab id>/  ... of a user who is not root
 ~/.cache/hoplab/             node images and everything they are built from
 """
 
@@ -24,6 +25,14 @@ def cache_dir() -> Path:
     """Return the cache folder: $XDG_CACHE_HOME/hoplab, by default ~/.cache/hoplab."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "hoplab"
+
+
+def user_run() -> Path:
+    """Return the folder for sockets and pid files of a user who is not root.
+
+    It does not follow $XDG_CACHE_HOME, as every command of the user has to find the same processes.
+    """
+    return Path.home() / ".cache" / "hoplab" / "run"
 
 
 def lab_id(lab: str, project: Path = PROJECT) -> str:
@@ -57,7 +66,7 @@ class LabPaths:
     @property
     def run(self) -> Path:
         """Sockets and pid files: short, because a socket's path has at most 107 bytes."""
-        return Path("/run/hoplab") / self.id
+        return (user_run() if os.geteuid() != 0 else Path("/run/hoplab")) / self.id
 
     @property
     def engine_state(self) -> Path:

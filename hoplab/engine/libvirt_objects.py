@@ -19,7 +19,7 @@ from hoplab.core.packages import install_remedy
 from hoplab.core.progress import Progress
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine import schema
-from hoplab.host.machines import power_on, shutdown_domain
+from hoplab.host.machines import empty_pool, power_on, shutdown_domain
 
 Inputs = Mapping[str, Any]
 MARGIN = 64 * 1024**2  # bytes left free on the disk by an upload
@@ -92,11 +92,14 @@ class Pools:
 
     def drift(self, id: str, inputs: Inputs) -> str:
         pool = _lookup(self.connection.storagePoolLookupByUUIDString, id)
-        if pool is None or not Path(inputs["target"]["path"]).is_dir():
+        if pool is None:
             return "gone"
         if not pool.isActive():
             return "stopped"
-        pool.refresh()  # detect volumes removed without libvirt
+        try:
+            pool.refresh()  # detect volumes removed without libvirt
+        except libvirt.libvirtError:  # its folder is gone, and now it is off
+            return "stopped"
         return ""
 
     def create(self, inputs: Inputs, progress: Progress) -> Made:
@@ -108,23 +111,19 @@ class Pools:
         return Made(pool.UUIDString(), {})
 
     def update(self, id: str, inputs: Inputs, progress: Progress) -> dict[str, Any]:
-        self.connection.storagePoolLookupByUUIDString(id).create()
+        pool = self.connection.storagePoolLookupByUUIDString(id)
+        pool.build()  # its folder, where that is gone
+        if not pool.isActive():
+            pool.create()
         return {}
 
     def delete(self, id: str, inputs: Inputs) -> None:
         pool = _lookup(self.connection.storagePoolLookupByUUIDString, id)
         if pool is None:
             return
-        if not pool.isActive():
-            with suppress(libvirt.libvirtError):  # without its directory there is nothing to empty
-                pool.create()
+        empty_pool(pool)
         if pool.isActive():
-            pool.refresh()
-            for volume in pool.listAllVolumes():
-                volume.delete()
             pool.destroy()
-            with suppress(libvirt.libvirtError):
-                pool.delete()  # the directory, unless it has files that are no volumes
         pool.undefine()
 
 
@@ -339,12 +338,17 @@ class Domains:
         for disk in inputs.get("disks", []):
             volume = self.connection.storageVolLookupByKey(disk["volumeId"])
             pool = volume.storagePoolLookupByVolume().name()
-            disks.append(xml.DiskVolume(pool, volume.name(), xml.volume_format(volume.XMLDesc())))
+            path = volume.path() if self._confined() else ""
+            disks.append(xml.DiskVolume(pool, volume.name(), xml.volume_format(volume.XMLDesc()), path))
         networks = [
             self.connection.networkLookupByUUIDString(interface["networkId"]).name()
             for interface in inputs.get("networkInterfaces", [])
         ]
         return xml.domain(inputs, arch=self.connection.getInfo()[0], disks=disks, networks=networks, uuid=uuid)
+
+    def _confined(self) -> bool:
+        """Return whether AppArmor confines QEMU: its profile is made of the files that a machine's XML names."""
+        return "<model>apparmor</model>" in self.connection.getCapabilities()
 
 
 DRIVERS: Mapping[str, Any] = {

@@ -105,6 +105,7 @@ class DiskVolume:
     pool: str
     name: str
     format: str
+    path: str = ""  # where the machine shall name the file, in place of pool and volume
 
 
 def domain(inputs: Inputs, *, arch: str, disks: Sequence[DiskVolume], networks: Sequence[str], uuid: str = "") -> str:
@@ -161,9 +162,9 @@ def cmdline(groups: Sequence[Mapping[str, str]]) -> str:
 
 
 def _disk(devices: ET.Element, index: int, disk: DiskVolume) -> None:
-    element = _add(devices, "disk", type="volume", device="disk")
+    element = _add(devices, "disk", type="file" if disk.path else "volume", device="disk")
     _add(element, "driver", name="qemu", type="qcow2" if disk.format == "qcow2" else "raw")
-    _add(element, "source", pool=disk.pool, volume=disk.name)
+    _add(element, "source", **({"file": disk.path} if disk.path else {"pool": disk.pool, "volume": disk.name}))
     _add(element, "target", dev="vd" + "abcdefghijklmnopqrstuvwxyz"[index], bus="virtio")
 
 

@@ -46,6 +46,20 @@ def resolve(requested: Accel, kernel: Path, initrd: Path) -> AccelChoice:
     return choice
 
 
+def of_libvirt(requested: Accel, offered: bool) -> AccelChoice:
+    """Return the acceleration of machines of another libvirt, which says whether its QEMU may use KVM."""
+    if requested == "tcg":
+        return AccelChoice("tcg", "the spec asks for emulation")
+    if offered:
+        return AccelChoice("kvm", "libvirt offers it")
+    if requested == "kvm":
+        raise HostError(
+            "the spec asks for KVM, which its libvirt does not offer",
+            remedy="enable virtualization in that host's firmware (or nested virtualization), or set lab:accel to auto",
+        )
+    return AccelChoice("tcg", "libvirt offers no KVM")
+
+
 def _cached_probe(kernel: Path, initrd: Path) -> AccelChoice:
     digest = hashlib.sha256(kernel.read_bytes()).hexdigest()
     seen = {"boot": BOOT_ID.read_text().strip(), "kernel": digest}

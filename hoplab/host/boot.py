@@ -23,6 +23,8 @@ from hoplab.core.wait import slowness
 from hoplab.host import netns
 from hoplab.host.console import LAST_WORDS
 from hoplab.host.machines import STATES, connected, console_of, lookup, power_off, power_on
+from hoplab.host.remote import connection
+from hoplab.spec.libvirt_uri import RemoteHost, remote_host
 
 ALIVE = {libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAIN_NOSTATE}
 REASONS = {
@@ -56,7 +58,7 @@ def wait_until_up(
     Return how often each had to be restarted. The deadline is scaled by the slowness of the host.
     """
     deadline_s = BOOT_S * slowness(accel)
-    banners = {name: SshBanner(address) for name, address in addresses.items()}
+    banners = {name: SshBanner(address, remote=remote_host(uri)) for name, address in addresses.items()}
 
     def is_up(name: str) -> bool:
         return banners[name].sent()
@@ -74,16 +76,17 @@ class SshBanner:
     two questions, sessions pile up, and none of them ever sends its banner.
     """
 
-    def __init__(self, address: str, port: int = 22) -> None:
-        self._to = (address, port)
+    def __init__(self, address: str, port: int = 22, remote: RemoteHost | None = None) -> None:
+        self._to, self._remote = (address, port), remote
         self._connection: socket.socket | None = None
 
     def sent(self, timeout_s: float = 1.0) -> bool:
         """Return whether the banner has come, after at most ``timeout_s`` for the connection and as much for it."""
         try:
             if self._connection is None:
-                self._connection = socket.create_connection(self._to, timeout_s)
-                _notice_a_restart(self._connection)
+                self._connection = connection(*self._to, timeout_s, self._remote)
+                if self._remote is None:
+                    _notice_a_restart(self._connection)
             self._connection.settimeout(timeout_s)
             banner = self._connection.recv(4)
         except TimeoutError:
@@ -202,7 +205,7 @@ def _gave_up(boot: _Boot, problem: str, qemu_logs: Path) -> BootError:
     return BootError(
         f"{boot.name} does not boot ({boot.restarts + 1} attempts): {problem}{''.join(said)}",
         remedy="read its console log; when emulated, one vCPU a machine and less load on the host help: ./lab up",
-        log=str(boot.console.path or ""),
+        log=boot.console.name,
     )
 
 

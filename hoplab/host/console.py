@@ -7,7 +7,14 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+import libvirt
+
 LAST_WORDS = 15  # lines
+
+EMPTY_VOLUME = (
+    "<volume><name>{name}</name><capacity>0</capacity><target><format type='raw'/>"
+    "<permissions><mode>0644</mode></permissions></target></volume>"
+)
 
 # Messages of a kernel that has crashed. Lockup warnings ("BUG: soft lockup") are not among them: a
 # busy host makes emulated kernels print them, and they continue.
@@ -60,6 +67,11 @@ class Console:
             self.offset = log.tell()
             return new
 
+    @property
+    def name(self) -> str:
+        """Return where the log is; "" where there is none."""
+        return str(self.path or "")
+
     def crash(self) -> str:
         """Return the first line that shows the kernel has crashed, "" while there is none."""
         found = CRASH.search(self.text)
@@ -73,3 +85,36 @@ class Console:
             if crash
             else self.text.splitlines()[-LAST_WORDS:]
         )
+
+
+class VolumeConsole(Console):
+    """A console log that is a volume: a user of the system's libvirt may not read the file, libvirt does."""
+
+    def __init__(self, volume: libvirt.virStorageVol) -> None:
+        super().__init__(Path(volume.path()))
+        self._volume = volume
+
+    def clear(self) -> None:
+        """Put an empty volume in the place of the log: one with content can't be shortened."""
+        self.offset, self.text = 0, ""
+        with suppress(libvirt.libvirtError):
+            pool, name = self._volume.storagePoolLookupByVolume(), self._volume.name()
+            self._volume.delete()
+            self._volume = pool.createXML(EMPTY_VOLUME.format(name=name))
+
+    def _rest(self) -> bytes:
+        parts: list[bytes] = []
+        try:
+            size = self._volume.info()[1]  # libvirt looks at the file for it
+            if size < self.offset:
+                self.offset, self.text = 0, ""
+            if size == self.offset:
+                return b""
+            stream = self._volume.connect().newStream()
+            self._volume.download(stream, self.offset, size - self.offset)
+            stream.recvAll(lambda _stream, data, _: parts.append(data), None)
+            stream.finish()
+        except libvirt.libvirtError as error:
+            raise OSError(str(error)) from error
+        self.offset = size
+        return b"".join(parts)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from hoplab.core.errors import HostError
+from hoplab.host import ranges
+from hoplab.host.ranges import UsedRange
 
 GIB = 1024**3
 
@@ -26,6 +27,21 @@ class HostFacts:
     networks: tuple[IPv4Network, ...]  # in use here: addresses and routes, without the default route and loopback
     is_root: bool
     qemu_version: str  # "7.2.22", "" when QEMU is not installed
+    used: tuple[UsedRange, ...] = ()  # the same networks, with what uses them
+    name: str = ""  # of another host that runs the machines, "ann@rack7"; "" for this one
+
+    def clash(self, network: IPv4Network) -> tuple[IPv4Network, str, str] | None:
+        """Return a network in use that overlaps, what uses it, and the line that lets both be; None without any."""
+        for used in self.used:
+            if used.network.overlaps(network):
+                return used.network, used.by, ranges.remedy(used, network)
+        found = next((other for other in self.networks if other.overlaps(network)), None)
+        return (found, "", "") if found else None
+
+    def without(self, device: str) -> HostFacts:
+        """Return the figures without the networks of an interface: a lab's own bridge is no clash with its network."""
+        kept = tuple(used for used in self.used if used.device != device)
+        return replace(self, used=kept, networks=tuple(used.network for used in kept))
 
     def disk_free_gib(self, path: Path) -> float:
         """Return the free space for a user where ``path`` is or will be."""
@@ -50,34 +66,26 @@ class HostFacts:
             )
 
 
-def host_facts() -> HostFacts:
-    """Return the figures of the host: two runs of `ip`, one of QEMU, a few files (some 50 ms in all)."""
+def host_facts(libvirt_networks: str = "") -> HostFacts:
+    """Return the figures of the host: three runs of `ip`, one of QEMU, a few files (some 50 ms in all)."""
     memory = parse_meminfo(Path("/proc/meminfo").read_text())
+    commands = (("addr",), ("route", "show", "table", "all"), ("rule",))
+    addresses, routes, rules = (_output("ip", "-j", *words) for words in commands)
+    used = ranges.used_ranges(addresses, routes, rules, libvirt_networks)
     return HostFacts(
         memory_mib=memory["MemTotal"],
         available_memory_mib=memory["MemAvailable"],
         cpus=len(os.sched_getaffinity(0)),
-        networks=parse_networks(_output("ip", "-j", "addr"), _output("ip", "-j", "route")),
+        networks=tuple(found.network for found in used),
         is_root=os.geteuid() == 0,
         qemu_version=parse_qemu_version(_output("qemu-system-x86_64", "--version")),
+        used=used,
     )
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
     """Return /proc/meminfo in MiB: {"MemTotal": 24105, ...}."""
     return {name: int(kib) // 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
-
-
-def parse_networks(addresses: str, routes: str) -> tuple[IPv4Network, ...]:
-    """Return the networks in the output of `ip -j addr` and `ip -j route`, sorted."""
-    found = {
-        IPv4Network((address["local"], address["prefixlen"]), strict=False)
-        for link in json.loads(addresses or "[]")
-        for address in link.get("addr_info", [])
-        if address["family"] == "inet" and link["ifname"] != "lo"
-    }
-    found |= {IPv4Network(route["dst"]) for route in json.loads(routes or "[]") if route["dst"] != "default"}
-    return tuple(sorted(found))
 
 
 def parse_qemu_version(text: str) -> str:

@@ -6,13 +6,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import libvirt
 
-from hoplab.core.errors import EngineError
+from hoplab.core.errors import EngineError, HostError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
-from hoplab.host.console import Console
+from hoplab.host.console import Console, VolumeConsole
 
 STATES = {
     libvirt.VIR_DOMAIN_NOSTATE: "no state",
@@ -62,6 +63,42 @@ def has_domain(uri: str, id: str) -> bool:
     """Return whether the machine with this UUID is there (another one may have its name)."""
     with connected(uri) as connection:
         return id in {domain.UUIDString() for domain in connection.listAllDomains()}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a libvirt says of itself."""
+
+    version: int  # 9.0.0 is 9000000
+    kvm: bool  # whether it offers machines with KVM
+    confined_by: tuple[str, ...]  # ("apparmor", "dac")
+
+    @property
+    def number(self) -> str:
+        return f"{self.version // 1_000_000}.{self.version // 1000 % 1000}.{self.version % 1000}"
+
+
+def capabilities(uri: str) -> Capabilities:
+    """Return what a libvirt says of itself; raise HostError where it does not answer."""
+    try:
+        with connected(uri) as connection:
+            version, text = connection.getLibVersion(), connection.getCapabilities()
+    except libvirt.libvirtError as error:
+        raise HostError(f"libvirt does not answer at {uri}: {error}", remedy="`./lab doctor` checks it") from error
+    found = ET.fromstring(text)
+    models = tuple(model.text or "" for model in found.findall("host/secmodel/model"))
+    return Capabilities(version, found.find("guest/arch/domain[@type='kvm']") is not None, models)
+
+
+def network_bridges(uri: str) -> dict[str, str]:
+    """Return the networks of a libvirt, also those that do not run, by their bridges; none where it does not answer."""
+    with suppress(libvirt.libvirtError), connected(uri) as connection:
+        found = {}
+        for network in connection.listAllNetworks():
+            with suppress(libvirt.libvirtError):  # it has no bridge of its own
+                found[str(network.bridgeName())] = str(network.name())
+        return found
+    return {}
 
 
 def start_domain(uri: str, name: str) -> bool:
@@ -118,11 +155,28 @@ def sweep(uri: str, lab_id: str) -> list[str]:
         for kind, found in {"network": connection.listAllNetworks(), "pool": connection.listAllStoragePools()}.items():
             for thing in found:
                 if thing.name() == f"hoplab-{lab_id}":
+                    if kind == "pool":
+                        empty_pool(thing)
                     if thing.isActive():
                         thing.destroy()
-                    thing.undefine()  # the pool's files are in the lab's folder
+                    thing.undefine()
                     removed.append(f"{kind} {thing.name()}")
     return removed
+
+
+def empty_pool(pool: libvirt.virStoragePool) -> None:
+    """Delete the volumes of a pool, then its folder, unless that has files that are no volumes; the pool is off then.
+
+    A pool whose folder is gone can't be started: it has nothing to delete.
+    """
+    with suppress(libvirt.libvirtError):
+        if not pool.isActive():
+            pool.create()
+        pool.refresh()
+        for volume in pool.listAllVolumes():
+            volume.delete()
+        pool.destroy()
+        pool.delete()
 
 
 def lookup(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
@@ -134,8 +188,11 @@ def lookup(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:
 
 
 def console_of(domain: libvirt.virDomain) -> Console:
-    """Return the console log of a machine, where its serial console is a file."""
+    """Return the console log of a machine, where its serial console is a file, of this host or of a pool."""
     source = ET.fromstring(domain.XMLDesc()).find("devices/serial/source[@path]")
+    if source is not None:
+        with suppress(libvirt.libvirtError):  # no pool has it: a file of the lab's folder
+            return VolumeConsole(domain.connect().storageVolLookupByPath(source.attrib["path"]))
     return Console(Path(source.attrib["path"]) if source is not None else None)
 
 

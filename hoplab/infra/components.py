@@ -90,6 +90,7 @@ class NodeArgs:
     kernel: Input[str]
     initrd: Input[str]
     network: Input[str]
+    private: bool = True  # libvirt is the lab's own; else the console log is a volume, where that libvirt may write
     after: tuple[pulumi.Resource, ...] = ()  # resources to complete before a change of this machine
 
 
@@ -114,6 +115,17 @@ class Node(ComponentResource):
         if not pulumi.runtime.is_dry_run():
             args.console.parent.mkdir(parents=True, exist_ok=True)
             args.console.touch()  # QEMU opens the console's file, but does not create it
+        log: Input[str] = str(args.console)
+        if not args.private:
+            volume = libvirt.uploaded_volume(
+                f"{name}-console",
+                volume=f"{name}.console",
+                pool=args.pool,
+                source=args.console,
+                format="raw",
+                parent=self,
+            )
+            log = volume.id
         domain = libvirt.domain(
             name,
             domain=args.domain,
@@ -126,7 +138,7 @@ class Node(ComponentResource):
             disks=[disk.id, libvirt.seed_volume_id(seed)],
             network=args.network,
             mac=plan.mac,
-            console=args.console,
+            console=log,
             parent=self,
         )
         self.domain_id = domain.id
@@ -157,7 +169,7 @@ class LabArgs:
         *,
         rolling: bool = False,
     ) -> LabArgs:
-        return LabArgs(context, paths.pool, paths.console, host, member, rolling)
+        return LabArgs(context, context.pool(paths), paths.console, host, member, rolling)
 
 
 class Lab(ComponentResource):
@@ -208,6 +220,7 @@ class Lab(ComponentResource):
                     kernel=image.kernel,
                     initrd=image.initrd,
                     network=network.id_,
+                    private=context.private,
                     after=done if args.rolling else (),
                 ),
                 opts=kept if node_plan.role == "control-plane" else here,

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pulumi
 
 from hoplab.core.errors import SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.host import accel
+from hoplab.host import accel, machines
 from hoplab.host.libvirtd import PrivateLibvirt
+from hoplab.host.look import IMAGES
 from hoplab.image import NodeImage, ensure_boot_files, ensure_image, ingress_controllers, kernel_cmdline
 from hoplab.pki.keys import LabKeys, ensure_keys
 from hoplab.spec.model import LabSpec
@@ -32,6 +34,15 @@ class LabContext:
     cmdline: str
     spec: LabSpec | None = None  # the spec of the plan
 
+    @property
+    def private(self) -> bool:
+        """Return whether libvirt is the lab's own: then QEMU is this user and may use the lab's folder."""
+        return bool(self.netns)
+
+    def pool(self, paths: LabPaths) -> Path:
+        """Return the folder of the lab's volumes: its own, or one where the QEMU of another libvirt may read."""
+        return paths.pool if self.private else Path(IMAGES) / self.plan.network.name
+
 
 _resolved: dict[tuple[LabSpec, LabPaths], LabContext] = {}  # for `lab up` and then the program in its process
 
@@ -47,7 +58,10 @@ def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) ->
 def node_image(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
     """Return the plan of a spec on this host, and its node image, built or cached."""
     kernel, initrd = ensure_boot_files(progress, spec.image_mirror)
-    choice = accel.resolve(spec.accel, kernel, initrd)
+    if spec.libvirt == "private":
+        choice = accel.resolve(spec.accel, kernel, initrd)
+    else:
+        choice = accel.of_libvirt(spec.accel, machines.capabilities(spec.libvirt_uri).kvm)
     plan = plan_lab(spec, parts, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
     needs = {*plan.components, *spec.image_components}
     return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs)

@@ -128,7 +128,7 @@ def domain(
     disks: list[Input[str]],
     network: Input[str],
     mac: str,
-    console: Path,
+    console: Input[str],
     parent: pulumi.Resource,
 ) -> libvirt.Domain:
     """Create a running machine that boots its kernel directly; ``disks`` become /dev/vda, /dev/vdb, ..."""
@@ -145,9 +145,7 @@ def domain(
         cmdlines=kernel_arguments(cmdline),
         disks=[libvirt.DomainDiskArgs(volume_id=disk) for disk in disks],
         network_interfaces=[libvirt.DomainNetworkInterfaceArgs(network_id=network, mac=mac.upper())],
-        consoles=[
-            libvirt.DomainConsoleArgs(type="file", source_path=str(console), target_type="serial", target_port="0")
-        ],
+        consoles=[libvirt.DomainConsoleArgs(type="file", source_path=console, target_type="serial", target_port="0")],
         graphics=libvirt.DomainGraphicsArgs(type="vnc", listen_type="none", autoport=True),  # its default needs SPICE
         video=libvirt.DomainVideoArgs(type="none"),
         autostart=False,

@@ -3,7 +3,9 @@
 So kubectl of the host's own shell, k9s and IDEs reach a lab whose network is in a namespace, and no HTTPS proxy is in
 between: clients connect to a loopback address directly. TLS is between client and API server, the process sees neither.
 
-    python -m hoplab.lab.api_forward LAB_ID DESCRIPTOR PORT NAMESPACE ADDRESS:API_PORT
+    python -m hoplab.lab.api_forward LAB_ID DESCRIPTOR PORT WAY ADDRESS:API_PORT
+
+WAY is the lab's network namespace, or the URI of a libvirt whose host is reached over SSH; "" for this host's network.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.host import processes
 from hoplab.lab.forwarder import Forwarder
 from hoplab.lab.port_forward import LOOPBACK, Destination, Forward
+from hoplab.spec.libvirt_uri import remote_host
 
 MODULE = "hoplab.lab.api_forward"
 PORTS = range(20_000, 30_000)  # below those that Linux gives to outgoing connections (32768 and more)
@@ -115,7 +118,7 @@ class ApiForward:
             with self._log.open("w") as log:
                 subprocess.run(
                     [sys.executable, "-P", "-m", MODULE, *words],
-                    env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), "PYTHONUTF8": "1"},
+                    env={"PATH": os.defpath, "PYTHONPATH": str(PROJECT), "PYTHONUTF8": "1", **_for_ssh()},
                     pass_fds=[descriptor],
                     cwd="/",
                     stdin=subprocess.DEVNULL,
@@ -128,6 +131,11 @@ class ApiForward:
             raise HostError("the forward of the API did not start", remedy="read its log", log=str(self._log)) from None
 
 
+def _for_ssh() -> dict[str, str]:
+    """Return the environment that ssh needs for the user's keys."""
+    return {name: os.environ[name] for name in ("HOME", "SSH_AUTH_SOCK") if name in os.environ}
+
+
 def _is_of_this_host(process: Path) -> bool:
     """Return whether a process is in no container, which may have a lab of the same id."""
     try:
@@ -138,7 +146,8 @@ def _is_of_this_host(process: Path) -> bool:
 
 def main() -> None:
     """Forward connections to an open socket in the background until SIGTERM."""
-    _id, descriptor, port, namespace, to = sys.argv[1:]
+    _id, descriptor, port, way, to = sys.argv[1:]
+    remote = remote_host(way)
     address, _, api_port = to.rpartition(":")
     destination = Destination(IPv4Address(address), int(api_port))
     listener = socket.socket(fileno=int(descriptor))
@@ -153,7 +162,8 @@ def main() -> None:
             print(text, flush=True)
 
     with suppress(KeyboardInterrupt):
-        Forwarder({Forward(int(port), "api", destination): listener}, namespace, Path(os.devnull), say).run()
+        forwards, namespace = {Forward(int(port), "api", destination): listener}, "" if remote else way
+        Forwarder(forwards, namespace, Path(os.devnull), say, remote).run()
 
 
 if __name__ == "__main__":

@@ -53,6 +53,11 @@ def capture(
     """
     lab = state.load_summary(paths)
     wanted = _resolved(paths, lab, request.targets)
+    if request.with_wire and lab.remote:
+        raise LabError(
+            f"the wire of lab {paths.lab!r} is on {lab.remote.name}, where no capture can be made from here",
+            remedy=f"capture there: sudo tcpdump -ni {bridge_name(lab.id)}; --with node works from here",
+        )
     wire = Place(HERE, lab.netns, bridge_name(lab.id), f"wire {bridge_name(lab.id)}", f"wire {bridge_name(lab.id)}")
     hosts = {one.node: over_ssh(one.node, paths.ssh_config) for one in wanted}
     if request.with_wire:

@@ -24,12 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from hoplab.core.errors import UnavailableError
+from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.host import agent, machines
+from hoplab.host import agent, machines, remote
 from hoplab.host.agent import Agent, AgentError
-from hoplab.lab.state import LabState
+from hoplab.lab.state import LabState, LabSummary
 
 SKEW_S = 2.0  # a smaller difference is not corrected: reading a clock takes a part of it on an emulated node
 ANSWER_S = 180.0  # a login takes seconds on an emulated node; this bound only ends a hang
@@ -105,7 +105,7 @@ def renew(lab: LabState, paths: LabPaths, stale: str = "") -> list[Skew]:
 
 
 def _each(lab: LabState, work: Callable[[str], Skew]) -> dict[str, Skew | UnavailableError]:
-    nodes = [node.name for node in lab.nodes]
+    nodes = [node.name for node in lab.nodes]  # each in a thread of its own
 
     def one(node: str) -> Skew | UnavailableError:
         try:
@@ -121,11 +121,25 @@ def _converse(
     lab: LabState, paths: LabPaths, node: str, *, reseed: bool = False, stale: str = "", limit_s: float = SKEW_S
 ) -> Skew:
     """Do what ``converse`` does by the guest agent, or over SSH where no agent answers."""
+    clock = clock_of(lab)
     try:
         with agent.opened(lab.libvirt_uri, machines.domain_name(lab.id, node)) as guest:
-            return by_agent(guest, node, reseed=reseed, stale=stale, limit_s=limit_s)
+            return by_agent(guest, node, reseed=reseed, stale=stale, limit_s=limit_s, clock=clock)
     except AgentError:
-        return converse(paths, node, reseed=reseed, stale=stale, limit_s=limit_s)
+        return converse(paths, node, reseed=reseed, stale=stale, limit_s=limit_s, clock=clock)
+
+
+def clock_of(lab: LabSummary) -> Clock:
+    """Return the clock of the host that runs the machines: this host's, or that of another host over SSH."""
+    if lab.remote is None:
+        return time.time
+    began = time.time()
+    try:
+        there = float(remote.run(lab.remote, "date +%s.%N"))
+    except (LabError, ValueError) as error:
+        raise UnavailableError(f"the clock of {lab.remote.name} can't be read: {error}") from None
+    ahead = there - (began + time.time()) / 2
+    return lambda: time.time() + ahead
 
 
 def by_agent(guest: Agent, node: str, *, reseed: bool, stale: str, limit_s: float, clock: Clock = time.time) -> Skew:

@@ -13,24 +13,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
-import libvirt
 from rich.text import Text
 
 from hoplab.core import proxies
 from hoplab.core.console import output
-from hoplab.core.errors import HostError, LabError, SpecError, SpecIssue
-from hoplab.core.packages import install_remedy, service_remedy
+from hoplab.core.errors import HostError, LabError, SpecError
+from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
-from hoplab.expectations.parts import known_parts
-from hoplab.host import netns
 from hoplab.host.info import HostFacts, host_facts
-from hoplab.host.machines import connected
 from hoplab.image import list_images
 from hoplab.image.commands import MOST_SOCKET_BYTES, SHORTER, longest_socket
-from hoplab.lab import kubeconfig
+from hoplab.lab import kubeconfig, libvirt_host
+from hoplab.lab.check import Check
 from hoplab.lab.spec_file import load_spec
 from hoplab.spec.model import LabSpec
 from hoplab.spec.validate import host_issues
@@ -40,23 +37,11 @@ TOOLS = (
     *("qemu-system-x86_64", "qemu-img", "libvirtd", "dnsmasq", "mmdebstrap", "mke2fs", "mkisofs"),
     *("ip", "iptables", "nft", "ssh", "socat", "modprobe", "gcc"),
 )
-BRIDGED = netns.BRIDGED / "bridge-nf-call-iptables"
 IPV6 = Path("/proc/sys/net/ipv6")  # missing where IPv6 is disabled
 PYTHON = (3, 11)
 GO = (1, 26)
 CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again during the build
 LAB_GIB = 2.0  # overlays of the machines after their first boot
-
-
-@dataclass(frozen=True)
-class Check:
-    """The result of one check."""
-
-    name: str
-    ok: bool
-    found: str
-    remedy: str = ""  # "" where it is ok
-    needed: bool = True  # whether a lab can't run where it fails; a failed other one is a note
 
 
 def report(paths: LabPaths, *, as_json: bool = False) -> int:
@@ -88,7 +73,7 @@ def preflight(spec: LabSpec, paths: LabPaths) -> None:
     for check in host_checks(spec, paths, host_facts()):
         if check.needed and not check.ok:
             raise HostError(f"{check.name}: {check.found}", remedy=check.remedy)
-    issues = _host_issues(spec, paths, host_facts())
+    issues = host_issues(spec, libvirt_host.facts_of(spec, paths))
     if issues:
         raise SpecError(paths.spec.name, issues)
 
@@ -99,7 +84,7 @@ def checks(paths: LabPaths) -> list[Check]:
     spec = LabSpec(paths.lab)
     try:
         spec = load_spec(paths)
-        issues = _host_issues(spec, paths, facts)
+        issues = host_issues(spec, libvirt_host.facts_of(spec, paths))
         on_spec = Check("spec", True, f"{paths.spec.name} is valid and fits this machine")
         if issues:
             on_spec = Check("spec", False, "\n".join(map(str, issues)), f"edit {paths.spec.name}")
@@ -116,14 +101,14 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         python(sys.version_info[:3]),
         tools(lambda program: shutil.which(program, path=_path()) is not None),
         go(_output("go", "version")),
-        *([root(facts.is_root), namespaces()] if private else [libvirt_answers(spec.libvirt), bridged(BRIDGED, spec)]),
+        *([root(facts.is_root), namespaces()] if private else libvirt_host.checks(spec, paths)),
         *([ipv6(IPV6)] if spec.ipv6 else []),
-        kvm(Path("/dev/kvm"), required=spec.accel == "kvm"),
-        memory(facts),
+        *([kvm(Path("/dev/kvm"), required=spec.accel == "kvm")] if private else []),
+        *([memory(facts)] if private else []),
         locales(),
         *([] if built else [sockets(cache_dir())]),
         disk("disk for images", cache_dir(), 0.0 if built else CACHE_GIB, facts),
-        disk("disk for machines", paths.project, LAB_GIB, facts),
+        *([disk("disk for machines", paths.project, LAB_GIB, facts)] if private else []),
     ]
 
 
@@ -159,30 +144,6 @@ def namespaces() -> Check:
     done = _run("unshare", "--net", "--mount", "true")
     found = "can be made" if done == "" else f"cannot be made: {done}"
     return _check("network namespaces", done == "", found, "run as root and, in a container, with --privileged")
-
-
-def libvirt_answers(uri: str) -> Check:
-    address = "qemu:///system" if uri == "system" else uri
-    try:
-        with connected(address) as connection:
-            number = connection.getLibVersion()
-    except libvirt.libvirtError as error:
-        remedy = (
-            f"start it ({service_remedy()}) and join the group libvirt (usermod -aG libvirt $USER, then log in anew), "
-            "or let the lab have its own (lab:libvirt private)"
-        )
-        return Check("libvirt", False, f"{address}: {error}", remedy)
-    return Check("libvirt", True, f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000} at {address}")
-
-
-def bridged(setting: Path, spec: LabSpec) -> Check:
-    """Check br_netfilter: with it a system libvirt's masquerade applies to frames between machines, too."""
-    on = setting.exists() and setting.read_text().strip() == "1"
-    found = "meet iptables" if on else "pass beside iptables"
-    if not on or spec.cni.backend not in known_parts().cni[spec.cni.name].unwrapped_backends:
-        return Check("frames on bridges", True, found)
-    found += f": with {spec.cni.backend} pods would see this host's address where a node asks them"
-    return Check("frames on bridges", False, found, "sysctl -w net.bridge.bridge-nf-call-iptables=0")
 
 
 def locales(name: str = "C.UTF-8") -> Check:
@@ -245,13 +206,6 @@ def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:
     free = facts.disk_free_gib(path)
     found = f"{free:.1f} GiB free for {path}" + ("" if free >= gib else f", {gib:.0f} are needed")
     return _check(name, free >= gib, found, "free some space; `./lab image prune` removes images that no lab uses")
-
-
-def _host_issues(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[SpecIssue]:
-    """Return the conflicts of the spec with this machine; the lab's own bridge is no conflict with its network."""
-    if paths.root.exists():
-        facts = replace(facts, networks=tuple(network for network in facts.networks if network != spec.network))
-    return host_issues(spec, facts)
 
 
 def _check(name: str, ok: bool, found: str, remedy: str) -> Check:

@@ -15,6 +15,7 @@ from pathlib import Path
 from hoplab.core.errors import HostError
 from hoplab.host import netns
 from hoplab.lab.port_forward import INGRESS, LOOPBACK, Destination, Forward
+from hoplab.spec.libvirt_uri import RemoteHost
 
 CONNECT_S = 10.0  # seconds to establish a connection into the lab
 END_S = 2.0  # seconds for open connections to end
@@ -58,6 +59,7 @@ class Forwarder:
     namespace: str  # of the lab network's host end; "" for this machine's own
     ssh_config: Path
     say: Callable[[str], None]
+    remote: RemoteHost | None = None  # the host whose end of the lab network is used in place of a namespace
     _open: set[asyncio.Task[None]] = field(default_factory=set)
 
     def run(self) -> None:
@@ -120,6 +122,11 @@ class Forwarder:
                 self.say(f"{forward.what}: {forward.destination}: {why}")
 
     async def _outside(self, destination: Destination) -> _Far:
+        if self.remote:
+            words = self.remote.ssh("-W", str(destination))
+            ssh = await self._process(*words, through=asyncio.subprocess.PIPE)
+            assert ssh.stdin and ssh.stdout
+            return _Far(ssh.stdout, ssh.stdin, ssh)
         with netns.entered(self.namespace):
             far = socket.socket()  # a socket stays in the namespace of its creation
         try:
@@ -139,8 +146,12 @@ class Forwarder:
         return _Far(ssh.stdout, ssh.stdin, ssh)
 
     async def _ssh(self, *words: str, through: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
+        return await self._process("ssh", "-F", str(self.ssh_config), *words, through=through)
+
+    @staticmethod
+    async def _process(*command: str, through: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *("ssh", "-F", str(self.ssh_config), *words),
+            *command,
             stdin=through,
             stdout=through,
             stderr=through,

@@ -23,6 +23,8 @@ from hoplab.lab.api_forward import ApiForward
 from hoplab.lab.port_forward import LOOPBACK, Destination
 from hoplab.lab.state import LabState
 
+API_PORT = 6443
+
 
 def url(port: int) -> str:
     """
@@ -47,7 +49,7 @@ def open_api(lab: LabState, paths: LabPaths, note: Callable[[str], None]) -> Lab
         return lab  # its cluster is not made yet, or was reset
     own = paths.kubeconfig.read_text()
     try:
-        port = ApiForward(paths).start(api_server(own), lab.netns, lab.api_port)
+        port = lab.api_port if lab.remote else ApiForward(paths).start(api_server(own), lab.netns, lab.api_port)
     except LabError as error:
         note(f"kubectl of this host does not reach the lab, ./lab kubectl does: {_reason(error)}")
         return lab
@@ -63,6 +65,24 @@ def open_api(lab: LabState, paths: LabPaths, note: Callable[[str], None]) -> Lab
         file = ""
     lab = replace(lab, api_port=port, kubeconfig=file, context=context)
     state.save(lab, paths)
+    return lab
+
+
+def open_way(lab: LabState, paths: LabPaths) -> LabState:
+    """Forward the API of a lab whose machines another host runs: all of hoplab takes that way, also to make a cluster.
+
+    Return the state with the port; the lab's own kubeconfig names it. Do nothing for a lab on this host.
+    """
+    server = next((node for node in lab.nodes if node.role == "control-plane"), None)
+    if lab.remote is None or server is None:
+        return lab
+    port = ApiForward(paths).start(Destination(IPv4Address(server.address), API_PORT), lab.way, lab.api_port)
+    if port != lab.api_port:
+        if paths.kubeconfig.exists():  # another program has taken the port since
+            own = paths.kubeconfig.read_text()
+            fs.write(paths.kubeconfig, own.replace(url(lab.api_port), url(port)), mode=0o600)
+        lab = replace(lab, api_port=port)
+        state.save(lab, paths)
     return lab
 
 

@@ -24,10 +24,9 @@ from hoplab.core.progress import Progress
 from hoplab.engine import Changes, Engine, choose_engine
 from hoplab.expectations.parts import known_parts
 from hoplab.host import machines, netns
-from hoplab.host.info import host_facts
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.infra.context import LabContext
-from hoplab.lab import doctor, host_access, power, state
+from hoplab.lab import doctor, host_access, libvirt_host, power, state
 from hoplab.lab.checkpoint import journal, kept
 from hoplab.lab.checkpoint.manifest import Manifest
 from hoplab.lab.context import node_image, resolve
@@ -57,7 +56,7 @@ def up(
     With ``recreate`` remove the cluster of existing machines first. A lab from nothing starts from its kept
     checkpoint, unless ``fresh``.
     """
-    spec = load_spec(paths, host_facts())
+    spec = load_spec(paths, libvirt_host.host_for(paths))
     with locked(paths.lock, f"lab up --lab {paths.lab}"):
         if power.interrupted(paths):
             progress.note("finishing what a killed command began")
@@ -162,7 +161,7 @@ def drain_node(paths: LabPaths, node: str, machine: str, progress: Progress) -> 
 def admit_node(context: LabContext, paths: LabPaths, node: str, progress: Progress) -> None:
     """Let a node with a new machine join, and wait until it is Ready."""
     lab = state.load(paths)
-    _write_inventory(context, paths)
+    _write_inventory(context, paths, lab)
     wait_until_booted(replace(lab, nodes=tuple(found for found in lab.nodes if found.name == node)), paths, progress)
     converge(context.plan, paths, lab.netns, progress, only=node)
     readiness.wait_usable_nodes([node], paths, lab.netns, progress, readiness.PATIENCE_S[lab.accel])
@@ -204,7 +203,7 @@ def preview(paths: LabPaths, progress: ConsoleProgress) -> Changes:
 
     A private libvirt that has to be started for it ends again, and of a lab that does not exist no file stays.
     """
-    spec = load_spec(paths, host_facts())
+    spec = load_spec(paths, libvirt_host.host_for(paths))
     with locked(paths.lock, f"lab preview --lab {paths.lab}"):
         doctor.preflight(spec, paths)
         had_files, had_namespace = paths.root.exists(), netns.exists(paths.netns)
@@ -243,11 +242,12 @@ def _record(context: LabContext, paths: LabPaths) -> LabState:
     if context.spec:
         lab = replace(lab, spec_digest=state.digest_of_spec(context.spec, paths))
     state.save(lab, paths)
-    _write_inventory(context, paths)
+    lab = host_access.open_way(lab, paths)
+    _write_inventory(context, paths, lab)
     return lab
 
 
-def _write_inventory(context: LabContext, paths: LabPaths) -> None:
+def _write_inventory(context: LabContext, paths: LabPaths, lab: LabState) -> None:
     write_inventory(
         context.plan,
         paths,
@@ -256,6 +256,8 @@ def _write_inventory(context: LabContext, paths: LabPaths) -> None:
         image_digest=context.image.digest,
         keys=context.keys,
         parts=known_parts(),
+        remote=lab.remote,
+        api_url=host_access.url(lab.api_port) if lab.remote else "",
     )
 
 

@@ -75,7 +75,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
             clocks.mend(lab, paths, progress)
     with progress.phase("usable"):
         readiness.wait_usable_nodes(names, paths, lab.netns, progress, started=started)
-    lab = host_access.open_host(lab, paths, progress.note)
+    lab = host_access.open_host(state.load(paths), paths, progress.note)
     if restored:
         journal.done(paths)
     return lab
@@ -86,6 +86,7 @@ def switch_on(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, d
     if lab.netns:
         PrivateLibvirt(paths).start()
     machines.start_network(lab.libvirt_uri, lab.network)
+    host_access.open_way(lab, paths)
     started = wake(lab, paths, progress)
     wait_until_booted(lab, paths, progress)
     return started

@@ -164,13 +164,12 @@ class ClusterProvider(ResourceProvider):
 
     def check(self, olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         """Check the spec against this host: `pulumi preview` shows its errors."""
-        from hoplab.host.info import host_facts  # noqa: PLC0415
-        from hoplab.lab import state  # noqa: PLC0415
+        from hoplab.lab import libvirt_host, state  # noqa: PLC0415
         from hoplab.lab.spec_file import load_spec  # noqa: PLC0415
 
         paths, failures = LabPaths(news["lab"]), []
         try:
-            spec, before = load_spec(paths, host_facts()), state.made_before(paths)
+            spec, before = load_spec(paths, libvirt_host.host_for(paths)), state.made_before(paths)
             state.refuse_another_family(spec, before)
             state.refuse_another_dataplane(spec, before)
         except SpecError as error:

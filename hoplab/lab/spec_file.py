@@ -9,9 +9,10 @@ from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.spec import parse, plan
 from hoplab.spec.model import Host, LabSpec
+from hoplab.spec.parse import HostOf
 
 
-def load_spec(paths: LabPaths, host: Host | None = None) -> LabSpec:
+def load_spec(paths: LabPaths, host: Host | HostOf | None = None) -> LabSpec:
     """Return the spec in ``Pulumi.<lab>.yaml``; with a host, also checked against what that host has."""
     return parse.load_spec(paths, known_parts(), host)
 

@@ -16,6 +16,7 @@ from hoplab.core.serialization import from_json, to_json
 from hoplab.observe import setting
 from hoplab.observe.setting import Setting
 from hoplab.spec.changes import changed_settings
+from hoplab.spec.libvirt_uri import RemoteHost, remote_host
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan, dataplane
 
@@ -57,6 +58,16 @@ class LabSummary:
     @property
     def hosted(self) -> bool:
         return self.placement == "hosted"
+
+    @property
+    def remote(self) -> RemoteHost | None:
+        """Return the other host that runs the machines; None for this one."""
+        return remote_host(self.libvirt_uri)
+
+    @property
+    def way(self) -> str:
+        """Return the way to the lab network: a namespace, the URI of another host's libvirt, or "" for none."""
+        return self.netns or (self.libvirt_uri if self.remote else "")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.host import machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.lab import state
+from hoplab.lab.clocks import clock_of
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 # A kubelet writes its node's time into its lease every 10 s. A node whose lease stands still is not Ready after 50 s,
@@ -51,7 +52,8 @@ def status(paths: LabPaths) -> dict[str, Any]:
             objects = kubernetes.read("/api/v1/nodes")["items"]
             nodes = {row.name: row for row in map(node_row, objects)}
             api = "ready"
-            skews = clock_skews(kubernetes.read(LEASES)["items"], datetime.now(UTC))
+            now = datetime.fromtimestamp(clock_of(lab)(), UTC)
+            skews = clock_skews(kubernetes.read(LEASES)["items"], now)
     rows = []
     for node in lab.nodes:
         seen = nodes.get(node.name)

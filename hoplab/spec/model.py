@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Any, Literal, Protocol
 
+from hoplab.spec.libvirt_uri import RemoteHost, remote_host
+
 Accel = Literal["auto", "kvm", "tcg"]
 Placement = Literal["auto", "vm", "hosted"]
 Engine = Literal["auto", "pulumi", "embedded"]
@@ -122,6 +124,11 @@ class LabSpec:
         """Return the URI of an existing libvirt; "" for a private one, whose address is known when it runs."""
         return {"private": "", "system": "qemu:///system"}.get(self.libvirt, self.libvirt)
 
+    @property
+    def remote(self) -> RemoteHost | None:
+        """Return the other host that runs the machines; None for this one."""
+        return remote_host(self.libvirt_uri)
+
 
 class Host(Protocol):
     """What a spec is checked against; ``hoplab.host.info.HostFacts`` is one."""
@@ -130,6 +137,14 @@ class Host(Protocol):
     def memory_mib(self) -> int: ...
     @property
     def networks(self) -> tuple[IPv4Network, ...]: ...
+    @property
+    def name(self) -> str:
+        """Return the name of another host that runs the machines; "" for this one."""
+        ...
+
+    def clash(self, network: IPv4Network) -> tuple[IPv4Network, str, str] | None:
+        """Return a network in use that overlaps, what uses it, and the line that lets both be; None without any."""
+        ...
 
 
 @dataclass(frozen=True)

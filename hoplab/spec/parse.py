@@ -6,7 +6,7 @@ between fields run only on fields that are right in themselves. docs/spec.md lis
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, cast
 
 import yaml
@@ -28,8 +28,10 @@ from hoplab.spec.reader import MOST_DIGITS, Reader, described, nearest
 from hoplab.spec.settings import DEFAULT, choice_at, integer_at, part_at
 from hoplab.spec.validate import field_issues, host_issues, name_issues
 
+HostOf = Callable[[LabSpec], Host]  # returns the host that runs the machines of a spec
 
-def load_spec(paths: LabPaths, parts: Parts, host: Host | None = None) -> LabSpec:
+
+def load_spec(paths: LabPaths, parts: Parts, host: Host | HostOf | None = None) -> LabSpec:
     """Return the spec in ``Pulumi.<lab>.yaml``; with a host, also checked against what that host has."""
     lab, source = paths.lab, paths.spec.name
     name = name_issues(lab)
@@ -71,7 +73,7 @@ def parse_spec(
     config: Mapping[str, Any],
     source: str,
     parts: Parts,
-    host: Host | None = None,
+    host: Host | HostOf | None = None,
     versions: Collection[str] | None = None,
     known: Collection[str] | None = None,
 ) -> LabSpec:
@@ -124,7 +126,8 @@ def parse_spec(
         image_components=read.names(image, "components", archived_components() if known is None else known),
     )
     issues = read.issues + field_issues(spec, parts, read.wrong, read.given)
-    if host is not None:
+    if host is not None and not (callable(host) and "libvirt" in read.wrong):
+        host = host(spec) if callable(host) else host
         issues += [issue for issue in host_issues(spec, host) if issue.path not in read.wrong]
     if issues:
         raise SpecError(source, issues)

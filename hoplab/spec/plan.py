@@ -182,7 +182,7 @@ def plan_lab(
     )
     placement: Literal["vm", "hosted"]
     if spec.control_plane_placement == "auto":
-        placement = "vm" if accel == "kvm" else "hosted"
+        placement = "vm" if accel == "kvm" or spec.remote else "hosted"  # machines elsewhere can't reach this host
     else:
         placement = spec.control_plane_placement
     first = int(spec.network.network_address)

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from typing import Any
 
 from hoplab.core.errors import MOST_SHOWN, SpecIssue
+from hoplab.spec.libvirt_uri import uri_issue
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
 from hoplab.spec.parts import AnyPart, Parts, usable
 from hoplab.spec.settings import (
@@ -304,14 +305,11 @@ class Reader:
             return None
 
     def libvirt(self, section: Section) -> str:
-        hint = "private, system, or a URI such as qemu:///system"
-        text = self.text(section, "libvirt", hint)
+        text = self.text(section, "libvirt", "private, system, or a URI such as qemu:///system")
         if text is None or text in ("private", "system"):
             return text or "private"
-        if not re.fullmatch(r"(qemu|test)(\+[a-z0-9]+)?://\S*", text):
-            self.refuse("libvirt", f"{text!r} is neither a libvirt of ours nor a URI", hint)
-        elif text.split("?")[0].endswith("/session"):
-            self.refuse("libvirt", f"{text} cannot make a lab network", hint)
+        if issue := uri_issue(text):
+            self.refuse("libvirt", *issue)
         return text
 
     def names(self, section: Section, key: str, known: Collection[str]) -> tuple[str, ...]:

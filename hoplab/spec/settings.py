@@ -310,7 +310,7 @@ DECLARED: tuple[Setting, ...] = (
         path="libvirt",
         meaning="which libvirt runs the machines",
         default_text=DEFAULT.libvirt,
-        allowed="`private`: the lab's own, in a network namespace; `system`; a URI such as `qemu:///system`",
+        allowed="`private`: the lab's own, in a network namespace; `system`; a URI such as `qemu+ssh://user@host/system`",
     ),
     Choice(
         path="accel",

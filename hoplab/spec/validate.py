@@ -41,38 +41,50 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
 
     ``wrong`` has the paths of fields that are wrong in themselves and are left out, ``given`` those that the file has.
     """
-    issues = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong) + _pool_issues(spec, parts, wrong)
-    return issues + _gateway_issues(spec, parts, wrong)
+    placement = [] if {"libvirt", "controlPlane.placement"} & set(wrong) else placement_issues(spec)
+    ranges = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong)
+    return placement + ranges + _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong)
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
     """Return what this host does not have: enough memory, and ranges that it does not use itself."""
-    issues = []
+    issues, here = [], host.name or "this host"
     worker = machine_size(spec.worker_size, "worker", spec.accel).memory_mib
     memory = spec.workers * worker
     asked = f"{spec.workers} workers with {worker} MiB each" if spec.workers > 1 else f"a worker with {worker} MiB"
-    if spec.control_plane_placement == "vm" or (spec.control_plane_placement == "auto" and spec.accel == "kvm"):
+    if spec.control_plane_placement == "vm" or (
+        spec.control_plane_placement == "auto" and (spec.accel == "kvm" or spec.remote)
+    ):
         control_plane = machine_size(spec.control_plane_size, "control-plane", spec.accel).memory_mib
         memory += control_plane
         asked += f" and a control plane with {control_plane} MiB"
     if memory > host.memory_mib:
-        problem = f"{asked} need {memory} MiB, and this host has {host.memory_mib} MiB"
+        problem = f"{asked} need {memory} MiB, and {here} has {host.memory_mib} MiB"
         issues.append(SpecIssue("nodes", problem, "fewer workers, or less memory for each"))
     if spec.libvirt != "private":  # a private libvirt lives in a network namespace of its own
         ranges = _ranges(spec)
         for path, network in ranges.items():
-            clash = next((used for used in host.networks if used.overlaps(network)), None)
-            if clash is not None:
+            if clash := host.clash(network):
+                other, by, both = clash
                 free = _free_range(network.prefixlen, [*ranges.values(), *host.networks])
-                problem = f"{network} overlaps {clash}, which this host uses"
-                issues.append(SpecIssue(path, problem, f"a range the host does not use, for instance {free}"))
+                problem = f"{network} overlaps {other}, which {here} uses{f' ({by})' if by else ''}"
+                hint = f"a range {'it' if host.name else 'the host'} does not use, for instance {free}"
+                issues.append(SpecIssue(path, problem, f"{hint}; or there: {both}" if both else hint))
     return issues
+
+
+def placement_issues(spec: LabSpec) -> list[SpecIssue]:
+    """Return whether the control plane can be where it shall be: beside machines of another host it has to be one."""
+    if spec.control_plane_placement != "hosted" or spec.remote is None:
+        return []
+    problem = f"hosted runs it on this host, which the machines of {spec.remote.name} can't reach"
+    return [SpecIssue("controlPlane.placement", problem, "vm or auto: a machine there; or a libvirt of this host")]
 
 
 def _has_control_plane_vm(spec: LabSpec) -> bool:
     """Return whether a control-plane VM is possible: with `auto` that depends on the host."""
     if spec.control_plane_placement == "auto":
-        return spec.accel != "tcg"
+        return spec.accel != "tcg" or spec.remote is not None
     return spec.control_plane_placement == "vm"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 import ssl
 import subprocess
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from hoplab.core.errors import HostError
+from hoplab.core.errors import HostError, UnavailableError
 from hoplab.core.ip import with_port
 from hoplab.host import netns
+from hoplab.host.remote import connection as connect
+from hoplab.host.remote import run as run_there
 from hoplab.observe.facts.neighbours import NEIGHBOURS
+from hoplab.spec.libvirt_uri import RemoteHost
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class ExternalHost:
     port: int
     namespace: str  # the lab's; "" for the host's own
     _asked: dict[str, IPv4Address | IPv6Address]
+    remote: RemoteHost | None = None  # the host that has the host end, where that is not this one
 
     def url(self, path: str) -> str:
         return f"http://{with_port(self.address, self.port)}/{path}"
@@ -69,6 +74,8 @@ class ExternalHost:
         with netns.entered(self.namespace):
             connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
             try:
+                if self.remote:
+                    connection.sock = connect(found.hostname or "", found.port or 80, timeout, self.remote)
                 for left, path in zip(reversed(range(len(asked))), asked, strict=True):
                     connection.request("GET", path, headers={} if left else {"Connection": "close"})
                     bodies.append(connection.getresponse().read().decode())
@@ -89,7 +96,7 @@ class ExternalHost:
         names: tuple[str, ...] = ()
         with netns.entered(self.namespace):
             try:
-                connection.sock = socket.create_connection((str(to), port), timeout)
+                connection.sock = connect(str(to), port, timeout, self.remote)
                 if found.scheme == "https":
                     trusted = ssl.create_default_context(cafile=ca)
                     connection.sock = wrapped = trusted.wrap_socket(connection.sock, server_hostname=host)
@@ -106,16 +113,28 @@ class ExternalHost:
 
     def neighbour(self, address: IPv4Address) -> str:
         """Return the MAC of an address in the host end's neighbour table; "" when it has none."""
-        with netns.entered(self.namespace):
-            found = subprocess.run(
-                [*NEIGHBOURS.command.split(), str(address)], check=True, capture_output=True, text=True
-            )
-        return next((entry.mac for entry in NEIGHBOURS.parse(found.stdout) if entry.address == address), "")
+        shown = self._run(f"{NEIGHBOURS.command} {address}")
+        return next((entry.mac for entry in NEIGHBOURS.parse(shown) if entry.address == address), "")
 
     def flush_neighbour(self, address: IPv4Address) -> None:
         """Remove an address from the neighbour table, so that the next packet needs an ARP request."""
+        self._run(f"ip neigh flush {address}")
+
+    def _run(self, command: str) -> str:
+        """Run a command at the host end; raise UnavailableError where it fails, as for a user who is not root."""
+        if self.remote:
+            try:
+                return run_there(self.remote, f"PATH=$PATH:/usr/sbin:/sbin; {command}")
+            except HostError as error:
+                raise UnavailableError(f"`{command}` at the host end: {error.message}") from error
         with netns.entered(self.namespace):
-            subprocess.run(["ip", "neigh", "flush", str(address)], check=True)
+            done = subprocess.run(command.split(), check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UnavailableError(
+                f"`{command}` at the host end of the lab network failed: {done.stderr.strip()}",
+                remedy="it needs root: a private libvirt (lab:libvirt private) has a network of its own for that",
+            )
+        return done.stdout
 
     @contextmanager
     def routed(self, address: IPv4Address, via: IPv4Address) -> Iterator[None]:
@@ -129,9 +148,69 @@ class ExternalHost:
                 subprocess.run(["ip", "route", "delete", f"{address}/32"], check=True)
 
 
+SERVER = """
+import http.server, json, os, socket, sys, threading
+address = sys.argv[1]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.path, self.client_address[0], flush=True)
+        body = json.dumps({"remote_addr": "%s:%s" % self.client_address[:2], "path": self.path}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+server = Server((address, 0), Handler)
+print(server.server_address[1], flush=True)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.stdin.read()
+os._exit(0)
+"""  # for the Python 3 of another host, of any version; it ends with its standard input
+
+
 @contextmanager
-def serving(address: IPv4Address | IPv6Address, namespace: str, port: int = 0) -> Iterator[ExternalHost]:
+def serving_there(address: IPv4Address | IPv6Address, remote: RemoteHost) -> Iterator[ExternalHost]:
+    """Do what ``serving`` does on another host, at the host end of the lab network, with that host's python3."""
+    command = [*remote.ssh("-T"), shlex.join(["python3", "-c", SERVER, str(address)])]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as server:
+        assert server.stdin and server.stdout and server.stderr
+        port = server.stdout.readline().strip()
+        if not port.isdigit():
+            said = (server.stderr.read().strip() or "no reason given").splitlines()[-1]
+            raise HostError(
+                f"can't listen on {address}, the host end of the lab network on {remote.name}: {said}",
+                remedy=f"python3 has to be on {remote.name}, and the lab has to run: ./lab status",
+            )
+        asked: dict[str, IPv4Address | IPv6Address] = {}
+
+        def note() -> None:
+            for line in server.stdout or ():
+                path, _, client = line.strip().rpartition(" ")
+                asked[path] = ip_address(client)
+
+        reader = threading.Thread(target=note, name="outside", daemon=True)
+        reader.start()
+        try:
+            yield ExternalHost(address, int(port), "", asked, remote)
+        finally:
+            server.stdin.close()
+            server.wait()
+            reader.join()
+
+
+@contextmanager
+def serving(
+    address: IPv4Address | IPv6Address, namespace: str, port: int = 0, remote: RemoteHost | None = None
+) -> Iterator[ExternalHost]:
     """Serve on a free port of an address of the network namespace ("" for the host's own) while the body runs."""
+    if remote:
+        with serving_there(address, remote) as there:
+            yield there
+        return
     asked: dict[str, IPv4Address | IPv6Address] = {}
 
     class Handler(BaseHTTPRequestHandler):

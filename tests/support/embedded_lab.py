@@ -34,7 +34,7 @@ spec = LabSpec(paths.lab, workers=asked["workers"], worker_size=NodeSize(1, aske
 plan = plan_lab(spec, lab_id=paths.id, accel="tcg")
 image = NodeImage(asked["image"], here, here / "disk", here / "kernel", here / "initrd", here, 2, {})
 keys = ensure_keys(paths, [node.name for node in plan.nodes])
-lab = Lab(paths.lab, LabArgs.of(LabContext(plan, image, asked["uri"], "", keys, "root=/dev/vda rw"), paths))
+lab = Lab(paths.lab, LabArgs.of(LabContext(plan, image, asked["uri"], asked["netns"], keys, "root=/dev/vda rw"), paths))
 pulumi.export("nodes", lab.nodes)
 if asked["more"]:
     exec(asked["more"])
@@ -75,7 +75,14 @@ class World:
     def __init__(self, folder: Path, connection: libvirt.virConnect) -> None:
         self.connection = connection
         self.paths = LabPaths("dev", folder)
-        self.asked: dict[str, Any] = {"workers": 2, "memory": 300, "image": "a" * 64, "uri": URI, "more": ""}
+        self.asked: dict[str, Any] = {
+            "workers": 2,
+            "memory": 300,
+            "image": "a" * 64,
+            "uri": URI,
+            "more": "",
+            "netns": "lab-ns",
+        }
         self.engine = EmbeddedEngine(self.paths)
         (folder / "__main__.py").write_text(PROGRAM)
         for name in ("disk", "kernel", "initrd"):

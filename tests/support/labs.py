@@ -32,9 +32,9 @@ IMAGE = NodeImage("c" * 64, Path("/i"), Path("/i/disk"), Path("/i/vmlinuz"), Pat
 HOST_KEY = HostKey("PRIVATE\n", "ssh-ed25519 AAAA node")
 
 
-def lab_context(accel: str, paths: LabPaths, *, protect: bool = False) -> LabContext:
+def lab_context(accel: str, paths: LabPaths, *, protect: bool = False, netns: str = "lab-ns") -> LabContext:
     plan = plan_lab(LabSpec("dev", protect=protect), lab_id="dev-1a2b3c", accel=accel)  # type: ignore[arg-type]
     keys = LabKeys(
         paths.keys / "id", "ssh-ed25519 AAAA lab", {n.name: HOST_KEY for n in plan.nodes}, paths.keys / "known"
     )
-    return LabContext(plan, IMAGE, "qemu:///system", "", keys, "root=/dev/vda rw")
+    return LabContext(plan, IMAGE, "qemu:///system", netns, keys, "root=/dev/vda rw")

@@ -18,6 +18,12 @@ VERSIONS = ("1.37.2",)
 class FakeHost:
     memory_mib: int = 16384
     networks: tuple[IPv4Network, ...] = ()
+    name: str = ""
+    by: str = ""  # what uses its networks
+    both: str = ""  # the line that lets a lab be beside it
+
+    def clash(self, network: IPv4Network) -> tuple[IPv4Network, str, str] | None:
+        return next(((used, self.by, self.both) for used in self.networks if used.overlaps(network)), None)
 
 
 def scalars(words: list[Any], longest: int) -> st.SearchStrategy[Any]:

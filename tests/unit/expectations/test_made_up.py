@@ -16,7 +16,7 @@ from hoplab.core.errors import LabError, SpecError
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import cni
 from hoplab.expectations.parts import known_parts
-from hoplab.lab import doctor
+from hoplab.lab import libvirt_host
 from hoplab.observe.facts import Facts
 from hoplab.observe.facts.nftables import NFTABLES
 from hoplab.observe.recording_format import load, save
@@ -113,11 +113,9 @@ def test_a_reset_removes_what_it_leaves() -> None:
     assert "ip route flush proto madeup" in reset
 
 
-def test_the_doctor_knows_what_it_wraps(tmp_path: Path) -> None:
-    (tmp_path / "bridge-nf-call-iptables").write_text("1\n")
-    setting = tmp_path / "bridge-nf-call-iptables"
-    assert not doctor.bridged(setting, spec()).ok
-    assert doctor.bridged(setting, spec(**{"lab:cni": {"name": "madeup", "backend": "y"}})).ok
+def test_the_doctor_knows_what_it_wraps() -> None:
+    assert libvirt_host.masquerade_hurts(spec()) == "x"
+    assert libvirt_host.masquerade_hurts(spec(**{"lab:cni": {"name": "madeup", "backend": "y"}})) == ""
 
 
 def test_lessons_check_its_expectations() -> None:

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from hoplab.core.errors import HostError
-from hoplab.host.info import HostFacts, host_facts, parse_meminfo, parse_networks, parse_qemu_version
-
-ADDRESSES = json.dumps(
-    [
-        {"ifname": "lo", "addr_info": [{"family": "inet", "local": "127.0.0.1", "prefixlen": 8}]},
-        {"ifname": "ifb0", "addr_info": []},
-        {
-            "ifname": "eth0",
-            "addr_info": [
-                {"family": "inet", "local": "198.51.100.7", "prefixlen": 24},
-                {"family": "inet6", "local": "fe80::1", "prefixlen": 64},
-            ],
-        },
-    ]
-)
-ROUTES = json.dumps(
-    [
-        {"dst": "default", "gateway": "198.51.100.1", "dev": "eth0"},
-        {"dst": "198.51.100.0/24", "dev": "eth0"},
-        {"dst": "203.0.113.9", "dev": "wg0"},
-        {"type": "unreachable", "dst": "203.0.113.128/25"},
-    ]
-)
+from hoplab.host.info import HostFacts, host_facts, parse_meminfo, parse_qemu_version
+from hoplab.host.ranges import UsedRange
 
 
 def some(available: int = 8000) -> HostFacts:
     return HostFacts(16000, available, 2, (), True, "7.2.22")
 
 
-def test_networks_are_those_of_addresses_and_routes() -> None:
-    expected = ("198.51.100.0/24", "203.0.113.9/32", "203.0.113.128/25")
-    assert parse_networks(ADDRESSES, ROUTES) == tuple(IPv4Network(network) for network in expected)
+def test_a_clash_names_what_uses_the_range() -> None:
+    docker = UsedRange(IPv4Network("172.17.0.0/16"), "Docker's network docker0", "docker0")
+    own = UsedRange(IPv4Network("192.168.77.0/24"), "the network of another lab, hl12345678", "hl12345678")
+    host = replace(some(), used=(docker, own), networks=(docker.network, own.network))
+    assert host.clash(IPv4Network("172.17.3.0/24")) == (docker.network, "Docker's network docker0", "")
+    assert host.clash(IPv4Network("192.168.77.0/24")) == (own.network, own.by, "")
+    assert host.without("hl12345678").clash(IPv4Network("192.168.77.0/24")) is None
+    assert replace(some(), networks=(docker.network,)).clash(IPv4Network("172.16.0.0/12")) == (docker.network, "", "")
 
 
 def test_memory_is_in_mib() -> None:

@@ -12,8 +12,8 @@ from hoplab.core.errors import HostError, SpecError
 from hoplab.core.paths import LabPaths
 from hoplab.host.info import HostFacts
 from hoplab.lab import doctor
-from hoplab.lab.doctor import Check
-from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
+from hoplab.lab.check import Check
+from hoplab.spec.model import Ipv6Spec, LabSpec
 
 FACTS = HostFacts(
     memory_mib=16000,
@@ -84,30 +84,6 @@ def test_namespaces_that_may_not_be_made(monkeypatch: pytest.MonkeyPatch) -> Non
     assert doctor.namespaces().ok
 
 
-def test_libvirt_that_does_not_answer() -> None:
-    check = doctor.libvirt_answers("qemu+unix:///system?socket=/nonexistent")
-    assert not check.ok
-    assert "/nonexistent" in check.found
-    assert check.remedy == (
-        "start it (systemctl enable --now libvirtd) and join the group libvirt (usermod -aG libvirt $USER, then log in "
-        "anew), or let the lab have its own (lab:libvirt private)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("setting", "backend", "ok"), [("1", "host-gw", False), ("1", "vxlan", True), ("0", "host-gw", True)]
-)
-def test_frames_that_meet_the_hosts_masquerade(tmp_path: Path, setting: str, backend: str, ok: bool) -> None:
-    (tmp_path / "setting").write_text(f"{setting}\n")
-    spec = LabSpec("x", cni=CniSpec("flannel", backend))
-    check = doctor.bridged(tmp_path / "setting", spec)
-    assert check.ok == ok
-    if not ok:
-        assert "with host-gw pods would see this host's address where a node asks them" in check.found
-        assert check.remedy == "sysctl -w net.bridge.bridge-nf-call-iptables=0"
-    assert doctor.bridged(tmp_path / "none", spec).ok
-
-
 def test_a_kernel_without_ipv6(tmp_path: Path) -> None:
     assert doctor.ipv6(tmp_path).ok
     assert doctor.ipv6(tmp_path / "none") == Check(
@@ -116,10 +92,6 @@ def test_a_kernel_without_ipv6(tmp_path: Path) -> None:
         "this kernel was started without it",
         "start the kernel without ipv6.disable=1, or leave lab:ipv6 out",
     )
-
-
-def test_libvirt_that_answers() -> None:
-    assert doctor.libvirt_answers("test:///default").ok
 
 
 def test_kvm_is_needed_only_when_asked_for(tmp_path: Path) -> None:
@@ -147,6 +119,7 @@ def test_host_checks_look_at_the_libvirt_of_the_spec(tmp_path: Path) -> None:
         return {check.name for check in doctor.host_checks(spec, LabPaths("dev", tmp_path), FACTS)}
 
     assert names(LabSpec("dev")) - names(LabSpec("dev", libvirt="test:///default")) == {"root", "network namespaces"}
+    assert names(LabSpec("dev", libvirt="test:///default")) - names(LabSpec("dev")) >= {"libvirt", "confinement"}
     assert names(LabSpec("dev", ipv6=Ipv6Spec())) - names(LabSpec("dev")) == {"ipv6"}
 
 
@@ -159,15 +132,11 @@ def test_preflight_says_the_first_fault(paths: LabPaths, monkeypatch: pytest.Mon
     assert (caught.value.message, caught.value.remedy) == ("go: none", "get it")
 
 
-def test_preflight_refuses_what_does_not_fit(paths: LabPaths) -> None:
+def test_preflight_refuses_what_does_not_fit(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hoplab.lab.libvirt_host.facts_of", lambda *_: FACTS)
     with pytest.raises(SpecError) as caught:
         doctor.preflight(LabSpec("dev", workers=50, libvirt="system"), paths)
     assert [issue.path for issue in caught.value.issues] == ["nodes", "network"]
-
-
-def test_a_bridge_of_the_lab_itself_is_no_clash(paths: LabPaths) -> None:
-    paths.root.mkdir(parents=True)
-    doctor.preflight(LabSpec("dev", libvirt="system"), paths)
 
 
 def test_report_of_a_host_that_fits(paths: LabPaths, capsys: pytest.CaptureFixture[str]) -> None:

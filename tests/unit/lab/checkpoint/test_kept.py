@@ -51,7 +51,7 @@ class Ups:
         lab.destroy()
         self.spec("{}")
         for name, fake in (
-            ("host_facts", lambda: None),
+            ("libvirt_host", SimpleNamespace(host_for=lambda _paths: None)),
             ("choose_engine", lambda *_: self.engine),
             ("node_image", lambda spec, *_: (self._plan(spec), lab.image)),
             ("resolve", lambda spec, *_: self._context(spec)),
