@@ -66,6 +66,11 @@ ln -sfn /run /run/var-run
 for place in etc/passwd etc/group etc/libvirt var/lib/libvirt var/log/libvirt var/cache/libvirt home; do
   mount --bind "$root/$place" "/$place"
 done
+if [ -e /dev/kvm ]; then # of the group kvm, as udev makes it
+  mknod -m 660 "$root/kvm" c 10 232
+  chgrp kvm "$root/kvm"
+  mount --bind "$root/kvm" /dev/kvm
+fi
 ip link set lo up
 : >"$root/ready"
 exec env --ignore-signal=CHLD sleep infinity # what ends has nobody else who would ask for its exit code
