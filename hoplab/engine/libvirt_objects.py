@@ -19,7 +19,7 @@ from hoplab.core.packages import install_remedy
 from hoplab.core.progress import Progress
 from hoplab.engine import libvirt_xml as xml
 from hoplab.engine import schema
-from hoplab.host.machines import empty_pool, power_on, shutdown_domain
+from hoplab.host.machines import power_on, remove_pool, shutdown_domain
 
 Inputs = Mapping[str, Any]
 MARGIN = 64 * 1024**2  # bytes left free on the disk by an upload
@@ -119,12 +119,8 @@ class Pools:
 
     def delete(self, id: str, inputs: Inputs) -> None:
         pool = _lookup(self.connection.storagePoolLookupByUUIDString, id)
-        if pool is None:
-            return
-        empty_pool(pool)
-        if pool.isActive():
-            pool.destroy()
-        pool.undefine()
+        if pool is not None:
+            remove_pool(pool)
 
 
 class Volumes(_Fixed):
@@ -347,7 +343,7 @@ class Domains:
         return xml.domain(inputs, arch=self.connection.getInfo()[0], disks=disks, networks=networks, uuid=uuid)
 
     def _confined(self) -> bool:
-        """Return whether AppArmor confines QEMU: its profile is made of the files that a machine's XML names."""
+        """Return whether AppArmor confines QEMU, by a profile of the files that a machine's XML names."""
         return "<model>apparmor</model>" in self.connection.getCapabilities()
 
 

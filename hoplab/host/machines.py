@@ -156,16 +156,17 @@ def sweep(uri: str, lab_id: str) -> list[str]:
             for thing in found:
                 if thing.name() == f"hoplab-{lab_id}":
                     if kind == "pool":
-                        empty_pool(thing)
-                    if thing.isActive():
-                        thing.destroy()
-                    thing.undefine()
+                        remove_pool(thing)
+                    else:
+                        if thing.isActive():
+                            thing.destroy()
+                        thing.undefine()
                     removed.append(f"{kind} {thing.name()}")
     return removed
 
 
-def empty_pool(pool: libvirt.virStoragePool) -> None:
-    """Delete the volumes of a pool, then its folder, unless that has files that are no volumes; the pool is off then.
+def remove_pool(pool: libvirt.virStoragePool) -> None:
+    """Remove a pool with its volumes and its folder, unless that has files that are no volumes.
 
     A pool whose folder is gone can't be started: it has nothing to delete.
     """
@@ -177,6 +178,9 @@ def empty_pool(pool: libvirt.virStoragePool) -> None:
             volume.delete()
         pool.destroy()
         pool.delete()
+    if pool.isActive():
+        pool.destroy()
+    pool.undefine()
 
 
 def lookup(connection: libvirt.virConnect, name: str) -> libvirt.virDomain:

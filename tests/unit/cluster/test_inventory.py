@@ -15,6 +15,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.lab.spec_file import plan_lab
 from hoplab.pki.keys import LabKeys
+from hoplab.spec.libvirt_uri import RemoteHost
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
 from tests.support.labs import ShortRun
@@ -101,6 +102,16 @@ def test_the_ssh_config_has_a_block_for_each_machine(paths: LabPaths) -> None:
 def test_ssh_needs_no_proxy_outside_a_namespace(paths: LabPaths) -> None:
     written(paths, netns="")
     assert "ProxyCommand" not in paths.ssh_config.read_text()
+
+
+def test_machines_of_another_host_are_reached_through_it(paths: LabPaths) -> None:
+    far = RemoteHost("rack7", "ann", 2222)
+    options = {"netns": "", "image_bin": BIN, "image_digest": "abc", "keys": KEYS, "parts": PARTS}
+    write_inventory(plan("vm"), paths, **options, remote=far, api_url="https://127.0.0.1:23456")  # type: ignore[arg-type]
+    assert "ProxyCommand ssh -o BatchMode=yes -p 2222 -l ann -W [%h]:%p -- rack7" in paths.ssh_config.read_text()
+    assert yaml.safe_load(paths.inventory.read_text())["all"]["vars"]["lab"]["api_url"] == "https://127.0.0.1:23456"
+    written(paths)
+    assert "api_url" not in paths.inventory.read_text(), "a new fact would converge every lab again"
 
 
 def test_a_checkout_with_spaces_in_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

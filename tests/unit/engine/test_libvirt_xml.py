@@ -78,3 +78,10 @@ def test_what_is_read_back() -> None:
     description = xml.volume("v", capacity=4096, format="qcow2")
     assert (xml.volume_format(description), xml.volume_capacity(description)) == ("qcow2", 4096)
     assert xml.volume_format("<volume><capacity>1</capacity></volume>") == "raw"
+
+
+def test_disks_are_named_as_files_where_apparmors_profiles_are_made_of_files() -> None:
+    named = [xml.DiskVolume("pool", "worker1.qcow2", "qcow2", "/var/lib/libvirt/images/x/worker1.qcow2")]
+    text = xml.domain(DOMAIN, arch="x86_64", disks=named, networks=["lab"])
+    assert '<disk type="file" device="disk">' in text
+    assert '<source file="/var/lib/libvirt/images/x/worker1.qcow2" />' in text

@@ -26,8 +26,8 @@ def used(
     rules: list[Any] | None = None,
     libvirt: str = "",
 ) -> dict[str, UsedRange]:
-    given = (json.dumps(item) for item in (addresses or [], routes or [], rules or RULES))
-    return {str(found.network): found for found in used_ranges(*given, libvirt)}
+    links, ways, order = (json.dumps(item) for item in (addresses or [], routes or [], rules or RULES))
+    return {str(found.network): found for found in used_ranges(links, ways, order, libvirt)}
 
 
 def test_addresses_and_routes_without_loopback_and_the_default_route() -> None:
