@@ -73,11 +73,16 @@ class Engine(Protocol):
 
 def choose_engine(spec: LabSpec, paths: LabPaths) -> Engine:
     """Return the engine of the spec; "auto" is the engine of an existing lab, else the Pulumi CLI if installed."""
-    if spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists()):
+    if uses_cli(spec, paths):
         return cli_engine(paths)
     from hoplab.engine.embedded import EmbeddedEngine  # noqa: PLC0415 - the SDK takes a while to import
 
     return EmbeddedEngine(paths)
+
+
+def uses_cli(spec: LabSpec, paths: LabPaths) -> bool:
+    """Return whether the Pulumi CLI applies the program of a spec."""
+    return spec.engine == "pulumi" or (spec.engine == "auto" and has_cli() and not paths.engine_state.exists())
 
 
 def has_cli() -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hoplab import engine
 from hoplab.core.errors import LabError
 from hoplab.core.packages import service_remedy
 from hoplab.core.paths import LabPaths
@@ -61,7 +62,14 @@ def checks(spec: LabSpec, paths: LabPaths) -> list[Check]:
         Check(one.name, not one.remedy, one.found, one.remedy, needed=one.needed)
         for one in firewall.findings(seen, side, has.version)
     ]
-    return [*found, answers, *rules, kvm_offered(has.kvm, spec), confinement(has.confined_by, seen, spec), space(seen)]
+    return [
+        *found,
+        answers,
+        *rules,
+        kvm_offered(has.kvm, spec),
+        confinement(has.confined_by, seen, by_cli=engine.uses_cli(spec, paths)),
+        space(seen),
+    ]
 
 
 def masquerade_hurts(spec: LabSpec) -> str:
@@ -111,13 +119,13 @@ def kvm_offered(there: bool, spec: LabSpec) -> Check:
     return Check("kvm", False, "libvirt offers none", remedy)
 
 
-def confinement(models: tuple[str, ...], seen: HostLook, spec: LabSpec) -> Check:
+def confinement(models: tuple[str, ...], seen: HostLook, *, by_cli: bool) -> Check:
     """Check that what confines QEMU lets it read the lab's volumes: AppArmor's profiles, SELinux' labels."""
     name, found = "confinement", ", ".join(models) or "none"
     if "selinux" in models and seen["label"] and "virt_image_t" not in seen["label"]:
         label = seen["label"].split()[0]
         return Check(name, False, f"{found}: {IMAGES} has the label {label}", f"restorecon -R -v {IMAGES}")
-    if "apparmor" in models and spec.engine == "pulumi":
+    if "apparmor" in models and by_cli:
         found += ": its profiles leave out volumes, as the Pulumi provider names disks"
         return Check(name, False, found, APPARMOR_LINE)
     return Check(name, True, f"{found}; volumes in {IMAGES}")

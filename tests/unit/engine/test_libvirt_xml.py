@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import libvirt
 import pytest
 
 from hoplab.engine import libvirt_xml as xml
+
+AA_HELPER = Path("/usr/lib/libvirt/virt-aa-helper")  # where libvirt is built with AppArmor
 
 DOMAIN: dict[str, Any] = {
     "name": "hoplab-dev-1a2b3c-worker1",
@@ -85,3 +89,30 @@ def test_disks_are_named_as_files_where_apparmors_profiles_are_made_of_files() -
     text = xml.domain(DOMAIN, arch="x86_64", disks=named, networks=["lab"])
     assert '<disk type="file" device="disk">' in text
     assert '<source file="/var/lib/libvirt/images/x/worker1.qcow2" />' in text
+
+
+@pytest.mark.skipif(not AA_HELPER.exists(), reason="no virt-aa-helper (libvirt with AppArmor)")
+@pytest.mark.parametrize("named", [True, False])
+def test_libvirts_own_helper_makes_the_profile_of_disks_that_are_files(named: bool, tmp_path: Path) -> None:
+    """Disks that name a pool and a volume are left out of it: QEMU may then not open them."""
+    base, disk = tmp_path / "base.qcow2", tmp_path / "worker1.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "1M"], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", disk], check=True)
+    for name in ("kernel", "initrd", "console"):
+        (tmp_path / name).touch()
+    inputs = {
+        **DOMAIN,
+        "kernel": str(tmp_path / "kernel"),
+        "initrd": str(tmp_path / "initrd"),
+        "consoles": [{"sourcePath": str(tmp_path / "console"), "targetType": "serial", "targetPort": "0"}],
+    }
+    disks = [xml.DiskVolume("pool", disk.name, "qcow2", str(disk) if named else "")]
+    uuid = "0981e874-3a02-43eb-90e8-d7befd74c12a"
+    text = xml.domain(inputs, arch="x86_64", disks=disks, networks=["lab"], uuid=uuid)
+    command = [AA_HELPER, "-d", "-r", "-u", f"libvirt-{uuid}"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    profile = done.stdout + done.stderr
+    for name, rights in (("kernel", "r"), ("initrd", "r"), ("console", "rw")):
+        assert f'"{tmp_path / name}" {rights},' in profile
+    assert (f'"{disk}" rwk,' in profile) == named
+    assert (f'"{base}" rk,' in profile) == named

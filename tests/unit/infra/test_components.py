@@ -26,13 +26,15 @@ from tests.support.labs import lab_context
 from tests.support.monitor import Recorder
 
 
-def registered(accel: str, folder: Path, *, dry_run: bool = False, protect: bool = False) -> Recorder:
+def registered(
+    accel: str, folder: Path, *, dry_run: bool = False, protect: bool = False, netns: str = "lab-ns"
+) -> Recorder:
     """Everything a lab registers."""
     recorder = Recorder()
     paths = LabPaths("dev", folder)
 
     def program() -> None:
-        lab = Lab("dev", LabArgs.of(lab_context(accel, paths, protect=protect), paths))
+        lab = Lab("dev", LabArgs.of(lab_context(accel, paths, protect=protect, netns=netns), paths))
         pulumi.export("nodes", lab.nodes)
 
     run_program(program, "dev", recorder, recorder, dry_run=dry_run)
@@ -116,6 +118,18 @@ def test_exports(tmp_path: Path) -> None:
 def test_consoles_exist_before_their_machines(tmp_path: Path) -> None:
     registered("tcg", tmp_path)
     assert sorted(file.name for file in LabPaths("dev", tmp_path).console.iterdir()) == ["worker1.log", "worker2.log"]
+
+
+def test_volumes_of_another_libvirt_are_where_its_qemu_may_read(tmp_path: Path) -> None:
+    """Also the console's log: QEMU may not write below a home, and the user may not read what QEMU writes."""
+    found = by_name(registered("tcg", tmp_path, netns=""))
+    assert found["store"].inputs["target"] == {"path": "/var/lib/libvirt/images/hoplab-dev-1a2b3c"}
+    console = found["worker1-console"]
+    assert (console.inputs["name"], console.inputs["format"]) == ("worker1.console", "raw")
+    assert Path(console.inputs["source"]).read_bytes() == b""
+    (log,) = found["worker1"].inputs["consoles"]
+    assert log["sourcePath"] == "id-of-worker1-console"
+    assert not any(str(tmp_path) in str(inputs) for inputs in (found["worker1"].inputs, found["store"].inputs))
 
 
 def test_kernel_arguments_that_repeat_start_a_new_group() -> None:

@@ -107,12 +107,12 @@ def test_a_libvirt_of_another_host_that_does_not_answer(monkeypatch: pytest.Monk
 def test_confinement() -> None:
     seen = HostLook(OUTPUTS)
     other = HostLook({"label": "unlabeled_t"})
-    check = libvirt_host.confinement(("selinux", "dac"), other, LabSpec("dev"))
+    check = libvirt_host.confinement(("selinux", "dac"), other, by_cli=False)
     assert (check.ok, check.remedy) == (False, "restorecon -R -v /var/lib/libvirt/images")
     assert check.found == "selinux, dac: /var/lib/libvirt/images has the label unlabeled_t"
-    assert libvirt_host.confinement(("selinux", "dac"), seen, LabSpec("dev")).ok
-    assert libvirt_host.confinement(("apparmor", "dac"), seen, LabSpec("dev", engine="embedded")).ok
-    cli = libvirt_host.confinement(("apparmor", "dac"), seen, LabSpec("dev", engine="pulumi"))
+    assert libvirt_host.confinement(("selinux", "dac"), seen, by_cli=False).ok
+    assert libvirt_host.confinement(("apparmor", "dac"), seen, by_cli=False).ok
+    cli = libvirt_host.confinement(("apparmor", "dac"), seen, by_cli=True)
     assert (cli.ok, cli.remedy) == (False, libvirt_host.APPARMOR_LINE)
 
 
