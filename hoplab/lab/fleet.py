@@ -29,8 +29,8 @@ from hoplab.core.errors import LabError, SpecError, SpecIssue, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
 from hoplab.expectations.parts import known_parts
-from hoplab.host.info import HostFacts, host_facts
-from hoplab.lab import state
+from hoplab.host.info import HostFacts
+from hoplab.lab import libvirt_host, state
 from hoplab.lab import status as lab_status
 from hoplab.lab.context import node_image
 from hoplab.lab.doctor import LAB_GIB
@@ -156,10 +156,11 @@ def need_mib(plan: LabPlan) -> int:
 
 
 def check_host(fleet: Fleet, plans: Mapping[LabPaths, LabPlan], host: HostFacts) -> list[str]:
-    """Return warnings; raise HostError where this machine is too small for the members to be made."""
+    """Return warnings; raise HostError where the machines' host is too small for the members to be made."""
     new = {member: plan for member, plan in plans.items() if not member.state.exists()}
     host.require_memory(sum(need_mib(plan) for plan in new.values()))
-    host.require_disk(fleet.project, LAB_GIB * len(new))
+    if not host.name:  # of another host each `up` looks at the space
+        host.require_disk(fleet.project, LAB_GIB * len(new))
     emulated = sum(len(plan.nodes) for plan in plans.values() if plan.accel == "tcg")
     if emulated > host.cpus:
         return [f"{emulated} emulated machines share {host.cpus} processors: everything takes longer"]
@@ -172,7 +173,7 @@ def up(fleet: Fleet, count: int, parallel: int, progress: Progress) -> tuple[Lab
         members = write_specs(fleet, count)
     with progress.phase("node image"):  # once, before all members need it
         plans = {member: node_image(load_spec(member), member, progress)[0] for member in members}
-    for warning in check_host(fleet, plans, host_facts()):
+    for warning in check_host(fleet, plans, libvirt_host.facts_of(load_spec(members[0]), members[0])):
         progress.note(f"warning: {warning}")
     for extra in (member for member in fleet.made() if member not in members):
         progress.note(f"{extra.lab} is beyond --count {count} and stays")

@@ -248,7 +248,7 @@ def test_run_all_passes_ctrl_c_on_to_a_lab_that_starts_at_that_moment(
 
 def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.write_specs(course, 3)
-    monkeypatch.setattr(fleet, "host_facts", lambda: HOST)
+    monkeypatch.setattr("hoplab.lab.libvirt_host.facts_of", lambda *_: HOST)
     monkeypatch.setattr(
         fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
     )
