@@ -109,7 +109,7 @@ def test_libvirts_own_helper_makes_the_profile_of_disks_that_are_files(named: bo
     disks = [xml.DiskVolume("pool", disk.name, "qcow2", str(disk) if named else "")]
     uuid = "0981e874-3a02-43eb-90e8-d7befd74c12a"
     text = xml.domain(inputs, arch="x86_64", disks=disks, networks=["lab"], uuid=uuid)
-    command = [AA_HELPER, "-d", "-r", "-u", f"libvirt-{uuid}"]
+    command = [str(AA_HELPER), "-d", "-r", "-u", f"libvirt-{uuid}"]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
     profile = done.stdout + done.stderr
     for name, rights in (("kernel", "r"), ("initrd", "r"), ("console", "rw")):
