@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from hoplab.cli import capture, changes, checkpoint, completion, draw, learn, look, maintain, make, many, trace
-from hoplab.cli.options import from_checkout
+from hoplab.cli.options import from_checkout, in_namespaces, leaves
 from hoplab.core.errors import LabError
 
 SECTIONS = {
@@ -32,6 +32,20 @@ WITHOUT_CHECKOUT = (  # what works from a wheel, too
     learn.verify,
     learn.practice,
     maintain.version,
+    completion.completion,
+)
+
+MAKING = (make.up, make.preview, *leaves(checkpoint.checkpoint), *leaves(many.fleet))  # also where there is no lab yet
+IMAGES = (maintain.image_build, maintain.image_prune)  # whatever libvirt a lab has
+OUTSIDE = (  # what looks at no machine
+    look.uri,
+    look.compare,
+    maintain.doctor,
+    maintain.image_add,
+    maintain.image_list,
+    *leaves(maintain.pulumi),  # of these `run` enters itself
+    maintain.version,
+    maintain.test,
     completion.completion,
 )
 
@@ -65,6 +79,9 @@ def cli() -> None:
 
 for _verbs in SECTIONS.values():
     for _verb in _verbs:
+        for _leaf in leaves(_verb):
+            if _leaf not in OUTSIDE:
+                in_namespaces(_leaf, makes=_leaf in MAKING + IMAGES, of_lab=_leaf not in IMAGES)
         cli.add_command(_verb if _verb in WITHOUT_CHECKOUT else from_checkout(_verb))
 
 

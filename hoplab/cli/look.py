@@ -128,13 +128,14 @@ def forward(paths: LabPaths, targets: tuple[str, ...]) -> None:
     ./lab forward hoplab-verify/single         a service, by namespace and name; each of its TCP ports
     ./lab forward 9000:hoplab-verify/single:80 ... one port of it, as port 9000
     """
+    from hoplab.core import host_network
     from hoplab.lab import forwarder, port_forward, state
 
     print_spec_notice(paths)
     wanted = [port_forward.Wanted.parse(target) for target in targets or (port_forward.INGRESS,)]
     forwards = port_forward.plan(wanted, port_forward.look(paths))
     carrier = forwarder.Forwarder(
-        forwarder.listen(forwards),
+        host_network.run(lambda: forwarder.listen(forwards)),
         state.load_summary(paths).netns,
         paths.ssh_config,
         lambda text: click.echo(text, err=True),

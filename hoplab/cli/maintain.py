@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hoplab import __version__
-from hoplab.cli.options import json_option, lab_option, print_list, print_spec_notice
+from hoplab.cli.options import PASS_ON, json_option, lab_option, print_list, print_spec_notice
+from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 
 if TYPE_CHECKING:
@@ -141,6 +144,26 @@ def pulumi_env(paths: LabPaths) -> None:
 
     for name, value in pulumi_cli.environment(paths).items():
         click.echo(f"export {name}={shlex.quote(value)}")
+
+
+@pulumi.command(name="run", context_settings={**PASS_ON, "help_option_names": []})
+@lab_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def pulumi_run(paths: LabPaths, arguments: tuple[str, ...]) -> None:
+    """Run the Pulumi CLI on the lab: ./lab pulumi run up.
+
+    Its environment is that of `pulumi env`. Without root it has to be run like this, in the namespaces of the lab.
+    """
+    from hoplab.core import host_network
+    from hoplab.engine import pulumi_cli
+    from hoplab.lab import rootless
+
+    program = shutil.which("pulumi")
+    if program is None:
+        raise LabError("there is no Pulumi CLI on PATH", remedy="./lab pulumi install fetches it")
+    rootless.enter(paths, makes=True)
+    environment = {**os.environ, **pulumi_cli.environment(paths)}
+    host_network.run(lambda: os.execve(program, ["pulumi", *arguments], environment))  # its ports are on the loopback
 
 
 @pulumi.command(name="export")

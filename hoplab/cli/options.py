@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from hoplab.cli import completion
 from hoplab.core.errors import LabError, StateError
-from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.core.paths import PROJECT, LabPaths, rootless
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}  # what follows belongs to ssh or kubectl
 
@@ -82,6 +82,36 @@ def from_checkout(command: click.Command) -> click.Command:
 
     command.callback = checked
     return command
+
+
+def in_namespaces(command: click.Command, *, makes: bool, of_lab: bool = True) -> None:
+    """Let a verb of a user who is not root first enter the namespaces that labs are in.
+
+    ``makes`` is whether it does so where there is no lab yet, ``of_lab`` whether a lab's libvirt decides.
+    """
+    callback = command.callback
+    assert callback
+
+    @functools.wraps(callback)
+    def entered(*arguments: Any, **options: Any) -> Any:
+        if rootless():
+            from hoplab.lab.rootless import enter
+
+            fleet = options.get("of")
+            paths = LabPaths(fleet.spec) if fleet else options.get("paths")
+            enter(paths if of_lab else None, makes=makes)
+        return callback(*arguments, **options)
+
+    command.callback = entered
+
+
+def leaves(command: click.Command) -> Iterator[click.Command]:
+    """Yield the verb, or the verbs of a group."""
+    if isinstance(command, click.Group):
+        for verb in command.commands.values():
+            yield from leaves(verb)
+    else:
+        yield command
 
 
 def lab_flag(lab: str) -> str:

@@ -20,6 +20,7 @@ import yaml
 
 from hoplab.core import fs
 from hoplab.core.paths import LabPaths
+from hoplab.host import rootless
 from hoplab.host.remote import proxy_command
 from hoplab.pki.keys import LabKeys
 from hoplab.spec.libvirt_uri import RemoteHost
@@ -211,7 +212,7 @@ def ssh_config_text(
         f"  ControlPath {paths.run}/ssh-%n",
     ]
     if netns:
-        lines.append(f"  ProxyCommand nsenter --net=/run/netns/{netns} socat - TCP:%h:%p")
+        lines.append(f"  ProxyCommand {rootless.in_network(netns)} socat - TCP:%h:%p")
     if remote:
         lines.append(f"  ProxyCommand {proxy_command(remote)}")
     return "\n".join(lines) + "\n"

@@ -41,6 +41,7 @@ PACKAGES: Mapping[str, Packages] = {
     "go": Packages("golang-go", "golang", "go", "go"),
     "unshare": Packages("util-linux", "util-linux", "util-linux", "util-linux"),
     "setpriv": Packages("util-linux", "util-linux", "util-linux", "util-linux"),
+    "newuidmap": Packages("uidmap", "shadow-utils", "shadow", "shadow"),
     "tar": Packages("tar", "tar", "tar", "tar"),
 }
 # What set-up needs beside these programs; the names are what it is

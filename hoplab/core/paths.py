@@ -15,6 +15,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+INSIDE = "HOPLAB_ROOTLESS"  # in the environment of what runs in the namespaces of a user who is not root
 PROJECT = Path(__file__).resolve().parents[2]
 LESSONS = PROJECT / "tests" / "lessons"
 if not LESSONS.is_dir():  # installed from a wheel
@@ -27,10 +28,15 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "hoplab"
 
 
+def rootless() -> bool:
+    """Return whether labs are in namespaces of the user's own: not root, or in them, as root of these (hoplab.host)."""
+    return os.geteuid() != 0 or INSIDE in os.environ
+
+
 def user_run() -> Path:
     """Return the folder for sockets and pid files of a user who is not root.
 
-    It does not follow $XDG_CACHE_HOME, as every command of the user has to find the same processes.
+    It does not follow $XDG_CACHE_HOME, as every command of the user has to find the same namespaces.
     """
     return Path.home() / ".cache" / "hoplab" / "run"
 
@@ -66,7 +72,7 @@ class LabPaths:
     @property
     def run(self) -> Path:
         """Sockets and pid files: short, because a socket's path has at most 107 bytes."""
-        return (user_run() if os.geteuid() != 0 else Path("/run/hoplab")) / self.id
+        return (user_run() if rootless() else Path("/run/hoplab")) / self.id
 
     @property
     def engine_state(self) -> Path:

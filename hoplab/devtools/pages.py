@@ -26,7 +26,7 @@ from ipaddress import AddressValueError, IPv4Address
 from itertools import groupby
 from pathlib import Path
 
-from hoplab.core import fs
+from hoplab.core import fs, host_network
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe.script import Output
@@ -322,7 +322,10 @@ class OnLab:
     def _here(self, command: str) -> Output:
         environment = {**os.environ, "HOPLAB_LAB": self.name}
         script = f"exec </dev/null 2>&1; {command}"
-        ran = subprocess.run(["bash", "-c", script], cwd=PROJECT, env=environment, stdout=-1, text=True, check=False)
+        words = ["bash", "-c", script]
+        ran = host_network.run_long(
+            lambda: subprocess.run(words, cwd=PROJECT, env=environment, stdout=-1, text=True, check=False)
+        )
         return Output(ran.returncode, ran.stdout)
 
 

@@ -20,7 +20,7 @@ import yaml
 from pulumi import automation
 from pulumi.automation import EngineEvent, OpType, Stack
 
-from hoplab.core import fs, proxies
+from hoplab.core import fs, host_network, proxies
 from hoplab.core.errors import BusyError, EngineError, LabError, ProtectedError
 from hoplab.core.lock import LOCK_INHERITED
 from hoplab.core.paths import LabPaths
@@ -50,14 +50,16 @@ class PulumiCli:
         seen = _Events(progress)
         stack = self._required()
         with self._translated(seen):
-            stack.preview(on_event=seen, refresh=refresh, color="never")
+            host_network.run_long(lambda: stack.preview(on_event=seen, refresh=refresh, color="never"))
         return seen.changes
 
     def up(self, progress: Progress, *, exclude: list[str] | None = None) -> Applied:
         seen = _Events(progress)
         stack = self._required()
         with self._translated(seen):
-            result = stack.up(on_event=seen, refresh=True, color="never", exclude=exclude)
+            result = host_network.run_long(
+                lambda: stack.up(on_event=seen, refresh=True, color="never", exclude=exclude)
+            )
         return Applied({name: output.value for name, output in result.outputs.items()}, seen.changes)
 
     def converged(self) -> None:
@@ -69,15 +71,15 @@ class PulumiCli:
             stack = self._open(False)
             if stack is None:
                 return ()
-            stack.destroy(on_event=seen, color="never")
-            stack.workspace.remove_stack(stack.name, preserve_config=True)
+            host_network.run_long(lambda: stack.destroy(on_event=seen, color="never"))
+            host_network.run_long(lambda: stack.workspace.remove_stack(stack.name, preserve_config=True))
         return seen.changes
 
     def adopt(self, deployment: dict[str, Any]) -> None:
         """Import the state of another engine, in Pulumi's format."""
         stack = self._required()
         with self._translated(None):
-            empty = json.loads(json.dumps(stack.export_stack().deployment or {}))
+            empty = json.loads(json.dumps(host_network.run_long(stack.export_stack).deployment or {}))
             if empty.get("resources"):
                 raise EngineError(
                     f"the stack {self.paths.lab!r} of the Pulumi CLI has resources already",
@@ -87,12 +89,14 @@ class PulumiCli:
             document = dict(deployment["deployment"])
             if "secrets_providers" in empty:
                 document["secrets_providers"] = empty["secrets_providers"]
-            stack.import_stack(automation.Deployment(deployment["version"], document))
+            whole = automation.Deployment(deployment["version"], document)
+            host_network.run_long(lambda: stack.import_stack(whole))
 
     def outputs(self) -> dict[str, Any] | None:
         with self._translated(None):
             stack = self._open(False)
-            return {name: output.value for name, output in stack.outputs().items()} if stack else None
+            outputs = host_network.run_long(stack.outputs) if stack else None
+        return None if outputs is None else {name: output.value for name, output in outputs.items()}
 
     @property
     def state_in_lab(self) -> bool:
@@ -109,7 +113,8 @@ class PulumiCli:
         options = automation.LocalWorkspaceOptions(env_vars=variables)
         find = automation.create_or_select_stack if create else automation.select_stack
         try:
-            return find(self.paths.lab, work_dir=str(workspace(self.paths)), opts=options)
+            folder = str(workspace(self.paths))
+            return host_network.run_long(lambda: find(self.paths.lab, work_dir=folder, opts=options))
         except automation.StackNotFoundError:
             return None
 

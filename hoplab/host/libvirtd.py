@@ -25,7 +25,7 @@ from hoplab.core import fs
 from hoplab.core.errors import HostError
 from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
-from hoplab.host import mounts, netns, processes
+from hoplab.host import mounts, netns, processes, rootless
 from hoplab.host.machines import connected
 
 TOOLS = ("libvirtd", "qemu-system-x86_64", "dnsmasq", "ip", "iptables")
@@ -50,6 +50,8 @@ cgroup_controllers = []
 namespaces = []
 stdio_handler = "file"
 """
+# libvirt keeps the owner of a file in an attribute that only the host's root may set
+ROOTLESS_QEMU_CONF = "remember_owner = 0\n"
 
 
 class PrivateLibvirt:
@@ -106,7 +108,7 @@ class PrivateLibvirt:
             fs.remove_folder(self.paths.run)
             removed.append(str(self.paths.run))
         with suppress(OSError):
-            self.paths.run.parent.rmdir()  # /run/hoplab, with the last lab
+            self.paths.run.parent.rmdir()  # with the last lab
         return removed
 
     @property
@@ -129,10 +131,11 @@ class PrivateLibvirt:
         }
 
     def _require(self) -> None:
-        if os.geteuid() != 0:
+        if os.geteuid() != 0:  # nor root of the user's own namespaces
             raise HostError(
-                "a private libvirt needs root (network namespaces, bridges)",
-                remedy="run as root: sudo ./lab ..., or use the system's libvirt: pulumi config set lab:libvirt system",
+                "a private libvirt is made by root, or in namespaces of your own, which ./lab enters",
+                remedy="use ./lab (`./lab pulumi run up` for `pulumi up`), or the system's libvirt: "
+                "pulumi config set lab:libvirt system",
             )
         missing = [tool for tool in TOOLS if shutil.which(tool, path=SEARCH) is None]
         if missing:
@@ -143,7 +146,7 @@ class PrivateLibvirt:
             directory.mkdir(parents=True, exist_ok=True)
         etc = self.paths.libvirt / "etc"
         fs.write(etc / "libvirtd.conf", LIBVIRTD_CONF)
-        fs.write(etc / "qemu.conf", QEMU_CONF)
+        fs.write(etc / "qemu.conf", QEMU_CONF + (ROOTLESS_QEMU_CONF if rootless.wanted() else ""))
 
     def _launch(self) -> None:
         """Start libvirtd; with --daemon it returns when it listens, or prints the reason on stderr."""

@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from hoplab.core import host_network
 from hoplab.core.errors import HostError, ImageError
 from hoplab.core.packages import install_remedy
 
@@ -21,7 +23,10 @@ TAIL = 15  # lines of output in an error; the log has all lines
 def require(programs: Iterable[str]) -> None:
     """Raise HostError unless this process is root and has every program; the error names all missing programs."""
     if os.geteuid() != 0:
-        raise HostError("building the node image needs root (it makes a Debian root file system)", remedy="use sudo")
+        raise HostError(
+            "the node image is built by root, or in namespaces of your own, which ./lab enters",
+            remedy="./lab image build",
+        )
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         raise HostError(f"building the node image needs {', '.join(missing)}", remedy=install_remedy(missing))
@@ -62,19 +67,18 @@ def run(
     last: list[str] = []
     # Only the command itself dies with this process; a command with children needs isolated().
     bound = list(argv) if argv[0] == "setpriv" else ["setpriv", "--pdeathsig", "KILL", "--", *argv]
-    with (
-        log.open("a") as file,
-        subprocess.Popen(
-            bound,
-            cwd=cwd,
-            env={**os.environ, **env} if env else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process,
-    ):
+    start = partial(
+        subprocess.Popen,
+        bound,
+        cwd=cwd,
+        env={**os.environ, **env} if env else None,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    with log.open("a") as file, host_network.run(start) as process:  # programs, packages and images are downloaded
         print("$", *argv, file=file, flush=True)
         assert process.stdout is not None  # PIPE above
         try:

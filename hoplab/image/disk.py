@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoplab.core.paths import PROJECT
+from hoplab.core.paths import PROJECT, rootless
 from hoplab.core.progress import Progress
 from hoplab.image import containers, gobuild
 from hoplab.image.archives import Kept
@@ -113,6 +113,8 @@ def _unpack(tar: Path, root: Path, log: Path) -> None:
     """Unpack the root file system without the kernel: the machine boots the kernel beside its disk."""
     root.mkdir()
     options = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./boot/vmlinuz-*"]
+    if rootless():  # no device can be made, and the kernel mounts a /dev with all of them
+        options.append("--exclude=./dev/*")
     argv = ["tar", "--extract", "--preserve-permissions", f"--file={tar}", f"--directory={root}", *options]
     run(argv, "unpacking the root file system", log)
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from hoplab.core import host_network
 from hoplab.core.errors import HostError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.host import processes
@@ -62,7 +63,7 @@ class ApiForward:
         if there and there.serves(destination, namespace):
             return there.port
         self.stop()
-        listener = self._listen(port)
+        listener = host_network.run(lambda: self._listen(port))
         with listener:
             self._launch(listener, destination, namespace)
             return int(listener.getsockname()[1])

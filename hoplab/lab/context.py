@@ -5,6 +5,7 @@ from __future__ import annotations
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.expectations.parts import known_parts
+from hoplab.host import rootless
 from hoplab.image import NodeImage
 from hoplab.infra import context
 from hoplab.spec.model import LabSpec
@@ -13,6 +14,7 @@ from hoplab.spec.plan import LabPlan
 
 def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> context.LabContext:
     """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process."""
+    rootless.enter_network()  # Pulumi starts the program in the host's
     return context.resolve(spec, known_parts(), paths, progress)
 
 

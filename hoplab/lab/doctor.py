@@ -23,6 +23,7 @@ from hoplab.core.console import output
 from hoplab.core.errors import HostError, LabError, SpecError
 from hoplab.core.packages import install_remedy
 from hoplab.core.paths import LabPaths, cache_dir
+from hoplab.host import rootless
 from hoplab.host.info import HostFacts, host_facts
 from hoplab.image import list_images
 from hoplab.image.commands import MOST_SOCKET_BYTES, SHORTER, longest_socket
@@ -101,9 +102,9 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         python(sys.version_info[:3]),
         tools(lambda program: shutil.which(program, path=_path()) is not None),
         go(_output("go", "version")),
-        *([root(facts.is_root), namespaces()] if private else libvirt_host.checks(spec, paths)),
+        *(private_checks() if private else libvirt_host.checks(spec, paths)),
         *([ipv6(IPV6)] if spec.ipv6 else []),
-        *([kvm(Path("/dev/kvm"), required=spec.accel == "kvm")] if private else []),
+        *([kvm(rootless.KVM, required=spec.accel == "kvm", own=rootless.wanted())] if private else []),
         *([memory(facts)] if private else []),
         locales(),
         *([] if built else [sockets(cache_dir())]),
@@ -133,10 +134,11 @@ def go(output: str) -> Check:
     return _check("go", (int(found[2]), int(found[3])) >= GO, found[1], remedy)
 
 
-def root(is_root: bool) -> Check:
-    found = "yes" if is_root else "no; a private libvirt needs it for network namespaces and bridges"
-    remedy = "sudo ./lab ..., or a libvirt that you may use: pulumi config set lab:libvirt system"
-    return _check("root", is_root, found, remedy)
+def private_checks() -> list[Check]:
+    """Return what a private libvirt needs: namespaces as root, or what an administrator gives to others once."""
+    if os.geteuid() == 0:
+        return [namespaces()]
+    return [Check(need.name, need.ok, need.found, need.remedy) for need in rootless.needs()]
 
 
 def namespaces() -> Check:
@@ -186,14 +188,19 @@ def ipv6(settings: Path) -> Check:
     return _check("ipv6", settings.exists(), found, remedy)
 
 
-def kvm(device: Path, *, required: bool) -> Check:
-    """Report whether /dev/kvm exists; without it machines are emulated. `up` tests whether KVM works."""
-    if os.access(device, os.R_OK | os.W_OK):
+def kvm(device: Path, *, required: bool, own: bool = False) -> Check:
+    """Report whether /dev/kvm exists; without it machines are emulated. `up` tests whether KVM works.
+
+    ``own`` is whether machines run in namespaces of the user's own, where groups are no help.
+    """
+    if rootless.may_use(device) if own else os.access(device, os.R_OK | os.W_OK):
         return Check("kvm", True, f"{device} is there; `lab up` tries whether it works")
     found = f"{device} may not be used by you" if device.exists() else f"no {device}"
+    access = rootless.kvm_remedy(device) if own and device.exists() else ""
     if not required:
-        return Check("kvm", True, f"{found}; machines are emulated, about six times slower")
-    remedy = "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
+        how = f" (else: {access})" if access else ""
+        return Check("kvm", True, f"{found}; machines are emulated, about six times slower{how}")
+    remedy = access or "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
     return Check("kvm", False, found, remedy)
 
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from hoplab.core import fs
+from hoplab.core import fs, host_network
 from hoplab.core.errors import LabError, SpecError, SpecIssue, StateError
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.core.progress import Progress
@@ -343,7 +344,8 @@ def run_all(fleet: Fleet, members: Iterable[LabPaths], verb: str, parallel: int,
 
 def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running: _Running) -> str:
     """Run the verb for one member; return its error, "" where it succeeded."""
-    process = subprocess.Popen(
+    start = partial(
+        subprocess.Popen,
         [str(fleet.project / "lab"), verb, "--lab", member.lab],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -353,6 +355,7 @@ def _run(fleet: Fleet, member: LabPaths, verb: str, progress: Progress, running:
         cwd=fleet.project,
         start_new_session=True,  # run_all passes Ctrl-C on, once
     )
+    process = host_network.run(start)  # of which each moves to the lab's by itself
     running.add(process)
     error = ""
     assert process.stdout is not None

@@ -37,6 +37,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.core.progress import CURRENT
 from hoplab.engine import MARK
 from hoplab.expectations.parts import known_parts
+from hoplab.host import rootless
 from hoplab.infra.context import LabContext
 
 OF_THIS_HOST = ("project", "python", "control_plane", "kubeconfig", "ssh_config", "image", "nodes", "reset")
@@ -193,6 +194,7 @@ class ClusterProvider(ResourceProvider):
         from hoplab.lab import lifecycle  # noqa: PLC0415
 
         paths = LabPaths(props["lab"])
+        rootless.enter_network()
         members = lifecycle.members(paths)
         if members is None:
             return ReadResult("", {})
@@ -232,6 +234,7 @@ def _working(paths: LabPaths, what: str) -> Iterator[Any]:
     inherited = os.environ.get(LOCK_INHERITED) or CURRENT.progress  # the embedded engine runs in `lab up` itself
     lock = contextlib.nullcontext() if inherited else locked(paths.lock, f"{what} --stack {paths.lab}")
     CURRENT.forks = CURRENT.progress is not None
+    rootless.enter_network()  # this thread only: Pulumi's own threads stay where it has its ports
     try:
         with CONVERGE_LOCK, lock:
             yield CURRENT.progress or PlainProgress(sys.stdout)

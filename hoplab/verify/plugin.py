@@ -21,6 +21,7 @@ import pytest
 
 from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
+from hoplab.lab import rootless
 from hoplab.verify.claims import Claim
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--lab and --recording exclude each other")
     if config.getoption("--lab"):
         try:
+            rootless.enter(LabPaths(config.getoption("--lab")), makes=False)
             _node_names(config)
         except LabError as error:
             raise pytest.UsageError(_text(error)) from None

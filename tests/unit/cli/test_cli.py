@@ -60,7 +60,7 @@ def test_group_has_all_verbs() -> None:
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     rare |= {"uri", "kubeconfig", "completion"}
     assert set(cli.cli.commands) == daily | rare
-    assert set(maintain.pulumi.commands) == {"install", "env", "export", "adopt"}
+    assert set(maintain.pulumi.commands) == {"install", "env", "run", "export", "adopt"}
 
 
 def test_help_lists_verbs_by_section_and_cuts_no_line_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_a_package_of_two_programs_is_named_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_every_program_that_is_looked_for_is_in_the_table() -> None:
-    assert {*doctor.TOOLS, *libvirtd.TOOLS, *image.HOST_PROGRAMS} == set(PACKAGES)
+    assert {*doctor.TOOLS, *libvirtd.TOOLS, *image.HOST_PROGRAMS, "newuidmap"} == set(PACKAGES)
 
 
 def test_the_lab_script_installs_what_the_table_has_for_debian() -> None:

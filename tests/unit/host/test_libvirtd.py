@@ -147,9 +147,9 @@ def test_a_libvirtd_that_does_not_answer(stubbed: PrivateLibvirt, monkeypatch: p
     assert f"{stubbed.paths.run}:/run/libvirt" in started[0]
 
 
-def test_a_private_libvirtd_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_libvirtd_needs_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.libvirtd.os.geteuid", lambda: 1000)
-    with pytest.raises(HostError, match="a private libvirt needs root") as error:
+    with pytest.raises(HostError, match="a private libvirt is made by root, or in namespaces of your own") as error:
         PrivateLibvirt(LabPaths("unit", tmp_path)).start()
     assert "lab:libvirt system" in error.value.remedy
 

