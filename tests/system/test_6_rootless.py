@@ -1,0 +1,147 @@
+"""A whole lab, and a fleet of two, of a user who is not root: from a fresh copy of the project to nothing left.
+
+The user is made for the test (``tests/support/unprivileged.py``): no sudo, no other group, unknown to this host. The
+node image is the one in the cache of who runs the test; everything else is as on a learner's machine, set-up included.
+That takes a minute or two, each lab of one worker some five minutes on two cores that emulate it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hoplab.core.paths import PROJECT, cache_dir
+from hoplab.host.libvirtd import SEARCH, TOOLS
+from tests.support import unprivileged
+from tests.support.unprivileged import HOME, ID, Unprivileged
+
+SPEC = """\
+config:
+  lab:engine: embedded
+  lab:nodes: {workers: 1}
+  lab:ingress: {controller: none}
+  lab:checkpoint: off
+"""
+CHECKOUT, IMAGES = HOME / "hoplab", HOME / ".cache/hoplab/image"
+PASSED_ON = ("PIP_", "UV_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # how set-up reaches packages
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".lab", "*.ssh_config", "*.ssh_include", "__pycache__", ".*_cache")
+HOUR = 3600.0
+
+pytestmark = [
+    pytest.mark.timeout(0),
+    pytest.mark.on_request,
+    pytest.mark.skipif(bool(unprivileged.lacking()), reason=f"needs {unprivileged.lacking()}"),
+    pytest.mark.skipif(not all(shutil.which(tool, path=SEARCH) for tool in TOOLS), reason="needs libvirt"),
+]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The user, with a checkout that is set up."""
+
+    user: Unprivileged
+
+    def lab(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run ``./lab`` in the checkout."""
+        print(f"learner$ ./lab {' '.join(words)}", flush=True)
+        done = self.user.run("./lab", *words, cwd=CHECKOUT, timeout=HOUR)
+        assert done.returncode == expect, f"{words} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def not_theirs(self) -> list[Path]:
+        """Return the files of the home that are not the user's, without mounted images and what runs.
+
+        The process id of dnsmasq is in a file of its own user, a subordinate one, while the lab runs.
+        """
+        found = (
+            path
+            for path in self.user.home.rglob("*")
+            if not path.is_relative_to(self.user.home / ".cache/hoplab/image") and path.suffix != ".pid"
+        )
+        return [path for path in found if path.lstat().st_uid != ID]
+
+    def files(self) -> set[str]:
+        """Return what a lab may leave: files of the checkout outside of .venv, and those of its sockets."""
+        checkout, run = self.user.home / "hoplab", self.user.home / ".cache/hoplab/run"
+        kept = (checkout / ".venv", checkout / ".lab/set-up.log")
+        return {
+            str(path.relative_to(self.user.home))
+            for path in [*checkout.rglob("*"), *run.rglob("*"), *self.user.home.glob(".kube/*")]
+            if not any(path.is_relative_to(other) for other in kept) and "__pycache__" not in path.parts
+        }
+
+
+@pytest.fixture(scope="module")
+def learner() -> Iterator[Learner]:
+    # not pytest's folder, which only its user may enter
+    folder = Path("/var/tmp", f"hoplab-rootless-{os.getpid()}")
+    home = folder / "home"
+    shutil.copytree(PROJECT, home / "hoplab", ignore=NOT_COPIED, symlinks=True)
+    (home / IMAGES.relative_to(HOME)).mkdir(parents=True)
+    (home / "hoplab/Pulumi.small.yaml").write_text(SPEC)
+    for path in [home, *home.rglob("*")]:
+        os.chown(path, ID, ID, follow_symlinks=False)
+    environment = {name: value for name, value in os.environ.items() if name.upper().startswith(PASSED_ON)}
+    try:
+        with unprivileged.unprivileged(folder, environment, {cache_dir() / "image": IMAGES}) as user:
+            learner = Learner(user)
+            learner.lab("version")  # set-up
+            yield learner
+            user.run("./lab", "destroy", "--lab", "small", cwd=CHECKOUT, timeout=HOUR)
+            user.run("./lab", "fleet", "destroy", "small", cwd=CHECKOUT, timeout=HOUR)
+            assert unprivileged.processes() == []
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_preview_leaves_nothing(learner: Learner) -> None:
+    checks = json.loads(learner.lab("doctor", "--json").stdout)["checks"]
+    assert {check["name"] for check in checks} >= {"subordinate ids", "user namespaces", "network cards"}
+    before = learner.files()
+    assert "0 unchanged" in learner.lab("preview", "--lab", "small").stdout
+    assert learner.files() == before
+    assert unprivileged.processes() == []
+
+
+def test_a_whole_life(learner: Learner) -> None:
+    before = learner.files()
+    learner.lab("up", "--lab", "small")
+    assert learner.not_theirs() == []
+    status = json.loads(learner.lab("status", "--lab", "small", "--json").stdout)
+    assert status["healthy"]
+    assert learner.lab("ssh", "--lab", "small", "worker1", "hostname").stdout.strip() == "worker1"
+    assert "worker1" in learner.lab("kubectl", "--lab", "small", "get", "nodes").stdout
+
+    # from the user's own shell, which is in no namespace
+    by_hand = learner.user.run("ssh", "-F", "inventory/small.ssh_config", "worker1", "hostname", cwd=CHECKOUT)
+    assert by_hand.stdout.strip() == "worker1", by_hand.stderr
+    uri = learner.lab("uri", "--lab", "small").stdout.strip()
+    assert "worker1" in learner.user.run("virsh", "-c", uri, "list", "--name").stdout
+
+    learner.lab("verify", "--lab", "small")
+    learner.lab("stop", "--lab", "small")
+    learner.lab("start", "--lab", "small")
+    assert json.loads(learner.lab("status", "--lab", "small", "--json").stdout)["healthy"]
+
+    removed = learner.lab("destroy", "--lab", "small").stdout
+    assert "removed network namespace hoplab-small-" in removed
+    assert learner.not_theirs() == []
+    assert unprivileged.processes() == []
+    assert learner.files() - before <= {".kube/config"}
+
+
+def test_a_fleet(learner: Learner) -> None:
+    before = learner.files()
+    learner.lab("fleet", "up", "small", "--count", "2")
+    learner.lab("fleet", "status", "small")
+    learner.lab("fleet", "destroy", "small")
+    assert learner.not_theirs() == []
+    assert unprivileged.processes() == []
+    assert learner.files() == before
