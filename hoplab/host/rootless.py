@@ -61,6 +61,7 @@ def wanted() -> bool:
 
 
 def record() -> Path:
+    """Return the file that names the holder."""
     return paths.user_run() / "holder"
 
 

