@@ -159,21 +159,25 @@ def subordinate_ids(user: str, files: Iterable[str]) -> Need:
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         remedy = f"sudo {install_remedy(['newuidmap'])}"
         return Need(name, False, "no newuidmap, which gives a user more ids than one", remedy)
-    own = [_ranges(text, user)[:1] for text in texts]  # `unshare` takes the first one
-    if all(count >= SUBORDINATE for ranges in own for _, count in ranges or [(0, 0)]):
+    own = {"subuids": _ranges(texts[0], user)[:1], "subgids": _ranges(texts[1], user)[:1]}  # `unshare` takes the first
+    few = {kind: ranges for kind, ranges in own.items() if not ranges or ranges[0][1] < SUBORDINATE}
+    if not few:
         return Need(name, True, f"{SUBORDINATE} and more for {user} in /etc/subuid and /etc/subgid")
     first = max([FIRST_ID, *(begin + count for text in texts for begin, count in _ranges(text))])
     words = ["sudo usermod"]
-    for kind, ranges in zip(("subuids", "subgids"), own, strict=True):
+    for kind, ranges in few.items():
         words += [f"--del-{kind} {begin}-{begin + count - 1}" for begin, count in ranges]
         words.append(f"--add-{kind} {first}-{first + SUBORDINATE - 1}")
-    found = f"{user} has fewer than {SUBORDINATE} in /etc/subuid or /etc/subgid"
-    return Need(name, False, found, " ".join([*words, user]))
+    files = " and ".join(f"/etc/{kind[:-1]}" for kind in few)
+    return Need(name, False, f"{user} has fewer than {SUBORDINATE} in {files}", " ".join([*words, user]))
 
 
 def user_namespaces(settings: Path) -> Need:
-    """Check that the kernel and its security module let everybody make user namespaces; then make one."""
+    """Make user namespaces; where that fails, name the setting of the kernel or its security module that refuses."""
     name = "user namespaces"
+    done = subprocess.run([*NEW, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Need(name, True, "can be made")
     for setting, refusing, right, why in (
         ("kernel/unprivileged_userns_clone", "0", "1", "this kernel makes them for root alone"),
         ("user/max_user_namespaces", "0", "15000", "this kernel makes none"),
@@ -181,22 +185,13 @@ def user_namespaces(settings: Path) -> Need:
     ):
         if _text(settings / setting).strip() == refusing:
             dotted = setting.replace("/", ".")
-            return Need(
-                name,
-                False,
-                f"{why} ({dotted} is {refusing})",
-                f"echo '{dotted} = {right}' | sudo tee -a {DROP_IN} && sudo sysctl --system",
-            )
-    done = subprocess.run([*NEW, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return Need(name, True, "can be made")
+            remedy = f"echo '{dotted} = {right}' | sudo tee -a {DROP_IN} && sudo sysctl --system"
+            return Need(name, False, f"{why} ({dotted} is {refusing})", remedy)
     said = done.stderr.strip().splitlines()
-    return Need(
-        name,
-        False,
-        f"cannot be made: {said[-1] if said else f'exit code {done.returncode}'}",
-        "in a container, start it with --privileged; else see docs/rootless.md",
-    )
+    found = f"cannot be made: {said[-1] if said else f'exit code {done.returncode}'}"
+    if "/etc/sub" in found:
+        return Need(name, False, found, "first mend the subordinate ids")
+    return Need(name, False, found, "in a container, start it with --privileged; else see docs/rootless.md")
 
 
 def tun(device: Path, user: str) -> Need:
@@ -279,6 +274,7 @@ def start_holder() -> None:
         why = f"not within {expired.seconds:.0f} s"
     for need in needs():
         if not need.ok:
+            log.unlink()
             raise HostError(f"{need.name}: {need.found}", remedy=need.remedy)
     raise HostError(f"no namespaces for labs without root: {why}", remedy="see ./lab doctor", log=str(log))
 

@@ -37,24 +37,26 @@ def test_a_user_with_subordinate_ids_has_them_by_name_or_number() -> None:
 
 @INSTALLED
 @pytest.mark.parametrize(
-    ("subuid", "subgid", "line"),
+    ("subuid", "subgid", "files", "line"),
     [
-        ("", "", "--add-subuids 100000-165535 --add-subgids 100000-165535"),
+        ("", "", "uid and /etc/subgid", "--add-subuids 100000-165535 --add-subgids 100000-165535"),
         # after every range of both files
-        ("a:100000:65536\n", "b:165536:65536\n", "--add-subuids 231072-296607 --add-subgids 231072-296607"),
-        ("xlearner:100000:65536\n", "learners:9:9\n", "--add-subuids 165536-231071 --add-subgids 165536-231071"),
+        ("", "a:100000:65536\nlearner:165536:65536\n", "uid", "--add-subuids 231072-296607"),
+        ("learner:9:65536\n", "xlearner:100000:65536\nlearners:9:9\n", "gid", "--add-subgids 165536-231071"),
         (  # too few for a Debian system; `unshare` looks at the first range only
             "learner:100000:1000\nlearner:200000:65536\n",
             "learner:100000:65536\n",
-            "--del-subuids 100000-100999 --add-subuids 265536-331071 "
-            "--del-subgids 100000-165535 --add-subgids 265536-331071",
+            "uid",
+            "--del-subuids 100000-100999 --add-subuids 265536-331071",
         ),
     ],
 )
-def test_a_user_without_subordinate_ids_gets_the_line_with_a_free_range(subuid: str, subgid: str, line: str) -> None:
+def test_a_user_without_subordinate_ids_gets_the_line_with_a_free_range(
+    subuid: str, subgid: str, files: str, line: str
+) -> None:
     need = rootless.subordinate_ids("learner", [subuid, subgid])
     assert not need.ok
-    assert need.found == "learner has fewer than 65536 in /etc/subuid or /etc/subgid"
+    assert need.found == f"learner has fewer than 65536 in /etc/sub{files}"
     assert need.remedy == f"sudo usermod {line} learner"
 
 
@@ -90,8 +92,9 @@ def test_without_newuidmap_its_package_is_named(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_setting_that_refuses_user_namespaces_is_named(
-    tmp_path: Path, setting: str, value: str, found: str, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, value: str, found: str, line: str
 ) -> None:
+    monkeypatch.setattr(rootless, "NEW", ("false",))
     file = tmp_path / setting
     file.parent.mkdir()
     file.write_text(f"{value}\n")
@@ -110,6 +113,10 @@ def test_another_reason_for_no_user_namespaces_is_the_last_line_of_unshare(
     need = rootless.user_namespaces(tmp_path)
     assert need.found == "cannot be made: unshare failed: No space"
     assert need.remedy == "in a container, start it with --privileged; else see docs/rootless.md"
+    monkeypatch.setattr(rootless, "NEW", ("sh", "-c", "echo 'no line in /etc/subuid' >&2; exit 1"))
+    assert rootless.user_namespaces(tmp_path).remedy == "first mend the subordinate ids"
+    monkeypatch.setattr(rootless, "NEW", ("true",))
+    assert rootless.user_namespaces(tmp_path) == Need("user namespaces", True, "can be made")
 
 
 def test_the_device_of_network_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
