@@ -24,6 +24,7 @@ NEW_NET, NEW_USER, NEW_MOUNT = 0x40000000, 0x10000000, 0x00020000  # linux/sched
 MS_BIND, MS_REC = 0x1000, 0x4000  # linux/mount.h
 NETWORKS = Path("/run/netns")
 HOST_RUN = ".host"  # the host's /run, below the new one
+HELD_FOR = ".hoplab"  # a file in the new /run with the path of the record
 OWN = ("netns", "hoplab", "libvirt", "xtables.lock")  # of /run: what labs write
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 
@@ -95,6 +96,7 @@ def is_inside(record: Path) -> bool:
 def hold(record: Path) -> None:
     """Make /run and the loopback of new namespaces, write the record, and wait to be ended."""
     _own_run()
+    Path("/run", HELD_FOR).write_text(str(record))
     _loopback_up()
     draft = record.with_suffix(".new")
     draft.write_text(identity(os.getpid()))

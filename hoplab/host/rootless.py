@@ -228,15 +228,15 @@ def _named_in_acl(device: Path) -> bool:
 
 
 def orphans() -> list[int]:
-    """Return the processes in namespaces for labs of this user, which has no holder now."""
+    """Return the processes in the user's namespaces that a holder left; there has to be none now."""
     here, found = os.stat("/proc/self/ns/user"), []
     if os.geteuid() == 0:  # who sees those of all users, and has none
         return []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it is another user's, or has ended
             if not os.path.samestat((folder / "ns/user").stat(), here):
-                (folder / "root/run" / own_namespaces.HOST_RUN).stat()  # the /run of such namespaces
-                found.append(int(folder.name))
+                held_for = (folder / "root/run" / own_namespaces.HELD_FOR).read_text()
+                found += [int(folder.name)] if held_for == str(record()) else []  # the user may have two homes
     return found
 
 

@@ -304,6 +304,20 @@ def test_a_command_that_is_not_there_is_named(user: Unprivileged) -> None:
 
 
 @needs_user
+def test_with_another_home_a_user_has_other_namespaces(user: Unprivileged) -> None:
+    assert user.python(ENTERED.format(body='netns.create("hoplab-a")')).returncode == 0
+    elsewhere = ENTERED.replace(
+        "host = os", "os.makedirs('other'); os.environ['HOME'] = os.path.abspath('other'); host = os"
+    )
+    found = seen(user.python(elsewhere.format(body='print(json.dumps({"there": netns.exists("hoplab-a")}))')))
+    assert found == {"there": False}
+    found = seen(user.python(ENTERED.format(body='print(json.dumps({"there": netns.exists("hoplab-a")}))')))
+    assert found == {"there": True}
+    assert user.python(ENTERED.format(body='netns.delete("hoplab-a")')).returncode == 0
+    assert unprivileged.processes() == []
+
+
+@needs_user
 def test_root_ends_nobodys_processes(user: Unprivileged) -> None:
     assert user.python(ENTERED.format(body='netns.create("hoplab-a")')).returncode == 0
     assert len(unprivileged.processes()) == 1
