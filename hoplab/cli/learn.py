@@ -105,11 +105,25 @@ def _runner(paths: LabPaths) -> ExerciseRunner:
     help="The node; by default the lab's first worker.",
 )
 @click.option("--again", is_flag=True, help="Start anew: what was made so far is removed.")
-def practice_start(paths: LabPaths, name: str, node: str, again: bool) -> None:
+@click.option(
+    "--from",
+    "checkpoint",
+    default="",
+    metavar="CHECKPOINT",
+    shell_complete=completion.checkpoints,
+    help="Put the lab back to this checkpoint first.",
+)
+@click.option("--yes", is_flag=True, help="Give up the present state of the lab for --from.")
+def practice_start(paths: LabPaths, name: str, node: str, again: bool, checkpoint: str, yes: bool) -> None:
     """Make the starting state of exercise NAME and print its task."""
     from hoplab.practice import find
 
-    exercise, runner = find(name), _runner(paths)
+    exercise = find(name)
+    if checkpoint:
+        _return_to(paths, checkpoint, f"./lab practice start {name} --from {checkpoint}{lab_flag(paths.lab)}", yes=yes)
+    elif yes:
+        raise click.UsageError("--yes is for --from: nothing else is lost")
+    runner = _runner(paths)
     node, now = runner.start(exercise, node, again=again)
     click.echo(f"day {exercise.day}: {exercise.title}\n{exercise.task}")
     if not now:
@@ -119,6 +133,16 @@ def practice_start(paths: LabPaths, name: str, node: str, again: bool) -> None:
     for namespace in exercise.namespaces:
         click.echo(f"  sudo ip netns exec {namespace} bash")
     click.echo(f"{runner.command('check', exercise)}\n{runner.command('hint', exercise)}")
+
+
+def _return_to(paths: LabPaths, checkpoint: str, command: str, *, yes: bool) -> None:
+    from hoplab.core.console import progress
+    from hoplab.practice import reference
+
+    restored = reference.return_to(paths, checkpoint, command, progress(), yes=yes)
+    for notice in restored.notices:
+        click.echo(f"note: {notice}", err=True)
+    click.echo(f"the lab is as it was on {restored.manifest.made.astimezone():%d %B %H:%M}\n")
 
 
 @practice.command(name="check")

@@ -32,7 +32,8 @@ def up(paths: LabPaths, full: bool, recreate: bool, fresh: bool) -> None:
     _print_lab(result.state, result.changes, result.converged.changed)
     if result.checkpoint:
         seconds = sum(seconds for _, seconds in result.state.phases)
-        click.echo(f"from checkpoint of {result.checkpoint.made.astimezone():%d %B}, {clock(seconds)}")
+        fork = f"fork of {result.checkpoint.lab}, " if result.checkpoint.lab != result.state.lab else ""
+        click.echo(f"{fork}from checkpoint of {result.checkpoint.made.astimezone():%d %B}, {clock(seconds)}")
 
 
 @click.command()

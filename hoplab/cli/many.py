@@ -11,25 +11,25 @@ from hoplab.cli.options import lab_paths, print_list, text_table
 from hoplab.core.errors import LabError
 
 if TYPE_CHECKING:
-    from hoplab.lab.fleet import Fleet
+    from hoplab.lab.fleet_members import Fleet
 
 
 class LabCount(click.IntRange):
-    """A number of labs; the upper bound is of hoplab.lab.fleet, which --help does not import."""
+    """A number of labs; the upper bound is of hoplab.lab.fleet_members, which --help does not import."""
 
     def __init__(self) -> None:
         super().__init__(min=1)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from hoplab.lab import fleet
+        from hoplab.lab import fleet_members
 
-        return click.IntRange(1, fleet.MAX_LABS).convert(value, param, ctx)
+        return click.IntRange(1, fleet_members.MAX_LABS).convert(value, param, ctx)
 
 
 def _fleet(context: click.Context, argument: click.Parameter, name: str) -> Fleet:
-    from hoplab.lab import fleet
+    from hoplab.lab import fleet_members
 
-    return fleet.Fleet(lab_paths(context, argument, name).lab)
+    return fleet_members.Fleet(lab_paths(context, argument, name).lab)
 
 
 spec_argument = click.argument("of", metavar="SPEC", callback=_fleet)
@@ -49,16 +49,18 @@ def fleet() -> None:
 @fleet.command(name="up")
 @spec_argument
 @click.option("--count", type=LabCount(), required=True, metavar="N", help="How many labs.")
+@click.option("--fresh", is_flag=True, help="Make each new lab from nothing, not as a fork of the first one.")
 @parallel_option
-def fleet_up(of: Fleet, count: int, parallel: int) -> None:
+def fleet_up(of: Fleet, count: int, parallel: int, *, fresh: bool) -> None:
     """Make N labs of SPEC, and a sheet of access data for each.
 
-    Run it again to continue or to apply a change.
+    The first one is made, the others are forks of it with keys of their own. Run it again to continue or to apply a
+    change.
     """
     from hoplab.core.console import progress
     from hoplab.lab import fleet as fleets
 
-    fleets.up(of, count, parallel, progress())
+    fleets.up(of, count, parallel, progress(), fresh=fresh)
     _print_fleet(of)
     click.echo(f"sheets    {of.folder}")
 
@@ -79,7 +81,7 @@ def fleet_status(of: Fleet) -> None:
 def fleet_reset(of: Fleet, names: tuple[str, ...], parallel: int, *, yes: bool) -> None:
     """Give students a new start: make labs of SPEC anew, for instance `s2 s7`.
 
-    A lab with a kept checkpoint (lab:checkpoint: auto) is back within a minute or two.
+    A lab is back within a minute or two where the first one has a checkpoint, as it has without lab:checkpoint: off.
     """
     from hoplab.core.console import progress
     from hoplab.lab import fleet as fleets

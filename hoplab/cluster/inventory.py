@@ -132,11 +132,16 @@ def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
     A machine with this digest as its stamp has had exactly these inputs applied and is skipped. Without ``nodes`` the
     digest is a worker's: it does not depend on the other nodes, so that adding one changes just that one.
     """
-    inventory = yaml.safe_load(paths.inventory.read_text())["all"]
+    return digest_of_inputs(paths.inventory, paths.project, nodes=nodes)
+
+
+def digest_of_inputs(file: Path, project: Path, *, nodes: bool) -> str:
+    """Return the digest that ``inputs_digest`` does, for an inventory in any file."""
+    inventory = yaml.safe_load(file.read_text())["all"]
     if not nodes:
         inventory = {name: value for name, value in inventory["vars"]["lab"].items() if name not in OF_OTHERS}
     digest = hashlib.sha256(json.dumps(inventory, sort_keys=True).encode())
-    digest.update(roles_digest(paths.project).encode())
+    digest.update(roles_digest(project).encode())
     return digest.hexdigest()[:16]
 
 

@@ -68,10 +68,22 @@ def render(node: NodePlan, network: NetworkPlan, *, user_public: str, host_priva
             },
         }
     )
-    # A new id makes cloud-init apply the seed again on the same disk, for example after a renewal of the keys.
+    return CloudInit(user_data, _meta_data(node.name, user_data, network_config), network_config)
+
+
+def rekeyed(seed: CloudInit, node: str, *, user_public: str, host_private: str, host_public: str) -> CloudInit:
+    """Return the seed with other keys, as ``render`` writes it for these."""
+    document = yaml.safe_load(seed.user_data)
+    document["users"][0]["ssh_authorized_keys"] = [user_public]
+    document["ssh_keys"] = {"ed25519_private": host_private, "ed25519_public": host_public}
+    user_data = "#cloud-config\n" + _dump(document)
+    return CloudInit(user_data, _meta_data(node, user_data, seed.network_config), seed.network_config)
+
+
+def _meta_data(node: str, user_data: str, network_config: str) -> str:
+    """Return the name of an instance. A new id makes cloud-init apply the seed again on the same disk."""
     seed = hashlib.sha256((user_data + network_config).encode()).hexdigest()[:12]
-    meta_data = _dump({"instance-id": f"{node.name}-{seed}", "local-hostname": node.name})
-    return CloudInit(user_data, meta_data, network_config)
+    return _dump({"instance-id": f"{node}-{seed}", "local-hostname": node})
 
 
 class _Dumper(yaml.SafeDumper):

@@ -75,7 +75,12 @@ def up(
         chosen = choose_engine(spec, paths)
         keeps = kept.keeps(spec, chosen)
         nothing = not (paths.state.exists() or paths.engine_state.exists())
-        if keeps and nothing and not fresh and (restored := restore_kept(spec, chosen, paths, progress)):
+        if (
+            kept.takes(spec, chosen)
+            and nothing
+            and not fresh
+            and (restored := restore_kept(spec, chosen, paths, progress))
+        ):
             return restored
         with progress.phase("node image"):
             context = resolve(spec, paths, progress)
@@ -93,15 +98,18 @@ def up(
         lab, converged = make_cluster(context, paths, progress, full=full)
         chosen.converged()
         if keeps and first:
-            kept.keep(lab, kept.Recipe(context.plan, context.image.digest, chosen), paths, progress)
+            kept.keep(lab, kept.Recipe(context.plan, context.image.digest, chosen, spec.family), paths, progress)
     return UpResult(lab, applied.changes, converged)
 
 
 def restore_kept(spec: LabSpec, engine: Engine, paths: LabPaths, progress: ConsoleProgress) -> UpResult | None:
-    """Restore the lab from the checkpoint of an earlier ``up``; None where there is none. The caller holds the lock."""
+    """Restore the lab from the checkpoint of an earlier ``up`` of it or of its family; None where there is none.
+
+    The caller holds the lock.
+    """
     with progress.phase("node image"):
         plan, built = node_image(spec, paths, progress)
-    restored = kept.take(kept.Recipe(plan, built.digest, engine), paths, progress)
+    restored = kept.take(kept.Recipe(plan, built.digest, engine, spec.family), paths, progress)
     if restored is None:
         return None
     digest = state.digest_of_spec(spec, paths)

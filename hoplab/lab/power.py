@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from hoplab.core.progress import Progress
 from hoplab.core.wait import Timing, slowness
 from hoplab.host import boot, freeze, machines
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.lab import clocks, host_access, state
+from hoplab.lab import clocks, host_access, rekey, state
 from hoplab.lab.checkpoint import journal
 from hoplab.lab.state import LabState, NodeState
 
@@ -68,7 +69,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     lab = state.load(paths)
     names = [node.name for node in lab.nodes]
     with progress.phase("machines"):
-        started = switch_on(lab, paths, progress)
+        started = switch_on(lab, paths, progress, resumed_are_up=restored)
         if restored:
             clocks.renew(lab, paths, stale_connections(lab))
         else:
@@ -81,14 +82,24 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     return lab
 
 
-def switch_on(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, datetime]:
-    """Start everything that a lab has on this host, up to its machines' SSH servers; return what ``wake`` does."""
+def switch_on(
+    lab: LabState, paths: LabPaths, progress: Progress, *, resumed_are_up: bool = False
+) -> dict[str, datetime]:
+    """Start everything that a lab has on this host, up to its machines' SSH servers; return what ``wake`` does.
+
+    With ``resumed_are_up`` only the servers of machines that had to boot are waited for: a login takes ten seconds
+    and more on an emulated machine, and what comes next is done by its agent.
+    """
     if lab.netns:
         PrivateLibvirt(paths).start()
     machines.start_network(lab.libvirt_uri, lab.network)
     host_access.open_way(lab, paths)
+    rekey.close_door(lab, paths)
     started = wake(lab, paths, progress)
-    wait_until_booted(lab, paths, progress)
+    rekey.finish(lab, paths, progress)
+    waited = [node for node in lab.nodes if node.name in started or not resumed_are_up]
+    if waited:
+        wait_until_booted(replace(lab, nodes=tuple(waited)), paths, progress)
     return started
 
 
@@ -119,7 +130,7 @@ def stale_connections(lab: LabState) -> str:
 
 def interrupted(paths: LabPaths) -> bool:
     """Return whether a killed command left machines saved or suspended, or a restore half done."""
-    if journal.pending(paths):
+    if journal.pending(paths) or rekey.pending(paths):
         return True
     lab = state.made_before(paths)
     if lab is None or not lab.netns:

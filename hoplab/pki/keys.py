@@ -47,11 +47,15 @@ class LabKeys:
 
 def ensure_keys(paths: LabPaths, nodes: Iterable[str]) -> LabKeys:
     """Return the keys of a lab with these machines. Missing keys are made, existing ones are kept."""
-    folder = paths.keys
+    return keys_in(paths.keys, paths.id, nodes)
+
+
+def keys_in(folder: Path, lab_id: str, nodes: Iterable[str]) -> LabKeys:
+    """Return the keys in a folder, as ``ensure_keys`` does for the lab's own."""
     for directory in (folder, folder / "host"):
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
-    user = _key_pair(folder / "id_ed25519", f"lab@{paths.id}")
+    user = _key_pair(folder / "id_ed25519", f"lab@{lab_id}")
     host = {node: _key_pair(folder / "host" / node, node) for node in nodes}
     known_hosts = folder / "known_hosts"
     fs.write_if_changed(known_hosts, "".join(f"{node} {_bare(key.public)}\n" for node, key in host.items()), mode=0o600)

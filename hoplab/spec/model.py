@@ -11,7 +11,7 @@ from hoplab.spec.libvirt_uri import RemoteHost, remote_host
 Accel = Literal["auto", "kvm", "tcg"]
 Placement = Literal["auto", "vm", "hosted"]
 Engine = Literal["auto", "pulumi", "embedded"]
-Keeping = Literal["auto", "off"]
+Keeping = Literal["auto", "take", "off"]
 Merging = Literal["merge", "off"]
 
 FIRST_CONTROL_PLANE = 10  # host number in the lab network of the first control-plane VM
@@ -114,10 +114,16 @@ class LabSpec:
     accel: Accel = "auto"
     engine: Engine = "auto"
     checkpoint: Keeping = "auto"  # whether `up` keeps a checkpoint of a new lab, and starts from it
+    family: str = ""  # labs of one family are alike inside, so that each can be a fork of another; "" for none
     kubeconfig: Merging = "merge"  # whether the user's kubeconfig gets a context of the lab
     protect: bool = False  # what can't be made again: the control plane and the lab's disks as a whole
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
     image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs
+
+    @property
+    def inner_name(self) -> str:
+        """Return the name that addresses and names inside the lab are made from: its family's, or its own."""
+        return self.family or self.lab
 
     @property
     def libvirt_uri(self) -> str:

@@ -120,6 +120,7 @@ def parse_spec(
         accel=cast(Accel, accel),
         engine=cast(Engine, engine),
         checkpoint=cast(Keeping, checkpoint),
+        family=read.text(top, "family", "a name") or "",
         kubeconfig=cast(Merging, kubeconfig),
         protect=read.truth(top, "protect"),
         image_mirror=read.mirror(image),

@@ -47,7 +47,7 @@ class NetworkPlan:
     bridge: str  # interface name, at most 15 characters
     cidr: IPv4Network
     gateway: IPv4Address  # the host end
-    domain: str  # DNS domain, "<lab>.hoplab"
+    domain: str  # DNS domain, "<lab>.hoplab", or "<family>.hoplab"
     cidr6: IPv6Network | None = None
     gateway6: IPv6Address | None = None  # the host end
 
@@ -188,7 +188,7 @@ def plan_lab(
     first = int(spec.network.network_address)
     machines: list[tuple[str, Role, int]] = [("cp1", "control-plane", FIRST_CONTROL_PLANE)]
     machines += [(f"worker{index + 1}", "worker", FIRST_WORKER + index) for index in range(spec.workers)]
-    macs = mac_addresses(spec.lab, (name for name, _, _ in machines))  # cp1 in both placements: workers keep theirs
+    macs = mac_addresses(spec.inner_name, (name for name, _, _ in machines))  # cp1 always: workers keep theirs
     sizes = {
         "control-plane": machine_size(spec.control_plane_size, "control-plane", accel),
         "worker": machine_size(spec.worker_size, "worker", accel),
@@ -219,7 +219,7 @@ def plan_lab(
             bridge=bridge_name(lab_id),
             cidr=spec.network,
             gateway=gateway,
-            domain=f"{spec.lab}.hoplab",
+            domain=f"{spec.inner_name}.hoplab",
             cidr6=spec.ipv6.network if spec.ipv6 else None,
             gateway6=spec.ipv6.network[1] if spec.ipv6 else None,
         ),

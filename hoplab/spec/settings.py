@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, Keeping, LabSpec, Merging, Placement, machine_size
 from hoplab.spec.parts import Part, Parts, usable
 
 Json = dict[str, Any]
+Kind = TypeVar("Kind", bound="Setting")
 DEFAULT = LabSpec("default")
 IPV6 = Ipv6Spec()
 CONTROL_PLANE, WORKER = (machine_size(None, role, "kvm") for role in ("control-plane", "worker"))
@@ -333,6 +335,14 @@ DECLARED: tuple[Setting, ...] = (
         words=get_args(Keeping),
         default=DEFAULT.checkpoint,
         default_text="`auto`: kept of labs with a libvirt of their own",
+        allowed="`auto`, `take` (starts from one, keeps none), `off`",
+    ),
+    Setting(
+        path="family",
+        meaning="labs of one family have the same MACs and DNS domain, so that `up` can fork one from a checkpoint "
+        "of another; `fleet up` writes it",
+        default_text="none",
+        allowed="a name like a lab's",
     ),
     Choice(
         path="kubeconfig",
@@ -372,29 +382,14 @@ SETTINGS = keys_of("")
 BY_PATH: Mapping[str, Setting] = {setting.path: setting for setting in DECLARED}
 
 
-def integer_at(path: str) -> Integer:
-    """Return the declaration of a whole number."""
+def _declared(kind: type[Kind], path: str) -> Kind:
+    """Return the declaration of a setting of this kind."""
     setting = BY_PATH[path]
-    assert isinstance(setting, Integer)
+    assert isinstance(setting, kind)
     return setting
 
 
-def size_at(path: str) -> Size:
-    """Return the declaration of a size."""
-    setting = BY_PATH[path]
-    assert isinstance(setting, Size)
-    return setting
-
-
-def choice_at(path: str) -> Choice:
-    """Return the declaration of a choice."""
-    setting = BY_PATH[path]
-    assert isinstance(setting, Choice)
-    return setting
-
-
-def part_at(path: str) -> PartChoice:
-    """Return the declaration of a choice of parts."""
-    setting = BY_PATH[path]
-    assert isinstance(setting, PartChoice)
-    return setting
+integer_at = partial(_declared, Integer)
+size_at = partial(_declared, Size)
+choice_at = partial(_declared, Choice)
+part_at = partial(_declared, PartChoice)

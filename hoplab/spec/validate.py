@@ -27,12 +27,13 @@ from hoplab.spec.parts import Parts, usable
 _PRIVATE_RANGES = tuple(IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"))
 
 
-def name_issues(lab: str) -> list[SpecIssue]:
+def name_issues(lab: str, path: str = "name") -> list[SpecIssue]:
+    """Return what is wrong with the name of a lab, or of a family of labs, which is at ``path``."""
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", lab):
         hint = "a letter, then letters, digits and dashes, all lower case"
-        return [SpecIssue("name", f"{lab!r} is no name for a lab", hint)]
+        return [SpecIssue(path, f"{lab!r} is no name for a lab", hint)]
     if len(lab) > NAME_LENGTH:
-        return [SpecIssue("name", f"{lab!r} has {len(lab)} characters", f"at most {NAME_LENGTH}")]
+        return [SpecIssue(path, f"{lab!r} has {len(lab)} characters", f"at most {NAME_LENGTH}")]
     return []
 
 
@@ -41,9 +42,10 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
 
     ``wrong`` has the paths of fields that are wrong in themselves and are left out, ``given`` those that the file has.
     """
+    family = name_issues(spec.family, "family") if spec.family else []
     placement = [] if {"libvirt", "controlPlane.placement"} & set(wrong) else placement_issues(spec)
     ranges = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong)
-    return placement + ranges + _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong)
+    return family + placement + ranges + _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong)
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:

@@ -69,7 +69,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file with mode and times, a symbolic link as one, or make an empty folder like this one."""
-    with _copy_errors(target):
+    with copy_errors(target):
         if source.is_symlink():
             target.symlink_to(os.readlink(source))
         elif source.is_dir():
@@ -107,7 +107,7 @@ def _copy_large(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _copy_errors(target: Path) -> Iterator[None]:
+def copy_errors(target: Path) -> Iterator[None]:
     """Raise CheckpointError in place of an OSError of a copy."""
     try:
         yield

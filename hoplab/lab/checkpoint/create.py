@@ -21,10 +21,12 @@ from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.inventory import roles_digest
 from hoplab.core import fs
+from hoplab.core.errors import UnavailableError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.host import freeze, machines
+from hoplab.host import agent, freeze, machines
+from hoplab.host.agent import AgentError
 from hoplab.host.freeze import saved_memory
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import copying, manifest
@@ -37,7 +39,10 @@ from hoplab.pki.certificates import describe
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 PEM_CERTIFICATES = "sed -n '/BEGIN CERTIFICATE/,/END CERTIFICATE/p'"  # kubelet's file has its key too
 SETTLE = "sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory"
+SETTLE_S = 60.0  # for all of it by the agent; scaled
+MARK = "==> hoplab <==\n"
 ON_NODES = ("/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubernetes/pki/apiserver.crt")
+BY_AGENT = SETTLE + "".join(f"\nprintf '{MARK[:-1]}\\n'; {PEM_CERTIFICATES} {file} 2>/dev/null" for file in ON_NODES)
 
 
 def create(paths: LabPaths, name: str, progress: Progress) -> Manifest:
@@ -126,19 +131,31 @@ def _elsewhere(paths: LabPaths, store: Store, memory_mib: int) -> int:
 
 def _settle(lab: LabState, paths: LabPaths, progress: Progress) -> list[Expiry]:
     """Let all guests write out and drop their caches; return when certificates on them expire."""
-    commands = {
-        "settle": SETTLE,
-        **{file: f"{PEM_CERTIFICATES} {file} 2>/dev/null" for file in ON_NODES},
-    }
-    hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)
+    names = [node.name for node in lab.nodes]
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        answers = dict(zip(names, pool.map(lambda name: _settled(lab, paths, name), names), strict=True))
     found: list[Expiry] = []
-    for name, answer in hosts.answers(commands, in_pods={}).items():
-        if isinstance(answer, NodeUnreachable):  # its memory is saved as it is, so nothing is lost
+    for name, answer in answers.items():
+        if isinstance(answer, UnavailableError):  # its memory is saved as it is, so nothing is lost
             progress.note(f"{name} could not write its caches out: {answer.message}")
             continue
         for file in ON_NODES:
-            found += expiries(f"{name}: {Path(file).name}", answer[file].out)
+            found += expiries(f"{name}: {Path(file).name}", answer[file])
     return found
+
+
+def _settled(lab: LabState, paths: LabPaths, node: str) -> dict[str, str] | UnavailableError:
+    """Let one guest do so by its agent, or over SSH where no agent answers; return the certificates in its files."""
+    try:
+        with agent.opened(lab.libvirt_uri, machines.domain_name(lab.id, node)) as guest:
+            done = guest.run(BY_AGENT, limit_s=SETTLE_S)
+        texts = done.out.split(MARK)
+        return dict(zip(ON_NODES, texts[1:], strict=True))
+    except (AgentError, ValueError):
+        pass
+    commands = {"settle": SETTLE, **{file: f"{PEM_CERTIFICATES} {file} 2>/dev/null" for file in ON_NODES}}
+    answer = Hosts([node], paths.ssh_config).answers(commands, in_pods={})[node]
+    return answer if isinstance(answer, NodeUnreachable) else {file: answer[file].out for file in ON_NODES}
 
 
 def certificates_below(folder: Path) -> list[Expiry]:

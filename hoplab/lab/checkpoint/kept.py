@@ -6,6 +6,8 @@ A lab has at most one. Its name is a digest of all that a new lab is made from, 
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,19 +38,25 @@ class Recipe(NamedTuple):
     plan: LabPlan
     image: str  # digest of the node image
     engine: Engine
+    family: str = ""  # of labs that can be forks of each other; "" for a lab alone
 
 
 def keeps(spec: LabSpec, engine: Engine) -> bool:
     """Return whether labs of a spec are kept: with their libvirt and the engine's state in the lab's folder."""
-    return spec.checkpoint == "auto" and spec.libvirt == "private" and engine.state_in_lab
+    return spec.checkpoint == "auto" and takes(spec, engine)
+
+
+def takes(spec: LabSpec, engine: Engine) -> bool:
+    """Return whether a lab of a spec starts from a checkpoint that is kept, of its own or of its family."""
+    return spec.checkpoint != "off" and spec.libvirt == "private" and engine.state_in_lab
 
 
 def name_of(recipe: Recipe, project: Path) -> str:
-    """Return the name of the checkpoint of a lab that is made from this."""
+    """Return the name of the checkpoint of a lab that is made from this: the same for all labs of a family."""
     package = project / "hoplab"
     made_from = (
         manifest.FORMAT,
-        to_json(recipe.plan),
+        to_json(_as_of_family(recipe)),
         recipe.image,
         type(recipe.engine).__name__,
         roles_digest(project),
@@ -58,13 +66,37 @@ def name_of(recipe: Recipe, project: Path) -> str:
     return f"up-{digest(*made_from)[:12]}"
 
 
+def _as_of_family(recipe: Recipe) -> LabPlan:
+    """Return the plan without what a fork has otherwise than its origin."""
+    if not recipe.family:
+        return recipe.plan
+    network = replace(recipe.plan.network, name="", bridge="")
+    return replace(recipe.plan, lab=recipe.family, id="", network=network)
+
+
+def origin_of(recipe: Recipe, paths: LabPaths) -> Store | None:
+    """Return the checkpoints of this lab, or of another lab of its family, that has what the recipe makes."""
+    own, name = Store(paths), name_of(recipe, paths.project)
+    if name in own.names():
+        return own
+    if not recipe.family or recipe.engine.makes_clusters:  # the Pulumi CLI's state is not ours to rewrite
+        return None
+    for folder in sorted(folders()):
+        with suppress(CheckpointError):
+            if folder.name == name and manifest.read(folder).id == folder.parent.name:
+                origin = LabPaths(manifest.read(folder).lab, paths.project)
+                if origin.id == folder.parent.name:  # not of another checkout
+                    return Store(origin)
+    return None
+
+
 def take(recipe: Recipe, paths: LabPaths, progress: ConsoleProgress) -> Restored | None:
-    """Restore the lab that ``up`` would make; return None where it is not kept, or does not fit.
+    """Restore the lab that ``up`` would make, or fork it; return None where none is kept, or does not fit.
 
     The caller holds the lab's lock, and there is no lab. A later failure is finished by ``lab start``.
     """
-    store, name = Store(paths), name_of(recipe, paths.project)
-    if name not in store.names():
+    store, name = origin_of(recipe, paths), name_of(recipe, paths.project)
+    if store is None:
         return None
     try:
         return restore.put_back(paths, store, name, progress, yes=False)

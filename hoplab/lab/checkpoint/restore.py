@@ -24,7 +24,7 @@ from hoplab.host.freeze import saved_memory
 from hoplab.host.info import host_facts
 from hoplab.image import NodeImage
 from hoplab.lab import clocks, host_access, power, state
-from hoplab.lab.checkpoint import copying, journal, manifest, usable
+from hoplab.lab.checkpoint import copying, fork, journal, manifest, usable
 from hoplab.lab.checkpoint.manifest import CheckpointError, Manifest
 from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, refuse_full_disk
 from hoplab.lab.protection import refuse_protected
@@ -58,13 +58,18 @@ def restore(
 def put_back(
     paths: LabPaths, store: Store, name: str, progress: ConsoleProgress, *, yes: bool, now: Now = manifest.utc_now
 ) -> Restored:
-    """Restore as ``restore`` does; the caller holds the lab's lock."""
+    """Restore as ``restore`` does; the caller holds the lab's lock.
+
+    A checkpoint in the ``store`` of another lab of the family becomes a fork: this lab, with keys of its own.
+    """
     store.clean()
     folder = store.find(name)
     found = manifest.read(folder)
     _refuse_existing(paths, name, yes=yes)
+    if found.id != paths.id and store.lab != paths.lab:
+        fork.refuse_other_engine(found)
     with progress.phase("check"):
-        built = check(found, folder, paths, now())
+        built = check(found, folder, paths, now(), store.lab)
     with progress.phase("files"):
         if journal.place(paths):  # a restore before this one was killed: its lab is the old one now
             journal.done(paths)
@@ -73,7 +78,7 @@ def put_back(
     with progress.phase("machines"):
         journal.place(paths)
         lab = state.load(paths)
-        started = power.switch_on(lab, paths, progress)
+        started = power.switch_on(lab, paths, progress, resumed_are_up=True)
     with progress.phase("clocks"):
         for skew in clocks.renew(lab, paths, power.stale_connections(lab)):
             progress.task(str(skew))
@@ -96,11 +101,14 @@ def _refuse_existing(paths: LabPaths, name: str, *, yes: bool) -> None:
         )
 
 
-def check(found: Manifest, folder: Path, paths: LabPaths, now: datetime) -> NodeImage:
-    """Return the node image of a checkpoint that can be restored here and now; raise a LabError for any other."""
-    if found.id != paths.id:
+def check(found: Manifest, folder: Path, paths: LabPaths, now: datetime, of: str) -> NodeImage:
+    """Return the node image of a checkpoint that can be restored here and now; raise a LabError for any other.
+
+    ``of`` is the lab whose checkpoint it has to be.
+    """
+    if found.id != LabPaths(of, paths.project).id:
         raise CheckpointError(
-            f"checkpoint {found.name} is of the lab {found.id}, not of {paths.id}",
+            f"checkpoint {found.name} is of the lab {found.id}, not of {LabPaths(of, paths.project).id}",
             remedy=f"restore it where it was made, as lab {found.lab}",
         )
     there = {built.digest: built for built in images.list_images()}
@@ -109,7 +117,7 @@ def check(found: Manifest, folder: Path, paths: LabPaths, now: datetime) -> Node
     manifest.refuse_expired(found, now)
     lab_size = sum(file.size for file in found.files if file.path.startswith(f"{LAB}/"))
     memory_size = found.size - lab_size
-    same_disk = paths.project.stat().st_dev == folder.stat().st_dev
+    same_disk = paths.project.stat().st_dev == folder.stat().st_dev and found.id == paths.id  # a fork's is written anew
     refuse_full_disk({paths.root: lab_size + (0 if same_disk else memory_size)}, f"restoring {found.name}")
     if not paths.state.exists():
         host_facts().require_memory(found.memory_mib)
@@ -132,8 +140,14 @@ def prepare(found: Manifest, folder: Path, paths: LabPaths, built: NodeImage) ->
     (new / "console").mkdir(exist_ok=True)
     for node in found.machines:
         (new / "console" / f"{node}.log").touch()  # QEMU opens the console's file, but does not create it
-    for name in found.machines.values():
-        memory = saved_memory(new / paths.libvirt.relative_to(paths.root), name)
+    if found.id != paths.id:
+        fork.adapt(place, found, paths)
+    libvirt = new / paths.libvirt.relative_to(paths.root)
+    for node, name in found.machines.items():
+        if found.id != paths.id:
+            fork.place_memory(folder / MEMORY / f"{name}.save", libvirt, found, node, paths)
+            continue
+        memory = saved_memory(libvirt, name)
         memory.parent.mkdir(parents=True, exist_ok=True)
         copying.share(folder / MEMORY / f"{name}.save", memory)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hoplab.infra.cloudinit import CloudInit, render
+from hoplab.infra.cloudinit import CloudInit, rekeyed, render
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import Ipv6Spec, LabSpec
 
@@ -38,6 +38,12 @@ def test_a_machine_of_both_families_has_an_address_and_a_way_out_of_each() -> No
     eth0 = yaml.safe_load(seed.network_config)["ethernets"]["eth0"]
     assert eth0["addresses"] == ["192.168.77.20/24", "fd00:77::20/64"]
     assert eth0["routes"] == [{"to": "0.0.0.0/0", "via": "192.168.77.1"}, {"to": "::/0", "via": "fd00:77::1"}]
+
+
+def test_a_seed_with_other_keys_is_what_a_render_with_these_is() -> None:
+    other = PRIVATE.replace("AAAA", "CCCC")
+    keys = {"user_public": "ssh-ed25519 BBBB lab@x", "host_private": other, "host_public": "ssh-ed25519 DDDD worker1"}
+    assert rekeyed(rendered(), NODE.name, **keys) == render(NODE, PLAN.network, **keys)
 
 
 def test_the_host_key_arrives_unchanged_and_alone() -> None:

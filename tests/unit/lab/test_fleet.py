@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -21,45 +14,23 @@ from click.testing import CliRunner
 from hoplab import cli
 from hoplab.core.errors import HostError, LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
+from hoplab.host import ksm
 from hoplab.host.info import HostFacts
-from hoplab.lab import fleet, state
-from hoplab.lab.fleet import Fleet, FleetError
+from hoplab.host.ksm import Merged, NoMerging
+from hoplab.lab import fleet, fleet_members, fleet_sheets, state
+from hoplab.lab.fleet_members import Fleet, FleetError
 from hoplab.lab.spec_file import load_spec, plan_lab
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
+from tests.support.fleets import Heard, stand_in
 
 HOST = HostFacts(24_000, 20_000, cpus=2, networks=(), is_root=True, qemu_version="")
 
 
-@dataclass
-class Heard:
-    """A progress that remembers."""
-
-    phases: list[str] = field(default_factory=list)
-    tasks: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def phase(self, title: str) -> Iterator[None]:
-        self.phases.append(title)
-        yield
-
-    def task(self, text: str) -> None:
-        self.tasks.append(text)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture
-def course(tmp_path: Path) -> Fleet:
-    (tmp_path / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 1}\n")
-    return Fleet("course", tmp_path)
-
-
 def plans(of: Fleet, count: int) -> dict[LabPaths, LabPlan]:
     return {
-        member: plan_lab(load_spec(member), lab_id=member.id, accel="tcg") for member in fleet.write_specs(of, count)
+        member: plan_lab(load_spec(member), lab_id=member.id, accel="tcg")
+        for member in fleet_members.write_specs(of, count)
     }
 
 
@@ -70,34 +41,46 @@ def save(member: LabPaths, plan: LabPlan) -> None:
     state.save(made, member)
 
 
-def stand_in(of: Fleet, text: str) -> None:
-    """A ``./lab`` of ours: $1 is the verb, $3 the lab."""
-    script = of.project / "lab"
-    script.write_text(f"#!/bin/bash\n{text}\n")
-    script.chmod(0o755)
-
-
-def test_member_specs_differ_in_name_and_network_only(course: Fleet) -> None:
-    first, second = fleet.write_specs(course, 2)
+def test_members_are_alike_inside_and_forks_of_the_first(course: Fleet) -> None:
+    made = plans(course, 2)
+    first, second = made
     assert (first.lab, second.lab) == ("course-s1", "course-s2")
-    one, two = load_spec(first), load_spec(second)
-    assert (str(one.network), str(two.network)) == ("192.168.77.0/24", "192.168.78.0/24")
-    assert one.workers == two.workers == 1
-    assert plans(course, 2)[first].id != plans(course, 2)[second].id
+    one, two = made.values()
+    assert (one.nodes, one.network.cidr, one.network.domain) == (two.nodes, two.network.cidr, "course.hoplab")
+    assert (one.id, one.network.name, one.network.bridge) != (two.id, two.network.name, two.network.bridge)
     assert first.spec.read_text() == (
         "# written by `lab fleet up course`; change Pulumi.course.yaml instead\n"
-        "config:\n  lab:checkpoint: 'off'\n  lab:nodes:\n    workers: 1\n  lab:network: 192.168.77.0/24\n"
+        "config:\n  lab:nodes:\n    workers: 1\n"
+        "  lab:checkpoint: auto\n  lab:network: 192.168.77.0/24\n  lab:family: course\n"
     )
+    assert load_spec(second).checkpoint == "take"
+
+
+@pytest.mark.parametrize("setting", ["lab:checkpoint: 'off'", "lab:libvirt: system"])
+def test_members_that_are_no_forks_differ_in_their_network(course: Fleet, setting: str) -> None:
+    (course.project / "Pulumi.course.yaml").write_text(f"config:\n  {setting}\n")
+    one, two = (load_spec(member) for member in fleet_members.write_specs(course, 2))
+    assert (str(one.network), str(two.network)) == ("192.168.77.0/24", "192.168.78.0/24")
+    assert (one.family, two.family, one.checkpoint, two.checkpoint) == ("", "", "off", "off")
+
+
+def test_a_member_from_before_there_were_forks_keeps_its_network(course: Fleet) -> None:
+    old = course.member(2)
+    old.spec.write_text("# written by `lab fleet up course`\nconfig:\n  lab:network: 192.168.78.0/24\n")
+    save(old, plan_lab(load_spec(old), lab_id=old.id, accel="tcg"))
+    one, two, three = (load_spec(member) for member in fleet_members.write_specs(course, 3))
+    assert (str(two.network), two.family, two.checkpoint) == ("192.168.78.0/24", "", "off")
+    assert [(str(spec.network), spec.family) for spec in (one, three)] == [("192.168.77.0/24", "course")] * 2
 
 
 def test_networks_keep_clear_of_pods_and_services() -> None:
     spec = LabSpec("course", network=IPv4Network("10.243.255.0/24"))
-    assert [str(network) for network in fleet.networks(spec, 2)] == ["10.243.255.0/24", "10.245.0.0/24"]
+    assert [str(network) for network in fleet_members.networks(spec, 2)] == ["10.243.255.0/24", "10.245.0.0/24"]
 
 
 def test_networks_never_leave_the_private_ranges() -> None:
     with pytest.raises(SpecError) as refused:
-        fleet.networks(LabSpec("course", network=IPv4Network("192.168.254.0/24")), 3)
+        fleet_members.networks(LabSpec("course", network=IPv4Network("192.168.254.0/24")), 3)
     assert str(refused.value.issues[0]) == (
         "network: private networks of this size from 192.168.254.0/24 on are 2; "
         "a network with room for 3 after it, for instance 10.100.0.0/24"
@@ -105,9 +88,9 @@ def test_networks_never_leave_the_private_ranges() -> None:
 
 
 def test_write_specs_again_keeps_members_and_applies_a_change(course: Fleet) -> None:
-    fleet.write_specs(course, 3)
+    fleet_members.write_specs(course, 3)
     (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 2}\n")
-    assert [member.lab for member in fleet.write_specs(course, 2)] == ["course-s1", "course-s2"]
+    assert [member.lab for member in fleet_members.write_specs(course, 2)] == ["course-s1", "course-s2"]
     assert [member.lab for member in course.made()] == ["course-s1", "course-s2", "course-s3"]
     assert yaml.safe_load(course.member(2).spec.read_text())["config"]["lab:nodes"] == {"workers": 2}
 
@@ -115,7 +98,7 @@ def test_write_specs_again_keeps_members_and_applies_a_change(course: Fleet) -> 
 def test_write_specs_writes_nothing_for_a_wrong_spec(course: Fleet) -> None:
     (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:nodes: {workers: 0}\n")
     with pytest.raises(SpecError, match=r"Pulumi\.course\.yaml: 1 mistake"):
-        fleet.write_specs(course, 2)
+        fleet_members.write_specs(course, 2)
     assert course.made() == ()
 
 
@@ -123,7 +106,7 @@ def test_write_specs_leaves_a_lab_of_no_fleet_alone(course: Fleet) -> None:
     own = course.project / "Pulumi.course-s2.yaml"
     own.write_text("config: {}\n")
     with pytest.raises(LabError) as refused:
-        fleet.write_specs(course, 2)
+        fleet_members.write_specs(course, 2)
     assert refused.value.message == "Pulumi.course-s2.yaml is there already and was not written by a fleet"
     assert own.read_text() == "config: {}\n"
     assert not course.member(1).spec.exists()
@@ -133,7 +116,7 @@ def test_write_specs_refuses_a_name_without_room_for_a_number(tmp_path: Path) ->
     name = "a-course-with-a-name"
     (tmp_path / f"Pulumi.{name}.yaml").write_text("config: {}\n")
     with pytest.raises(LabError) as refused:
-        fleet.write_specs(Fleet(name, tmp_path), 10)
+        fleet_members.write_specs(Fleet(name, tmp_path), 10)
     assert refused.value.message == (
         "a-course-with-a-name-s10 is too long for the name of a lab, which has at most 20 characters"
     )
@@ -156,127 +139,67 @@ def test_check_host_looks_at_disk_space(course: Fleet, monkeypatch: pytest.Monke
         fleet.check_host(course, plans(course, 2), HOST)
 
 
-def test_run_all_gives_every_lab_a_process_and_a_log(course: Fleet) -> None:
-    members, heard = fleet.write_specs(course, 3), Heard()
-    stand_in(course, 'echo "[   12s] cluster: worker1: kubeadm join" >&2; echo "made $3"')
-    fleet.run_all(course, members, "up", 2, heard)
-    assert course.log(members[2]).read_text() == "[   12s] cluster: worker1: kubeadm join\nmade course-s3\n"
-    assert sorted(heard.tasks) == [f"course-s{number}: cluster: worker1: kubeadm join" for number in (1, 2, 3)]
-    assert heard.notes[-1].endswith(": up is done (3 of 3)")
-    assert course.folder.stat().st_mode & 0o777 == 0o700
-
-
-def test_run_all_keeps_to_the_number_of_parallel_labs(course: Fleet) -> None:
-    stand_in(course, 'mkdir busy || { echo "error: two at once"; exit 1; }; read -rt 0.05 <> <(:); rmdir busy')
-    fleet.run_all(course, fleet.write_specs(course, 4), "up", 1, Heard())
-
-
-def test_run_all_continues_after_a_lab_that_failed(course: Fleet) -> None:
-    members, heard = fleet.write_specs(course, 3), Heard()
-    stand_in(course, '[ "$3" != course-s2 ] || { echo "error: worker1 is broken"; exit 1; }')
-    with pytest.raises(FleetError) as failed:
-        fleet.run_all(course, members, "up", 3, heard)
-    assert failed.value.message == "1 of 3 labs failed:\n  course-s2: worker1 is broken"
-    assert failed.value.remedy == "run the same command again to continue with them"
-    assert failed.value.log == str(course.folder)
-    assert len(heard.notes) == 2
-
-
-def test_run_all_names_the_exit_code_of_a_silent_failure(course: Fleet) -> None:
-    stand_in(course, "exit 3")
-    with pytest.raises(FleetError, match="course-s1: ended with 3"):
-        fleet.run_all(course, fleet.write_specs(course, 1), "up", 1, Heard())
-
-
-def test_members_are_not_kept_unless_the_fleet_says_so() -> None:
-    network = IPv4Network("192.168.77.0/24")
-    for config, word in (({}, "off"), ({"lab:checkpoint": "auto"}, "auto")):
-        assert yaml.safe_load(fleet.member_text("course", config, network))["config"]["lab:checkpoint"] == word
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_run_all_passes_ctrl_c_on_and_starts_no_other_lab(course: Fleet) -> None:
-    members = fleet.write_specs(course, 2)
-    mark = course.project / "mark"
-    os.mkfifo(mark)
-    stand_in(
-        course,
-        'trap "touch $3.stopped; exit 130" INT; touch $3.began; echo >mark; while :; do read -rt 1 <> <(:); done',
-    )
-
-    def interrupt() -> None:
-        mark.read_text()  # the first lab runs
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        fleet.run_all(course, members, "up", 1, Heard())
-    assert (course.project / "course-s1.stopped").exists()
-    assert not (course.project / "course-s2.began").exists()
-
-
-@pytest.mark.usefixtures("ctrl_c")
-def test_run_all_passes_ctrl_c_on_to_a_lab_that_starts_at_that_moment(
-    course: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    members = fleet.write_specs(course, 1)
-    stand_in(course, 'trap "touch $3.stopped; exit 130" INT; echo; while :; do read -rt 1 <> <(:); done')
-    interrupted = threading.Event()
-
-    class Slow(subprocess.Popen[str]):
-        """A process that already runs when its caller gets it: the interrupt comes in between."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            assert self.stdout
-            self.stdout.readline()  # the trap is set
-            os.kill(os.getpid(), signal.SIGINT)
-            assert interrupted.wait(60)
-
-    interrupt = fleet._Running.interrupt
-
-    def noticed(running: fleet._Running) -> None:
-        interrupt(running)
-        interrupted.set()
-
-    monkeypatch.setattr(fleet._Running, "interrupt", noticed)
-    monkeypatch.setattr(subprocess, "Popen", Slow)
-    with pytest.raises(KeyboardInterrupt):
-        fleet.run_all(course, members, "up", 1, Heard())
-    assert (course.project / "course-s1.stopped").exists()
-
-
 def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet.write_specs(course, 3)
+    fleet_members.write_specs(course, 3)
     monkeypatch.setattr("hoplab.lab.libvirt_host.facts_of", lambda *_: HOST)
     monkeypatch.setattr(
         fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
     )
-    stand_in(course, "")
+    monkeypatch.setattr(ksm, "merge", lambda _report: Merged(300 * 2**20, 4))
+    stand_in(course, f"echo $1 $3 $4 >>{course.project}/ran")
     heard = Heard()
     fleet.up(course, 2, 2, heard)
-    assert heard.phases == ["specs", "node image", "labs", "sheets"]
+    assert (course.project / "ran").read_text().splitlines() == ["up course-s1", "up course-s2"]
+    assert heard.phases == ["specs", "node image", "labs", "sheets", "memory"]
+    assert heard.notes[-1] == "300 MiB of the machines' memory are kept once instead of several times"
     assert "course-s3 is beyond --count 2 and stays" in heard.notes
     assert sorted(path.name for path in course.folder.glob("*.md")) == ["course-s1.md", "course-s2.md"]
     assert sorted(path.name for path in course.folder.glob("*.html")) == ["course-s1.html", "course-s2.html"]
 
 
-@pytest.mark.parametrize("kind", fleet.SHEETS)
+def test_fresh_is_for_the_new_labs_alone(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "host_facts", lambda: HOST)
+    monkeypatch.setattr(
+        fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
+    )
+    save(course.member(1), plans(course, 1)[course.member(1)])
+    stand_in(course, f"echo $1 $3 $4 >>{course.project}/ran")
+    heard = Heard()
+    fleet.up(course, 2, 1, heard, fresh=True)
+    assert (course.project / "ran").read_text().splitlines() == ["up course-s1", "up course-s2 --fresh"]
+    assert "memory" not in heard.phases
+
+
+def test_memory_that_is_not_shared_is_a_note(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_report: object) -> Merged:
+        raise NoMerging("this kernel has no KSM")
+
+    monkeypatch.setattr(ksm, "merge", none)
+    fleet_members.write_specs(course, 1)
+    stand_in(course, "")
+    heard = Heard()
+    fleet.reset(course, ["s1"], 1, heard, yes=True)
+    assert heard.notes[-1] == "the labs share no memory: this kernel has no KSM"
+
+
+@pytest.mark.parametrize("kind", fleet_sheets.SHEETS)
 def test_sheet(kind: Any, golden: Any) -> None:
     member = LabPaths("course-s2", Path("/srv/hoplab"))
     spec = LabSpec("course-s2", network=IPv4Network("192.168.78.0/24"))
-    golden(f"fleet_sheet.{kind}", fleet.sheet(member, plan_lab(spec, lab_id="course-s2-1a2b3c", accel="tcg"), kind))
+    golden(
+        f"fleet_sheet.{kind}", fleet_sheets.sheet(member, plan_lab(spec, lab_id="course-s2-1a2b3c", accel="tcg"), kind)
+    )
 
 
 def test_destroy_leaves_nothing_but_the_spec(course: Fleet) -> None:
-    fleet.write_specs(course, 2)
+    fleet_members.write_specs(course, 2)
     stand_in(course, "")
     assert fleet.destroy(course, 2, Heard()) == ["lab course-s1", "lab course-s2", f"folder {course.folder}"]
     assert sorted(path.name for path in course.project.iterdir()) == [".lab", "Pulumi.course.yaml", "lab"]
 
 
 def test_destroy_keeps_the_spec_of_a_lab_that_stays(course: Fleet) -> None:
-    fleet.write_specs(course, 1)
+    fleet_members.write_specs(course, 1)
     stand_in(course, "echo 'error: libvirt does not answer'; exit 1")
     with pytest.raises(FleetError, match="libvirt does not answer"):
         fleet.destroy(course, 1, Heard())
@@ -284,30 +207,33 @@ def test_destroy_keeps_the_spec_of_a_lab_that_stays(course: Fleet) -> None:
 
 
 def test_reset_makes_the_named_labs_anew_and_no_other(course: Fleet) -> None:
-    fleet.write_specs(course, 3)
+    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:checkpoint: 'off'\n")
+    fleet_members.write_specs(course, 3)
     stand_in(course, f"echo $1 $3 >>{course.project}/ran")
     heard = Heard()
     made = fleet.reset(course, ["s3", "course-s1", "s3"], 1, heard, yes=True)
     assert [member.lab for member in made] == ["course-s3", "course-s1"]
     ran = (course.project / "ran").read_text().splitlines()
     assert ran == ["destroy course-s3", "destroy course-s1", "up course-s3", "up course-s1"]
-    assert "course-s3 has no kept checkpoint and is made from nothing: lab:checkpoint: auto in Pulumi.course.yaml" in (
-        "\n".join(heard.notes)
-    )
+    assert (
+        "course-s3 has no checkpoint and is made from nothing: without lab:checkpoint: off in Pulumi.course.yaml, "
+        "new labs of it are forks of the first one"
+    ) in heard.notes
+    assert "memory" not in heard.phases
     assert len(course.made()) == 3
 
 
-def test_reset_says_nothing_of_labs_that_are_kept(course: Fleet) -> None:
-    (course.project / "Pulumi.course.yaml").write_text("config:\n  lab:checkpoint: auto\n")
-    fleet.write_specs(course, 1)
+def test_reset_says_nothing_of_labs_that_are_forks(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ksm, "merge", lambda _report: Merged(0, 4))
+    fleet_members.write_specs(course, 2)
     stand_in(course, "")
     heard = Heard()
-    fleet.reset(course, ["s1"], 1, heard, yes=True)
-    assert not [note for note in heard.notes if "kept checkpoint" in note]
+    fleet.reset(course, ["s2"], 1, heard, yes=True)
+    assert not [note for note in heard.notes if "has no checkpoint" in note]
 
 
 def test_reset_asks_before_anything_is_lost(course: Fleet) -> None:
-    fleet.write_specs(course, 2)
+    fleet_members.write_specs(course, 2)
     stand_in(course, "exit 1")
     with pytest.raises(FleetError, match="the present state of course-s1, course-s2 would be lost") as refused:
         fleet.reset(course, ["s1", "s2"], 1, Heard())
@@ -322,7 +248,7 @@ def test_reset_asks_before_anything_is_lost(course: Fleet) -> None:
     ],
 )
 def test_reset_of_a_lab_that_is_not_there(course: Fleet, count: int, says: str, remedy: str) -> None:
-    fleet.write_specs(course, count)
+    fleet_members.write_specs(course, count)
     with pytest.raises(FleetError, match=says) as refused:
         fleet.reset(course, ["s7", "x", "s7"], 1, Heard(), yes=True)
     assert refused.value.remedy == remedy
@@ -344,7 +270,7 @@ def test_status_has_a_row_for_every_lab(course: Fleet, monkeypatch: pytest.Monke
     monkeypatch.setattr("hoplab.lab.status.status", seen)
     assert fleet.status(course) == [
         fleet.Row("course-s1", "192.168.77.0/24", "1 of 2 running", "1 of 2 Ready", healthy=True),
-        fleet.Row("course-s2", "192.168.78.0/24", "there is no lab 'course-s2' here", "-", healthy=False),
+        fleet.Row("course-s2", "192.168.77.0/24", "there is no lab 'course-s2' here", "-", healthy=False),
     ]
 
 

@@ -105,6 +105,11 @@ def test_other_namespaces_are_left_alone() -> None:
     ("config", "issue"),
     [
         ({"nodes": {"workers": 0}}, "nodes.workers: is 0; at least 1"),
+        (
+            {"family": "Course 1"},
+            "family: 'Course 1' is no name for a lab; a letter, then letters, digits and dashes, all lower case",
+        ),
+        ({"family": "c" * 21}, f"family: '{'c' * 21}' has 21 characters; at most 20"),
         ({"nodes": {"workers": 1001}}, "nodes.workers: is 1001; at most 1000"),
         ({"nodes": {"workers": "two"}}, "nodes.workers: is 'two'; a whole number from 1 to 1000"),
         ({"nodes": {"workers": 2.5}}, "nodes.workers: is '2.5'; a whole number from 1 to 1000"),

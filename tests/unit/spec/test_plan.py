@@ -35,6 +35,14 @@ def test_plan_emulated(golden: Callable[[str, str], None]) -> None:
     golden("plan_tcg.json", as_text(plan(LabSpec("dev"), "tcg")))
 
 
+def test_labs_of_a_family_are_alike_inside() -> None:
+    one, two = (plan(LabSpec(lab, family="course")) for lab in ("course-s1", "course-s2"))
+    assert (one.nodes, one.network.domain) == (two.nodes, two.network.domain)
+    assert one.network.domain == "course.hoplab"
+    assert (one.network.name, one.network.bridge) != (two.network.name, two.network.bridge)
+    assert plan(LabSpec("course-s1")).nodes != plan(LabSpec("course-s2")).nodes
+
+
 def test_components_are_the_names_of_roles() -> None:
     assert plan(LabSpec("dev", ingress_controller="none")).components == ("cni_flannel",)
     spec = LabSpec("dev", ingress_controller="ingress-nginx")
