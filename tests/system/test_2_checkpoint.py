@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import LabPaths
+from hoplab.host import agent, machines
+from hoplab.lab import state
 from hoplab.lab.checkpoint.store import Store
 from tests.system.conftest import LabCommand, assert_nothing_left, domains, virsh
 
@@ -92,6 +94,25 @@ def flip(file: Path, at: int) -> None:
         byte = opened.read(1)
         opened.seek(at)
         opened.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.on_request
+@pytest.mark.parametrize("hours", [1, 25, 40 * 24])
+def test_restored_after_a_long_time(lab: LabCommand, paths: LabPaths, hours: int) -> None:
+    """Machines are saved while their clocks are behind by that much, as if all of it passed before the restore."""
+    built = state.load(paths)
+    name = f"late-{hours}"
+    for node in built.nodes:
+        with agent.opened(built.libvirt_uri, machines.domain_name(built.id, node.name)) as guest:
+            assert guest.run(f"date -s '-{hours} hours'").code == 0
+    lab("checkpoint", "create", name)
+    try:
+        ran = lab("checkpoint", "restore", name, "--yes")
+        behind = [int(seconds) for seconds in re.findall(r"the clock of \w+ was (\d+) s behind: set", ran.out)]
+        assert len(behind) == len(built.nodes) and min(behind) > hours * 3600 - 60
+        assert_as_it_was(lab)
+    finally:
+        lab("checkpoint", "delete", name)
 
 
 @pytest.mark.on_request

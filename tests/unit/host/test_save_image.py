@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_names_change_and_the_stream_stays(tmp_path: Path, cookie: bool) -> None
 
 
 def test_a_file_system_that_does_not_copy_in_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copies = iter([1000, OSError(errno.EXDEV, "no")])
+    copies: Iterator[int | OSError] = iter([1000, OSError(errno.EXDEV, "no")])
     copy = os.copy_file_range
 
     def some(source: int, target: int, _count: int, **offsets: Any) -> int:

@@ -14,7 +14,6 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hoplab.core import wait
 from hoplab.core.errors import ClusterError, EngineError
 from hoplab.host import agent, door
 from hoplab.host.agent import AgentError, Done
@@ -115,7 +114,7 @@ class Fork:
         patch.setattr("hoplab.host.netns.entered", _entered)
         patch.setattr(rekey, "AGENT_S", 0.05)
         patch.setattr(rekey, "slowness", lambda _accel: 1.0)
-        patch.setattr(wait.time, "sleep", lambda _seconds: None)
+        patch.setattr("time.sleep", lambda _seconds: None)
 
     @contextmanager
     def _opened(self, _uri: str, name: str) -> Iterator[Machine]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import LabPaths
+from hoplab.engine import Engine
 from hoplab.host import agent, freeze
 from hoplab.host.agent import AgentError, Done
 from hoplab.lab.checkpoint import create, kept, manifest, restore, store
@@ -18,7 +19,7 @@ from hoplab.lab.checkpoint.manifest import CheckpointError, Manifest
 from hoplab.lab.checkpoint.store import Store
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import LabSpec
-from tests.support.checkpoint_lab import HERE, CheckpointLab, certificate
+from tests.support.checkpoint_lab import HERE, CheckpointLab, Nodes, certificate
 
 
 class Machines:
@@ -112,7 +113,7 @@ def test_a_lab_of_the_cli_is_no_fork(family: Family) -> None:
 )
 def test_what_a_spec_says(word: str, keeps: bool, takes: bool) -> None:
     spec = replace(LabSpec("dev"), checkpoint=word)  # type: ignore[arg-type]
-    engine: kept.Engine = Machines()  # type: ignore[assignment]
+    engine: Engine = Machines()  # type: ignore[assignment]
     assert (kept.keeps(spec, engine), kept.takes(spec, engine)) == (keeps, takes)
     assert not kept.takes(replace(spec, libvirt="system"), engine)
 
@@ -152,7 +153,7 @@ def test_agents_write_caches_out_and_name_certificates(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("answer", [None, Done(1, "", "no")])
 def test_without_an_agent_ssh_does_it(answer: Done | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = CheckpointLab(tmp_path, monkeypatch)
-    monkeypatch.setattr(create.Hosts, "ends", lab.now)
+    monkeypatch.setattr(Nodes, "ends", lab.now)
     monkeypatch.setattr(agent, "opened", lambda *_: answering(answer))
     made = create.create(lab.paths, "one", lab.progress)
     assert sum(expiry.what.startswith("worker") for expiry in made.expiries) == 2
