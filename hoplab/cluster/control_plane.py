@@ -130,11 +130,13 @@ class HostedControlPlane:
         started = []
         with self._supervisor() as supervisor:
             self._reload(supervisor)
-            for program in programs:
-                if supervisor.getProcessInfo(program.name)["statename"] not in ALIVE:
-                    supervisor.startProcess(program.name, False)
-                    started.append(program.name)
-                self._wait_ready(program, supervisor)
+            for wave in (programs[:1], programs[1:2], programs[2:]):  # the last two need the API server alone
+                for program in wave:
+                    if supervisor.getProcessInfo(program.name)["statename"] not in ALIVE:
+                        supervisor.startProcess(program.name, False)
+                        started.append(program.name)
+                for program in wave:
+                    self._wait_ready(program, supervisor)
         return started
 
     def stop(self) -> list[str]:
