@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from hoplab.cluster import readiness
 from hoplab.core.errors import ClusterError
+from hoplab.core.paths import LabPaths
 from hoplab.core.wait import Timing
 from hoplab.lab.checkpoint import usable
 from hoplab.spec.model import AddressRange
+from tests.support.labs import MADE
 
 NODES = ("worker1", "worker2")
 POOL = AddressRange.parse("192.0.2.0/28")
@@ -88,6 +92,16 @@ def test_a_pod_that_does_not_work(api: Api, why: str) -> None:
         try_pods(api)
     assert "./lab kubectl get events" in caught.value.remedy
     assert set(api.pods) <= set(api.deleted), "a pod is left"
+
+
+def test_nodes_are_looked_at_after_their_pods_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that, what the API has of them may be older than the restore."""
+    order: list[str] = []
+    monkeypatch.setattr(usable, "connect_directly", lambda *_: nullcontext(Api()))
+    monkeypatch.setattr(usable, "try_pods", lambda *_: order.append("pods"))
+    monkeypatch.setattr(readiness, "wait_usable_nodes", lambda *_, **__: order.append("nodes"))
+    usable.prove(MADE, LabPaths("dev"), Quiet(), {})  # type: ignore[arg-type]
+    assert order == ["pods", "nodes"]
 
 
 def service(address: str, **spec: Any) -> dict[str, Any]:
