@@ -181,6 +181,8 @@ def test_up_says_which_checkpoint_it_started_from(monkeypatch: pytest.MonkeyPatc
     assert run("up")[1].splitlines()[-1] == "from checkpoint of 28 November, 9s"
     run("up", "--fresh")
     assert asked == [False, True]
+    result = replace(result, checkpoint=replace(made, lab="dev-s1"))
+    assert run("up")[1].splitlines()[-1] == "fork of dev-s1, from checkpoint of 28 November, 9s"
 
 
 @pytest.mark.parametrize(("healthy", "code"), [(True, 0), (False, 1)])
