@@ -56,12 +56,12 @@ class Names:
         >>> names("/a-s1/p/.lab/a-s1/pool, a-s10, urn:pulumi:a-s1::x, hoplab-a-s1-0f")
         '/a-s1/p/.lab/a-s2/pool, a-s10, urn:pulumi:a-s2::x, hoplab-a-s2-0f'
         """
-        project = f"{self.fork.project}/"
+        project = rf"({re.escape(str(self.fork.project))}(?![\w.-]))"
         name = rf"(?<![a-z0-9])((?<=hoplab-)|(?<![a-z0-9]-)){re.escape(self.origin.lab)}(?![a-z0-9])"
         bridge, new_bridge = bridge_name(self.origin.id), bridge_name(self.fork.id)
-        return project.join(
-            re.sub(name, self.fork.lab, part).replace(bridge, new_bridge) for part in text.split(project)
-        )
+        parts = re.split(project, text)  # the path itself is each second one
+        parts[::2] = [re.sub(name, self.fork.lab, part).replace(bridge, new_bridge) for part in parts[::2]]
+        return "".join(parts)
 
 
 def refuse_other_engine(found: Manifest) -> None:
