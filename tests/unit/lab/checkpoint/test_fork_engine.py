@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -91,7 +92,9 @@ class Connection:
 
 
 @pytest.mark.skipif(shutil.which("mkisofs") is None, reason="needs mkisofs")
-def test_a_fork_is_what_the_program_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_is_what_the_program_registers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setattr(embedded, "DRIVERS", dict.fromkeys(libvirt_objects.DRIVERS, Objects))
     monkeypatch.setattr("hoplab.engine.embedded.libvirt.open", lambda _uri: Connection())
     project = tmp_path / "course-s1"  # a path with the origin's name in it
@@ -100,6 +103,8 @@ def test_a_fork_is_what_the_program_registers(tmp_path: Path, monkeypatch: pytes
     for part in ("disk", "kernel", "initrd"):
         (project / part).write_text(part)
     origin, other = LabPaths("course-s1", project), LabPaths("course-s2", project)
+    for paths in (origin, other):  # an inventory is written with the folder of SSH's sockets
+        request.addfinalizer(partial(shutil.rmtree, paths.run, ignore_errors=True))
     engine = EmbeddedEngine(origin)
     engine.up(Quiet())
     engine.converged()
