@@ -1,0 +1,37 @@
+"""Packets of every kind between the pods of the workload, as `./lab trace` sends them through a running lab."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hoplab.core.paths import LabPaths
+from hoplab.observe.live.stop import Stop
+from hoplab.observe.snapshot import Snapshot
+from hoplab.trace.model import Trace
+from hoplab.verify import live_trace
+from tests.support.traced_faults import pods
+
+PACKETS: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # from, to, and options of `follow`
+    "pod to ClusterIP": ("single", "hoplab-verify/echo", {}),
+    "outside to NodePort": ("outside", "service/single", {"via": "nodeport"}),
+    "a ping of a pod of another node": ("far", "single", {"protocol": "icmp"}),
+    "pod to pod on one node": ("single", "near", {}),
+    "pod to pod on two nodes": ("single", "far", {}),
+    "pod to itself by a ClusterIP": ("single", "service/single", {}),
+    "pod to DNS": ("far", "kube-dns", {}),
+    "pod to the API server": ("near", "default/kubernetes", {}),
+    "node to ClusterIP": ("worker1", "hoplab-verify/echo", {}),
+    "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
+    "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
+    "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "pod to outside": ("single", "outside", {}),
+    "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),
+}
+EVERY_RUN = tuple(PACKETS)[:3]
+
+
+def sent(paths: LabPaths, lab: Snapshot, sender: str, receiver: str, **options: Any) -> Trace:
+    """Send a packet between ends that may be named as in this module; return the way that it took."""
+    names = {name: f"pod/{pod}" for name, pod in pods(lab).items()}
+    return live_trace.send(paths, lab, names.get(sender, sender), names.get(receiver, receiver), Stop(), **options)
