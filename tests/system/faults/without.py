@@ -24,6 +24,13 @@ NOT_ON_A_LAB = {
     "no_two_nodes_are_copies_of_one_machine",
     "one_class_is_the_default",
 }
+# What only a lab with `lab:ingress.gatewayApi` has, which no system test makes. Their faults are those of an imaginary
+# lab, in tests/support/imaginary/gateway.py.
+GATEWAY_API = {
+    "a_gateway_says_what_it_serves",
+    "a_route_decides_by_more_than_the_path",
+    "each_rule_of_a_route_is_a_location",
+}
 # What kube-proxy, which stands still here, has to do itself.
 STANDS_STILL = {
     "scaling_changes_the_endpoints_at_once": "for 3 endpoints",

@@ -158,7 +158,7 @@ def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch
 
 
 def test_fresh_is_for_the_new_labs_alone(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "host_facts", lambda: HOST)
+    monkeypatch.setattr("hoplab.lab.libvirt_host.facts_of", lambda *_: HOST)
     monkeypatch.setattr(
         fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
     )
