@@ -22,7 +22,7 @@ TABLE = "hoplab_trace"
 PRIORITY = -500  # before fragments are put together (-400), and before raw (-300)
 HOOKS = ("prerouting", "output")  # where packets come into a host; the mark stays with them
 UNKNOWN = "the rule with handle"  # for want of its text
-HOLDER = ("nft", "-i")  # reads commands, and keeps what it owns until its input ends
+HOLDER = ("env", "TERM=dumb", "nft", "-i")  # reads commands, and keeps what it owns until its input ends
 
 TRACED, NEW_RULE = 0x0A11, 0x0A06  # kinds of messages: subsystem nftables, and the message
 _TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _ID, _NETWORK, _TRANSPORT = 1, 2, 3, 4, 5, 6, 8, 9  # NFTA_TRACE_*

@@ -23,7 +23,7 @@ PACKETS: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # from, to, and opti
     "pod to the API server": ("near", "default/kubernetes", {}),
     "node to ClusterIP": ("worker1", "hoplab-verify/echo", {}),
     "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
-    "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
+    "outside to LoadBalancer": ("outside", "announced", {"via": "loadbalancer"}),
     "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
     "pod to outside": ("single", "outside", {}),
     "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),

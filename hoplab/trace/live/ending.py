@@ -53,7 +53,10 @@ def end_of(
         text = ", ".join(counted)
         why = f"it was seen at {_where(seen)}, and not at {missing}; {at} counted meanwhile: {text}"
         return End(last, missing, "counted", text, why, at, reply, SEEN)
-    why = f"it was seen at {_where(seen)}, and not at {missing}; no report says why" if seen else "it was seen nowhere"
+    if seen:
+        why = f"it was seen at {_where(seen)}, and not at {missing}; no report says why"
+    else:
+        why = f"it was seen nowhere; its sender got: {observed.outcome}"
     return End(last, missing, "lost", "no reason was reported", why, at, reply, SEEN)
 
 

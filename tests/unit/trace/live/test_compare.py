@@ -60,6 +60,13 @@ def test_all_is_seen(model: Trace) -> None:
     assert render.summary(found.sent) == "16 of 16 hops seen, all as predicted"
 
 
+def test_a_packet_that_was_never_sent_has_its_senders_error(model: Trace) -> None:
+    found = compared(model, observed([], "Network is unreachable"), goals(model))
+    end = found.shown.end
+    assert end and not found.complete
+    assert (end.kind, end.why) == ("lost", "it was seen nowhere; its sender got: Network is unreachable")
+
+
 def test_a_hop_that_is_missed_is_inferred(model: Trace) -> None:
     seen = sightings(model.ways[0])
     del seen[3]
