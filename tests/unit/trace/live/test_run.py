@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,6 +69,14 @@ def left(network: TracedNetwork) -> list[str]:
     for node in ("worker1", "worker2"):
         found += [line for line in network.on(node, "nft list tables").splitlines() if nft_trace.TABLE in line]
     return found + [name for name in instances() if name.startswith(node_program.INSTANCE)]
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """Let one test at a time use tracefs, which the kernel has once: one would see the instances of another."""
+    with Path(tempfile.gettempdir(), "hoplab-tracefs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def instances() -> list[str]:
