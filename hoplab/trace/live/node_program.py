@@ -25,7 +25,6 @@ import selectors
 import signal
 import socket
 import struct
-import sys
 import time
 from contextlib import suppress
 from typing import Any
@@ -126,18 +125,21 @@ def report(relay: Relay, message: Told) -> None:
 
 
 class Child:
-    """A child of the relay, as the relay handles the programs that it has started."""
+    """A child of the relay, as the relay handles the programs that it has started.
+
+    It ends when nobody has the other end of its pipe any more. A signal could come while it cleans up.
+    """
 
     def __init__(self, pid: int, keep: int) -> None:
         self.pid = pid
-        self.stdin = os.fdopen(keep, "wb")  # the child ends when nobody has this end of the pipe
+        self.stdin = os.fdopen(keep, "wb")
 
     def terminate(self) -> None:
-        self.kill(signal.SIGTERM)
+        self.stdin.close()
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def kill(self) -> None:
         with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; ``timeout`` is for the signature alone: it ends soon after it was told to."""
@@ -154,7 +156,7 @@ def trace(relay: Relay, message: Told) -> None:
     pid = os.fork()
     if not pid:
         try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.setsid()
             for name in os.listdir("/proc/self/fd"):
                 if int(name) not in (write, read):

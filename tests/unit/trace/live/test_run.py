@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -319,12 +319,35 @@ def test_nothing_is_left_where_a_connection_is_lost_or_a_relay_is_killed(network
         assert process.wait(60) == 1
         nothing_left(network)
     with listening(network):
-        relays = [pid for pid in network.network.captures() if b"python" in _command(pid).split(b"\0")[0]]
+        relays = [pid for pid in network.network.captures() if _is_python(pid)]
         assert len(relays) == 4  # each with a child
         for pid in relays:
             if os.getpgid(pid) != pid or not has_tracefs():  # the child leads a group of its own
                 os.kill(pid, signal.SIGKILL)
         nothing_left(network)
+
+
+@pytest.mark.skipif(not has_tracefs(), reason="needs tracefs")
+def test_signals_do_not_interrupt_the_cleaning(network: TracedNetwork) -> None:
+    """A relay that loses its connection tells its child twice to end: by the pipe, and as it tells other programs."""
+    with listening(network) as process:
+        children = [pid for pid in network.network.captures() if os.getpgid(pid) == pid and _is_python(pid)]
+        assert len(children) == 2
+        process.kill()
+        process.wait()
+
+        def ended() -> NotYet | None:
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            return NotYet("a child runs") if any(Path(f"/proc/{pid}").exists() for pid in children) else None
+
+        until(ended, 30, poll_s=0.0001)
+        nothing_left(network)
+
+
+def _is_python(pid: int) -> bool:
+    return b"python" in _command(pid).split(b"\0")[0]
 
 
 def _command(pid: int) -> bytes:
