@@ -23,7 +23,7 @@ import ansible_runner
 
 from hoplab.cluster import ansible_subprocess, stamps
 from hoplab.cluster.control_plane import HostedControlPlane
-from hoplab.cluster.inventory import inputs_digest
+from hoplab.cluster.inventory import inputs_digests
 from hoplab.core import proxies
 from hoplab.core.errors import ConvergeError
 from hoplab.core.paths import PROJECT, LabPaths
@@ -73,18 +73,18 @@ def converge(
     Where the guest agents of the machines at libvirt's ``uri`` show that no inputs changed, Ansible does not start.
     May start before the machines answer. ``cancelled`` is called about once a second; True ends the run.
     """
-    inputs = inputs_digest(paths)
+    inputs = inputs_digests(paths.inventory, paths.project)
     began = time.monotonic()
     in_place = True
     if plan.placement == "hosted":
         applied = paths.control_plane / "applied"
-        in_place = applied.exists() and applied.read_text().strip() == inputs
+        in_place = applied.exists() and applied.read_text().strip() == inputs[0]
         if in_place:  # the playbook will leave it alone, and the host may have been rebooted
             HostedControlPlane(paths, netns).start()
-    if in_place and uri and not (full or only) and stamps.match(paths, uri, [node.name for node in plan.nodes]):
+    if in_place and uri and not (full or only) and stamps.are_in_place(plan, paths, uri, inputs):
         return ConvergeResult(changed=0, tasks=0, seconds=time.monotonic() - began)
     again = f"remove the cause, then continue where it stopped: ./lab up --lab {paths.lab}"
-    given = {"inputs": inputs, "worker_inputs": inputs_digest(paths, nodes=False), "full": full}
+    given = {"inputs": inputs[0], "worker_inputs": inputs[1], "full": full}
     return play("site.yml", paths, netns, progress, again, variables=given, limit=only, cancelled=cancelled)
 
 

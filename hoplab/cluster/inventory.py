@@ -126,23 +126,20 @@ def ipv6_facts(plan: LabPlan) -> dict[str, Any]:
 OF_OTHERS = ("nodes", "addresses", "node_ips")  # facts about all nodes: of these a worker's roles use its own at most
 
 
-def inputs_digest(paths: LabPaths, *, nodes: bool = True) -> str:
-    """Return a digest of the inputs of a converge: the inventory, and every file of roles and playbooks.
+def inputs_digests(file: Path, project: Path) -> tuple[str, str]:
+    """Return digests of the inputs of a converge, an inventory and every file of roles and playbooks.
 
-    A machine with this digest as its stamp has had exactly these inputs applied and is skipped. Without ``nodes`` the
-    digest is a worker's: it does not depend on the other nodes, so that adding one changes just that one.
+    The first one is the control plane's, the second one a worker's: that does not depend on the other nodes, so that
+    adding one changes just that one. A machine with its digest in its stamp has had exactly these inputs applied.
     """
-    return digest_of_inputs(paths.inventory, paths.project, nodes=nodes)
-
-
-def digest_of_inputs(file: Path, project: Path, *, nodes: bool) -> str:
-    """Return the digest that ``inputs_digest`` does, for an inventory in any file."""
     inventory = yaml.safe_load(file.read_text())["all"]
-    if not nodes:
-        inventory = {name: value for name, value in inventory["vars"]["lab"].items() if name not in OF_OTHERS}
-    digest = hashlib.sha256(json.dumps(inventory, sort_keys=True).encode())
-    digest.update(roles_digest(project).encode())
-    return digest.hexdigest()[:16]
+    of_worker = {name: value for name, value in inventory["vars"]["lab"].items() if name not in OF_OTHERS}
+    roles = roles_digest(project)
+
+    def digest(facts: dict[str, Any]) -> str:
+        return hashlib.sha256((json.dumps(facts, sort_keys=True) + roles).encode()).hexdigest()[:16]
+
+    return digest(inventory), digest(of_worker)
 
 
 def roles_digest(project: Path) -> str:

@@ -6,50 +6,41 @@ converge that has nothing to do does not start Ansible. Where an agent does not 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+import hashlib
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
-from hoplab.cluster.inventory import inputs_digest
-from hoplab.core import fs
+import yaml
+
 from hoplab.core.paths import LabPaths
 from hoplab.host import agent, machines
+from hoplab.spec.plan import LabPlan
 
 STAMP_FILE = "/etc/hoplab/applied"  # stamp_file of inventory/group_vars/all.yml, on a machine with a guest agent
 READ_S = 10.0  # for one machine, scaled by the measured speed
 
 
-def match(paths: LabPaths, uri: str, nodes: Iterable[str]) -> bool:
-    """Return whether these nodes, and no others, have the stamps of the last converge, which had the inputs of now."""
-    names = sorted(nodes)
+def are_in_place(plan: LabPlan, paths: LabPaths, uri: str, inputs: tuple[str, str]) -> bool:
+    """Return whether every machine has the stamp of these inputs (``inputs_digests``); False where one is not known."""
     try:
-        recorded = json.loads(paths.stamps.read_text())
-        if recorded["inputs"] != _inputs(paths) or sorted(recorded["stamps"]) != names:
-            return False
-        return bool(recorded["stamps"] == _read(paths, uri, names))
-    except (OSError, ValueError, LookupError, TypeError, agent.AgentError):
+        wanted = expected(plan, paths, inputs)
+        return _read(paths, uri, list(wanted)) == wanted
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError, agent.AgentError):
         return False
 
 
-@contextmanager
-def recorded(paths: LabPaths, uri: str, nodes: Iterable[str]) -> Iterator[None]:
-    """Read the stamps that a converge has just left while the body runs, and record them for ``match``."""
-    names = sorted(nodes)
-    paths.stamps.unlink(missing_ok=True)
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(_read, paths, uri, names)
-        yield
-        try:
-            stamps = reading.result()
-        except agent.AgentError:
-            return  # the next converge is Ansible's
-    if all(stamps.values()):
-        fs.write(paths.stamps, json.dumps({"inputs": _inputs(paths), "stamps": stamps}))
+def expected(plan: LabPlan, paths: LabPaths, inputs: tuple[str, str]) -> dict[str, str]:
+    """Return the stamp of each machine, as ``stamp`` of inventory/group_vars/all.yml: a worker's has its cluster, too.
 
-
-def _inputs(paths: LabPaths) -> list[str]:
-    return [inputs_digest(paths), inputs_digest(paths, nodes=False)]
+    Raise OSError or an error of the parsers where the lab has no kubeconfig.
+    """
+    of_control_plane, of_worker = inputs
+    cluster = yaml.safe_load(paths.kubeconfig.read_text())["clusters"][0]["cluster"]
+    authority = hashlib.sha256(b64decode(cluster["certificate-authority-data"])).hexdigest()[:16]
+    return {
+        node.name: of_control_plane if node.role == "control-plane" else f"{of_worker}-{authority}"
+        for node in plan.nodes
+    }
 
 
 def _read(paths: LabPaths, uri: str, names: list[str]) -> dict[str, str]:

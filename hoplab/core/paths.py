@@ -85,11 +85,6 @@ class LabPaths:
         return self.root / "state.json"
 
     @property
-    def stamps(self) -> Path:
-        """The stamps that the last converge left on the machines."""
-        return self.root / "stamps.json"
-
-    @property
     def lock(self) -> Path:
         return self.project / ".lab" / f"{self.lab}.lock"
 

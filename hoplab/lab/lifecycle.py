@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hoplab import engine
-from hoplab.cluster import readiness, stamps
+from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as reset_cluster
@@ -190,8 +190,7 @@ def make_cluster(
     lab = _record(context, paths)
     with progress.phase("cluster"):
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
-    nodes = [node.name for node in lab.nodes]
-    with progress.phase("usable"), stamps.recorded(paths, lab.libvirt_uri, nodes):
+    with progress.phase("usable"):
         readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
     lab = replace(lab, phases=_phases(progress))
     state.save(lab, paths)

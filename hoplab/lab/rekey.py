@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol, cast
 
 from hoplab.cluster.api import KubernetesApi
 from hoplab.cluster.direct import DirectConnection
-from hoplab.cluster.inventory import digest_of_inputs
+from hoplab.cluster.stamps import STAMP_FILE
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, EngineError
 from hoplab.core.paths import LabPaths
@@ -41,7 +41,6 @@ AGENT_S = 60.0  # until a machine's agent answers: at once where it resumed, aft
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 ADMINS = "kubeadm:cluster-admins"  # kubeadm's binding of its group of the same name to cluster-admin
 KUBELET_CLIENT = "hoplab:apiserver-kubelet-client"
-STAMP = "/etc/hoplab/applied"
 SCRIPT = f"""\
 set -eu
 read -r user; read -r old; read -r public; read -r private; read -r stamps
@@ -54,7 +53,7 @@ echo "$private" | base64 -d >$key
 printf '%s\\n' "$public" >$key.pub
 chmod 644 $key.pub
 for pair in $stamps; do
-  [ ! -e {STAMP} ] || sed -i "s|^${{pair%:*}}|${{pair#*:}}|" {STAMP}
+  [ ! -e {STAMP_FILE} ] || sed -i "s|^${{pair%:*}}|${{pair#*:}}|" {STAMP_FILE}
 done
 sync /home/lab/.ssh/authorized_keys $key $key.pub
 kill -HUP "$(cat /run/sshd.pid)" 2>/dev/null || systemctl reload-or-restart ssh
@@ -81,16 +80,6 @@ class Rekeying:
 def admins_group(paths: LabPaths) -> str:
     """Return the group of the lab's own administrators."""
     return f"hoplab:cluster-admins:{paths.id}"
-
-
-def stamps_of(inventory: Path, project: Path) -> tuple[str, str]:
-    """Return the stamps that a converge with an inventory leaves: on the control plane, and on workers."""
-    return digest_of_inputs(inventory, project, nodes=True), digest_of_inputs(inventory, project, nodes=False)
-
-
-def changed_stamps(before: tuple[str, str], now: tuple[str, str]) -> dict[str, str]:
-    """Return which stamp becomes which."""
-    return dict(zip(before, now, strict=True))
 
 
 def plan(new: Path, what: Rekeying) -> None:

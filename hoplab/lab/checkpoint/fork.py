@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hoplab.cluster.inventory import inputs_digests
 from hoplab.core import fs
 from hoplab.core.errors import EngineError
 from hoplab.core.paths import LabPaths
@@ -90,11 +91,11 @@ def adapt(place: Path, found: Manifest, paths: LabPaths) -> None:
 def _adapt(place: Path, found: Manifest, paths: LabPaths) -> None:
     new, inventory = place / "lab", place / "inventory" / "inventory.yml"
     names = Names(LabPaths(found.lab, paths.project), paths)
-    before = rekey.stamps_of(inventory, paths.project)
+    before = inputs_digests(inventory, paths.project)
     user_before = (new / "keys" / "id_ed25519.pub").read_text().strip()
     rename(new, names)
     rename(place / "inventory", names)
-    stamps = rekey.changed_stamps(before, rekey.stamps_of(inventory, paths.project))
+    stamps = dict(zip(before, inputs_digests(inventory, paths.project), strict=True))
     _forget_the_host(new / paths.state.relative_to(paths.root))
     keys = _new_keys(new, paths, list(found.machines))
     _write_seeds(new, keys)

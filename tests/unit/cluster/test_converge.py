@@ -65,7 +65,7 @@ def ran(
 ) -> tuple[FakeRunner, Any, RecordingProgress]:
     fake, told = FakeRunner(events, status), RecordingProgress()
     monkeypatch.setattr(ansible_runner, "run", fake.run)
-    monkeypatch.setattr("hoplab.cluster.converge.inputs_digest", lambda _paths, nodes=True: "0123" if nodes else "89ab")
+    monkeypatch.setattr("hoplab.cluster.converge.inputs_digests", lambda *_: ("0123", "89ab"))
     return fake, converge(PLAN, LabPaths("dev", tmp_path), "", told, **options), told
 
 

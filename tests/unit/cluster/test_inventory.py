@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hoplab.cluster.inventory import inputs_digest, write_inventory
+from hoplab.cluster.inventory import inputs_digests, write_inventory
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.lab.spec_file import plan_lab
@@ -149,28 +149,32 @@ def test_control_sockets_have_a_private_folder(paths: LabPaths) -> None:
     assert paths.run.stat().st_mode & 0o777 == 0o700
 
 
+def digests(paths: LabPaths) -> tuple[str, str]:
+    return inputs_digests(paths.inventory, paths.project)
+
+
 def test_the_stamp_covers_facts_and_roles_but_no_documentation(paths: LabPaths) -> None:
     written(paths)
     tasks = paths.project / "roles/some/tasks/main.yml"
     tasks.parent.mkdir(parents=True)
     tasks.write_text("- one")
-    before = inputs_digest(paths)
-    assert inputs_digest(paths) == before
+    before = digests(paths)[0]
+    assert digests(paths)[0] == before
     (tasks.parent.parent / "README.md").write_text("words")
-    assert inputs_digest(paths) == before
+    assert digests(paths)[0] == before
     tasks.write_text("- two")
-    changed = inputs_digest(paths)
+    changed = digests(paths)[0]
     assert changed != before
     written(paths, netns="another")
-    assert inputs_digest(paths) != changed
+    assert digests(paths)[0] != changed
 
 
 def test_a_workers_stamp_does_not_depend_on_the_other_workers(paths: LabPaths) -> None:
     written(paths)
-    all_of_it, of_a_worker = inputs_digest(paths), inputs_digest(paths, nodes=False)
+    all_of_it, of_a_worker = digests(paths)
     more = plan_lab(LabSpec("dev", workers=3), lab_id="dev-0", accel="tcg")
     write_inventory(more, paths, netns="lab-ns", image_bin=BIN, image_digest="abc", keys=KEYS, parts=PARTS)
-    assert inputs_digest(paths) != all_of_it
-    assert inputs_digest(paths, nodes=False) == of_a_worker
+    assert digests(paths)[0] != all_of_it
+    assert digests(paths)[1] == of_a_worker
     write_inventory(more, paths, netns="lab-ns", image_bin=BIN, image_digest="def", keys=KEYS, parts=PARTS)
-    assert inputs_digest(paths, nodes=False) != of_a_worker
+    assert digests(paths)[1] != of_a_worker

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import new as hashlib_new
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from jinja2 import Environment, StrictUndefined
 
 from hoplab.cluster import converge as module
 from hoplab.cluster import stamps
@@ -16,12 +22,19 @@ from hoplab.cluster.converge import ConvergeResult, converge
 from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.host import agent
 from hoplab.host.agent import AgentError, Done
+from hoplab.lab.spec_file import plan_lab
+from hoplab.spec.model import LabSpec
+from hoplab.spec.plan import LabPlan
 from tests.support.labs import PLAN
 from tests.support.progress import RecordingProgress
 
 NODES = [node.name for node in PLAN.nodes]
+WITH_A_MACHINE = plan_lab(LabSpec("dev", control_plane_placement="vm"), lab_id="dev-0", accel="kvm")
 URI = "test:///default"
-INPUTS = "0123"
+INPUTS, OF_WORKER = "0123", "89ab"
+AUTHORITY = "a certificate in PEM\n"
+KUBECONFIG = {"clusters": [{"cluster": {"certificate-authority-data": b64encode(AUTHORITY.encode()).decode()}}]}
+STAMP = f"{OF_WORKER}-{sha256(AUTHORITY.encode()).hexdigest()[:16]}"
 
 
 @dataclass
@@ -42,17 +55,17 @@ class Lab:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths = LabPaths("dev", folder)
-        self.stamps: dict[str, str | None] = dict.fromkeys(NODES, "89ab-ca")
-        self.inputs = INPUTS
+        self.stamps: dict[str, str | None] = dict.fromkeys(NODES, STAMP)
+        self.of_worker = OF_WORKER
         self.played = 0
         self.started = 0
         monkeypatch.setattr(agent, "opened", self.opened)
-        monkeypatch.setattr(stamps, "inputs_digest", lambda _paths, nodes=True: self.inputs if nodes else "89ab")
-        monkeypatch.setattr(module, "inputs_digest", lambda _paths, nodes=True: self.inputs if nodes else "89ab")
+        monkeypatch.setattr(module, "inputs_digests", lambda *_: (INPUTS, self.of_worker))
         monkeypatch.setattr(module, "play", self.play)
         monkeypatch.setattr(HostedControlPlane, "start", self.start)
         self.paths.control_plane.mkdir(parents=True)
         (self.paths.control_plane / "applied").write_text(f"{INPUTS}\n")
+        self.paths.kubeconfig.write_text(yaml.safe_dump(KUBECONFIG))
 
     @contextmanager
     def opened(self, uri: str, name: str) -> Iterator[Answer]:
@@ -66,19 +79,13 @@ class Lab:
     def start(self) -> None:
         self.started += 1
 
-    def record(self) -> None:
-        with stamps.recorded(self.paths, URI, NODES):
-            pass
-
     def converge(self, **options: object) -> ConvergeResult:
         return converge(PLAN, self.paths, "", RecordingProgress(), **{"uri": URI, **options})  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    lab = Lab(tmp_path, monkeypatch)
-    lab.record()
-    return lab
+    return Lab(tmp_path, monkeypatch)
 
 
 def test_with_every_stamp_in_place_ansible_does_not_start(lab: Lab) -> None:
@@ -96,7 +103,7 @@ def test_a_machine_without_its_stamp_is_looked_at_by_ansible(stamp: str | None, 
 
 
 def test_other_inputs_are_applied_by_ansible(lab: Lab) -> None:
-    lab.inputs = "4567"
+    lab.of_worker = "4567"
     assert lab.converge().tasks == 9
 
 
@@ -110,29 +117,42 @@ def test_what_was_asked_for_is_done_by_ansible(options: dict[str, object], lab: 
     assert lab.converge(**options).tasks == 9
 
 
-def test_another_number_of_nodes_is_not_what_was_recorded(lab: Lab) -> None:
-    with stamps.recorded(lab.paths, URI, NODES[:1]):
-        pass
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "clusters: []", "clusters: [{cluster: {certificate-authority-data: 7}}]"]
+)
+def test_a_cluster_that_is_not_known_is_looked_at_by_ansible(text: str, lab: Lab) -> None:
+    lab.paths.kubeconfig.write_text(text)
+    assert lab.converge().tasks == 9
+    lab.paths.kubeconfig.unlink()
     assert lab.converge().tasks == 9
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"inputs": 1}', '{"inputs": [], "stamps": 7}'])
-def test_a_damaged_record_is_none(text: str, lab: Lab) -> None:
-    lab.paths.stamps.write_text(text)
-    assert lab.converge().tasks == 9
+@pytest.mark.parametrize("plan", [PLAN, WITH_A_MACHINE], ids=["hosted", "in a machine"])
+def test_the_stamps_are_those_of_the_playbook(plan: LabPlan, lab: Lab) -> None:
+    """The variables that playbooks/site.yml writes stamps by give the same for each machine."""
+    text = (PROJECT / "inventory/group_vars/all.yml").read_text()
+    variables = yaml.safe_load(text)
+    jinja = Environment(undefined=StrictUndefined)
+    jinja.filters |= {
+        "from_yaml": yaml.safe_load,
+        "b64decode": lambda data: b64decode(data).decode(),
+        "hash": lambda data, kind: hashlib_new(kind, data.encode()).hexdigest(),
+    }
+    known: dict[str, Any] = {
+        "lookup": lambda _kind, file: Path(file).read_text(),
+        "lab": {"kubeconfig": str(lab.paths.kubeconfig)},
+        "groups": {"control_plane": [node.name for node in plan.nodes if node.role == "control-plane"]},
+        "inputs": INPUTS,
+        "worker_inputs": OF_WORKER,
+    }
 
+    def of(node: str) -> str:
+        here = {**known, "inventory_hostname": node}
+        for name in ("cluster_ca", "given", "stamp"):
+            here[name] = jinja.from_string(variables[name]).render(here).strip()
+        return str(here["stamp"])
 
-@pytest.mark.parametrize("stamp", ["", None], ids=["no stamp", "no agent"])
-def test_nothing_is_recorded_without_every_stamp(stamp: str | None, lab: Lab) -> None:
-    lab.stamps[NODES[0]] = stamp
-    lab.record()
-    assert not lab.paths.stamps.exists()
-
-
-def test_nothing_is_recorded_of_a_lab_that_did_not_become_usable(lab: Lab) -> None:
-    with pytest.raises(RuntimeError), stamps.recorded(lab.paths, URI, NODES):
-        raise RuntimeError("not usable")
-    assert not lab.paths.stamps.exists()
+    assert stamps.expected(plan, lab.paths, (INPUTS, OF_WORKER)) == {node.name: of(node.name) for node in plan.nodes}
 
 
 def test_the_stamp_is_where_the_roles_write_it() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from hoplab.cluster.inventory import inputs_digests
 from hoplab.core.paths import LabPaths
 from hoplab.engine import schema
 from hoplab.host.save_image import HEADER, MAGIC
@@ -107,7 +108,7 @@ class Prepared:
 
 
 def rekey_stamp(inventory: Path, project: Path) -> str:
-    return rekey.stamps_of(inventory, project)[0] + "\n"
+    return inputs_digests(inventory, project)[0] + "\n"
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_keys_and_seeds_are_those_that_up_would_write(prepared: Prepared) -> Non
 def test_stamps_become_those_of_the_fork(prepared: Prepared) -> None:
     prepared.adapt()
     inventory = prepared.place / "inventory/inventory.yml"
-    host, worker = rekey.stamps_of(inventory, prepared.fork.project)
+    host, worker = inputs_digests(inventory, prepared.fork.project)
     assert (prepared.new / "control-plane/applied").read_text() == f"{host}\n"
     planned = json.loads((prepared.new / rekey.FILE).read_text())
     assert list(planned["stamps"].values()) == [host, worker]
