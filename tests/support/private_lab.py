@@ -5,21 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hoplab import image as images
+from hoplab.cluster import readiness
 from hoplab.core.paths import LabPaths
 from hoplab.engine import schema
 from hoplab.engine.libvirt_objects import DRIVERS
 from hoplab.host import libvirtd, machines
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
-from hoplab.lab import state
+from hoplab.lab import clocks, state
+from hoplab.lab.checkpoint import create, usable
 from hoplab.lab.state import NodeState
-from tests.support.checkpoint_lab import DIGEST
+from tests.support.checkpoint_lab import DIGEST, Nodes
 from tests.support.embedded_lab import Quiet
 from tests.support.labs import MADE
 
@@ -27,6 +32,29 @@ missing = [tool for tool in (*libvirtd.TOOLS, "qemu-img") if shutil.which(tool, 
 PRIVATE = pytest.mark.skipif(
     os.geteuid() != 0 or bool(missing), reason=f"needs root and {', '.join(missing) or 'nothing else'}"
 )
+
+Replaced = tuple[Any, str]  # a module, and a function of it that returns nothing of interest
+PLAYED: tuple[Replaced, ...] = (
+    (clocks, "mend"),
+    (clocks, "renew"),
+    (readiness, "wait_usable_nodes"),
+    (usable, "prove"),
+)
+
+
+@contextmanager
+def played(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: Replaced) -> Iterator[World]:
+    """A world that is made, where what needs a system in the machine is played; its libvirtd ends with the body."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    world = World(folder)
+    monkeypatch.setattr(create, "Hosts", Nodes)
+    monkeypatch.setattr(images, "list_images", lambda: [world.image])
+    nothing: list[object] = []
+    for module, name in (*PLAYED, *more):
+        monkeypatch.setattr(module, name, lambda *_, **__: nothing)
+    world.make()
+    yield world
+    PrivateLibvirt(world.paths).stop()
 
 
 class World:

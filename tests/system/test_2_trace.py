@@ -60,15 +60,15 @@ def test_packets_are_seen_at_every_hop_as_predicted(paths: LabPaths, seen: Snaps
 
 @contextmanager
 def dropping(hosts: Hosts, node: str, rule: str) -> Iterator[None]:
-    for verb in ("-I", "-D"):
+    def change(verb: str) -> None:
         found = hosts.batch(node, {"it": f"iptables {verb} FORWARD {rule}"})["it"]
         assert found.code == 0, found
-        if verb == "-I":
-            try:
-                yield
-            except BaseException:
-                hosts.batch(node, {"it": f"iptables -D FORWARD {rule}"})
-                raise
+
+    change("-I")
+    try:
+        yield
+    finally:
+        change("-D")
 
 
 def test_a_packet_that_a_rule_drops_names_it(paths: LabPaths, seen: Snapshot, hosts: Hosts) -> None:

@@ -14,45 +14,29 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hoplab import image as images
-from hoplab.cluster import readiness
 from hoplab.core.console import PlainProgress
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.host import door, machines, netns
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.lab import clocks, host_access, power, rekey, state
-from hoplab.lab.checkpoint import create, restore, usable
+from hoplab.lab import host_access, power, rekey, state
+from hoplab.lab.checkpoint import create, restore
 from hoplab.lab.checkpoint.store import Store
 from hoplab.lab.state import LabState
 from hoplab.pki.keys import ensure_keys
-from tests.support.checkpoint_lab import Nodes
-from tests.support.private_lab import PRIVATE, World
+from tests.support.private_lab import PRIVATE, World, played
 
 pytestmark = PRIVATE
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    world = World(tmp_path)
-    monkeypatch.setattr(create, "Hosts", Nodes)
-    monkeypatch.setattr(images, "list_images", lambda: [world.image])
-    nothing: list[object] = []
-    for module, name in (
-        (clocks, "mend"),
-        (clocks, "renew"),
-        (readiness, "wait_usable_nodes"),
-        (usable, "prove"),
-    ):
-        monkeypatch.setattr(module, name, lambda *_, **__: nothing)
     monkeypatch.setattr(host_access, "open_host", lambda lab, *_: lab)
-    world.make()
-    ensure_keys(world.paths, ["worker1"])
-    world.paths.engine_state.write_text(json.dumps({"format": 1, "resources": []}))
-    world.paths.inventory.write_text(yaml.safe_dump({"all": {"vars": {"lab": {"name": "cpreal"}}}}))
-    yield world
-    PrivateLibvirt(world.paths).stop()
+    with played(tmp_path, monkeypatch) as world:
+        ensure_keys(world.paths, ["worker1"])
+        world.paths.engine_state.write_text(json.dumps({"format": 1, "resources": []}))
+        world.paths.inventory.write_text(yaml.safe_dump({"all": {"vars": {"lab": {"name": "cpreal"}}}}))
+        yield world
 
 
 def logins_are_refused(namespace: str) -> bool:

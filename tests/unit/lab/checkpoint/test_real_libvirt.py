@@ -10,38 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from hoplab import image as images
-from hoplab.cluster import readiness
 from hoplab.core.console import PlainProgress
 from hoplab.host import machines
 from hoplab.host.libvirtd import PrivateLibvirt
-from hoplab.lab import clocks, lifecycle, power
-from hoplab.lab.checkpoint import create, restore, usable
+from hoplab.lab import lifecycle, power
+from hoplab.lab.checkpoint import create, restore
 from hoplab.lab.checkpoint.store import Store
-from tests.support.checkpoint_lab import Nodes
-from tests.support.private_lab import PRIVATE, World
+from tests.support.private_lab import PRIVATE, World, played
 
 pytestmark = PRIVATE
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    world = World(tmp_path)
-    monkeypatch.setattr(create, "Hosts", Nodes)
-    monkeypatch.setattr(images, "list_images", lambda: [world.image])
-    nothing: list[object] = []
-    for module, name in (
-        (clocks, "mend"),
-        (clocks, "renew"),
-        (power, "wait_until_booted"),
-        (readiness, "wait_usable_nodes"),
-        (usable, "prove"),
-    ):
-        monkeypatch.setattr(module, name, lambda *_, **__: nothing)
-    world.make()
-    yield world
-    PrivateLibvirt(world.paths).stop()
+    with played(tmp_path, monkeypatch, (power, "wait_until_booted")) as world:
+        yield world
 
 
 def test_a_restored_lab_is_what_the_engine_recorded(world: World) -> None:
