@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,7 @@ class Forwarder:
                 self.say(
                     f"{forward.what}: {forward.destination} does not answer: {why or f'not within {CONNECT_S:g} s'}"
                 )
+                _reset_at_close(writer)
                 return
             stack.push_async_callback(far.end)
             await asyncio.gather(_copy(reader, far.writer), _copy(far.reader, writer))
@@ -178,6 +180,14 @@ class _Far:
             return ""
         said = (await self.ssh.stderr.read()).decode(errors="replace").strip()
         return said.splitlines()[0] if await self.ssh.wait() and said else ""
+
+
+def _reset_at_close(writer: asyncio.StreamWriter) -> None:
+    """Make the client's connection end by a reset: an end of stream would be the empty answer of a server.
+
+    Without it the kernel chooses by whether the client's first bytes came before the close.
+    """
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def _end(ssh: asyncio.subprocess.Process) -> None:
