@@ -56,10 +56,10 @@ V4 = Family("IPv4", "inet", IPv4Address, IPv4Network, IPv4Network("0.0.0.0/0"))
 V6 = Family("IPv6", "inet6", IPv6Address, IPv6Network, IPv6Network("::/0"))
 
 
-def with_port(address: IPAddress | None, port: int) -> str:
-    """Return address and port as in a URL.
+def with_port(address: IPAddress | str | None, port: int) -> str:
+    """Return address, or the name of a host, and port as in a URL.
 
-    >>> with_port(IPv4Address("10.244.1.2"), 8080), with_port(IPv6Address("fd00:244:0:1::2"), 8080)
+    >>> with_port(IPv4Address("10.244.1.2"), 8080), with_port("fd00:244:0:1::2", 8080)
     ('10.244.1.2:8080', '[fd00:244:0:1::2]:8080')
     """
-    return f"[{address}]:{port}" if isinstance(address, IPv6Address) else f"{address}:{port}"
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"

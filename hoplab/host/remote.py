@@ -12,6 +12,7 @@ import subprocess
 import threading
 
 from hoplab.core.errors import HostError
+from hoplab.core.ip import with_port
 from hoplab.spec.libvirt_uri import RemoteHost
 
 
@@ -38,14 +39,6 @@ def connection(address: str, port: int, timeout_s: float, remote: RemoteHost | N
     threading.Thread(target=ssh.wait, name="ssh -W", daemon=True).start()  # it ends after our end of the connection
     ours.settimeout(timeout_s)
     return ours
-
-
-def with_port(address: str, port: int) -> str:
-    """
-    >>> with_port("192.168.77.20", 22), with_port("fd00:77::20", 22)
-    ('192.168.77.20:22', '[fd00:77::20]:22')
-    """
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def proxy_command(remote: RemoteHost) -> str:

@@ -106,7 +106,7 @@ def host_checks(spec: LabSpec, paths: LabPaths, facts: HostFacts) -> list[Check]
         *(private_checks() if private else libvirt_host.checks(spec, paths)),
         *([ipv6(IPV6)] if spec.ipv6 else []),
         *([kvm(rootless.KVM, required=spec.accel == "kvm", own=rootless.wanted())] if private else []),
-        *([memory(facts)] if private else []),
+        *([libvirt_host.memory(facts)] if private else []),
         locales(),
         *([] if built else [sockets(cache_dir())]),
         disk("disk for images", cache_dir(), 0.0 if built else CACHE_GIB, facts),
@@ -205,11 +205,6 @@ def kvm(device: Path, *, required: bool, own: bool = False) -> Check:
         return Check("kvm", True, f"{found}; machines are emulated, about six times slower{how}")
     remedy = access or "enable virtualization in the firmware, join the group kvm, or set lab:accel to auto"
     return Check("kvm", False, found, remedy)
-
-
-def memory(facts: HostFacts) -> Check:
-    """Report the memory; the required amount depends on the spec and on the memory of running machines."""
-    return Check("memory", True, f"{facts.memory_mib} MiB, {facts.available_memory_mib} available now")
 
 
 def disk(name: str, path: Path, gib: float, facts: HostFacts) -> Check:

@@ -139,7 +139,7 @@ def space(seen: HostLook, gib: float = 2.0) -> Check:
 
 
 def memory(facts: HostFacts) -> Check:
-    """Report the memory of the host that runs the machines."""
+    """Report the memory of the host that runs the machines; what is required depends on the spec and on what runs."""
     where = f" on {facts.name}" if facts.name else ""
     return Check("memory", True, f"{facts.memory_mib} MiB, {facts.available_memory_mib} available now{where}")
 

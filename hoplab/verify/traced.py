@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from hoplab.core.errors import LabError
+from hoplab.core.ip import with_port
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.trace import render
 from hoplab.trace.follow import follow
@@ -32,7 +33,7 @@ class Request:
         found = urlsplit(url.partition("[")[0] if "//[" not in url else url)
         port = found.port or (HTTPS if found.scheme == "https" else HTTP)
         host = str(to) if to else found.hostname or ""
-        return cls(str(sender) if sender else OUTSIDE, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        return cls(str(sender) if sender else OUTSIDE, with_port(host, port))
 
 
 @dataclass(frozen=True)
