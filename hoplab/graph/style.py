@@ -145,6 +145,7 @@ def _colours(of: Palette) -> list[str]:
         "wired": of.wire,
         "ink": of.ink,
         "good": of.good,
+        "odd": of.tunnel,
         "onbad": of.paper,
     }
     boxes = {
@@ -160,6 +161,7 @@ def _colours(of: Palette) -> list[str]:
         "vethbox": (of.bridge_fill, of.bridge_fill),
         "strip": (of.pod, of.pod),
         "row": ("none", "none"),
+        "ring": ("none", of.quiet),
     }
     strokes = (
         (("pair", "port", "routed"), of.bridge),

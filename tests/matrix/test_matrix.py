@@ -22,9 +22,11 @@ from hoplab.core.console import clock
 from hoplab.core.paths import LabPaths
 from hoplab.image import missing_images
 from hoplab.lab import state
-from hoplab.verify import requirements
+from hoplab.trace import needs
+from hoplab.verify import live_look, requirements
 from hoplab.verify.session import LabSession, opened
 from tests.matrix.combinations import COMBINATIONS, Combination
+from tests.support import traced_packets
 from tests.system import recordings
 from tests.system.conftest import LabCommand
 from tests.system.faults import FAULTS, Fault, Site, together
@@ -33,6 +35,7 @@ from tests.system.faults.trial import try_faults
 pytestmark = pytest.mark.timeout(0)  # every command that is run has a bound of its own
 
 LAB = "matrix"
+HOPS = 0.95  # of the hops of all packets are seen
 MISSING = {
     component: missing
     for component in dict.fromkeys(combination.component for combination in COMBINATIONS)
@@ -56,7 +59,9 @@ class Figures:
     rows: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        head = f"{'combination':<40} {'up':>7} {'verify':>7} {'passed':>7} {'skipped':>8} {'faults':>7}"
+        head = (
+            f"{'combination':<40} {'up':>7} {'verify':>7} {'passed':>7} {'skipped':>8} {'hops seen':>12} {'faults':>7}"
+        )
         return "\n".join(["", head, *self.rows])
 
 
@@ -99,13 +104,25 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
     up = time.monotonic() - began
     report = lab("verify", "--json").json()
     assert report["failed"] == 0, [claim for claim in report["claims"] if claim["outcome"] == "failed"]
+    hops = traced(paths)
     tried = faults_of(paths)
     if os.environ.get("HOPLAB_RECORD") and combination is not COMBINATIONS[0]:  # the usual lab has many broken ones
         recordings.main(LAB)
     figures.rows.append(
         f"{combination.name:<40} {clock(up):>7} {clock(report['seconds']):>7} {report['passed']:>7} "
-        f"{report['skipped']:>8} {tried:>7}"
+        f"{report['skipped']:>8} {hops:>12} {tried:>7}"
     )
+
+
+def traced(paths: LabPaths) -> str:
+    """Send a packet of every kind through the lab; say how many hops were seen of how many, all as predicted."""
+    with live_look.opened(paths, without=needs.others()) as look:
+        lab = look()
+    trial = traced_packets.Trial()
+    for name in traced_packets.PACKETS:
+        print(trial.send(name, paths, lab), file=sys.stderr, flush=True)
+    trial.require(HOPS)
+    return f"{trial.seen} of {trial.hops}"
 
 
 def faults_of(paths: LabPaths) -> int:

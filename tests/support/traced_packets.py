@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hoplab.core.paths import LabPaths
 from hoplab.observe.live.stop import Stop
 from hoplab.observe.snapshot import Snapshot
+from hoplab.trace import render
 from hoplab.trace.model import Trace
 from hoplab.verify import live_trace
 from tests.support.traced_faults import pods
@@ -29,6 +31,29 @@ PACKETS: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # from, to, and opti
     "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),
 }
 EVERY_RUN = tuple(PACKETS)[:3]
+
+
+@dataclass
+class Trial:
+    """What was seen of packets that were sent, each with those that follow it."""
+
+    seen: int = 0
+    hops: int = 0
+    wrong: list[str] = field(default_factory=list)  # a hop or an end that the model did not predict
+
+    def send(self, name: str, paths: LabPaths, lab: Snapshot) -> str:
+        """Send one of PACKETS, which has to arrive; return a line that says what was seen of it."""
+        sender, receiver, options = PACKETS[name]
+        trace = sent(paths, lab, sender, receiver, **options)
+        assert trace.sent and trace.complete, f"{name}\n{render.text(trace)}"
+        for real in (trace.sent, *(then.sent for then in trace.then if then.sent)):
+            self.seen, self.hops = self.seen + real.seen, self.hops + real.hops
+            self.wrong += [f"{name}: {difference}" for difference in real.wrong]
+        return f"{name}: {render.summary(trace.sent)}, {trace.sent.seconds:.1f} s"
+
+    def require(self, share: float) -> None:
+        """Require that this share of the hops was seen, and every one as predicted."""
+        assert self.seen >= share * self.hops and not self.wrong, self
 
 
 def sent(paths: LabPaths, lab: Snapshot, sender: str, receiver: str, **options: Any) -> Trace:
