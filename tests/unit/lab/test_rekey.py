@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hoplab.core import fs
 from hoplab.core.errors import ClusterError, EngineError
 from hoplab.host import agent, door
 from hoplab.host.agent import AgentError, Done
@@ -21,6 +22,7 @@ from hoplab.lab import power, rekey, state
 from hoplab.lab.rekey import Rekeying
 from hoplab.lab.state import LabState
 from hoplab.pki.keys import ensure_keys
+from tests.support.checkpoint_lab import KILLED
 from tests.support.cluster_ca import KUBECONFIG, authority
 from tests.support.fleets import Heard
 from tests.support.labs import MADE, ShortRun
@@ -248,3 +250,36 @@ def test_the_hosts_own_stamp(fork: Fork) -> None:
         stamp.write_text(text)
         rekey.plan(fork.paths.root, Rekeying(OLD, STAMPS))
         assert stamp.read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Machine, "run"), (rekey, "with_own_admin"), (fs, "write"), (rekey, "bind"), (door, "open")],
+    ids=["a machine has its keys", "a certificate is made", "it is written", "rights are changed", "the door is open"],
+)
+def test_killed_at_any_step(fork: Fork, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+    """As by kill -9, right after the first of such steps: logins are refused, until the next start has finished it."""
+    original = getattr(owner, name)
+
+    def and_no_further(*given: Any, **more: Any) -> None:
+        original(*given, **more)
+        os._exit(KILLED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, and_no_further)
+        child = os.fork()
+        if child == 0:
+            try:
+                fork.finish()
+            finally:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
+    assert rekey.pending(fork.paths) and power.interrupted(fork.paths)
+    rekey.close_door(fork.lab, fork.paths)
+    fork.finish()
+    assert fork.door == ["closed ns", "opened ns"] and not rekey.pending(fork.paths)
+    for node, machine in fork.machines.items():
+        assert machine.read("home/lab/.ssh/authorized_keys").strip() == fork.keys.user_public
+        assert machine.read("etc/ssh/ssh_host_ed25519_key") == fork.keys.host[node].private
+        assert machine.read("etc/hoplab/applied") == "cdef-0011\n"
+    assert fork.paths.kubeconfig.read_text() == (fork.kubernetes / "admin.conf").read_text()
