@@ -26,6 +26,7 @@ class TracedFault:
     kind: str
     cause: str  # in the cause, or in the note
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    drawn: bool = False  # only packets to one of several endpoints do not arrive
 
     @property
     def name(self) -> str:
@@ -78,6 +79,7 @@ FAULTS = (
         HOME,
         "port",
         "veth545521a3 hairpin off",
+        drawn=True,
     ),
     TracedFault(
         "a-service-without-endpoints-is-not-rejected",

@@ -91,6 +91,7 @@ def _arrived(there: Sequence[Sighting], goals: Collection[Place], observed: Obse
             seen.place
             for seen in reversed(arriving)
             if seen.place in goals and seen.place not in dropping and not seen.inner
+            if observed.translated != seen.itself.dst
         ),
         None,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 NOT_SPECIFIED = "NOT_SPECIFIED"
+DELIVERED = frozenset({"QUEUE_PURGE"})  # reasons of packets that were in the queue of a socket when that was closed
 
 _LINE = re.compile(r".*?\s(\d+\.\d+): (kfree_skb|fib_table_lookup): (.*)")
 _DROP = re.compile(r".*location=(\S+) reason: (\w+)")
@@ -50,7 +51,8 @@ def parse(text: str) -> Iterator[Drop | Lookup]:
             continue
         time = int(float(match[1]) * 1_000_000) * 1000
         if (drop := _DROP.match(match[3])) and match[2] == "kfree_skb":
-            yield Drop(time, drop[2], drop[1].partition("+")[0])
+            if drop[2] not in DELIVERED:
+                yield Drop(time, drop[2], drop[1].partition("+")[0])
         elif lookup := _LOOKUP.match(match[3]):
             src, dst, gateway = (IPv4Address(lookup[number]) for number in (5, 7, 10))
             yield Lookup(time, src, dst, lookup[9], gateway, int(lookup[11]), int(lookup[1]))

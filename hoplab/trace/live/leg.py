@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 
 from hoplab.trace.live.drops import Lookup
 from hoplab.trace.live.observed import NEAR_NS, WIRE, Observed
 from hoplab.trace.live.sightings import Sighting
-from hoplab.trace.model import NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop
+from hoplab.trace.model import NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop, Place
 
 PROVEN = frozenset({"restored", "wrapped", "unwrapped", "bridge"})  # kinds of events that the next hop shows
 WIREGUARD = "WireGuard"  # how a hop carries a packet that nobody can read there
@@ -37,6 +37,28 @@ def _same(wanted: Header, found: Header) -> bool:
     return all(port in (0, real) for port, real in ((wanted.sport, found.sport), (wanted.dport, found.dport)))
 
 
+@dataclass(frozen=True)
+class Flood:
+    """A frame that a bridge sent out of several ports, as it knows none for the receiver's hardware address."""
+
+    place: Place
+    bridge: str
+    header: Header
+    ports: tuple[str, ...]
+
+    def has(self, seen: Sighting) -> bool:
+        return (seen.place, seen.direction, seen.header) == (self.place, "out", self.header) and seen.dev in self.ports
+
+
+def _floods(seen: Sequence[Sighting], observed: Observed) -> tuple[Flood, ...]:
+    found: dict[tuple[Place, str, Header], list[str]] = {}
+    for one in seen:
+        bridge = observed.bridges.get(one.place, {}).get(one.dev)
+        if bridge and one.direction == "out":
+            found.setdefault((one.place, bridge, one.header), []).append(one.dev)
+    return tuple(Flood(*key, tuple(sorted(ports))) for key, ports in found.items() if len(ports) > 1)
+
+
 class Leg:
     """The packet on its way there, or its reply on its way back."""
 
@@ -48,11 +70,13 @@ class Leg:
         carriers: Sequence[Sighting],
         observed: Observed,
     ) -> None:
-        self.name, self.predicted, self.seen, self.observed = name, predicted, seen, observed
+        self.name, self.predicted, self.observed = name, predicted, observed
+        self.floods = _floods(seen, observed)
+        self.seen = [one for one in seen if not self._copy(one)]
         self.matched: list[Sighting | None] = [self._at(hop, carriers) for hop in predicted]
         used = {id(found) for found in self.matched}
-        self.receivers = {header.dst for one in seen for header in (one.header, one.inner) if header}
-        self.others = [one for one in seen if id(one) not in used and not self._another_end(one)]
+        self.receivers = {header.dst for one in self.seen for header in (one.header, one.inner) if header}
+        self.others = [one for one in self.seen if id(one) not in used and not self._another_end(one)]
         self.last = max((number for number, found in enumerate(self.matched) if found), default=-1)
 
     def _at(self, hop: Hop, carriers: Sequence[Sighting]) -> Sighting | None:
@@ -87,6 +111,11 @@ class Leg:
             for hop in self.predicted
         )
 
+    def _copy(self, seen: Sighting) -> bool:
+        """Return whether it is a copy that a bridge made for a port which does not lead to the receiver."""
+        predicted = any(is_at(hop, seen) for hop in self.predicted)
+        return not predicted and any(flood.has(seen) for flood in self.floods)
+
     @property
     def last_seen(self) -> Sighting | None:
         """Return where it was seen last, on the lab network too."""
@@ -119,7 +148,16 @@ class Leg:
             found.insert(at, (hop, one))
         last = next((number for number in range(len(found) - 1, -1, -1) if found[number][1]), -1)
         hops = [self._with_events(hop, is_last=number == last) for number, (hop, _) in enumerate(found)]
+        hops = [self._flooded(hop) for hop in hops]
         return self._wired([_proven(hop, after) for hop, after in zip(hops, [*hops[1:], None], strict=True)])
+
+    def _flooded(self, hop: Hop) -> Hop:
+        """Return the hop with the ports that the bridge sent copies out of, where it came in."""
+        floods = [flood for flood in self.floods if hop.place == flood.place and hop.header == flood.header]
+        if hop.direction != "in" or not floods:
+            return hop
+        ports, bridge = ", ".join(floods[0].ports), floods[0].bridge
+        return replace(hop, events=(*hop.events, Event("flooded", ports, f"ports of {bridge}", evidence=SEEN)))
 
     def _joined(self) -> Iterator[tuple[Sighting, ...]]:
         """Yield the sightings that nothing predicted; those of a bridge and of its port as one, the bridge first."""

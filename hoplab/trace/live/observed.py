@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hoplab.core.ip import IPAddress
 from hoplab.trace.live.drops import Drop, Lookup
 from hoplab.trace.live.sightings import Sighting
 from hoplab.trace.model import Place
@@ -40,6 +41,8 @@ class Observed:
     lookups: Mapping[Place, tuple[Lookup, ...]] = field(default_factory=dict)
     counted: Mapping[Place, tuple[str, ...]] = field(default_factory=dict)  # failures that nodes counted meanwhile
     pods: Mapping[Place, Place] = field(default_factory=dict)  # the nodes of pods
+    bridges: Mapping[Place, Mapping[str, str]] = field(default_factory=dict)  # of each port of a node
+    translated: IPAddress | None = None  # a service's address: what still has it has not arrived anywhere
     one_way: bool = False  # no reply is expected
     lacking: tuple[str, ...] = ()
     seconds: float = 0.0

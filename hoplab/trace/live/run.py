@@ -21,6 +21,7 @@ from hoplab.core.wait import HOST, Timing
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.facts.counters import CACHES, INTERFACES, PROTOCOLS
 from hoplab.observe.facts.iptables import IPTABLES, Iptables
+from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import Nftables
 from hoplab.observe.facts.wireguard import WIREGUARD
@@ -75,6 +76,7 @@ class LiveTrace:
         endpoints: Iterable[tuple[IPAddress, int]] = sorted(inner, key=str)
         self._identity = Identity.of(self._header.protocol, self._header.dport, secrets.randbits(32), endpoints)
         self._goals = goal.arrives
+        self._translated = goal.address if goal.of_service and not goal.is_endpoint(goal.address) else None
         self._request = request(lab, goal, self._identity) if goal.proxied else b""
         self._taps: dict[tuple[str, int], tuple[Place, str]] = {}  # by node and number: the place, its namespace
         self._heard = {node: Heard() for node in relays.streams}
@@ -312,6 +314,10 @@ class LiveTrace:
     def _observed(self) -> Observed:
         seen = sightings.read(self._raws, self._identity)
         pods = {Place("pod", str(pod)): Place("node", pod.node.name) for pod in self._lab.pods}
+        bridges = {
+            Place("node", node.name): {link.name: link.master for link in node.facts[LINKS] if link.master}
+            for node in self._lab.nodes
+        }
         rules = tuple(hit for node in self._heard if node != HERE for hit in self._rules(node, seen))
         found: dict[Place, list[Drop]] = {}
         lookups: dict[Place, list[Lookup]] = {}
@@ -332,6 +338,8 @@ class LiveTrace:
             {place: tuple(listed) for place, listed in lookups.items()},
             {Place("node", node): heard.counted for node, heard in self._heard.items() if node != HERE},
             pods,
+            bridges,
+            self._translated,
             self._one_way,
         )
 

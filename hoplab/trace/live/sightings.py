@@ -13,7 +13,7 @@ from hoplab.trace.live.identity import HEADER, ICMP, ICMP_ERRORS, IN_VXLAN, IPIP
 from hoplab.trace.model import Direction, Header, Place
 
 Leg = Literal["there", "back", "carrier"]
-OUTGOING = 4  # kind of a packet, linux/if_packet.h
+OTHER_HOST, OUTGOING = 3, 4  # kinds of packets, linux/if_packet.h
 NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", IPIP: "ipencap"}
 SYN, RST, ACK = 0x02, 0x04, 0x10
 UNREACHABLE = {0: "net", 1: "host", 2: "protocol", 3: "port", 9: "net", 10: "host", 13: "administratively"}
@@ -63,6 +63,8 @@ def read(raws: Iterable[Raw], identity: Identity) -> tuple[Sighting, ...]:
     found: list[Sighting] = []
     questions: set[Header] = set()
     for raw in sorted(raws, key=lambda raw: (raw.time, raw.order)):
+        if raw.place.kind == "pod" and raw.kind == OTHER_HOST:
+            continue  # a copy that a bridge sent to all of its ports
         seen = _read(raw, identity, questions)
         if seen is None:
             continue

@@ -12,7 +12,19 @@ from hoplab.trace.live.compare import compared
 from hoplab.trace.live.drops import Drop
 from hoplab.trace.live.observed import Observed, RuleHit
 from hoplab.trace.live.sightings import Leg, Sighting
-from hoplab.trace.model import INFERRED, NOT_SEEN, OTHERWISE, SEEN, UNPREDICTED, Header, Hop, Place, Trace, Way
+from hoplab.trace.model import (
+    INFERRED,
+    NOT_SEEN,
+    OTHERWISE,
+    OUTSIDE,
+    SEEN,
+    UNPREDICTED,
+    Header,
+    Hop,
+    Place,
+    Trace,
+    Way,
+)
 from tests.support.recordings import recording
 from tests.support.traced_faults import pods, traced
 
@@ -190,3 +202,43 @@ def test_udp_needs_no_reply() -> None:
     found = compared(model, observed(seen, "no answer", one_way=True), goals(model))
     assert found.complete and found.shown.back == ()
     assert render.outcome(found) == f"arrives at {model.ways[0].target}, which sends no reply"
+
+
+BRIDGES = {Place("node", "worker2"): {f"veth{number}": "cni0" for number in range(4)}}
+
+
+def test_what_a_bridge_sends_to_all_of_its_ports_are_no_hops(model: Trace) -> None:
+    """The frame that arrives is one of the copies; a bridge that knows no port for a MAC address is healthy."""
+    near = traced(recording("flannel-vxlan"), "single", "near")
+    seen = sightings(near.ways[0])
+    copies = [replace(seen[2], dev=f"veth{number}", order=number) for number in range(4)]
+    found = compared(near, observed([*seen, *copies], bridges=BRIDGES), goals(near))
+    assert found.complete and found.sent and found.sent.wrong == () and found.sent.hops == 8
+    [event] = [event for hop in found.shown.there for event in hop.events if event.kind == "flooded"]
+    assert (event.text, event.where, event.evidence) == ("veth0, veth1, veth2, veth3", "ports of cni0", SEEN)
+    other = {Place("node", "worker2"): {"veth0": "cni0", "veth1": "br1"}}
+    found = compared(near, observed([*seen, *copies[:2]], bridges=other), goals(near))
+    assert found.sent and len(found.sent.wrong) == 1, "a port of each of two bridges is no flood"
+
+
+def test_a_frame_for_a_port_that_is_down_ends_at_its_node() -> None:
+    model = traced(recording("broken/a-veth-is-unplugged"), "single", "near")
+    seen = sightings(model.ways[0])[:2]
+    copies = [replace(seen[1], dev=f"veth{number}", direction="out", time=2, order=number) for number in range(4)]
+    found = compared(model, observed([*seen, *copies], "no answer", bridges=BRIDGES), {Place("pod", "x")})
+    end = found.shown.end
+    assert end and (end.kind, str(end.at)) == ("link", "node worker2") and found.sent and found.sent.wrong == ()
+
+
+def test_what_still_has_a_services_address_has_not_arrived() -> None:
+    """At the API server's host as at nobody: the host answers that it does not know such a network."""
+    model = traced(recording("broken/a-node-does-not-know-a-clusterip"), "single", "default/kubernetes")
+    way = model.ways[0]
+    assert way.end and way.there[-1].place == OUTSIDE
+    seen = sightings(way)
+    error = replace(seen[-1], direction="out", leg="back", what="ICMP net unreachable", time=50, order=50)
+    sent = observed([*seen, error], "Network is unreachable", translated=way.header.dst)
+    found = compared(model, sent, {OUTSIDE})
+    end = found.shown.end
+    assert end and (end.kind, end.at, end.reply) == (way.end.kind, way.end.at, False)
+    assert found.sent and found.sent.wrong == ()

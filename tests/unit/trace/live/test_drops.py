@@ -16,6 +16,8 @@ hoplab listens
 protocol=2048 location=nf_hook_slow+0x9a/0xb0 reason: NETFILTER_DROP
     (older)-1  [000] ..s..     1.5: kfree_skb: skbaddr=0000000012 protocol=2048 location=ip_error+0x1 \
 reason: IP_INNOROUTES
+     curl-77      [001] b.s2.  4711.400000: kfree_skb: skbaddr=0000000013 protocol=2048 \
+location=skb_queue_purge_reason+0x1 reason: QUEUE_PURGE
 CPU:0 [LOST 12 EVENTS]
 """
 
@@ -26,4 +28,5 @@ def test_drops_and_lookups_are_read() -> None:
     assert way == Lookup(4711_123456_000, source, pod, "flannel.1", IPv4Address("10.244.1.0"), 0)
     assert isinstance(none, Lookup) and (none.dev, none.error) == ("-", -101)
     assert drop == Drop(4711_300001_000, "NETFILTER_DROP", "nf_hook_slow")
+    # and none for what the socket had that was closed
     assert isinstance(older, Drop) and (older.reason, older.function) == ("IP_INNOROUTES", "ip_error")

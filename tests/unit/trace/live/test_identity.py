@@ -14,7 +14,7 @@ from hoplab.trace.model import Header, Place
 
 ONE, OTHER, NODE1, NODE2 = (IPv4Address(text) for text in ("10.244.0.5", "10.244.1.5", "10.0.0.1", "10.0.0.2"))
 NODE = Place("node", "worker1")
-OUT, IN = 4, 0
+OUT, IN, OTHER_HOST = 4, 0, 3
 SYN, SYN_ACK, RST_ACK, ACK, PUSH = 0x02, 0x12, 0x14, 0x10, 0x18
 
 
@@ -96,6 +96,13 @@ def test_tcp_is_known_bare_and_carried(packet: bytes, leg: str, what: str) -> No
 def test_other_packets_are_not(packet: bytes) -> None:
     assert not passes(TCP.filter(), packet)
     assert not TCP.found_in(packet)
+
+
+def test_a_copy_for_another_host_is_no_packet_of_a_pod() -> None:
+    """A bridge sends a frame to all ports where it knows none for the receiver; its own ports see frames for others."""
+    pod = Place("pod", "default/web")
+    assert read([Raw(pod, "eth0", OTHER_HOST, 1, 1, SENT)], TCP) == ()
+    assert len(read([Raw(NODE, "veth0", OTHER_HOST, 1, 1, SENT), Raw(pod, "eth0", IN, 2, 2, SENT)], TCP)) == 2
 
 
 def test_later_packets_of_the_connection_and_the_same_one_again_are_left_out() -> None:
