@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from hoplab import image as images
-from hoplab.conformance import namespaces, node_images, runner
+from hoplab.conformance import namespaces, node_images, program, runner
 from hoplab.conformance.ginkgo import SpecResult
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LabPaths
-from hoplab.image import NodeImage, conformance
+from hoplab.image import conformance
 from hoplab.lab import state
 from tests.support import fake_e2e
 from tests.support.fake_e2e import BASIC, HANGING, MORE, NODE_PORT, POLICY, SKIPPED
-from tests.support.labs import MADE
+from tests.support.labs import IMAGE, MADE
 
 
 class Shown:
@@ -53,7 +53,7 @@ class World:
         self.brought: list[tuple[str, ...]] = []
         state.save(replace(MADE, image="feed"), self.paths)
         self.build()
-        image = NodeImage("feed", *[folder] * 5, 1, {"kubernetes": "1.37.2"})
+        image = replace(IMAGE, digest="feed", versions={"kubernetes": "1.37.2"})
         monkeypatch.setattr(images, "list_images", lambda: [image])
         monkeypatch.setattr(runner, "connect", lambda *_, **__: nullcontext())
         monkeypatch.setattr(namespaces, "remove", self._remove)
@@ -136,7 +136,7 @@ def test_a_killed_run_reports_what_was_printed(world: World, monkeypatch: pytest
             on_line(line)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner.program, "run", killed)
+    monkeypatch.setattr(program, "run", killed)
     ended = world.run("Services")
     assert ended.interrupted
     assert ended.run.results == (
