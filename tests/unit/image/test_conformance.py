@@ -34,7 +34,7 @@ def test_the_tests_are_of_the_labs_kubernetes() -> None:
 
 def test_a_test_program_is_compiled_and_not_run() -> None:
     argv, environment = gobuild.command(suite().go, "e2e.test", Path("work/out"))
-    assert argv[:6] == ["go", "test", "-c", "-mod=readonly", "-trimpath", "-modfile=work/go.mod"]
+    assert argv[:7] == ["go", "test", "-c", "-vet=off", "-mod=readonly", "-trimpath", "-modfile=work/go.mod"]
     assert argv[-3:] == ["-o", "work/out/e2e.test", "k8s.io/kubernetes/test/e2e"]
     assert environment["CGO_ENABLED"] == "0"
     argv, _ = gobuild.command(suite().go, "agnhost", Path("work/out"))
