@@ -19,7 +19,7 @@ from hoplab.core.paths import LabPaths
     default="",
     help="Only network specs whose names match, also those that no cluster has to pass: 'NetworkPolicy'.",
 )
-@click.option("--quick", is_flag=True, help="Six specs, one for each kind of packet.")
+@click.option("--quick", is_flag=True, help="Five specs, one for each kind of packet.")
 @file_option("--junit", "Also write JUnit XML, for CI systems.")
 def conformance(paths: LabPaths, focus: str, quick: bool, junit: Path | None) -> None:
     """Run upstream's end-to-end tests of the network.

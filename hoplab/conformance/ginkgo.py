@@ -23,6 +23,7 @@ Outcome = Literal["passed", "failed", "skipped", "not run"]
 RULE = "-" * 30  # before the name of a spec
 ENDED = re.compile(r"^(?:•|S|P)(?: \[(?P<state>[A-Z ]+)\])? \[(?P<seconds>[\d.]+) seconds\]$")
 NANOSECONDS = 10**9
+INTERRUPTED = "interrupted"  # the state of the spec that Ctrl-C ended
 SPEC = "It"  # Ginkgo's name for the node of a spec; others set up the suite
 
 
@@ -48,8 +49,8 @@ class Event:
 
     @property
     def mark(self) -> str:
-        """Return "ok", "skipped" or "FAIL"."""
-        return {"": "ok", "SKIPPED": "skipped"}.get(self.state, "FAIL")
+        """Return "ok", "skipped", "ended" by Ctrl-C, or "FAIL"."""
+        return {"": "ok", "SKIPPED": "skipped", INTERRUPTED.upper(): "ended"}.get(self.state, "FAIL")
 
 
 class Progress:
@@ -105,10 +106,9 @@ def _name(spec: dict[str, Any]) -> str:
 
 
 def _outcome(state: str) -> Outcome:
-    """Return the outcome of a state; those of an ended run and of a panic are failures."""
-    if state == "passed":
-        return "passed"
-    return "skipped" if state in ("skipped", "pending") else "failed"
+    """Return the outcome of a state: a panic and a timeout are failures, too."""
+    known: dict[str, Outcome] = {"passed": "passed", "skipped": "skipped", "pending": "skipped", INTERRUPTED: "not run"}
+    return known.get(state, "failed")
 
 
 def _result(spec: dict[str, Any]) -> SpecResult:

@@ -162,6 +162,8 @@ def _result(event: Event) -> SpecResult:
             return SpecResult(event.name, "passed", event.seconds)
         case "skipped":
             return SpecResult(event.name, "skipped", event.seconds)
+        case "ended":
+            return SpecResult(event.name, "not run", event.seconds, "interrupted")
         case _:
             return SpecResult(event.name, "failed", event.seconds, event.state.lower())
 

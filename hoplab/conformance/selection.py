@@ -17,10 +17,9 @@ CONFORMANCE = "[Conformance]"  # is in the names of those that every cluster has
 
 # Parts of names, one for each kind of packet that the lessons follow. They take a few minutes on emulated machines.
 QUICK = (
-    "Services should provide secure master service",
+    "API Server should provide secure master service",
     "Services should serve a basic endpoint from pods",
     "Services should be able to create a functioning NodePort service",
-    "Services should have session affinity work for service with type clusterIP",
     "Granular Checks: Pods should function for intra-pod communication: http",
     "DNS should provide DNS for services",
 )

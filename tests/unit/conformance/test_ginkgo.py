@@ -32,7 +32,7 @@ def test_labels_after_a_name_are_no_part_of_it_and_the_longer_name_counts() -> N
     [
         ("• [FAILED] [3.000 seconds]", "FAIL"),
         ("• [PANICKED] [3.000 seconds]", "FAIL"),
-        ("• [INTERRUPTED] [3.000 seconds]", "FAIL"),
+        ("• [INTERRUPTED] [3.000 seconds]", "ended"),
         ("S [SKIPPED] [3.000 seconds]", "skipped"),
         ("• [3.000 seconds]", "ok"),
     ],
@@ -83,9 +83,14 @@ def test_results_come_in_the_order_of_the_run() -> None:
     )
 
 
-@pytest.mark.parametrize("state", ["failed", "timedout", "panicked", "aborted", "interrupted"])
+@pytest.mark.parametrize("state", ["failed", "timedout", "panicked", "aborted"])
 def test_every_bad_state_is_a_failure(state: str) -> None:
     assert parse_report(report(spec(BASIC, state, 1)), [BASIC])[0].outcome == "failed"
+
+
+def test_the_spec_that_was_running_at_an_interruption_has_not_failed() -> None:
+    (found,) = parse_report(report(spec(BASIC, "interrupted", 1, Failure=failure("Interrupted by User"))), [BASIC])
+    assert found == SpecResult(BASIC, "not run", 2.5, "Interrupted by User")
 
 
 def test_a_chosen_spec_that_did_not_begin_is_not_run() -> None:

@@ -121,7 +121,7 @@ def test_an_interrupted_run_is_cleaned_up_and_reported(world: World) -> None:
     assert [(result.name, result.outcome) for result in ended.run.results] == [
         (BASIC, "passed"),
         (MORE, "passed"),
-        (HANGING, "failed"),
+        (HANGING, "not run"),
     ]
     assert "ending the running spec; Ctrl-C again kills it" in world.shown.notes
     assert world.cleaned == 2
@@ -132,7 +132,8 @@ def test_a_killed_run_reports_what_was_printed(world: World, monkeypatch: pytest
 
     def killed(*_: Any, on_line: Callable[[str], None], log: Path, **__: Any) -> bool:
         log.write_text("")
-        for line in ("-" * 30, BASIC, "• [1.500 seconds]", "-" * 30, NODE_PORT, "• [FAILED] [2.000 seconds]"):
+        last = ("-" * 30, MORE, "• [INTERRUPTED] [3.000 seconds]")
+        for line in ("-" * 30, BASIC, "• [1.500 seconds]", "-" * 30, NODE_PORT, "• [FAILED] [2.000 seconds]", *last):
             on_line(line)
         raise KeyboardInterrupt
 
@@ -142,7 +143,7 @@ def test_a_killed_run_reports_what_was_printed(world: World, monkeypatch: pytest
     assert ended.run.results == (
         SpecResult(BASIC, "passed", 1.5),
         SpecResult(NODE_PORT, "failed", 2.0, "failed"),
-        SpecResult(MORE, "not run"),
+        SpecResult(MORE, "not run", 3.0, "interrupted"),
     )
     assert world.shown.notes[-1] == "killed"
 

@@ -12,6 +12,7 @@ from hoplab.core.errors import LabError
 from hoplab.observe import setting
 from hoplab.observe.setting import Setting
 from tests.support.fake_e2e import BASIC, MORE, NAMES, NODE_PORT, POLICY, SKIPPED
+from tests.support.files import CAPTURED
 from tests.support.labs import PLAN
 
 LAB = setting.of_plan(PLAN)
@@ -26,6 +27,15 @@ def select(
 def test_specs_are_read_from_the_list_of_e2e_test() -> None:
     text = "The following spec names can be used with 'ginkgo run':\n    ../network/dns.go:55: [a] b: c\n\n"
     assert selection.parse_list(text) == ("[a] b: c",)
+
+
+def test_upstreams_list_has_47_specs_for_conformance_and_each_quick_one_once() -> None:
+    """The list of e2e.test 1.37.2, without most of the specs that are not for conformance of the network."""
+    names = selection.parse_list((CAPTURED / "e2e_tests.txt").read_text())
+    chosen = select(names=names)
+    assert (len(chosen.run), chosen.impossible) == (47, {})
+    quick = select(quick=True, names=names).run
+    assert [sum(part in name for name in quick) for part in selection.QUICK] == [1] * len(quick) == [1] * 5
 
 
 def test_without_a_focus_the_network_specs_for_conformance_run() -> None:
