@@ -12,14 +12,27 @@ from pathlib import Path
 
 import click
 
-from hoplab.cli import capture, changes, checkpoint, completion, draw, learn, look, maintain, make, many, trace
+from hoplab.cli import (
+    capture,
+    changes,
+    checkpoint,
+    completion,
+    conformance,
+    draw,
+    learn,
+    look,
+    maintain,
+    make,
+    many,
+    trace,
+)
 from hoplab.cli.options import from_checkout, in_namespaces, leaves
 from hoplab.core.errors import LabError
 
 SECTIONS = {
     "Make a lab": (*make.VERBS, *checkpoint.VERBS),
     "Look at it": (*look.VERBS, *changes.VERBS, *draw.VERBS, *capture.VERBS, *trace.VERBS),
-    "Learn with it": learn.VERBS,
+    "Learn with it": (*learn.VERBS, *conformance.VERBS),
     "Many labs": many.VERBS,
     "Maintain": (*maintain.VERBS, completion.completion),
 }

@@ -19,7 +19,7 @@ from typing import Literal
 
 from hoplab.core import paths
 from hoplab.core.progress import Progress
-from hoplab.image import archives, commands, containers, debian, disk, gobuild, initrd
+from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd
 from hoplab.image.archives import Kept
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.spec.catalog import ArchivedImage, Components, components
@@ -176,9 +176,13 @@ def list_images() -> list[NodeImage]:
 
 
 def prune_images(keep: set[str]) -> list[str]:
-    """Remove other images, and stages that neither kept images nor the next build need; return the removed ones."""
+    """Remove other images, and stages that neither kept images nor the next build need; return the removed ones.
+
+    Those of upstream's tests stay while they are of the present table.
+    """
     store = _store()
     needed = {stage.name for stage in _find_stages(components(), store).values()}
+    needed |= {stage.name for stage in conformance.find_stages(store).values()}
     needed |= {f"node-{digest}" for digest in keep}
     for directory in store.stages.glob("node-*"):
         if directory.name in needed:

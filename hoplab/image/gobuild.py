@@ -12,11 +12,12 @@ from typing import Any
 from hoplab.core.errors import ImageError
 from hoplab.core.progress import Progress
 from hoplab.image.commands import run
-from hoplab.image.store import Stage, Store, digest, tree_digest
+from hoplab.image.store import Stage, Store, digest, file_digest, tree_digest
 from hoplab.spec.catalog import GoComponent
 
 SPACE_GIB = 1.0
 SHARE = "share"  # folder of a stage with the files
+MODULE = "go.mod"  # beside a stage in work, where its programs need more checksums than their module's go.sum has
 # GOWORK: a go.work in a parent folder must not change the build.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
 # With fewer garbage collections the compiler is a sixth faster and uses more memory. The programs are the same, so the
@@ -29,16 +30,20 @@ def command(component: GoComponent, program: str, output: Path) -> tuple[list[st
     link = ["-s", "-w", *(f"-X {variable}" for variable in component.variables)]
     if component.cgo:
         link.append("-extldflags -static")  # they run in containers of any base, and on hosts with another libc
-    argv = ["go", "build", "-mod=readonly", "-trimpath"]
+    verb = ("test", "-c", "-vet=off") if program in component.tests else ("build",)  # vet reads all that is imported
+    argv = ["go", *verb, "-mod=readonly", "-trimpath"]
+    argv += [f"-modfile={output.parent / MODULE}"] if component.more_sums else []
     argv += ["-tags", ",".join(component.tags)] if component.tags else []
-    argv += ["-ldflags", " ".join(link), "-o", str(output / program), component.programs[program]]
+    package = (component.programs | component.tests)[program]
+    argv += ["-ldflags", " ".join(link), "-o", str(output / program), package]
     return argv, {**ENVIRONMENT, "CGO_ENABLED": "1" if component.cgo else "0"}
 
 
 def key(component: GoComponent) -> str:
     """Return the digest of everything that determines the programs: commands, environment and the locked sources."""
-    commands = [command(component, program, Path("out")) for program in component.programs]
-    files = [component.files] if component.files else []
+    commands = [command(component, program, Path("out")) for program in (*component.programs, *component.tests)]
+    files: list[object] = [component.files] if component.files else []
+    files += [file_digest(component.more_sums)] if component.more_sums else []
     return digest(commands, tree_digest([component.folder], component.folder), *files)
 
 
@@ -48,7 +53,9 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
     def compile_all(output: Path) -> dict[str, Any]:
         log = store.log(f"go-{component.name}")
         log.unlink(missing_ok=True)
-        for program in component.programs:
+        if component.more_sums:
+            _copy_module(component.folder, component.more_sums, output.parent)
+        for program in (*component.programs, *component.tests):
             progress.task(f"building {program} {component.version}")
             argv, environment = command(component, program, output)
             run(
@@ -63,6 +70,16 @@ def build(component: GoComponent, store: Store, progress: Progress) -> Stage:
         return {"version": component.version, "source": component.source}
 
     return store.make(f"go-{component.name}", key(component), compile_all, space_gib=SPACE_GIB)
+
+
+def _copy_module(folder: Path, more_sums: Path, target: Path) -> None:
+    """Copy go.mod as it is, and go.sum with more lines: what a program imports beside is of the versions locked there.
+
+    Lines more in the module's own go.sum would build all programs of the node image anew.
+    """
+    (target / MODULE).write_text((folder / "go.mod").read_text())
+    sums = (target / MODULE).with_suffix(".sum")
+    sums.write_text((folder / "go.sum").read_text() + more_sums.read_text())
 
 
 def _take_files(component: GoComponent, target: Path, log: Path) -> None:

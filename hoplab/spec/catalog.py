@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class GoComponent:
     variables: tuple[str, ...] = ()  # set at link time: package.Name=value
     cgo: bool = False
     files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
+    tests: dict[str, str] = field(default_factory=dict)  # file name -> package whose tests the program is
+    more_sums: Path | None = None  # a go.sum with the checksums that ``folder``'s lacks for these programs
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,15 @@ class ArchivedImage:
 
 
 @dataclass(frozen=True)
+class ConformanceSuite:
+    """Upstream's end-to-end tests, and the images of their pods. No node image has them."""
+
+    go: GoComponent
+    debian: DebianSystem
+    images: tuple[ContainerImage, ...]
+
+
+@dataclass(frozen=True)
 class Components:
     """The whole table."""
 
@@ -66,6 +77,7 @@ class Components:
     debian: dict[str, DebianSystem]
     images: tuple[ContainerImage, ...]
     archives: tuple[ArchivedImage, ...] = ()
+    conformance: ConformanceSuite | None = None
 
     def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
         """Return the images that these components need."""
@@ -80,30 +92,42 @@ def parse(text: str, folder: Path) -> Components:
     """Return the table from its text; the Go components' folders are below ``folder``."""
     table = tomllib.loads(text)
     go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
-    debian = {
-        name: DebianSystem(name, entry["suite"], entry["variant"], tuple(entry["packages"]))
-        for name, entry in table["debian"].items()
-    }
-
-    def expand(value: str) -> str:
-        for name, component in go.items():
-            value = value.replace(f"{{go.{name}}}", component.version)
-        return value
-
-    images = tuple(
-        ContainerImage(
-            name=expand(entry["name"]),
-            base=entry.get("base", ""),
-            files=entry["files"],
-            entrypoint=tuple(entry["entrypoint"]),
-            command=tuple(entry.get("command", ())),
-        )
-        for entry in table["image"]
-    )
+    debian = {name: _debian(name, entry) for name, entry in table["debian"].items()}
+    images = tuple(_image(entry, go) for entry in table["image"])
     archives = tuple(
         ArchivedImage(entry["component"], entry["name"], entry["digest"]) for entry in table.get("archive", ())
     )
-    return Components(table["format"], go, debian, images, archives)
+    suite = _conformance(table["conformance"], go, folder) if "conformance" in table else None
+    return Components(table["format"], go, debian, images, archives, suite)
+
+
+def _debian(name: str, entry: dict[str, Any]) -> DebianSystem:
+    return DebianSystem(name, entry["suite"], entry["variant"], tuple(entry["packages"]))
+
+
+def _image(entry: dict[str, Any], go: Mapping[str, GoComponent]) -> ContainerImage:
+    name = entry["name"]
+    for component in go.values():
+        name = name.replace(f"{{go.{component.name}}}", component.version)
+    return ContainerImage(
+        name=name,
+        base=entry.get("base", ""),
+        files=entry.get("files", {}),
+        entrypoint=tuple(entry["entrypoint"]),
+        command=tuple(entry.get("command", ())),
+    )
+
+
+def _conformance(entry: dict[str, Any], go: Mapping[str, GoComponent], folder: Path) -> ConformanceSuite:
+    component = replace(
+        go[entry["component"]],
+        name="conformance",
+        programs=entry["programs"],
+        tests=entry["tests"],
+        more_sums=folder / entry["more_sums"],
+    )
+    images = tuple(_image(image, go) for image in entry["image"])
+    return ConformanceSuite(component, _debian("conformance", entry["debian"]), images)
 
 
 def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:

@@ -64,6 +64,7 @@ class CniPart(Part):
     nft_tables6: tuple[str, ...] = ()  # ... of IPv6: "ip6 flannel-ipv6"
     chain_prefixes: tuple[str, ...] = ()  # of its chains in iptables: "FLANNEL-"
     daemons: tuple[str, ...] = ()  # workloads that have to be ready: names of DaemonSets and Deployments
+    enforces_policies: bool = False  # whether a NetworkPolicy has an effect
     reset: ResetScope = ResetScope()
 
 

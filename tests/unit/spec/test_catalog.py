@@ -62,6 +62,13 @@ def test_container_images_are_made_of_components() -> None:
                 assert name in TABLE.debian
 
 
+def test_images_of_the_conformance_tests_are_made_of_their_programs() -> None:
+    suite = TABLE.conformance
+    assert suite and {image.base for image in suite.images} == {suite.debian.name}
+    sources = {source for image in suite.images for source in image.files.values()}
+    assert sources == {f"go.{suite.go.name}/{program}" for program in suite.go.programs}
+
+
 def test_versions_need_no_build() -> None:
     versions = component_versions()
     assert versions["kubernetes"] == "1.37.2"

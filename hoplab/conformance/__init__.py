@@ -1,0 +1,1 @@
+"""Upstream's end-to-end tests (e2e.test) on a running lab."""
