@@ -10,7 +10,9 @@ from hoplab.observe.facts import Fact
 _FILES = (
     "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv4/conf/*/proxy_arp "
     "/proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/bridge/bridge-nf-call-iptables "
-    "/proc/sys/net/ipv6/conf/all/forwarding "
+    "/proc/sys/net/bridge/bridge-nf-call-ip6tables "
+    "/proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/*/proxy_ndp "
+    "/proc/sys/net/ipv6/conf/*/force_forwarding "
     "/proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
 )
 
