@@ -88,12 +88,15 @@ def _is_of_6(lab: Snapshot, sender: str, receiver: str, *, ipv6: bool) -> bool:
     named = [(text, found) for text in (sender, receiver) if (found := _named(text))]
     old, new = (next((text for text, found in named if found.version == version), "") for version in (4, 6))
     if old and (new or ipv6):
-        other = new or "--ipv6"
-        why = f"{old} is an address of IPv4, and {other} {'is one' if new else 'asks for a packet'} of IPv6"
-        raise LabError(why, remedy="a packet has two addresses of one family")
+        raise LabError(
+            f"{old} is an address of IPv4, and {new or '--ipv6'} asks for a packet of IPv6",
+            remedy="name addresses of one family, or name pods, nodes and services",
+        )
     if (new or ipv6) and not lab.setting.ipv6:
-        why = f"lab {lab.setting.lab} has IPv4 alone: it has no packets of IPv6"
-        raise LabError(why, remedy="set lab:ipv6 in its spec")
+        raise LabError(
+            f"lab {lab.setting.lab} has IPv4 alone: it has no packets of IPv6",
+            remedy="lab:ipv6.network in its spec gives it both families",
+        )
     return bool(new) or ipv6
 
 

@@ -11,9 +11,11 @@ import pytest
 from hoplab.core.ip import with_port
 from hoplab.core.paths import PROJECT
 from hoplab.trace.model import OUTSIDE, Trace, Way
+from tests.support import traced_packets
 from tests.support.files import RECORDINGS
 from tests.support.recordings import recording
 from tests.support.traced_faults import BENDS, FAULTS, PASSING, TracedFault, pods, trace_of, traced
+from tests.support.traced_packets import packets_of
 
 LABS = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -103,6 +105,14 @@ def test_a_packet_of_ipv6_arrives_and_its_reply_returns(lab: str, name: str) -> 
         assert {address.version for header in headers for address in (header.src, header.dst)} == {6}
     if name == "outside to the ingress' port of the node":
         assert "ingress" in str(found.shown.target)
+
+
+@pytest.mark.parametrize("lab", DUAL)
+def test_the_packets_that_are_sent_through_such_a_lab_arrive(lab: str) -> None:
+    found = recording(lab)
+    assert set(packets_of(found)) - set(packets_of(recording("flannel-vxlan"))) == set(traced_packets.PACKETS6)
+    for sender, receiver, options in traced_packets.PACKETS6.values():
+        require_complete(traced(found, sender, receiver, **options))
 
 
 def require_complete(found: Trace) -> None:
