@@ -7,16 +7,18 @@ of the families ip, ip6, inet, bridge and netdev. A rule that cannot be evaluate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, ip_address
 
+from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
 from hoplab.netfilter.extensions import DROPS
 from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
-from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 
 BRIDGED_TOO = "net.bridge.bridge-nf-call-iptables"  # 1: the hooks of IP are called for bridged packets
 BRIDGED_TOO6 = "net.bridge.bridge-nf-call-ip6tables"  # ... those of IPv6
@@ -140,6 +142,9 @@ def bridged_too(host: HasFacts, *, ipv6: bool) -> bool:
     Older recordings have the switch of IPv4 alone, which then stands for both.
     """
     values = host[SYSCTLS]
+    if ipv6:
+        with suppress(FactError):
+            values = {**values, **host[SYSCTLS6]}
     return values.get(BRIDGED_TOO6 if ipv6 else BRIDGED_TOO, values.get(BRIDGED_TOO)) == "1"
 
 

@@ -10,7 +10,6 @@ from hoplab.core.ip import IPAddress
 from hoplab.netfilter.packet import Packet
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import Link
-from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD, Peer
 from hoplab.trace.landing import Carried, Ended, Landing
 from hoplab.trace.model import OUTSIDE, Header, Hop, Place
@@ -261,7 +260,7 @@ def _require_proxy(walk: Walk, space: Space, node: Space, end: Link, address: IP
     Of IPv6 it needs an entry too (``ip -6 neigh show proxy``), which is not in the facts.
     """
     switch = f"net.ipv{address.version}.conf.{end.name}.proxy_{'ndp' if address.version == 6 else 'arp'}"
-    value = node.facts[SYSCTLS].get(switch)
+    value = node.sysctls.get(switch)
     if value == "1" or (value is None and address.version == 6):
         if address.version == 6:
             walk.notes.append(f"whether {end.name} of {node.place} answers for {address} is not in the facts: {switch}")

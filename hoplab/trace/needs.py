@@ -19,7 +19,7 @@ from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.routes import ROUTES, ROUTES6
 from hoplab.observe.facts.rules import RULES, RULES6
 from hoplab.observe.facts.sockets import SOCKETS
-from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.snapshot import PLACES
 
@@ -31,9 +31,14 @@ NEEDED: frozenset[str] = frozenset(
         *(API_NODES, API_PODS, API_SERVICES, API_ENDPOINTS, API_INGRESSES),
     )
 )
-NEEDED6: frozenset[str] = NEEDED | {  # by a packet of IPv6: another one of IPv4 may carry it, or follow it
-    fact.name for fact in (ADDRESSES6, ROUTES6, RULES6, NEIGHBOURS6, IP6TABLES, IP6TABLES_LEGACY, API_ENDPOINTS6)
-}
+# of a packet of IPv6: another one of IPv4 may carry it, or follow it
+NEEDED6: frozenset[str] = NEEDED | frozenset(
+    fact.name
+    for fact in (
+        *(ADDRESSES6, ROUTES6, RULES6, NEIGHBOURS6, SYSCTLS6),
+        *(IP6TABLES, IP6TABLES_LEGACY, API_ENDPOINTS6),
+    )
+)
 
 
 def others(*, ipv6: bool = False) -> frozenset[str]:

@@ -92,6 +92,8 @@ def _is_of_6(lab: Snapshot, sender: str, receiver: str, *, ipv6: bool) -> bool:
             f"{old} is an address of IPv4, and {new or '--ipv6'} asks for a packet of IPv6",
             remedy="name addresses of one family, or name pods, nodes and services",
         )
+    if linked := next((text for text, found in named if found.version == 6 and found.is_link_local), ""):
+        raise LabError(f"{linked} is an address of one link: no route leads to it", remedy="name a global address")
     if (new or ipv6) and not lab.setting.ipv6:
         raise LabError(
             f"lab {lab.setting.lab} has IPv4 alone: it has no packets of IPv6",
@@ -328,7 +330,7 @@ def _with_port(name: str, port: int | None) -> tuple[str, int | None]:
         raise LabError(f"{name!r}: {number!r} is not a port", remedy="a port is a number from 1 to 65535")
     if port and port != int(number):
         raise LabError(f"{name!r} and --port {port} name two ports", remedy="name one of them")
-    return found.strip("[]"), int(number)
+    return found[1:-1] if bracketed else found, int(number)
 
 
 def _address(name: str) -> IPAddress | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 
 from hoplab.core.errors import UnavailableError
 from hoplab.core.ip import IPAddress
 from hoplab.expectations.loadbalancer import get_load_balancer
-from hoplab.netfilter.hooks import BRIDGED_TOO6, Firewall
+from hoplab.netfilter.hooks import Firewall
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
@@ -23,7 +23,7 @@ from hoplab.observe.facts.neighbours import NEIGHBOURS, NEIGHBOURS6, Neighbour, 
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import NFTABLES, NFTABLES6, Nftables
 from hoplab.observe.facts.rules import RULES6
-from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.trace.model import OUTSIDE, Place
 
@@ -35,7 +35,7 @@ _WITHOUT = {  # facts that older recordings lack, and what stands for them there
     IPSET.name: (),
 }
 _NOT_RECORDED = "rules of nftables beside kube-proxy's and the CNI's, and of iptables-legacy, were not recorded"
-_NOT_RECORDED6 = "policy rules of IPv6 and {switch} were not recorded: the usual ones are assumed"
+_NOT_RECORDED6 = "policy rules and switches of IPv6 ({names}) were not recorded: the usual ones are assumed"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class NodeRules:
         """Yield what is not known because the recording lacks it."""
         if {NFT_RULESET.name, IPTABLES_LEGACY.name} - set(self.facts.outputs):
             yield _NOT_RECORDED
-        if ipv6 and (RULES6.name not in self.facts.outputs or BRIDGED_TOO6 not in self.facts[SYSCTLS]):
-            yield _NOT_RECORDED6.format(switch=BRIDGED_TOO6)
+        if ipv6 and (lacking := [fact.name for fact in (RULES6, SYSCTLS6) if fact.name not in self.facts.outputs]):
+            yield _NOT_RECORDED6.format(names=", ".join(lacking))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +77,23 @@ class Space:
 
     @cached_property
     def addresses(self) -> frozenset[IPAddress]:
-        """Return its own addresses that others may send to: of IPv6 none that is of one link alone."""
-        return frozenset(own.address for own in self.own if not own.address.is_link_local)
+        """Return its own addresses that others may send to: of IPv6 none that is of one link alone.
+
+        An address of IPv4 like 169.254.20.10 is as good as others for ARP.
+        """
+        return frozenset(own.address for own in self.own if own.address.version == 4 or not own.address.is_link_local)
 
     @cached_property
     def own(self) -> tuple[Address | Address6, ...]:
         """Return the addresses of its interfaces, of both families."""
         more = self.facts[ADDRESSES6] if ADDRESSES6.name in self.facts.outputs else ()
         return (*self.facts[ADDRESSES], *more)
+
+    @cached_property
+    def sysctls(self) -> dict[str, str]:
+        """Return the sysctls of both families, as far as they were recorded."""
+        more = self.facts[SYSCTLS6] if SYSCTLS6.name in self.facts.outputs else {}
+        return {**self.facts[SYSCTLS], **more}
 
     def has(self, address: IPAddress, dev: str) -> bool:
         """Return whether it has an address that it answers for at an interface; one of one link only there."""
@@ -174,19 +183,24 @@ class Topology:
                 outage = self.lab.outage(name)
                 raise UnavailableError(outage.problem if outage else f"node {name} could not be looked at")
         found = [announcer] if (announcer := self.announcer(address)) else []
-        found += [space for space in self.nodes.values() if address in space.addresses and space not in found]
+        others = (space for space in self.nodes.values() if space.has(address, space.node.uplink))
+        found += [space for space in others if space not in found]
         return tuple(space for space in found if space is not sender)
 
     def announcer(self, address: IPAddress) -> Space | None:
         """Return the node that announces an address of the load balancer."""
         setting = self.lab.setting
-        services = [service for service in self.lab.api[API_SERVICES] if address in service.balancer_ips]
-        if setting.load_balancer == "none" or not services or address not in setting.network:
+        services = [
+            service
+            for service in self.lab.api[API_SERVICES]
+            if address in (*service.balancer_ips, *service.balancer_ips6)
+        ]
+        if setting.load_balancer == "none" or not services or not self.on_link(address):
             return None
         able = list(self.nodes)
         if services[0].external_policy == "Local":
             able = [name for name in able if name in self.endpoint_nodes(services[0])]
-        if not able or not isinstance(address, IPv4Address):
+        if not able:
             return None
         return self.nodes[get_load_balancer(setting.load_balancer).announcer(address, able)]
 

@@ -14,7 +14,6 @@ from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe.facts.links import Link
 from hoplab.observe.facts.sockets import SOCKETS
-from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.reverse_path import refusal
 from hoplab.trace import link
 from hoplab.trace.landing import Carried, Ended, Landing
@@ -248,7 +247,7 @@ class Walk:
             raise Ended(self.end(space.place, "sysctl", why.split(" on ")[0], why, missing=self.missing(packet)))
 
     def _check_forwarding(self, space: Space, packet: Packet, dev: str) -> None:
-        values = space.facts[SYSCTLS]
+        values = space.sysctls
         if packet.ipv6 and values.get(FORCED6.format(dev)) == "1":
             return
         switches = (FORWARDING6,) if packet.ipv6 else ("net.ipv4.ip_forward", f"net.ipv4.conf.{dev}.forwarding")

@@ -428,7 +428,7 @@ def test_masquerade_of_ipv6_takes_the_source_of_a_packet_of_the_host() -> None:
 def test_bridged_packets_of_ipv6_meet_its_hooks_by_a_switch_of_their_own() -> None:
     packet = replace(BRIDGED, src=IPv6Address("fd00:244::5"), dst=IPv6Address("fd00:244::6"))
     rules = saved("filter", "FORWARD -j DROP")
-    both = "/proc/sys/net/bridge/bridge-nf-call-iptables:{}\n/proc/sys/net/bridge/bridge-nf-call-ip6tables:{}\n"
-    assert host(ip6tables=rules, sysctls=both.format(0, 1)).traverse(packet).drops
-    assert host(ip6tables=rules, sysctls=both.format(1, 0)).traverse(packet).passes
+    switch = "/proc/sys/net/bridge/bridge-nf-call-ip6tables:{}\n"
+    assert host(ip6tables=rules, bridged="0", sysctls6=switch.format(1)).traverse(packet).drops
+    assert host(ip6tables=rules, bridged="1", sysctls6=switch.format(0)).traverse(packet).passes
     assert host(ip6tables=rules).traverse(packet).drops  # an older recording has one switch

@@ -243,6 +243,7 @@ def test_an_address_of_ipv6_is_enough() -> None:
             "10.96.0.10 is an address of IPv4, and --ipv6 asks for a packet of IPv6",
             "name addresses of one family",
         ),
+        (DUAL, ("worker1", "[fe80::1]:80"), {}, "[fe80::1]:80 is an address of one link", "name a global address"),
         (HEALTHY, ("outside", "fd00::1"), {}, "lab dev has IPv4 alone: it has no packets of IPv6", "lab:ipv6.network"),
         (HEALTHY, ("outside", "single"), {"ipv6": True}, "lab dev has IPv4 alone", "lab:ipv6.network in its spec"),
         (

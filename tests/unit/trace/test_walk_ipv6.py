@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
 
+from hoplab.expectations.loadbalancer.metallb import announcer
+from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.trace.model import End, Trace
-from tests.support.edits import api_item, changed, edited_facts, in_api, in_pod, on_node, without
+from hoplab.trace.topology import Topology
+from tests.support.edits import added, address_of, api_item, changed, in_api, in_pod, on_node, without
 from tests.support.recordings import recording
 from tests.support.traced_faults import traced
 
@@ -24,7 +27,7 @@ NODE_PORT_RULES = f"""\
 -A KUBE-NODEPORTS -p tcp -m tcp --dport {NODE_PORT} -j KUBE-MARK-MASQ
 -A KUBE-NODEPORTS -p tcp -m tcp --dport {NODE_PORT} -j KUBE-SVC-47UHDF5OHX5VB7DP
 """
-OLDER = "policy rules of IPv6 and net.bridge.bridge-nf-call-ip6tables were not recorded: the usual ones are assumed"
+OLDER = "policy rules and switches of IPv6 (rules6, sysctls6) were not recorded: the usual ones are assumed"
 
 
 def pod_of(lab: Snapshot, app: str, *, beside: bool = True) -> Pod:
@@ -52,6 +55,14 @@ def end_of(lab: Snapshot, sender: str, receiver: str, **options: Any) -> End:
     end = trace(lab, sender, receiver, **options).shown.end
     assert end
     return end
+
+
+def switched(lab: Snapshot, lines: str, node: Node | None = None) -> Snapshot:
+    """Return the lab with the fact sysctls6, which older recordings lack."""
+    at = (node or home(lab)).name
+    facts = lab.node_facts[at]
+    facts = replace(facts, outputs={**facts.outputs, "sysctls6": Output(0, lines)}, _parsed={})
+    return replace(lab, node_facts={**lab.node_facts, at: facts})
 
 
 def with_rules(table: str, rules: str) -> Edit:
@@ -154,8 +165,8 @@ def test_forwarding_is_one_switch_of_ipv6() -> None:
     end = end_of(edited(FLANNEL, "sysctls", lambda text: text.replace(was, was.replace(":1", ":0"))), "single", "far")
     assert (end.kind, end.cause) == ("sysctl", "net.ipv6.conf.all.forwarding = 0")
     forced = "".join(f"/proc/sys/net/ipv6/conf/{dev}/force_forwarding:1\n" for dev in ("cni0", "flannel-v6.1"))
-    off = edited(FLANNEL, "sysctls", lambda text: text.replace(was, was.replace(":1", ":0")) + forced)
-    assert trace(off, "single", "far").complete
+    off = edited(FLANNEL, "sysctls", lambda text: text.replace(was, was.replace(":1", ":0")))
+    assert trace(switched(off, forced), "single", "far").complete
     off = edited(FLANNEL, "sysctls", lambda text: text.replace("ipv4/ip_forward:1", "ipv4/ip_forward:0"))
     assert trace(off, "single", "far").complete
 
@@ -168,7 +179,7 @@ def test_a_reverse_path_filter_is_for_ipv4_alone() -> None:
 
 
 def test_a_bridge_calls_the_hooks_of_ipv6_by_a_switch_of_its_own() -> None:
-    off = edited(FLANNEL, "sysctls", lambda text: text + "/proc/sys/net/bridge/bridge-nf-call-ip6tables:0\n")
+    off = switched(FLANNEL, "/proc/sys/net/bridge/bridge-nf-call-ip6tables:0\n")
     found = trace(off, "single", "hoplab-verify/echo")
     [end] = [way.end for way in found.ways if way.end]
     assert (end.kind, end.reply) == ("client", True)
@@ -189,8 +200,7 @@ def test_a_host_end_of_calico_without_its_address(value: str, note: bool) -> Non
 
     lab = edited(CALICO, "addresses6", bare)
     if value:
-        line = f"/proc/sys/net/ipv6/conf/{end_dev}/proxy_ndp:{value}\n"
-        lab = edited(lab, "sysctls", lambda text: text + line)
+        lab = switched(lab, f"/proc/sys/net/ipv6/conf/{end_dev}/proxy_ndp:{value}\n")
     found = trace(lab, "single", "outside")
     switch = f"net.ipv6.conf.{end_dev}.proxy_ndp"
     if note:  # whether there is an entry (`ip -6 neigh show proxy`) is not known
@@ -212,6 +222,33 @@ def test_who_has_an_address_is_asked_by_neighbour_discovery() -> None:
     assert end.kind == "neighbour" and "gets no answer to its neighbour solicitation" in end.why
     end = end_of(FLANNEL, "outside", "fd00:96::1234")
     assert end.why == "the outside has no route to fd00:96::1234, an address that only the cluster knows"
+
+
+def test_a_balancers_address_of_ipv6_comes_in_by_its_announcer() -> None:
+    """MetalLB's speaker answers neighbour solicitations for it."""
+
+    def change(item: dict[str, Any]) -> None:
+        item["status"] = {"loadBalancer": {"ingress": [{"ip": "fd00:77::99"}]}}
+
+    lab = in_api("services", api_item("echo", change), FLANNEL)
+    metallb = replace(lab, setting=replace(lab.setting, load_balancer="metallb"))
+    [first, second, *_] = trace(metallb, "outside", "hoplab-verify/echo", via="loadbalancer").shown.there
+    assert str(first.header.dst) == "fd00:77::99"
+    assert second.place.name == announcer(IPv6Address("fd00:77::99"), ["worker1", "worker2"])
+    end = end_of(lab, "outside", "hoplab-verify/echo", via="loadbalancer")
+    assert end.why == "no node answers neighbour discovery for fd00:77::99"
+
+
+def test_link_local_addresses() -> None:
+    """Those of IPv4 are like others, as NodeLocal DNSCache uses one; those of IPv6 are of one interface alone."""
+    lab = edited(FLANNEL, "addresses", added(address_of("nodelocaldns", "169.254.20.10")))
+    node = Topology(lab).nodes[home(lab).name]
+    assert node.has(IPv4Address("169.254.20.10"), "cni0")
+    own = next(own for own in node.own if own.dev == "cni0" and own.address.version == 6 and own.scope == "link")
+    assert node.has(own.address, "cni0") and not node.has(own.address, "eth0")
+    on_wire = next(own.address for own in node.own if own.dev == "eth0" and own.scope == "link")
+    assert Topology(lab).on_lab_network(on_wire, None)[0].place == node.place
+    assert Topology(lab).on_lab_network(own.address, None) == ()
 
 
 def test_a_mac_of_ipv6_that_is_written_down_wrong() -> None:
@@ -244,11 +281,13 @@ def test_a_pod_that_is_masqueraded_to_another_one() -> None:
 
 def test_what_an_older_recording_lacks_is_a_note() -> None:
     assert OLDER in trace(FLANNEL, "single", "far").notes and OLDER not in traced(FLANNEL, "single", "far").notes
-    rules = edited_facts(home(FLANNEL).facts, "rules", lambda text: text + " ").outputs["rules"]
     lab = FLANNEL
     for node in FLANNEL.nodes:
+        lab = switched(lab, "/proc/sys/net/bridge/bridge-nf-call-ip6tables:1\n", node)
+    [*_, note] = trace(lab, "single", "far").notes
+    assert note == OLDER.replace("rules6, sysctls6", "rules6")
+    for node in FLANNEL.nodes:
         facts = lab.node_facts[node.name]
-        facts = replace(facts, outputs={**facts.outputs, "rules6": rules}, _parsed={})
-        known = edited_facts(facts, "sysctls", lambda text: f"{text}/proc/sys/net/bridge/bridge-nf-call-ip6tables:1\n")
-        lab = replace(lab, node_facts={**lab.node_facts, node.name: known})
-    assert OLDER not in trace(lab, "single", "far").notes
+        facts = replace(facts, outputs={**facts.outputs, "rules6": facts.outputs["rules"]}, _parsed={})
+        lab = replace(lab, node_facts={**lab.node_facts, node.name: facts})
+    assert not any("IPv6" in note for note in trace(lab, "single", "far").notes)
