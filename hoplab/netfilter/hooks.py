@@ -15,7 +15,7 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
 from hoplab.netfilter.extensions import DROPS
-from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
+from hoplab.netfilter.packet import ECHO_REPLIES, UNKNOWN, Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
 from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
@@ -164,6 +164,7 @@ def reply_to(packet: Packet, **changed: object) -> Packet:
         dst_is_local=packet.src_is_local,
         state="ESTABLISHED",
         mark=0,
+        icmp_type=None if packet.icmp_type is None else ECHO_REPLIES.get(packet.icmp_type),
     )
     return replace(turned, **changed)  # type: ignore[arg-type]
 

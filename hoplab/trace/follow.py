@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hoplab.core.ip import IPAddress, with_port
-from hoplab.netfilter.packet import Packet
+from hoplab.netfilter.packet import ECHO_REPLIES, Packet
 from hoplab.observe.facts.api_endpointslices import Endpoint, Endpoint6
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import link
 from hoplab.trace.landing import Ended, Landing
-from hoplab.trace.model import OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
+from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
 from hoplab.trace.places import Source, Target, ends
 from hoplab.trace.routes import decide
 from hoplab.trace.topology import Topology
 from hoplab.trace.walk import Walk
 
+ECHO_REQUESTS = {"icmp": 8, ICMP6: 128}  # types, by the protocol
 MAX_WAYS = 32  # of the endpoints of one service
 UNEQUAL = 0.02  # shares of endpoints that differ by more are not those of kube-proxy
 
@@ -74,7 +75,7 @@ class _Follower:
         return Target(str(place), endpoint.address, endpoint.protocol.lower(), endpoint.port, frozenset({place}))
 
     def way(self, walk: Walk, sent_by: Source, to: Target) -> Way:
-        packet = Packet(sent_by.address, to.address, to.protocol, to.port)
+        packet = Packet(sent_by.address, to.address, to.protocol, to.port, icmp_type=ECHO_REQUESTS.get(to.protocol))
         there: tuple[Hop, ...] = ()
         landing: Landing | None = None
         end: End | None = None
@@ -150,7 +151,8 @@ def _aim(address: IPAddress, protocol: str, port: int) -> str:
 
 def _reply(packet: Packet) -> Packet:
     """Return the reply of the receiver of a packet, as it sends it."""
-    return Packet(packet.dst, packet.src, packet.protocol, packet.sport, sport=packet.dport, state="ESTABLISHED")
+    turned = Packet(packet.dst, packet.src, packet.protocol, packet.sport, sport=packet.dport, state="ESTABLISHED")
+    return replace(turned, icmp_type=None if packet.icmp_type is None else ECHO_REPLIES[packet.icmp_type])
 
 
 def _next(options: list[int], choices: tuple[int, ...]) -> tuple[int, ...] | None:

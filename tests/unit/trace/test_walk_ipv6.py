@@ -109,6 +109,22 @@ def test_a_ping_is_of_icmpv6() -> None:
     assert trace(v4, "single", "far", protocol="icmp").complete
 
 
+def test_rules_for_neighbour_discovery_are_not_for_a_ping() -> None:
+    """Calico has rules for its types before others: that none of them is an echo request is known."""
+    found = trace(CALICO, "single", home(CALICO).name, protocol="icmp")
+    assert len(found.ways) == 1 and found.complete
+    drop = "-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type {} -j DROP"
+    for kind, ends, reply in ((135, False, False), (128, True, False), (129, False, False)):
+        lab = edited(CALICO, "ip6tables", with_rules("filter", drop.format(kind) + "\n"))
+        end = trace(lab, "single", home(lab).name, protocol="icmp").shown.end
+        assert bool(end) is ends and (not end or (end.cause, end.reply) == (drop.format(kind), reply))
+    output = drop.format(129).replace("INPUT", "OUTPUT")
+    end = end_of(
+        edited(CALICO, "ip6tables", with_rules("filter", output + "\n")), "single", home(CALICO).name, protocol="icmp"
+    )
+    assert (end.cause, end.reply) == (output, True)
+
+
 def test_a_node_port_of_ipv6() -> None:
     """kube-proxy writes rules for it as for that of IPv4; it is masqueraded as the node that the client asked."""
 
