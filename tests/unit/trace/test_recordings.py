@@ -33,6 +33,7 @@ PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
     "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
     "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "outside to the ingress' port of the node": ("outside", "worker1:80", {}),
     "pod to outside": ("single", "outside", {}),
     "pod to an address far outside": ("far", "198.51.100.9", {}),
 }
