@@ -25,6 +25,7 @@ PROTOCOLS = ("tcp", "udp", "icmp")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of TO; by default the first one of a service.")
 @click.option("--proto", type=click.Choice(PROTOCOLS), default=None, help="By default tcp, or the service port's.")
 @click.option("--via", type=click.Choice(VIA), default=None, help="How the packet comes to the service TO.")
+@click.option("--ipv6", is_flag=True, help="A packet of IPv6, in a lab that has both families.")
 @click.option("--from", "sender", type=click.Choice(["outside"]), help="In place of FROM.")
 @file_option("--recording", "Follow it through a recording (of `lab record`), or show one of --record.")
 @click.option("--model", is_flag=True, help="Look at the running lab and infer every hop; no packet is sent.")
@@ -37,6 +38,7 @@ def trace(
     port: int | None,
     proto: str | None,
     via: str | None,
+    ipv6: bool,
     sender: str | None,
     recording: Path | None,
     model: bool,
@@ -47,8 +49,9 @@ def trace(
     """Send a packet from FROM to TO, follow it and its reply.
 
     FROM is a pod, a node, an address or `outside`; TO may also be a service, as NAMESPACE/NAME or NAME, with :PORT. A
-    pod may be named by the beginning of its name. The exit code is 1 when the packet does not arrive or its reply does
-    not return. Nothing is left on the nodes, whichever way it ends.
+    pod may be named by the beginning of its name. An address of IPv6 means --ipv6; with a port it is [ADDRESS]:PORT.
+    The exit code is 1 when the packet does not arrive or its reply does not return. Nothing is left on the nodes,
+    whichever way it ends.
 
     \b
     ./lab trace single- hoplab-verify/echo
@@ -74,15 +77,16 @@ def trace(
 
     from hoplab.trace import render, svg
 
+    options = Options(port, proto or "", via or "", ipv6)
     if recorded:
         found = records.load(recorded)
     elif recording:
         from hoplab.observe import recording_format
         from hoplab.trace.follow import follow
 
-        found = follow(recording_format.load(recording), *ends, port=port, protocol=proto or "", via=via or "")
+        found = follow(recording_format.load(recording), *ends, **options._asdict())
     else:
-        found = _in_lab(paths, ends, Options(port, proto or "", via or ""), model=model, record=record)
+        found = _in_lab(paths, ends, options, model=model, record=record)
     if as_json:
         click.echo(json.dumps(render.as_json(found), indent=2))
     else:
@@ -100,6 +104,7 @@ class Options(NamedTuple):
     port: int | None
     protocol: str
     via: str
+    ipv6: bool
 
 
 def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: bool, record: Path | None) -> Trace:

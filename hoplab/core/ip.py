@@ -56,7 +56,7 @@ V4 = Family("IPv4", "inet", IPv4Address, IPv4Network, IPv4Network("0.0.0.0/0"))
 V6 = Family("IPv6", "inet6", IPv6Address, IPv6Network, IPv6Network("::/0"))
 
 
-def with_port(address: IPAddress | str | None, port: int) -> str:
+def with_port(address: IPAddress | str | None, port: int | str) -> str:
     """Return address, or the name of a host, and port as in a URL.
 
     >>> with_port(IPv4Address("10.244.1.2"), 8080), with_port("fd00:244:0:1::2", 8080)

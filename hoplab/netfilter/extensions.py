@@ -150,6 +150,16 @@ def _recent(_option: Option, packet: Packet) -> bool | None:
     return None if packet.known else False
 
 
+def _icmp_type(option: Option, packet: Packet) -> bool | None:
+    """Return whether a type of ICMP is that of ``--icmp-type 8``, ``3/1`` (with a code) or ``any``."""
+    wanted, _, code = option.values[0].partition("/")
+    if wanted == "any":
+        return True
+    if packet.icmp_type is None:
+        return None
+    return packet.icmp_type == int(wanted) and int(code or 0) == 0  # echo requests and replies have the code 0
+
+
 def _silent(option: Option, _packet: Packet) -> bool:
     """Return what makes the option hold, negated or not: it decides nothing."""
     return not option.negated
@@ -183,8 +193,8 @@ MATCHES: Mapping[str, Mapping[str, Test]] = {
         "--ctproto": lambda option, packet: protocol_number(option.values[0]) == protocol_number(packet.protocol),
     },
     "dccp": _PORTS,
-    "icmp": {},  # its types are not in a packet
-    "icmp6": {},
+    "icmp": {"--icmp-type": _icmp_type},
+    "icmp6": {"--icmpv6-type": _icmp_type},
     "iprange": {
         "--src-range": lambda option, packet: _address_range(option.values[0], packet.src),
         "--dst-range": lambda option, packet: _address_range(option.values[0], packet.dst),

@@ -7,18 +7,21 @@ of the families ip, ip6, inet, bridge and netdev. A rule that cannot be evaluate
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
+from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
 from hoplab.netfilter.extensions import DROPS
-from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet
+from hoplab.netfilter.packet import ECHO_REPLIES, UNKNOWN, Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts
-from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6
-from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
+from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 
 BRIDGED_TOO = "net.bridge.bridge-nf-call-iptables"  # 1: the hooks of IP are called for bridged packets
+BRIDGED_TOO6 = "net.bridge.bridge-nf-call-ip6tables"  # ... those of IPv6
 CONNTRACK_PRIORITY = -200  # where the kernel looks the connection up; before that, its state is not known
 RESTORED_FIRST = -100  # where it gives a reply the destination that the first packet came from
 RESTORED_LAST = 100  # ... and the source that the first packet was for
@@ -133,6 +136,18 @@ def _with_addresses(packet: Packet, of: Packet | None) -> Packet:
     return replace(packet, src=of.src, dst=of.dst, sport=of.sport, dport=of.dport) if of else packet
 
 
+def bridged_too(host: HasFacts, *, ipv6: bool) -> bool:
+    """Return whether a host calls the hooks of IP for bridged packets.
+
+    Older recordings have the switch of IPv4 alone, which then stands for both.
+    """
+    values = host[SYSCTLS]
+    if ipv6:
+        with suppress(FactError):
+            values = {**values, **host[SYSCTLS6]}
+    return values.get(BRIDGED_TOO6 if ipv6 else BRIDGED_TOO, values.get(BRIDGED_TOO)) == "1"
+
+
 def reply_to(packet: Packet, **changed: object) -> Packet:
     """Return the reply to a packet on the same host: the other way round, of an established connection."""
     turned = replace(
@@ -149,6 +164,7 @@ def reply_to(packet: Packet, **changed: object) -> Packet:
         dst_is_local=packet.src_is_local,
         state="ESTABLISHED",
         mark=0,
+        icmp_type=None if packet.icmp_type is None else ECHO_REPLIES.get(packet.icmp_type),
     )
     return replace(turned, **changed)  # type: ignore[arg-type]
 
@@ -216,7 +232,7 @@ class _Walk:
 
     def bridged(self, states: list[_State]) -> list[_State]:
         """Return the states of a packet between two ports of one bridge; IP's hooks are called inside of its own."""
-        too = self.host[SYSCTLS].get(BRIDGED_TOO) == "1"
+        too = bool(states) and bridged_too(self.host, ipv6=states[0].packet.ipv6)
         for hook in ("prerouting", "forward", "postrouting"):
             states = self.called(states, "bridge", hook)
             states = self.called(states, "ip", hook) if too else states
@@ -278,7 +294,7 @@ class _Walk:
         """Return the packet with its new source or destination; one that is not known is left.
 
         MASQUERADE takes the first address of the interface by which the packet leaves; of one without any, as the host
-        end of a pod with Calico, the host's first global one.
+        end of a pod with Calico, the host's first global one. Of IPv6 it takes the one that a packet of the host has.
         """
         address, port = _address_and_port(outcome.to)
         if outcome.verdict in ("DNAT", "REDIRECT", "NETMAP"):
@@ -287,11 +303,15 @@ class _Walk:
             changed = replace(packet, dst=dst, dport=port or packet.dport, dst_is_local=local, status="dnat")
             return changed if local else self.translation.route(changed)
         if outcome.verdict == "MASQUERADE" and address is None:
-            known = self.own_addresses(packet.src)
-            of_dev = [own.address for own in known if own.dev == packet.out_dev]
-            of_dev += [own.address for own in known if own.scope == "global"]
-            return replace(packet, src=next(iter(of_dev), packet.src))
+            return replace(packet, src=self.masqueraded(packet) or packet.src)
         return replace(packet, src=address or packet.src)
+
+    def masqueraded(self, packet: Packet) -> IPAddress | None:
+        if isinstance(packet.dst, IPv6Address):
+            return source6(self.host[ADDRESSES6], packet.dst, packet.out_dev)
+        known = self.host[ADDRESSES]
+        of_dev = [own.address for own in known if own.dev == packet.out_dev]
+        return next(iter([*of_dev, *(own.address for own in known if own.scope == "global")]), None)
 
     def own_addresses(self, like: IPAddress) -> Sequence[Address | Address6]:
         return self.host[ADDRESSES] if like.version == 4 else self.host[ADDRESSES6]

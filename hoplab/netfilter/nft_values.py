@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 
 from hoplab.netfilter.extensions import FLAGS, in_network, in_range, protocol_number, tcp_flags
-from hoplab.netfilter.packet import Packet, any_of, port_in
+from hoplab.netfilter.packet import ECHO_REPLIES, Packet, any_of, port_in
 from hoplab.observe.facts.nft_expressions import Match
 from hoplab.observe.facts.nftables import Table
 
@@ -91,6 +91,14 @@ def value(part: str, packet: Packet) -> str | None:
     return _VALUES[part](packet)
 
 
+def _icmp_type(packet: Packet) -> str | None:
+    """Return a type of ICMP or ICMPv6 by nft's name."""
+    if packet.icmp_type is None:
+        return None
+    names = {**dict.fromkeys(ECHO_REPLIES, "echo-request"), **dict.fromkeys(ECHO_REPLIES.values(), "echo-reply")}
+    return names.get(packet.icmp_type)
+
+
 def _new(found: str, packet: Packet) -> str | None:
     return found if packet.state == "NEW" else None
 
@@ -110,6 +118,8 @@ _VALUES: Mapping[str, Callable[[Packet], str | None]] = {
     "meta pkttype": lambda packet: "multicast" if packet.dst.is_multicast else "host",
     **{f"{header} dport": lambda packet: str(packet.dport or SOME_PORT) for header in ("th", *_WITH_PORTS)},
     **{f"{header} sport": lambda packet: str(packet.sport or SOME_PORT) for header in ("th", *_WITH_PORTS)},
+    "icmp type": _icmp_type,
+    "icmpv6 type": _icmp_type,
     "iifname": lambda packet: packet.in_dev,
     "oifname": lambda packet: packet.out_dev,
     "iif": lambda packet: packet.in_dev,

@@ -29,6 +29,7 @@ class Packet:
     port_out: str = ""  # ... and leaves
     reverse_path: bool | None = None  # the route to its source leads by ``in_dev``; None: not looked at
     connmark: int = 0  # of its connection
+    icmp_type: int | None = None  # 8 and 128 echo requests, 0 and 129 their replies; None: not known
 
     @property
     def ipv6(self) -> bool:
@@ -45,6 +46,7 @@ class Packet:
         return bool(self.port_in and self.port_out) and self.in_dev == self.out_dev
 
 
+ECHO_REPLIES = {8: 0, 128: 129}  # types of ICMP and ICMPv6
 UNKNOWN = "UNKNOWN"  # the verdict of a rule that cannot be read, or whose target is not known
 EPHEMERAL = range(32768, 61000)  # ports of clients: Linux' default for net.ipv4.ip_local_port_range
 

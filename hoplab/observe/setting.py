@@ -41,6 +41,11 @@ class Setting:
     dns: IPv4Address | None = None  # ClusterIP of kube-dns, where not the tenth of the service range
 
     @property
+    def gateway6(self) -> IPv6Address | None:
+        """Return the host's address of IPv6 in the lab network; None where the lab has IPv4 alone."""
+        return self.ipv6.network[1] if self.ipv6 else None
+
+    @property
     def api_service_ip(self) -> IPv4Address:
         return self.service_cidr[1]
 

@@ -7,30 +7,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hoplab.netfilter.packet import Packet
-from hoplab.observe.facts.api_endpointslices import Endpoint
+from hoplab.core.ip import IPAddress, with_port
+from hoplab.netfilter.packet import ECHO_REPLIES, Packet
+from hoplab.observe.facts.api_endpointslices import Endpoint, Endpoint6
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import link
 from hoplab.trace.landing import Ended, Landing
-from hoplab.trace.model import OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
-from hoplab.trace.places import Source, Target, source, target
+from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
+from hoplab.trace.places import Source, Target, ends
 from hoplab.trace.routes import decide
 from hoplab.trace.topology import Topology
 from hoplab.trace.walk import Walk
 
+ECHO_REQUESTS = {"icmp": 8, ICMP6: 128}  # types, by the protocol
 MAX_WAYS = 32  # of the endpoints of one service
 UNEQUAL = 0.02  # shares of endpoints that differ by more are not those of kube-proxy
 
 
 def follow(
-    lab: Snapshot, sender: str, receiver: str, *, port: int | None = None, protocol: str = "", via: str = ""
+    lab: Snapshot,
+    sender: str,
+    receiver: str,
+    *,
+    port: int | None = None,
+    protocol: str = "",
+    via: str = "",
+    ipv6: bool = False,
 ) -> Trace:
-    """Return the trace of one packet between two ends that a user names.
+    """Return the trace of one packet between two ends that a user names; ``ipv6`` is as in ``places.ends``.
 
     Raise LabError where an end is unknown, FactError where the snapshot lacks a fact that the way depends on.
     """
-    found = _Follower(Topology(lab))
-    return found.trace(source(lab, sender), target(lab, receiver, port=port, protocol=protocol, via=via))
+    sent_by, to = ends(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
+    return _Follower(Topology(lab, ipv6=to.address.version == 6)).trace(sent_by, to)
 
 
 @dataclass(frozen=True)
@@ -56,16 +65,17 @@ class _Follower:
         assert way.target
         spaces = self.topology.nodes if way.target.kind == "node" else self.topology.pods
         space = spaces[way.target.name]
-        sent_by = Source(way.target, space.pod.address if space.pod else space.node.address)
+        owner = space.pod or space.node
+        sent_by = Source(way.target, owner.address6 if to.endpoints[0].address.version == 6 else owner.address)
         traces = [self.trace(sent_by, self.to_endpoint(endpoint)) for endpoint in to.endpoints]
         return next((trace for trace in traces if not trace.complete), traces[0])
 
-    def to_endpoint(self, endpoint: Endpoint) -> Target:
+    def to_endpoint(self, endpoint: Endpoint | Endpoint6) -> Target:
         place = self.topology.place_of(endpoint.address)
         return Target(str(place), endpoint.address, endpoint.protocol.lower(), endpoint.port, frozenset({place}))
 
     def way(self, walk: Walk, sent_by: Source, to: Target) -> Way:
-        packet = Packet(sent_by.address, to.address, to.protocol, to.port)
+        packet = Packet(sent_by.address, to.address, to.protocol, to.port, icmp_type=ECHO_REQUESTS.get(to.protocol))
         there: tuple[Hop, ...] = ()
         landing: Landing | None = None
         end: End | None = None
@@ -92,7 +102,7 @@ class _Follower:
             return packet
         space = self.topology.nodes[sent_by.place.name]
         decided = decide(space, packet)
-        own = decided.source or (packet.dst if decided.local else space.first_address(decided.dev))
+        own = decided.source or (packet.dst if decided.local else space.source_to(packet.dst, decided.dev))
         return replace(packet, src=own or packet.src)
 
     def sent(self, walk: Walk, place: Place, packet: Packet) -> Landing:
@@ -106,9 +116,12 @@ class _Follower:
         untranslated = landing.packet.dst == to.address and to.of_service and not to.is_endpoint(to.address)
         if landing.place in to.arrives and not untranslated:
             return
+        at_node = not to.of_service and all(place.kind == "node" for place in to.arrives)
+        if at_node and landing.packet.dst != to.address and landing.place == self.topology.place_of(landing.packet.dst):
+            return  # a rule sends on what is for this port of the node
         at, route = walk.route
         if untranslated:
-            aim = str(to.address) if to.protocol in PORTLESS else f"{to.address}:{to.port}"
+            aim = _aim(to.address, to.protocol, to.port)
             why = f"no rule of {at} translates or rejects what is for {aim}: it goes on by `{route}`"
             cause = f"no translation of the destination {aim}"
             raise Ended(walk.end(at, "translation", cause, why, missing=to.name, last=landing.place))
@@ -126,15 +139,20 @@ class _Follower:
         got = Header.of(back.packet)
         if (got.src, got.sport) != (packet.dst, Header.of(packet).dport):
             at = _translator(there) or sent_by.place
-            sent_to = f"{packet.dst}:{packet.dport}" if packet.protocol not in PORTLESS else str(packet.dst)
-            by = f"{got.src}:{got.sport}" if packet.protocol not in PORTLESS else str(got.src)
+            sent_to = _aim(packet.dst, packet.protocol, packet.dport)
+            by = _aim(got.src, packet.protocol, got.sport)
             why = f"{sent_by.place} sent to {sent_to}, and the reply comes from {by}: it is of no connection there"
             raise Ended(walk.end(at, "client", f"source {by} is not {sent_to}", why, last=sent_by.place))
 
 
+def _aim(address: IPAddress, protocol: str, port: int) -> str:
+    return str(address) if protocol in PORTLESS else with_port(address, port)
+
+
 def _reply(packet: Packet) -> Packet:
     """Return the reply of the receiver of a packet, as it sends it."""
-    return Packet(packet.dst, packet.src, packet.protocol, packet.sport, sport=packet.dport, state="ESTABLISHED")
+    turned = Packet(packet.dst, packet.src, packet.protocol, packet.sport, sport=packet.dport, state="ESTABLISHED")
+    return replace(turned, icmp_type=None if packet.icmp_type is None else ECHO_REPLIES[packet.icmp_type])
 
 
 def _next(options: list[int], choices: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -164,7 +182,7 @@ def _with_shares(ways: list[Way]) -> list[Way]:
 
 def _masqueraded(there: tuple[Hop, ...], sent_by: Source, landing: Landing, to: Target, walk: Walk) -> list[str]:
     """Return the rules that change the source of a packet between two pods: Kubernetes wants them to see each other."""
-    inside = to.address in walk.topology.lab.setting.service_cidr or walk.topology.pod_with(to.address)
+    inside = walk.topology.in_services(to.address) or walk.topology.pod_with(to.address)
     pods = sent_by.place.kind == "pod" == landing.place.kind and sent_by.place != landing.place
     if not inside or not pods or landing.packet.src == sent_by.address:
         return []

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.packet import Packet
-from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import Link
-from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.facts.wireguard import WIREGUARD, Peer
 from hoplab.trace.landing import Carried, Ended, Landing
 from hoplab.trace.model import OUTSIDE, Header, Hop, Place
@@ -38,19 +36,16 @@ def out_of_pod(walk: Walk, space: Space, packet: Packet, decided: Decided) -> La
     _require_up(walk, node, end, end.name, str(node.place), last=space.place)
     static = _static(space, to, decided.dev)
     if decided.via:
-        near = (own.network for own in space.facts[ADDRESSES] if own.dev == decided.dev and packet.dst in own.network)
+        near = (own.network for own in space.own if own.dev == decided.dev and packet.dst in own.network)
         walk.bends += [f"{packet.dst} is in {net} of {space.place}, and goes by `{walk.route_text()}`" for net in near]
     if not end.master and decided.via is None:
-        why = f"{end.name} of {node.place} is a port of no bridge: {space.place} gets no answer to its ARP request"
+        why = f"{end.name} of {node.place} is a port of no bridge: {space.place} gets no answer to its {_question(to)}"
         raise _ended(walk, node.place, "link", str(end), why, str(node.place), last=space.place)
     if not end.master:
-        proxies = node.facts[SYSCTLS].get(f"net.ipv4.conf.{end.name}.proxy_arp") == "1"
-        if to not in node.addresses and not proxies and static != end.mac:
-            why = f"{end.name} of {node.place} answers no ARP request for {to}: net.ipv4.conf.{end.name}.proxy_arp is 0"
-            cause = f"net.ipv4.conf.{end.name}.proxy_arp = 0"
-            raise _ended(walk, node.place, "sysctl", cause, why, str(node.place), last=space.place)
+        if not node.has(to, end.name) and static != end.mac:
+            _require_proxy(walk, space, node, end, to)
         return walk.arrive(node, packet, end.name)
-    if to in node.addresses:
+    if node.has(to, end.master):
         bridge = node.links.get(end.master)
         _require_mac(walk, space, to, decided.dev, bridge.mac if bridge else "", str(node.place))
         return walk.arrive(node, packet, end.master, end.name)
@@ -58,7 +53,7 @@ def out_of_pod(walk: Walk, space: Space, packet: Packet, decided: Decided) -> La
         if to in other.addresses:
             _require_mac(walk, space, to, decided.dev, _mac(other), str(other.place))
             return walk.arrive(node, packet, end.master, end.name, to=walk.topology.host_end(other))
-    why = f"no interface on {end.master} of {node.place} has {to}: {space.place} gets no answer to its ARP request"
+    why = f"no interface on {end.master} of {node.place} has {to}: {space.place} gets no answer to its {_question(to)}"
     if decided.via:
         raise _ended(walk, space.place, "neighbour", walk.route_text(), why, str(node.place))
     raise _ended(walk, node.place, "neighbour", walk.route_text(), why, walk.missing(packet), last=space.place)
@@ -87,7 +82,7 @@ def out_of_node(
     if dev.kind in ("bridge", "veth") and dev.name != space.node.uplink:
         missing = walk.missing(packet)
         owner = "no port" if dev.kind == "bridge" else "no pod"
-        why = f"{owner} of {dev.name} on {space.place} has {target}: no answer to its ARP request"
+        why = f"{owner} of {dev.name} on {space.place} has {target}: no answer to its {_question(target)}"
         raise _ended(walk, space.place, "neighbour", walk.route_text(), why, missing)
     return _by_lab_network(walk, space, packet, dev, target, carried)
 
@@ -116,7 +111,8 @@ def _by_vxlan(walk: Walk, space: Space, packet: Packet, dev: Link, target: IPAdd
     assert dev.vxlan
     known = space.neighbour(target, dev.name)
     if known is None:
-        why = f"{space.place} has no MAC for {target} on {dev.name}: `ip neigh show dev {dev.name}`"
+        command = "ip -6 neigh" if target.version == 6 else "ip neigh"
+        why = f"{space.place} has no MAC for {target} on {dev.name}: `{command} show dev {dev.name}`"
         raise _ended(walk, space.place, "neighbour", f"no neighbour {target} dev {dev.name}", why, walk.missing(packet))
     walk.event("neighbour", str(known))
     entry = next((e for e in space.facts[FDB] if (e.dev, e.mac) == (dev.name, known.mac) and e.dst), None)
@@ -170,8 +166,9 @@ def _wrapped(
 ) -> Landing:
     """Follow the packet that wraps another one; ``chosen``: the route gives its source address."""
     if chosen:
-        dev = decide(space, replace(outer, src=space.node.address)).dev
-        outer = replace(outer, src=space.first_address(dev) or space.node.address)
+        own = space.node.api.address6 if outer.ipv6 else space.node.address
+        outer = replace(outer, src=own or outer.dst)
+        outer = replace(outer, src=space.source_to(outer.dst, decide(space, outer).dev) or outer.src)
     walk.event("wrapped", f"{how}: {Header.of(outer)}")
     return walk.send(space, outer, Carried(packet, how, kind, space, vni, mac))
 
@@ -180,9 +177,14 @@ def unwrapped(walk: Walk, space: Space, packet: Packet, carried: Carried) -> Lan
     """Follow on the packet in another one, where that was delivered."""
 
     def fits(link: Link) -> bool:
+        if link.vxlan and link.vxlan.local and ip_address(link.vxlan.local).version != packet.dst.version:
+            return False  # the kernel gives a packet to an interface of its family
         return link.kind == carried.kind and (link.vxlan is None or (link.vxlan.id or carried.vni) == carried.vni)
 
-    dev = next((link for link in space.links.values() if fits(link)), None)
+    fitting = [link for link in space.links.values() if fits(link)]
+    if carried.kind == "wireguard":  # one for each family may be there
+        fitting.sort(key=lambda link: _peer(space, link.name, carried.packet.src) is None)
+    dev = next(iter(fitting), None)
     missing = walk.missing(carried.packet)
     if dev is None:
         why = f"{space.place} has no interface that unwraps {carried.how}"
@@ -216,31 +218,55 @@ def _by_lab_network(
         _require_mac(walk, space, target, dev.name, uplink.mac if uplink else "", str(owner.place))
         return walk.arrive(owner, packet, owner.node.uplink, carried=carried)
     setting = walk.topology.lab.setting
-    if target == setting.gateway or target not in setting.network:
+    if target in (setting.gateway, setting.gateway6) or not walk.topology.on_link(target):
         walk.hop(Hop(OUTSIDE, "", "in", Header.of(packet)))
         return Landing(OUTSIDE, packet)
-    why = f"nobody on the lab network has {target}: {space.place} gets no answer to its ARP request"
+    why = f"nobody on the lab network has {target}: {space.place} gets no answer to its {_question(target)}"
     raise _ended(walk, space.place, "neighbour", walk.route_text(), why, walk.missing(packet))
 
 
 def from_outside(walk: Walk, packet: Packet) -> Landing:
     """Follow a packet that comes from outside of the cluster."""
-    setting = walk.topology.lab.setting
+    near = walk.topology.on_link(packet.dst)
     walk.hop(Hop(OUTSIDE, "", "out", Header.of(packet)))
     owners = walk.topology.on_lab_network(packet.dst, None)
     if len(owners) > 1:
         names = " and ".join(str(owner.place) for owner in owners)
-        walk.bends.append(f"{names} both answer ARP for {packet.dst}")
-    if not owners and packet.dst not in setting.network and walk.entry:
+        walk.bends.append(f"{names} both answer {_protocol(packet.dst)} for {packet.dst}")
+    if not owners and not near and walk.entry:
         walk.event("route", f"{packet.dst} via {walk.entry}, as is assumed")
         owners = (walk.topology.nodes[walk.entry],)
-    if not owners and packet.dst in setting.network:
-        why = f"no node answers ARP for {packet.dst}"
+    if not owners and near:
+        why = f"no node answers {_protocol(packet.dst)} for {packet.dst}"
         raise _ended(walk, OUTSIDE, "neighbour", f"no neighbour {packet.dst}", why, walk.missing(packet))
     if not owners:
         why = f"the outside has no route to {packet.dst}, an address that only the cluster knows"
         raise _ended(walk, OUTSIDE, "route", f"no route to {packet.dst}", why, walk.missing(packet))
     return walk.arrive(owners[0], packet, owners[0].node.uplink)
+
+
+def _protocol(address: IPAddress) -> str:
+    """Return the protocol that asks for the MAC of an address."""
+    return "neighbour discovery" if address.version == 6 else "ARP"
+
+
+def _question(address: IPAddress) -> str:
+    return "neighbour solicitation" if address.version == 6 else "ARP request"
+
+
+def _require_proxy(walk: Walk, space: Space, node: Space, end: Link, address: IPAddress) -> None:
+    """Raise Ended where the host end of a pod does not answer for an address that its node does not have.
+
+    Of IPv6 it needs an entry too (``ip -6 neigh show proxy``), which is not in the facts.
+    """
+    switch = f"net.ipv{address.version}.conf.{end.name}.proxy_{'ndp' if address.version == 6 else 'arp'}"
+    value = node.sysctls.get(switch)
+    if value == "1" or (value is None and address.version == 6):
+        if address.version == 6:
+            walk.notes.append(f"whether {end.name} of {node.place} answers for {address} is not in the facts: {switch}")
+        return
+    why = f"{end.name} of {node.place} answers no {_question(address)} for {address}: {switch} is 0"
+    raise _ended(walk, node.place, "sysctl", f"{switch} = 0", why, str(node.place), last=space.place)
 
 
 def _mac(space: Space) -> str:

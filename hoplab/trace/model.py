@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hoplab.core.ip import IPAddress
+from hoplab.core.ip import IPAddress, with_port
 from hoplab.netfilter.packet import Packet
 
 Kind = Literal["pod", "node", "outside", "wire"]
 Direction = Literal["in", "out"]
-PORTLESS = frozenset({"icmp", "ipencap"})  # protocols without ports
+ICMP6 = "ipv6-icmp"  # as ip6tables and nftables name the protocol
+PORTLESS = frozenset({"icmp", ICMP6, "ipencap"})  # protocols without ports
+PROTOCOL_NAMES = {ICMP6: "ICMPv6"}  # of those that are not written in capitals alone
 INFERRED = "inferred"  # the evidence of a hop or an event that follows from facts
 SEEN = "seen"  # ... that a capture, a report of nftables or a tracepoint shows
 UNPREDICTED = "seen, not predicted"
@@ -38,7 +40,7 @@ class Header:
 
     src: IPAddress
     dst: IPAddress
-    protocol: str  # "tcp", "udp", "icmp", "ipencap"
+    protocol: str  # "tcp", "udp", "icmp", "ipv6-icmp", "ipencap"
     sport: int = 0
     dport: int = 0
 
@@ -49,9 +51,14 @@ class Header:
             return cls(packet.src, packet.dst, packet.protocol)
         return cls(packet.src, packet.dst, packet.protocol, packet.sport, packet.dport)
 
+    @property
+    def protocol_name(self) -> str:
+        """Return the protocol as people write it: "TCP", "ICMPv6"."""
+        return PROTOCOL_NAMES.get(self.protocol, self.protocol.upper())
+
     def __str__(self) -> str:
         ends = [
-            str(address) if self.protocol in PORTLESS else f"{address}:{port or '*'}"
+            str(address) if self.protocol in PORTLESS else with_port(address, port or "*")
             for address, port in ((self.src, self.sport), (self.dst, self.dport))
         ]
         return " > ".join(ends)

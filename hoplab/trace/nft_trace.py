@@ -134,18 +134,19 @@ def _hit(family: str, parts: Mapping[int, bytes]) -> Hit:
     return Hit(family, table, chain, _VERDICTS.get(code, str(code)), target, handle, kind == "policy")
 
 
-def as_saved(hit: Hit, handles: Mapping[str, Sequence[int]], saved: Iptables, listed: Nftables) -> str:
+def as_saved(hit: Hit, handles: Mapping[str, Sequence[int]], saved: Mapping[str, Iptables], listed: Nftables) -> str:
     """Return a rule as its user knows it: as iptables-save prints it, or as nft does.
 
-    ``handles`` are those of the rules of each chain, "ip nat PREROUTING"; iptables lists the rules of a chain in the
-    same order. What was changed meanwhile is named by its handle.
+    ``saved`` are the tables of iptables by the family: "ip", "ip6". ``handles`` are those of the rules of each chain,
+    "ip nat PREROUTING"; iptables lists the rules of a chain in the same order. What was changed meanwhile is named by
+    its handle.
     """
     if hit.policy or not hit.handle:
         return f"policy {hit.verdict}" if hit.policy else "end of the chain"
     known = list(handles.get(f"{hit.family} {hit.table} {hit.chain}", ()))
     rules: Sequence[object] = ()
-    if hit.family == "ip" and not saved.legacy:
-        rules = saved.rules(hit.table, hit.chain)
+    if (own := saved.get(hit.family)) and not own.legacy:
+        rules = own.rules(hit.table, hit.chain)
     if len(known) == len(rules) and hit.handle in known:
         return str(rules[known.index(hit.handle)])
     table = listed.table(hit.table, hit.family)

@@ -1,20 +1,24 @@
-"""The two ends of a trace as the user names them: pods, nodes, services, addresses, the outside; pure."""
+"""The two ends of a trace as the user names them: pods, nodes, services, addresses, the outside; pure.
+
+Both ends are of one family: IPv4, or IPv6 where the user asks for it or where one end is an address of it.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress
 from hoplab.expectations.ingress import get_controller
-from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
+from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, API_ENDPOINTS6, Endpoint, Endpoint6
+from hoplab.observe.facts.api_nodes import ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.observe.snapshot import Snapshot
-from hoplab.trace.model import OUTSIDE, PORTLESS, Place
+from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, Place
 
 HTTP = 80
 KUBELET = 10250
@@ -29,7 +33,7 @@ class Source:
     """The sender."""
 
     place: Place
-    address: IPv4Address
+    address: IPAddress
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class Target:
     """Where the sender sends to, and where that should arrive."""
 
     name: str  # in words: "service hoplab-verify/echo", "pod hoplab-verify/echo-lm2p5"
-    address: IPv4Address
+    address: IPAddress
     protocol: str
     port: int
     arrives: frozenset[Place]  # any of these
-    endpoints: tuple[Endpoint, ...] = ()  # of a service
+    endpoints: tuple[Endpoint | Endpoint6, ...] = ()  # of a service
     of_service: bool = False  # its address is translated on the way
     proxied: bool = False  # an ingress controller opens another connection to an endpoint
     spread: bool = False  # every endpoint gets the same share of connections
@@ -52,83 +56,142 @@ class Target:
         return any(endpoint.address == address for endpoint in self.endpoints)
 
 
-def source(lab: Snapshot, text: str) -> Source:
+def ends(
+    lab: Snapshot,
+    sender: str,
+    receiver: str,
+    *,
+    port: int | None = None,
+    protocol: str = "",
+    via: str = "",
+    ipv6: bool = False,
+) -> tuple[Source, Target]:
+    """Return both ends of a packet; raise LabError where one is unknown, or where they are of different families.
+
+    The packet is of IPv6 where ``ipv6`` asks for it, or where one end is an address of it.
+    """
+    of_6 = _is_of_6(lab, sender, receiver, ipv6=ipv6)
+    to = target(lab, receiver, port=port, protocol=protocol, via=via, ipv6=of_6)
+    return source(lab, sender, ipv6=of_6), to
+
+
+def names_ipv6(*texts: str) -> bool:
+    """Return whether one of the names of ends is an address of IPv6."""
+    return any(found.version == 6 for text in texts if (found := _named(text)))
+
+
+def _named(text: str) -> IPAddress | None:
+    return _address(_with_port(_kind(text)[1], None)[0])
+
+
+def _is_of_6(lab: Snapshot, sender: str, receiver: str, *, ipv6: bool) -> bool:
+    named = [(text, found) for text in (sender, receiver) if (found := _named(text))]
+    old, new = (next((text for text, found in named if found.version == version), "") for version in (4, 6))
+    if old and (new or ipv6):
+        raise LabError(
+            f"{old} is an address of IPv4, and {new or '--ipv6'} asks for a packet of IPv6",
+            remedy="name addresses of one family, or name pods, nodes and services",
+        )
+    if linked := next((text for text, found in named if found.version == 6 and found.is_link_local), ""):
+        raise LabError(f"{linked} is an address of one link: no route leads to it", remedy="name a global address")
+    if (new or ipv6) and not lab.setting.ipv6:
+        raise LabError(
+            f"lab {lab.setting.lab} has IPv4 alone: it has no packets of IPv6",
+            remedy="lab:ipv6.network in its spec gives it both families",
+        )
+    return bool(new) or ipv6
+
+
+def source(lab: Snapshot, text: str, *, ipv6: bool = False) -> Source:
     """Return the sender of a name; raise LabError where it is none, or its namespace was not found."""
+    gateway = _gateway(lab, ipv6=ipv6)
     if text == "outside":
-        return Source(OUTSIDE, lab.setting.gateway)
+        return Source(OUTSIDE, gateway)
     kind, name = _kind(text)
     if kind == "service":
         raise LabError(f"{text} is a service: it sends nothing", remedy="name a pod, a node or `outside`")
     address = _address(name)
-    if address == lab.setting.gateway:
-        return Source(OUTSIDE, lab.setting.gateway)
+    if address == gateway:
+        return Source(OUTSIDE, gateway)
     for node in lab.cluster_nodes:
-        if kind != "pod" and (node.name == name or address == node.api.address):
+        if kind != "pod" and (node.name == name or _is_of(address, node.api)):
             if node.name in lab.lost_nodes:
                 raise LabError(f"node {node.name} could not be looked at", remedy="./lab doctor, ./lab status")
-            return Source(Place("node", node.name), node.address)
+            return Source(Place("node", node.name), node.address6 if ipv6 else node.address)
     pod = _pod(lab, name, address) if kind != "node" else None
     if pod is None:
         raise _unknown(lab, text, services=False)
     if pod.host_network:
-        return source(lab, f"node/{pod.node}")
+        return source(lab, f"node/{pod.node}", ipv6=ipv6)
     if str(pod) not in {str(known) for known in lab.pods}:
         raise LabError(
             f"pod {pod} runs on {pod.node}, and no network namespace there has its address {pod.address}",
             remedy=f"`ip netns` and `ip address` on {pod.node} show what is there",
         )
-    assert pod.address
-    return Source(Place("pod", str(pod)), pod.address)
+    return Source(Place("pod", str(pod)), _of_pod(pod, ipv6=ipv6))
 
 
-def target(lab: Snapshot, text: str, *, port: int | None = None, protocol: str = "", via: str = "") -> Target:
+def target(
+    lab: Snapshot, text: str, *, port: int | None = None, protocol: str = "", via: str = "", ipv6: bool = False
+) -> Target:
     """Return the receiver of a name; raise LabError where it is none, or has no such port."""
+    protocol = ICMP6 if ipv6 and protocol == "icmp" else protocol
     kind, name = _kind(text)
     name, port = _with_port(name, port)
     address = _address(name)
     service = _service(lab, name, address, exact=kind != "service") if kind in ("", "service") else None
     if service and name != "outside":
-        return _of_service(lab, service, port, protocol, via)
+        return _of_service(lab, service, port, protocol, via, ipv6=ipv6)
     if via:
         raise LabError(f"--via {via} leads to a service, and {text} is none", remedy="name a service")
     protocol = protocol or "tcp"
     if name == "outside":
-        return Target("the outside", lab.setting.gateway, protocol, port or HTTP, frozenset({OUTSIDE}))
+        gateway = _gateway(lab, ipv6=ipv6)
+        return Target("the outside", gateway, protocol, _port(protocol, port, HTTP), frozenset({OUTSIDE}))
     for node in lab.cluster_nodes:
-        if kind != "pod" and node.api.address and (node.name == name or address == node.api.address):
-            if published := _published(lab, port, protocol):
-                return _at_node(lab, *published, node.api.address)
+        own = node.api.address6 if ipv6 else node.api.address
+        if kind != "pod" and own and (node.name == name or address == own):
+            if published := _published(lab, port, protocol, ipv6=ipv6):
+                return _at_node(lab, *published, own)
             place = Place("node", node.name)
-            return Target(str(place), node.api.address, protocol, _port(protocol, port, KUBELET), frozenset({place}))
+            return Target(str(place), own, protocol, _port(protocol, port, KUBELET), frozenset({place}))
     pod = _pod(lab, name, address) if kind != "node" else None
-    if pod and pod.address:
+    if pod:
         place = Place("node", pod.node) if pod.host_network else Place("pod", str(pod))
-        usual = next((e.port for e in lab.api[API_ENDPOINTS] if e.address == pod.address), HTTP)
-        return Target(f"pod {pod}", pod.address, protocol, _port(protocol, port, usual), frozenset({place}))
+        own = _of_pod(pod, ipv6=ipv6)
+        usual = next((e.port for e in _all_endpoints(lab, ipv6=ipv6) if e.address == own), HTTP)
+        return Target(f"pod {pod}", own, protocol, _port(protocol, port, usual), frozenset({place}))
     if address is None:
         raise _unknown(lab, text, services=True)
     return Target(str(address), address, protocol, _port(protocol, port, HTTP), frozenset({OUTSIDE}))
 
 
-def _of_service(lab: Snapshot, service: ApiService, port: int | None, protocol: str, via: str) -> Target:
+def _of_service(lab: Snapshot, service: ApiService, port: int | None, protocol: str, via: str, *, ipv6: bool) -> Target:
     if via == "ingress":
-        return _by_ingress(lab, service, port)
+        return _by_ingress(lab, service, port, ipv6=ipv6)
+    if ipv6 and service.cluster_ip and not service.cluster_ip6:
+        why = f"service {service} has no address of IPv6"
+        raise LabError(why, remedy=_others(lab, lambda other: other.cluster_ip6))
     chosen = _service_port(service, port, protocol)
-    endpoints = _endpoints(lab, service, chosen)
-    address, number, entry = service.cluster_ip, chosen.port, ""
+    endpoints = _endpoints(lab, service, chosen, ipv6=ipv6)
+    balancers = service.balancer_ips6 if ipv6 else service.balancer_ips
+    address, number, entry = service.cluster_ip6 if ipv6 else service.cluster_ip, chosen.port, ""
     if via == "nodeport":
         if not chosen.node_port:
             raise LabError(
-                f"service {service} is of the type {service.kind}: it has no NodePort", remedy=_others(lab, 0)
+                f"service {service} is of the type {service.kind}: it has no NodePort",
+                remedy=_others(lab, lambda other: any(port.node_port for port in other.ports)),
             )
         local = service.external_policy == "Local"
         nodes = [n for n in lab.nodes if not local or n.name in {endpoint.node for endpoint in endpoints}]
-        address, number = (nodes or lab.nodes)[0].api.address, chosen.node_port
+        node = (nodes or lab.nodes)[0]
+        address, number = node.address6 if ipv6 else node.address, chosen.node_port
     elif via == "loadbalancer":
-        if not service.balancer_ips:
-            why = f"service {service} has no address of a load balancer"
-            raise LabError(why, remedy=_others(lab, 1))
-        address, entry = service.balancer_ips[0], lab.nodes[0].name
+        if not balancers:
+            why = f"service {service} has no address of a load balancer" + (" of IPv6" if ipv6 else "")
+            remedy = _others(lab, lambda other: other.balancer_ips6 if ipv6 else other.balancer_ips)
+            raise LabError(why, remedy=remedy)
+        address, entry = balancers[0], lab.nodes[0].name
     if address is None:
         why = f"service {service} is headless: it has no ClusterIP"
         raise LabError(why, remedy="name one of its pods")
@@ -146,26 +209,32 @@ def _of_service(lab: Snapshot, service: ApiService, port: int | None, protocol: 
     )
 
 
-def _endpoints(lab: Snapshot, service: ApiService, port: ServicePort) -> tuple[Endpoint, ...]:
+def _all_endpoints(lab: Snapshot, *, ipv6: bool) -> Sequence[Endpoint | Endpoint6]:
+    return lab.api[API_ENDPOINTS6] if ipv6 else lab.api[API_ENDPOINTS]
+
+
+def _endpoints(
+    lab: Snapshot, service: ApiService, port: ServicePort, *, ipv6: bool
+) -> tuple[Endpoint | Endpoint6, ...]:
     wanted = (str(service), port.name, port.protocol)
     return tuple(
         found
-        for found in lab.api[API_ENDPOINTS]
+        for found in _all_endpoints(lab, ipv6=ipv6)
         if (f"{found.namespace}/{found.service}", found.port_name, found.protocol) == wanted and found.ready
     )
 
 
-def _published(lab: Snapshot, port: int | None, protocol: str) -> tuple[ApiService, ServicePort] | None:
-    """Return the service whose NodePort it is."""
+def _published(lab: Snapshot, port: int | None, protocol: str, *, ipv6: bool) -> tuple[ApiService, ServicePort] | None:
+    """Return the service whose NodePort it is, in this family."""
     for service in lab.api[API_SERVICES]:
-        for known in service.ports:
+        for known in service.ports if service.cluster_ip6 or not ipv6 else ():
             if port and port == known.node_port and protocol in ("", known.protocol.lower()):
                 return service, known
     return None
 
 
-def _at_node(lab: Snapshot, service: ApiService, port: ServicePort, address: IPv4Address) -> Target:
-    endpoints = _endpoints(lab, service, port)
+def _at_node(lab: Snapshot, service: ApiService, port: ServicePort, address: IPAddress) -> Target:
+    endpoints = _endpoints(lab, service, port, ipv6=address.version == 6)
     return Target(
         name=f"service {service}",
         address=address,
@@ -177,15 +246,15 @@ def _at_node(lab: Snapshot, service: ApiService, port: ServicePort, address: IPv
     )
 
 
-def _by_ingress(lab: Snapshot, service: ApiService, port: int | None) -> Target:
+def _by_ingress(lab: Snapshot, service: ApiService, port: int | None, *, ipv6: bool) -> Target:
+    """Return the ingress controller; its connection to an endpoint is of the first family of the service."""
     if lab.setting.ingress == "none":
         raise LabError(
             f"lab {lab.setting.lab} has no ingress controller", remedy="set lab:ingress.controller in its spec"
         )
     controller = get_controller(lab.setting.ingress)
-    inner = _of_service(lab, service, None, "", "")
-    address = lab.nodes[0].api.address
-    assert address
+    inner = _of_service(lab, service, None, "", "", ipv6=service.cluster_ip is None and bool(service.cluster_ip6))
+    address = lab.nodes[0].address6 if ipv6 else lab.nodes[0].address
     controllers = frozenset(
         Place("node", pod.node) if pod.host_network else Place("pod", str(pod))
         for pod in lab.api[API_PODS]
@@ -219,11 +288,28 @@ def _port(protocol: str, port: int | None, usual: int) -> int:
     return 0 if protocol in PORTLESS else port or usual
 
 
-def _place(lab: Snapshot, address: IPv4Address) -> Place:
+def _place(lab: Snapshot, address: IPAddress) -> Place:
     for pod in lab.api[API_PODS]:
-        if pod.address == address and not pod.host_network and not pod.going:
+        if _is_of(address, pod) and not pod.host_network and not pod.going:
             return Place("pod", str(pod))
-    return next((Place("node", node.name) for node in lab.cluster_nodes if node.api.address == address), OUTSIDE)
+    return next((Place("node", node.name) for node in lab.cluster_nodes if _is_of(address, node.api)), OUTSIDE)
+
+
+def _is_of(address: IPAddress | None, owner: ApiPod | ApiNode) -> bool:
+    return address is not None and address in (owner.address, owner.address6)
+
+
+def _of_pod(pod: ApiPod, *, ipv6: bool) -> IPAddress:
+    found = pod.address6 if ipv6 else pod.address
+    if found is None:
+        why = f"pod {pod} has no address of {'IPv6' if ipv6 else 'IPv4'}"
+        raise LabError(why, remedy=f"`kubectl get pod -n {pod.namespace} {pod.name} -o yaml` shows its podIPs")
+    return found
+
+
+def _gateway(lab: Snapshot, *, ipv6: bool) -> IPAddress:
+    """Return the address of the outside."""
+    return lab.setting.gateway6 if ipv6 and lab.setting.gateway6 else lab.setting.gateway
 
 
 def _kind(text: str) -> tuple[str, str]:
@@ -233,31 +319,32 @@ def _kind(text: str) -> tuple[str, str]:
 
 
 def _with_port(name: str, port: int | None) -> tuple[str, int | None]:
+    """Return a name without the port behind it, and that port; an address of IPv6 with a port is in brackets."""
     found, colon, number = name.rpartition(":")
-    if not colon or ":" in found:
+    if name.startswith("[") and name.endswith("]"):
+        return name[1:-1], port
+    bracketed = found.startswith("[") and found.endswith("]")
+    if not colon or (":" in found and not bracketed):
         return name, port
     if not number.isdecimal() or not 0 < int(number) < 65536:
         raise LabError(f"{name!r}: {number!r} is not a port", remedy="a port is a number from 1 to 65535")
     if port and port != int(number):
         raise LabError(f"{name!r} and --port {port} name two ports", remedy="name one of them")
-    return found, int(number)
+    return found[1:-1] if bracketed else found, int(number)
 
 
-def _address(name: str) -> IPv4Address | None:
+def _address(name: str) -> IPAddress | None:
     try:
-        found = ip_address(name)
+        return ip_address(name.strip("[]"))
     except ValueError:
         return None
-    if isinstance(found, IPv6Address):
-        raise LabError(f"{name}: packets of IPv6 are not traced", remedy="name an address of IPv4")
-    return found
 
 
-def _pod(lab: Snapshot, name: str, address: IPv4Address | None) -> ApiPod | None:
+def _pod(lab: Snapshot, name: str, address: IPAddress | None) -> ApiPod | None:
     """Return the pod of a name, of the unique beginning of one, or of an address."""
     running = [pod for pod in lab.api[API_PODS] if pod.running and not pod.going]
     if address:
-        return next((pod for pod in running if pod.address == address and not pod.host_network), None)
+        return next((pod for pod in running if _is_of(address, pod) and not pod.host_network), None)
     exact = [pod for pod in running if name in (str(pod), pod.name)]
     found = exact or [pod for pod in running if name and (str(pod).startswith(name) or pod.name.startswith(name))]
     if len(found) > 1:
@@ -265,17 +352,21 @@ def _pod(lab: Snapshot, name: str, address: IPv4Address | None) -> ApiPod | None
     return found[0] if found else None
 
 
-def _service(lab: Snapshot, name: str, address: IPv4Address | None, *, exact: bool) -> ApiService | None:
+def _service(lab: Snapshot, name: str, address: IPAddress | None, *, exact: bool) -> ApiService | None:
     """Return the service of a name or an address; without ``exact`` raise LabError where there is none."""
     services = lab.api[API_SERVICES]
     if address:
-        return next((s for s in services if address == s.cluster_ip or address in s.balancer_ips), None)
+        return next((service for service in services if address in _addresses(service)), None)
     found = [service for service in services if name in (str(service), service.name)]
     if len(found) > 1:
         raise LabError(f"{name!r} may be any of {len(found)} services", remedy=f"name one: {_few(map(str, found))}")
     if not found and not exact:
         raise LabError(f"there is no service {name!r}", remedy=_near(name, [str(s) for s in services]))
     return found[0] if found else None
+
+
+def _addresses(service: ApiService) -> tuple[IPAddress | None, ...]:
+    return (service.cluster_ip, service.cluster_ip6, *service.balancer_ips, *service.balancer_ips6)
 
 
 def _unknown(lab: Snapshot, text: str, *, services: bool) -> LabError:
@@ -300,8 +391,7 @@ def _few(names: Iterable[str]) -> str:
     return ", ".join(known[:FEW]) + more
 
 
-def _others(lab: Snapshot, of: int) -> str:
-    """Return a remedy with the services that have a NodePort (0) or an address of a load balancer (1)."""
-    services = lab.api[API_SERVICES]
-    has = [s for s in services if (s.balancer_ips if of else any(port.node_port for port in s.ports))]
+def _others(lab: Snapshot, have: Callable[[ApiService], object]) -> str:
+    """Return a remedy with the services that have what another one lacks."""
+    has = [service for service in lab.api[API_SERVICES] if have(service)]
     return f"these have one: {_few(map(str, has))}" if has else "no service has one"

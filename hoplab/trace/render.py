@@ -21,7 +21,7 @@ def text(trace: Trace) -> str:
 
 def _lines(trace: Trace) -> Iterator[str]:
     way = trace.shown
-    yield f"{trace.source} to {trace.target}: {way.header.protocol.upper()} {way.header}"
+    yield f"{trace.source} to {trace.target}: {way.header.protocol_name} {way.header}"
     yield outcome(trace)
     width = _widths(way)
     for name, hops in (("there", way.there), ("back", way.back)):

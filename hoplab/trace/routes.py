@@ -10,7 +10,7 @@ from hoplab.observe import routing
 from hoplab.trace.model import Event
 from hoplab.trace.topology import Space
 
-LOCAL = frozenset({"local"})  # kinds of routes whose packets are for this host
+LOCAL = frozenset({"local", "anycast"})  # kinds of routes whose packets are for this host
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def scene(trace: Trace) -> Scene:
 def _title(trace: Trace) -> Iterator[Text]:
     way = trace.shown
     yield Text(MARGIN, 44, f"{trace.source} to {trace.target}", "node")
-    yield Text(MARGIN, 66, f"{way.header.protocol.upper()} {way.header}", "mono")
+    yield Text(MARGIN, 66, f"{way.header.protocol_name} {way.header}", "mono")
     yield Text(MARGIN, 84, render.outcome(trace), f"verdict {'bad' if way.end else 'good'}")
 
 
@@ -79,7 +79,7 @@ def _hops(way: Way) -> tuple[Hop, ...]:
 def _rows(trace: Trace, *, heading: bool) -> Iterator[_Row]:
     way = trace.shown
     if heading:
-        yield _Row(((f"then {trace.source} to {trace.target}: {way.header.protocol.upper()} ", "name"),), ROW + SPACE)
+        yield _Row(((f"then {trace.source} to {trace.target}: {way.header.protocol_name} ", "name"),), ROW + SPACE)
         yield _Row(((render.outcome(trace), "verdict bad" if way.end else "verdict good"),))
     for name, hops in (("there", way.there), ("back", way.back)):
         if hops:

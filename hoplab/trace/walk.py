@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hoplab.netfilter.hooks import BRIDGED_TOO, Passage, Step, Translation, Traversal
+from hoplab.core.ip import with_port
+from hoplab.netfilter.hooks import Passage, Step, Translation, Traversal, bridged_too
 from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import Rule
 from hoplab.observe.facts.links import Link
 from hoplab.observe.facts.sockets import SOCKETS
-from hoplab.observe.facts.sysctls import SYSCTLS
 from hoplab.observe.reverse_path import refusal
 from hoplab.trace import link
 from hoplab.trace.landing import Carried, Ended, Landing
@@ -23,6 +23,8 @@ from hoplab.trace.topology import Space, Topology
 
 MAX_HOPS = 64  # a routing loop ends as a TTL does
 BEFORE_ROUTING = ("ingress", "prerouting")
+FORWARDING6 = "net.ipv6.conf.all.forwarding"  # that of an interface decides on router advertisements alone
+FORCED6 = "net.ipv6.conf.{}.force_forwarding"  # of Linux 6.17 and later: an interface from which packets go on anyway
 TRANSLATIONS = {"DNAT": "dnat", "REDIRECT": "dnat", "NETMAP": "dnat", "SNAT": "snat", "MASQUERADE": "snat"}
 
 
@@ -93,7 +95,7 @@ class Walk:
         """Follow a packet that comes in at a node; ``to`` is the port of a bridge that its frame is for."""
         self._hop_of(space, dev, "in", packet, carried, port)
         packet = replace(packet, mark=0, connmark=0)  # they are of one host
-        called = space.facts[SYSCTLS].get(BRIDGED_TOO) == "1"  # IP's hooks, for what a bridge passes on
+        called = bridged_too(space.facts, ipv6=packet.ipv6)  # IP's hooks, for what a bridge passes on
         kept = self._undone(space, packet, carried) if called or not to else _Undone(packet)
         seen = self._with_way(space, replace(kept.middle, in_dev=dev, port_in=port, out_dev="", src_is_local=False), to)
         crossing = self._cross(space, packet, seen, kept, carried)
@@ -239,12 +241,17 @@ class Walk:
         raise Ended(self.end(space.place, "route", cause, why, missing=self.missing(packet)))
 
     def _check_arrival(self, space: Space, packet: Packet, dev: str) -> None:
+        if packet.ipv6:  # it has no such filter but that of ip6tables
+            return
         if why := refusal(space.node, packet.src, dev):  # type: ignore[arg-type]
             raise Ended(self.end(space.place, "sysctl", why.split(" on ")[0], why, missing=self.missing(packet)))
 
     def _check_forwarding(self, space: Space, packet: Packet, dev: str) -> None:
-        values = space.facts[SYSCTLS]
-        for name in ("net.ipv4.ip_forward", f"net.ipv4.conf.{dev}.forwarding"):
+        values = space.sysctls
+        if packet.ipv6 and values.get(FORCED6.format(dev)) == "1":
+            return
+        switches = (FORWARDING6,) if packet.ipv6 else ("net.ipv4.ip_forward", f"net.ipv4.conf.{dev}.forwarding")
+        for name in switches:
             if values.get(name) == "0":
                 why = f"{name} is 0 on {space.place}, so it does not forward what is not for itself"
                 raise Ended(self.end(space.place, "sysctl", f"{name} = 0", why, missing=self.missing(packet)))
@@ -321,7 +328,7 @@ def _changed(before: Packet, after: Packet, kind: str) -> str:
         return f"source {before.src} becomes {after.src}"
     if before.protocol in PORTLESS:
         return f"destination {before.dst} becomes {after.dst}"
-    return f"destination {before.dst}:{before.dport} becomes {after.dst}:{after.dport}"
+    return f"destination {with_port(before.dst, before.dport)} becomes {with_port(after.dst, after.dport)}"
 
 
 def _marks(rule: Rule) -> bool:
@@ -337,7 +344,7 @@ def _listens(space: Space, packet: Packet) -> bool:
     """Return whether a socket of the node takes it; True where its sockets were not recorded."""
     if SOCKETS.name not in space.facts.outputs:
         return True
-    wild = ("0.0.0.0", "*", "::", str(packet.dst))
+    wild = ("*", "::", str(packet.dst), *(() if packet.ipv6 else ("0.0.0.0",)))
     return any(
         socket.protocol == packet.protocol and socket.port == packet.dport and socket.address in wild
         for socket in space.facts[SOCKETS]

@@ -19,7 +19,7 @@ from hoplab.trace.follow import follow
 from hoplab.trace.live import run
 from hoplab.trace.live.run import Wire
 from hoplab.trace.model import Trace
-from hoplab.trace.places import target
+from hoplab.trace.places import ends, names_ipv6
 from hoplab.verify import live_look
 
 
@@ -31,17 +31,19 @@ def trace(
     port: int | None = None,
     protocol: str = "",
     via: str = "",
+    ipv6: bool = False,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Trace:
     """Look at a lab, predict a packet's way, send it, and return the way that it took.
 
     Raise LabError where an end is unknown or a node cannot be reached, KeyboardInterrupt where a signal comes.
     """
-    with live_look.opened(paths, without=needs.others()) as look:
+    without = needs.others(ipv6=ipv6 or names_ipv6(sender, receiver))
+    with live_look.opened(paths, without=without) as look:
         say("looking at the lab")
         lab = look()
     with on_signals() as stop:
-        return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, say=say)
+        return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, ipv6=ipv6, say=say)
 
 
 def send(
@@ -54,17 +56,18 @@ def send(
     port: int | None = None,
     protocol: str = "",
     via: str = "",
+    ipv6: bool = False,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Trace:
     """Do the same with what a look has shown before."""
-    model = follow(lab, sender, receiver, port=port, protocol=protocol, via=via)
+    model = follow(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
     made = state.load_summary(paths)
     hosts: Mapping[str, Sequence[str]] = {
         HERE: on_this_machine(),
         **{node.name: over_ssh(node.name, paths.ssh_config) for node in lab.nodes},
     }
     wire = Wire(made.netns, bridge_name(made.id))
-    goal = target(lab, receiver, port=port, protocol=protocol, via=via)
+    _, goal = ends(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
     return run.send(lab, model, goal, hosts, wire, _unreachable(paths), stop, say=say)
 
 

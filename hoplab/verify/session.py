@@ -64,8 +64,8 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
         stack.callback(hosts.close)
         served = stack.enter_context(external.serving(setting.gateway, lab.netns, remote=lab.remote))
         served6 = None
-        if setting.ipv6:
-            served6 = stack.enter_context(external.serving(setting.ipv6.network[1], lab.netns, remote=lab.remote))
+        if setting.gateway6:
+            served6 = stack.enter_context(external.serving(setting.gateway6, lab.netns, remote=lab.remote))
         say("waiting for the pods of the verification workload")
         look = PartialLook(setting, versions, hosts, Diagnosis(lab, paths, api))
         look.ensure_workload(options, announced=setting.load_balancer != "none")

@@ -64,7 +64,7 @@ def traced(lab: Snapshot, requests: Iterable[Request]) -> Traced | None:
     for request in list(dict.fromkeys(requests))[-MOST:]:
         try:
             trace = follow(lab, request.sender, request.receiver)
-        except LabError:  # IPv6, a name, a pod that is gone, or a fact that a hurt lab lacks
+        except LabError:  # a name, a pod that is gone, or a fact that a hurt lab lacks
             continue
         shown = Traced(request, trace, _command(lab, request))
         if not trace.complete:

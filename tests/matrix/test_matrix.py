@@ -116,10 +116,10 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
 
 def traced(paths: LabPaths) -> str:
     """Send a packet of every kind through the lab; say how many hops were seen of how many, all as predicted."""
-    with live_look.opened(paths, without=needs.others()) as look:
+    with live_look.opened(paths, without=needs.others(ipv6=True)) as look:
         lab = look()
     trial = traced_packets.Trial()
-    for name in traced_packets.PACKETS:
+    for name in traced_packets.packets_of(lab):
         print(trial.send(name, paths, lab), file=sys.stderr, flush=True)
     trial.require(HOPS)
     return f"{trial.seen} of {trial.hops}"

@@ -4,6 +4,9 @@
     node1        eth0 192.168.77.20, flannel.1, cni0, veth1       pod1  eth0 10.244.0.5
     node2        eth0 192.168.77.21, flannel.1, veth1             pod2  eth0 10.244.1.5
 
+With both families also fd00:77::1, ::20 and ::21, flannel-v6.1, and pods fd00:244::5 and fd00:244:0:1::5. Without IPv6
+nothing but the packets of a test travels there.
+
 ``ssh`` and ``sudo`` are programs that run a command in the namespace of a node. Like that of a real SSH session, it
 outlives its ``ssh``, which only carries what it reads and writes.
 """
@@ -73,6 +76,16 @@ class Network:
             while sending.recv(100)[20] != 0:
                 pass  # not the answer
 
+    def ping6(self) -> None:
+        """Do the same by ICMPv6, whose checksum the kernel computes; neighbours are found meanwhile."""
+        with netns.entered(self.pods[0]):
+            sending = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+        with sending:
+            sending.settimeout(30)
+            sending.sendto(struct.pack("!BBHHH", 128, 0, 0, 1, 1) + bytes(56), ("fd00:244:0:1::5", 0))
+            while sending.recv(100)[0] != 129:
+                pass  # not the answer
+
     def captures(self) -> list[int]:
         """Return the ids of processes that are in the namespaces."""
         return [pid for name in self.names() for pid in netns.processes(name)]
@@ -121,8 +134,8 @@ def _pod(namespace: str, name: str, node: str, address: str, phase: str = "Runni
 
 
 @contextmanager
-def made(folder: Path) -> Iterator[Network]:
-    """Make the network, and remove it at the end."""
+def made(folder: Path, *, ipv6: bool = False) -> Iterator[Network]:
+    """Make the network, with both families where that is asked for, and remove it at the end."""
     prefix = f"hoplab-live{os.getpid()}-"
     network = Network(folder, prefix, (f"cni-{prefix}1", f"cni-{prefix}2"))
     network.accept()
@@ -131,7 +144,8 @@ def made(folder: Path) -> Iterator[Network]:
             netns.create(name)
             with netns.entered(name):
                 for which in ("all", "default"):
-                    Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
+                    Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("0" if ipv6 else "1")
+                    Path(f"/proc/sys/net/ipv6/conf/{which}/accept_dad").write_text("0")  # an address is there at once
         _ip(
             network.wire,
             f"link add {BRIDGE} type bridge",
@@ -163,12 +177,33 @@ def made(folder: Path) -> Iterator[Network]:
                 "link set eth0 up",
                 f"route add default via 10.244.{number}.1",
             )
+        if ipv6:
+            _add_ipv6(network)
+            network.ping6()
         network.ping()  # so that no ARP is needed
         yield network
     finally:
         for name in network.names():
             netns.end_processes(name)
             netns.delete(name)
+
+
+def _add_ipv6(network: Network) -> None:
+    """Give the network the second family, as flannel does: a tunnel of its own, in packets of IPv6."""
+    _ip(network.wire, f"address add fd00:77::1/64 dev {BRIDGE}")
+    for number, pod in enumerate(network.pods):
+        other = 1 - number
+        _ip(
+            f"{network.prefix}worker{number + 1}",
+            f"address add fd00:77::{20 + number}/64 dev eth0",
+            f"link add flannel-v6.1 up type vxlan id 1 dstport 8472 local fd00:77::{20 + number} "
+            f"remote fd00:77::{20 + other} dev eth0",
+            f"address add fd00:244:0:{number}::1/64 dev {'veth1' if number else 'cni0'}",
+            f"address add fd00:244:0:{number}::/128 dev flannel-v6.1",
+            f"route add fd00:244:0:{other}::/64 via fd00:244:0:{other}:: dev flannel-v6.1 onlink",
+            "route add default via fd00:77::1",
+        )
+        _ip(pod, f"address add fd00:244:0:{number}::5/64 dev eth0", f"route add default via fd00:244:0:{number}::1")
 
 
 def _ip(namespace: str, *lines: str) -> None:

@@ -52,6 +52,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("rules", "ip-rule.json"),
         ("rules6", "ip-rule.json"),
         ("sockets", "ss.txt"),
+        ("sysctls6", "sysctls6.txt"),
         ("units", "units.txt"),
     ):
         texts.setdefault(name, []).extend(captured(file) for file in files)

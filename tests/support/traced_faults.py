@@ -35,7 +35,7 @@ class TracedFault:
     @property
     def command(self) -> str:
         """Return the ends and options as they are typed."""
-        flags = "".join(f" --{name} {value}" for name, value in self.options.items())
+        flags = "".join(f" --{name}" + ("" if value is True else f" {value}") for name, value in self.options.items())
         return f"{self.sender} {self.receiver}{flags}"
 
 
@@ -199,8 +199,26 @@ FAULTS = (
         "sysctl",
         "net.ipv4.conf.flannel.1.forwarding = 0",
     ),
+    TracedFault(
+        "calico-bgp-dual/forwarding-of-ipv6-is-off",
+        "single",
+        "far",
+        OTHER,
+        "sysctl",
+        "net.ipv6.conf.all.forwarding = 0",
+        {"ipv6": True},
+    ),
+    TracedFault(
+        "flannel-vxlan-dual/the-route-of-ipv6-to-the-other-nodes-pods-is-gone",
+        "single",
+        "far",
+        HOME,
+        "route",
+        "default via fd00:77::1 dev eth0",
+        {"ipv6": True},
+    ),
 )
-# Recordings whose fault neither stops nor bends a packet of IPv4: an object, a file or an address beside the way
+# Recordings whose fault neither stops nor bends a packet: an object, a file or an address beside the way
 PASSING = frozenset(
     {
         *("a-node-is-not-ready", "a-nodes-address-is-in-no-network", "a-pod-has-a-public-address"),
@@ -209,8 +227,6 @@ PASSING = frozenset(
         *("ipam-does-not-know-of-an-address", "nobody-remembers-where-a-client-was-sent"),
         *("the-gateways-mac-is-written-down-not-learned", "the-mtu-of-cni0-is-wrong"),
         *("the-ranges-last-address-is-not-for-broadcast", "the-userspace-proxy-is-back"),
-        *("calico-bgp-dual/forwarding-of-ipv6-is-off",),
-        *("flannel-vxlan-dual/the-route-of-ipv6-to-the-other-nodes-pods-is-gone",),
         *("younger/a-host-port-leads-to-a-pod-that-is-gone", "younger/a-node-is-behind-two-macs"),
         *("younger/a-udp-flow-is-kept-to-an-endpoint-that-is-gone", "younger/the-conntrack-table-is-full"),
         *("younger/ipam-keeps-the-address-of-a-pod-that-is-gone",),

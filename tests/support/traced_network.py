@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,14 @@ from hoplab.observe.live.stop import Stop
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot, take
+from hoplab.spec.model import Ipv6Spec
 from hoplab.spec.parts import Parts
+from hoplab.trace import nft_trace, render
 from hoplab.trace.follow import follow
-from hoplab.trace.live import run
+from hoplab.trace.live import node_program, run
 from hoplab.trace.live.run import Wire
 from hoplab.trace.model import Trace
-from hoplab.trace.places import target
+from hoplab.trace.places import ends
 from tests.support import live_network
 from tests.support.live_network import BRIDGE, Network
 
@@ -61,22 +65,33 @@ RULES = """\
 -A KUBE-POSTROUTING -m comment --comment "traffic requiring SNAT" -j MASQUERADE --random-fully
 COMMIT
 """
+RULES6 = (  # kube-proxy writes the same in both families
+    RULES.replace("10.244.1.5:8080", "[fd00:244:0:1::5]:8080")
+    .replace("10.244.1.5/32", "fd00:244:0:1::5/128")
+    .replace("10.244.0.0/16", "fd00:244::/48")
+    .replace("10.96.0.80/32", "fd00:96::80/128")
+)
 SERVICE = {
     "metadata": {"namespace": "default", "name": "web"},
     "spec": {
         "type": "NodePort",
         "clusterIP": "10.96.0.80",
+        "clusterIPs": ["10.96.0.80", "fd00:96::80"],
         "ports": [{"name": "", "port": 80, "protocol": "TCP", "targetPort": PORT, "nodePort": 30080}],
     },
     "status": {},
 }
-SLICE = {
+SLICE: dict[str, Any] = {
     "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
     "addressType": "IPv4",
     "ports": [{"name": "", "port": PORT, "protocol": "TCP"}],
     "endpoints": [{"addresses": ["10.244.1.5"], "nodeName": "worker2", "conditions": {"ready": True}}],
 }
-
+SLICE6 = {
+    **SLICE,
+    "addressType": "IPv6",
+    "endpoints": [{**SLICE["endpoints"][0], "addresses": ["fd00:244:0:1::5"]}],
+}
 
 INGRESS = {
     "metadata": {"namespace": "default", "name": "apps"},
@@ -128,6 +143,8 @@ class TracedNetwork:
             proxy_mode="iptables",
             ingress=readable.PART.name if self.ingress else "none",
             nodes={f"worker{number}": IPv4Address(f"192.168.77.{19 + number}") for number in (1, 2)},
+            ipv6=Ipv6Spec(),
+            nodes6={f"worker{number}": IPv6Address(f"fd00:77::{19 + number}") for number in (1, 2)},
         )
         return take(setting, {}, self, self.api, Parts({}, {}))
 
@@ -147,14 +164,24 @@ class TracedNetwork:
         nodes = [
             {
                 "metadata": {"name": f"worker{number}"},
-                "spec": {"podCIDR": f"10.244.{number - 1}.0/24"},
-                "status": {"addresses": [{"type": "InternalIP", "address": f"192.168.77.{19 + number}"}]},
+                "spec": {
+                    "podCIDR": f"10.244.{number - 1}.0/24",
+                    "podCIDRs": [f"10.244.{number - 1}.0/24", f"fd00:244:0:{number - 1}::/64"],
+                },
+                "status": {
+                    "addresses": [
+                        {"type": "InternalIP", "address": f"192.168.77.{19 + number}"},
+                        {"type": "InternalIP", "address": f"fd00:77::{19 + number}"},
+                    ]
+                },
             }
             for number in (1, 2)
         ]
-        listed: dict[str, list[Any]] = {"nodes": nodes, "services": [SERVICE], "endpointslices": [SLICE]}
+        listed: dict[str, list[Any]] = {"nodes": nodes, "services": [SERVICE], "endpointslices": [SLICE, SLICE6]}
         kind = path.partition("?")[0].rpartition("/")[2]
         pods = self.network.api()["items"][:2]
+        for number, pod in enumerate(pods):
+            pod["status"]["podIPs"].append({"ip": f"fd00:244:0:{number}::5"})
         if self.ingress:
             pods[0]["metadata"] = {"namespace": readable.NAMESPACE, "name": "ingress-1", "labels": readable.LABELS}
             listed["ingresses"] = [INGRESS]
@@ -167,9 +194,41 @@ class TracedNetwork:
 
     def sent(self, lab: Snapshot, sender: str, receiver: str, stop: Stop | None = None, **options: Any) -> Trace:
         """Do the same by a snapshot that was taken before."""
-        model, goal = follow(lab, sender, receiver, **options), target(lab, receiver, **options)
+        model, (_, goal) = follow(lab, sender, receiver, **options), ends(lab, sender, receiver, **options)
         wire = Wire(self.network.wire, BRIDGE)
         return run.send(lab, model, goal, self.hosts, wire, _unreachable, stop or Stop(), timing=TIMING)
+
+
+def lacking() -> str:
+    """Return what this machine lacks to trace packets in such a network; "" where it lacks nothing."""
+    tools = (tool for tool in ("nft", "iptables-nft") if not shutil.which(tool, path="/usr/sbin:/sbin"))
+    return ", ".join(filter(None, [live_network.lacking(), *tools]))
+
+
+def has_tracefs() -> bool:
+    return "\ttracefs\n" in Path("/proc/filesystems").read_text()
+
+
+def instances() -> list[str]:
+    """Return the names of the instances of tracefs."""
+    mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; ls /sys/kernel/tracing/instances"
+    words = ["unshare", "--mount", "sh", "-c", mount]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+
+
+def whole(trace: Trace) -> None:
+    """Require that a packet was seen at every hop of the predicted way, there and back."""
+    assert trace.complete and trace.sent, render.text(trace)
+    assert trace.sent.seen == trace.sent.hops == trace.sent.predicted, render.text(trace)
+    assert trace.sent.wrong == () and trace.sent.lacking == (), trace.sent
+
+
+def left(network: TracedNetwork) -> list[str]:
+    """Return what a trace has left on the nodes."""
+    found = [f"process {pid}" for pid in network.network.captures() if pid != os.getpid()]
+    for node in ("worker1", "worker2"):
+        found += [line for line in network.on(node, "nft list tables").splitlines() if nft_trace.TABLE in line]
+    return found + [name for name in instances() if name.startswith(node_program.INSTANCE)]
 
 
 def _unreachable(node: str, printed: str, code: int | None) -> LabError:
@@ -179,13 +238,16 @@ def _unreachable(node: str, printed: str, code: int | None) -> LabError:
 @contextmanager
 def made(folder: Path) -> Iterator[TracedNetwork]:
     """Make the network with its rules and its server, and remove it at the end."""
-    with live_network.made(folder) as network:
+    with live_network.made(folder, ipv6=True) as network:
         found = TracedNetwork(network)
         for node in ("worker1", "worker2"):
             found.on(node, "iptables-nft-restore", RULES)
+            found.on(node, "ip6tables-nft-restore", RULES6)
         with (
             _serving(network.pods[1], ("10.244.1.5", PORT), _answer),
+            _serving(network.pods[1], ("fd00:244:0:1::5", PORT), _answer),
             _serving(network.pods[0], ("10.244.0.5", 80), lambda request: _pass_on(network.pods[0], request)),
+            _serving(network.pods[0], ("fd00:244::5", 80), lambda request: _pass_on(network.pods[0], request)),
         ):
             yield found
 
@@ -194,7 +256,8 @@ def made(folder: Path) -> Iterator[TracedNetwork]:
 def _serving(namespace: str, address: tuple[str, int], answer: Callable[[bytes], bytes]) -> Iterator[None]:
     """Answer the first data of each connection, one after the other."""
     with netns.entered(namespace):
-        server = socket.create_server(address)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        server = socket.create_server(address, family=family)
     thread = threading.Thread(target=_serve, args=(server, answer), daemon=True)
     thread.start()
     try:

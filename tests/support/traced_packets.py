@@ -31,6 +31,21 @@ PACKETS: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # from, to, and opti
     "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),
 }
 EVERY_RUN = tuple(PACKETS)[:3]
+PACKETS6: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # of a lab that has both families
+    "pod to ClusterIP by IPv6": ("single", "hoplab-verify/echo", {"ipv6": True}),
+    "a ping of a pod of another node by IPv6": ("far", "single", {"ipv6": True, "protocol": "icmp"}),
+    "pod to pod on one node by IPv6": ("single", "near", {"ipv6": True, "port": 8080}),
+    "pod to pod on two nodes by IPv6": ("single", "far", {"ipv6": True, "port": 8080}),
+    "node to ClusterIP by IPv6": ("worker1", "hoplab-verify/echo", {"ipv6": True}),
+    "outside to node by IPv6": ("outside", "worker2", {"ipv6": True}),
+    "pod to outside by IPv6": ("single", "outside", {"ipv6": True}),
+    "UDP of IPv6 to a port that nobody listens on": ("single", "far", {"ipv6": True, "protocol": "udp", "port": 9999}),
+}
+
+
+def packets_of(lab: Snapshot) -> Mapping[str, tuple[str, str, dict[str, Any]]]:
+    """Return the packets of a lab: those of IPv6 too, where it has both families."""
+    return {**PACKETS, **PACKETS6} if lab.setting.ipv6 else PACKETS
 
 
 @dataclass
@@ -42,8 +57,8 @@ class Trial:
     wrong: list[str] = field(default_factory=list)  # a hop or an end that the model did not predict
 
     def send(self, name: str, paths: LabPaths, lab: Snapshot) -> str:
-        """Send one of PACKETS, which has to arrive; return a line that says what was seen of it."""
-        sender, receiver, options = PACKETS[name]
+        """Send one of the lab's packets, which has to arrive; return a line that says what was seen of it."""
+        sender, receiver, options = packets_of(lab)[name]
         trace = sent(paths, lab, sender, receiver, **options)
         assert trace.sent and trace.complete, f"{name}\n{render.text(trace)}"
         for real in (trace.sent, *(then.sent for then in trace.then if then.sent)):

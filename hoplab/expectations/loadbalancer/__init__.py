@@ -6,9 +6,9 @@ One load balancer is one module of this folder, which its ``PART`` describes, an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address
 from typing import Protocol, cast
 
+from hoplab.core.ip import IPAddress
 from hoplab.expectations.registry import get_module
 from hoplab.spec.parts import LoadBalancerPart
 
@@ -19,8 +19,8 @@ class LoadBalancer(Protocol):
     PART: LoadBalancerPart
     EXCLUDED: str  # label of nodes that announce no address
 
-    def announcer(self, address: IPv4Address, nodes: Iterable[str]) -> str:
-        """Return which of the nodes answers ARP for an address."""
+    def announcer(self, address: IPAddress, nodes: Iterable[str]) -> str:
+        """Return which of the nodes answers for an address on the lab network."""
 
 
 def get_load_balancer(name: str) -> LoadBalancer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Generic
@@ -61,6 +61,20 @@ def _of_link(
                 item.text("scope"),
                 peer,
             )
+
+
+def source6(own: Iterable[Address6], dst: IPv6Address, dev: str) -> IPv6Address | None:
+    """Return the source address that Linux gives a packet of IPv6 (RFC 6724); None where none has its scope.
+
+    One of the outgoing interface comes before others, then the one that has most leading bits of the destination.
+    """
+    scope = "link" if dst.is_link_local else "host" if dst.is_loopback else "global"
+
+    def rank(address: Address6) -> tuple[bool, int]:
+        return address.dev != dev, (int(address.address) ^ int(dst)).bit_length()
+
+    found = min((address for address in own if address.scope == scope), key=rank, default=None)
+    return found.address if found else None
 
 
 ADDRESSES = Fact("addresses", "ip -4 -j address show", parse, NODES_AND_PODS)

@@ -13,6 +13,10 @@ _FILES = (
     "/proc/sys/net/ipv6/conf/all/forwarding "
     "/proc/sys/net/netfilter/nf_conntrack_count /proc/sys/net/netfilter/nf_conntrack_max"
 )
+_FILES6 = (
+    "/proc/sys/net/bridge/bridge-nf-call-ip6tables "
+    "/proc/sys/net/ipv6/conf/*/proxy_ndp /proc/sys/net/ipv6/conf/*/force_forwarding "
+)
 
 
 def parse(text: str) -> Mapping[str, str]:
@@ -27,3 +31,4 @@ def parse(text: str) -> Mapping[str, str]:
 
 
 SYSCTLS = Fact("sysctls", f"grep -sH '' {_FILES} || true", parse)
+SYSCTLS6 = Fact("sysctls6", f"grep -sH '' {_FILES6} || true", parse, ipv6=True)

@@ -8,16 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import ip_address
+
+from hoplab.core.ip import IPAddress
 
 NOT_SPECIFIED = "NOT_SPECIFIED"
 DELIVERED = frozenset({"QUEUE_PURGE"})  # reasons of packets that were in the queue of a socket when that was closed
 
-_LINE = re.compile(r".*?\s(\d+\.\d+): (kfree_skb|fib_table_lookup): (.*)")
+_LINE = re.compile(r".*?\s(\d+\.\d+): (kfree_skb|fib6?_table_lookup): (.*)")
 _DROP = re.compile(r".*location=(\S+) reason: (\w+)")
 _LOOKUP = re.compile(
-    r"table (\d+) oif (\d+) iif (\d+) proto (\d+) ([\d.]+)/(\d+) -> ([\d.]+)/(\d+) .*==> dev (\S+) gw ([\d.]+)/\S+ "
-    r"err (-?\d+)"
+    r"table +(\d+) oif (\d+) iif (\d+) proto (\d+) ([\da-f.:]+)/(\d+) -> ([\da-f.:]+)/(\d+) .*==> dev (\S+) "
+    r"gw ([\da-f.:]+)(?:/\S+)? err (-?\d+)"
 )
 
 
@@ -35,10 +37,10 @@ class Lookup:
     """A routing decision, of some namespace of the node."""
 
     time: int
-    src: IPv4Address
-    dst: IPv4Address
+    src: IPAddress
+    dst: IPAddress
     dev: str  # "-" where there is no route
-    gateway: IPv4Address
+    gateway: IPAddress
     error: int  # 0, or a negative errno
     table: int = 254
 
@@ -54,5 +56,5 @@ def parse(text: str) -> Iterator[Drop | Lookup]:
             if drop[2] not in DELIVERED:
                 yield Drop(time, drop[2], drop[1].partition("+")[0])
         elif lookup := _LOOKUP.match(match[3]):
-            src, dst, gateway = (IPv4Address(lookup[number]) for number in (5, 7, 10))
+            src, dst, gateway = (ip_address(lookup[number]) for number in (5, 7, 10))
             yield Lookup(time, src, dst, lookup[9], gateway, int(lookup[11]), int(lookup[1]))

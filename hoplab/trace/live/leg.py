@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from hoplab.trace.live.drops import Lookup
 from hoplab.trace.live.observed import NEAR_NS, WIRE, Observed
 from hoplab.trace.live.sightings import Sighting
-from hoplab.trace.model import NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop, Place
+from hoplab.trace.model import ICMP6, NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop, Place
 
 PROVEN = frozenset({"restored", "wrapped", "unwrapped", "bridge"})  # kinds of events that the next hop shows
 WIREGUARD = "WireGuard"  # how a hop carries a packet that nobody can read there
@@ -33,7 +33,7 @@ def _same(wanted: Header, found: Header) -> bool:
     if (wanted.src, wanted.dst) != (found.src, found.dst):
         return False
     if wanted.protocol != found.protocol:
-        return found.protocol == "icmp"  # an error about it
+        return found.protocol in ("icmp", ICMP6)  # an error about it
     return all(port in (0, real) for port, real in ((wanted.sport, found.sport), (wanted.dport, found.dport)))
 
 

@@ -7,7 +7,7 @@ In::
 
     {"do": "tap", "id": 3, "netns": "cni-1b4e", "filter": [[48, 0, 0, 9], ...]}    SIGHTED for each packet that passes
     {"do": "report", "id": 1}                                       REPORT: what nftables reports and what it changes
-    {"do": "trace", "id": 4}                                        PACKETS: LISTENS, then lines of trace_pipe
+    {"do": "trace", "id": 4, "protocols": [2048]}                   PACKETS: LISTENS, then lines of trace_pipe
     {"do": "rules", "id": 2}                                        TOLD {"rules": {"ip nat PREROUTING": [4, 7], ...}}
     {"do": "send", "id": 0, "netns": "", "protocol": "tcp", ...}    TOLD what becomes of the packet
     {"do": "counters", "id": 5, "files": ["/proc/net/snmp"]}        TOLD {"counters": text}
@@ -47,8 +47,9 @@ FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 7: "bridge", 10: "ip6"}
 TRACEFS = "/sys/kernel/tracing"
 INSTANCE = "hoplab_trace"  # its name begins so, and ends with the id of the process that removes it
 LISTENS, CANNOT = "hoplab listens", "hoplab cannot: "
-DROPS, LOOKUPS = "events/skb/kfree_skb", "events/fib/fib_table_lookup"
-REAL_DROPS = "protocol == 0x800 && reason != 1"  # of IPv4; 1 is of packets that were used up
+DROPS = "events/skb/kfree_skb"
+LOOKUPS = ("events/fib/fib_table_lookup", "events/fib6/fib6_table_lookup")  # of IPv4 and IPv6
+REAL_DROPS = "({}) && reason != 1"  # of some protocols of Ethernet; 1 is of packets that were used up
 NEW_MOUNTS, PRIVATE, RECURSIVE = 0x20000, 0x40000, 0x4000  # linux/sched.h, linux/mount.h
 
 Told = dict[str, Any]
@@ -162,7 +163,7 @@ def trace(relay: Relay, message: Told) -> None:
                 if int(name) not in (write, read):
                     with suppress(OSError):
                         os.close(int(name))
-            traced(write, read)
+            traced(write, read, message["protocols"])
         finally:
             os._exit(0)
     os.close(write)
@@ -172,8 +173,11 @@ def trace(relay: Relay, message: Told) -> None:
     relay.selector.register(out, selectors.EVENT_READ, (PACKETS, number))
 
 
-def traced(write: int, keep: int) -> None:
-    """Write what an instance of tracefs reports until the other end of ``keep`` is closed; remove the instance."""
+def traced(write: int, keep: int, protocols: list[int]) -> None:
+    """Write what an instance of tracefs reports until the other end of ``keep`` is closed; remove the instance.
+
+    ``protocols`` are those of Ethernet whose dropped packets are reported.
+    """
     instance = f"{TRACEFS}/instances/{INSTANCE}.{os.getpid()}"
     try:
         mount()
@@ -187,10 +191,12 @@ def traced(write: int, keep: int) -> None:
     pipe = -1
     try:
         put(f"{instance}/trace_clock", "mono")
-        put(f"{instance}/{DROPS}/filter", REAL_DROPS)
+        wanted = " || ".join(f"protocol == {number}" for number in protocols)
+        put(f"{instance}/{DROPS}/filter", REAL_DROPS.format(wanted))
         put(f"{instance}/{DROPS}/enable", "1")
-        with suppress(OSError):
-            put(f"{instance}/{LOOKUPS}/enable", "1")
+        for lookups in LOOKUPS:
+            with suppress(OSError):
+                put(f"{instance}/{lookups}/enable", "1")
         pipe = os.open(f"{instance}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
         os.write(write, f"{LISTENS}\n".encode())
         while keep not in select.select([pipe, keep], [], [])[0]:
@@ -272,11 +278,17 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 def send(relay: Relay, message: Told) -> None:
     """Send the packet, and tell what becomes of it: sent, then connected, answer or failed."""
-    kinds = {"tcp": (socket.SOCK_STREAM, 0), "udp": (socket.SOCK_DGRAM, 0), "icmp": (socket.SOCK_RAW, 1)}
+    kinds = {
+        "tcp": (socket.SOCK_STREAM, 0),
+        "udp": (socket.SOCK_DGRAM, 0),
+        "icmp": (socket.SOCK_RAW, socket.IPPROTO_ICMP),
+        "ipv6-icmp": (socket.SOCK_RAW, socket.IPPROTO_ICMPV6),
+    }
     number, protocol = message["id"], message["protocol"]
     payload: bytes = bytes.fromhex(message["payload"])
     try:
-        sending = socket_in(message["netns"], socket.AF_INET, *kinds[protocol])
+        family = socket.AF_INET6 if ":" in message["dst"] else socket.AF_INET
+        sending = socket_in(message["netns"], family, *kinds[protocol])
         sending.setblocking(False)
         if protocol == "tcp":
             for option, value in ((REPAIR, 1), (REPAIR_QUEUE, SEND_QUEUE), (QUEUE_SEQUENCE, message["sequence"])):
@@ -314,7 +326,9 @@ def send(relay: Relay, message: Told) -> None:
         except OSError as error:
             end(what="failed", why=error.strerror, code=error.errno)
             return
-        if protocol != "icmp" or (data[20] == 0 and payload[8:] in data):
+        replies = {"icmp": (20, 0), "ipv6-icmp": (0, 129)}  # where the type of an echo reply is; IPv6 omits the header
+        at, kind = replies.get(protocol, (0, data[0] if data else 0))
+        if protocol not in replies or (data[at] == kind and payload[8:] in data):
             end(what="answer", text=data[:200].decode("latin-1"))
 
     if protocol == "tcp":

@@ -10,7 +10,7 @@ import errno
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from hoplab.core.ip import IPAddress
 from hoplab.core.wait import HOST, Timing
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.facts.counters import CACHES, INTERFACES, PROTOCOLS
-from hoplab.observe.facts.iptables import IPTABLES, Iptables
+from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES, Iptables
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import Nftables
@@ -40,7 +40,7 @@ from hoplab.trace.live.identity import DNS_PORT, Identity
 from hoplab.trace.live.observed import WIRE, Observed, RuleHit
 from hoplab.trace.live.request import request
 from hoplab.trace.live.sightings import Raw, Sighting
-from hoplab.trace.model import OUTSIDE, PORTLESS, Header, Place, Trace
+from hoplab.trace.model import OUTSIDE, PORTLESS, Header, Hop, Place, Trace
 from hoplab.trace.nft_trace import Hit
 from hoplab.trace.places import Target
 
@@ -52,6 +52,9 @@ REFUSALS = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 REPORT, RULES, ECHO, SEND, COUNTS = 2000, 2001, 2002, 2003, 2004
 COUNT = {"do": "counters", "id": COUNTS, "files": [*PROTOCOLS, *CACHES, INTERFACES]}
 LISTS: Mapping[int, Fact[Any]] = {3000: IPTABLES, 3001: NFT_RULESET}
+LISTS6 = {**LISTS, 3002: IP6TABLES}  # for a packet of IPv6, which one of IPv4 may carry
+ETHERNET = {4: 0x800, 6: 0x86DD}  # numbers of protocols, by the version of IP
+SAVED = {"ip": IPTABLES, "ip6": IP6TABLES}  # by nftables' name of the family
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,11 @@ class LiveTrace:
         self._header = first.header
         inner = {(way.header.dst, way.header.dport) for then in model.then for way in then.ways}
         endpoints: Iterable[tuple[IPAddress, int]] = sorted(inner, key=str)
-        self._identity = Identity.of(self._header.protocol, self._header.dport, secrets.randbits(32), endpoints)
-        self._goals = goal.arrives
+        version = self._header.dst.version
+        random = secrets.randbits(32)
+        self._identity = Identity.of(self._header.protocol, self._header.dport, random, endpoints, version)
+        self._lists = LISTS6 if version == 6 else LISTS
+        self._goals = goal.arrives | {way.target for way in model.ways if way.target}
         self._translated = goal.address if goal.of_service and not goal.is_endpoint(goal.address) else None
         self._request = request(lab, goal, self._identity) if goal.proxied else b""
         self._taps: dict[tuple[str, int], tuple[Place, str]] = {}  # by node and number: the place, its namespace
@@ -114,7 +120,7 @@ class LiveTrace:
             if node != HERE:
                 stream.do({"do": "report", "id": REPORT})
                 stream.start(NFT, "", nft_trace.HOLDER, nft_trace.commands(self._identity.rules()))
-                stream.do({"do": "trace", "id": TRACEFS})
+                stream.do({"do": "trace", "id": TRACEFS, "protocols": self._protocols()})
                 stream.do(COUNT)
             stream.do({"do": "echo", "id": ECHO})
         deadline = self._timing.deadline(READY_S)
@@ -126,12 +132,7 @@ class LiveTrace:
         """Return the namespaces of a host to listen in."""
         if node == HERE:
             return [(WIRE, self._wire.netns)]
-        hops = [
-            hop.place
-            for trace in (self._model, *self._model.then)
-            for way in trace.ways
-            for hop in (*way.there, *way.back)
-        ]
+        hops = [hop.place for hop in self._predicted()]
         ends = [way.target for trace in (self._model, *self._model.then) for way in trace.ways if way.target]
         wanted = {*hops, *ends, *self._goals, *self._named()}
         pods = [
@@ -141,10 +142,20 @@ class LiveTrace:
         ]
         return [(Place("node", node), ""), *pods]
 
+    def _predicted(self) -> Iterator[Hop]:
+        """Yield the hops of all ways that the packet, and the request that a proxy passes on, may take."""
+        for trace in (self._model, *self._model.then):
+            for way in trace.ways:
+                yield from (*way.there, *way.back)
+
+    def _protocols(self) -> list[int]:
+        """Return the protocols of Ethernet of the packets that are on the way: what carries one may be of another."""
+        return sorted({ETHERNET[hop.header.dst.version] for hop in self._predicted()})
+
     def _named(self) -> Iterable[Place]:
         """Yield the pods that have its destination, or that of the request that a proxy passes on."""
         wanted = {self._header.dst, *(address for address, _ in self._identity.endpoints)}
-        return (Place("pod", str(pod)) for pod in self._lab.pods if pod.address in wanted)
+        return (Place("pod", str(pod)) for pod in self._lab.pods if {pod.api.address, pod.api.address6} & wanted)
 
     def _carriers(self) -> frozenset[int]:
         """Return the ports of packets that carry others encrypted."""
@@ -239,16 +250,16 @@ class LiveTrace:
     def _list_again(self, nodes: Sequence[str]) -> None:
         """List the rules of nodes anew."""
         for node in nodes:
-            for number, fact in LISTS.items():
+            for number, fact in self._lists.items():
                 self._relays.streams[node].start(number, "", ["sh", "-c", fact.command])
         deadline = self._timing.deadline(READY_S)
-        while deadline.left() > 0 and any(not LISTS.keys() <= self._heard[node].ended for node in nodes):
+        while deadline.left() > 0 and any(not self._lists.keys() <= self._heard[node].ended for node in nodes):
             self._read(min(0.5, deadline.left()))
             if not all(self._relays.streams[node].open for node in nodes):
                 return
         for node in nodes:
             printed = self._heard[node].printed
-            found = {fact.name: Output(0, printed.get(number, "")) for number, fact in LISTS.items()}
+            found = {fact.name: Output(0, printed.get(number, "")) for number, fact in self._lists.items()}
             self._facts[node] = Facts(node, found)
 
     def _drain(self) -> None:
@@ -345,7 +356,7 @@ class LiveTrace:
 
     def _rules(self, node: str, seen: Sequence[Sighting]) -> Iterable[RuleHit]:
         place = Place("node", node)
-        saved = _known(self._facts[node], IPTABLES, Iptables({}))
+        saved = self._saved(node)
         headers: dict[str, set[Header | None]] = {"there": set(), "back": set()}
         for one in seen:
             if one.place == place and one.leg in headers:
@@ -353,8 +364,9 @@ class LiveTrace:
         for packet in nft_trace.parse(self._heard[node].reports):
             back = packet.header in headers["back"] and packet.header not in headers["there"]
             for hit in packet.hits:
-                known = hit.family == "ip" and saved.rules(hit.table, hit.chain)
-                where = f"{'iptables' if known else f'nftables {hit.family}'} {hit.table}, {hit.chain}"
+                known = hit.family in saved and saved[hit.family].rules(hit.table, hit.chain)
+                program = SAVED[hit.family].name if known else f"nftables {hit.family}"
+                where = f"{program} {hit.table}, {hit.chain}"
                 yield RuleHit(place, where, self._text(node, hit), hit.verdict, "back" if back else "there")
 
     def _texts(self, node: str) -> Iterable[tuple[Hit, str]]:
@@ -363,9 +375,12 @@ class LiveTrace:
 
     def _text(self, node: str, hit: Hit) -> str:
         """Return a rule as its user knows it."""
-        saved = _known(self._facts[node], IPTABLES, Iptables({}))
         listed = _known(self._facts[node], NFT_RULESET, Nftables(()))
-        return nft_trace.as_saved(hit, self._heard[node].rules or {}, saved, listed)
+        return nft_trace.as_saved(hit, self._heard[node].rules or {}, self._saved(node), listed)
+
+    def _saved(self, node: str) -> Mapping[str, Iptables]:
+        """Return the tables of iptables of a node, by the family of nftables that has them."""
+        return {key: _known(self._facts[node], fact, Iptables({})) for key, fact in SAVED.items()}
 
 
 def _known(facts: Facts, fact: Fact[T], otherwise: T) -> T:

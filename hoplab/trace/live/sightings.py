@@ -5,18 +5,20 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
 from typing import Literal
 
 from hoplab.observe.pcap import VXLAN_PORTS
-from hoplab.trace.live.identity import HEADER, ICMP, ICMP_ERRORS, IN_VXLAN, IPIP, QUOTED, TCP, UDP, Identity
-from hoplab.trace.model import Direction, Header, Place
+from hoplab.trace.live.identity import IN_VXLAN, LAYOUTS, QUOTED, TCP, UDP, Identity, Layout, layout_of
+from hoplab.trace.model import ICMP6, Direction, Header, Place
 
 Leg = Literal["there", "back", "carrier"]
 OTHER_HOST, OUTGOING = 3, 4  # kinds of packets, linux/if_packet.h
-NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", IPIP: "ipencap"}
+V4, V6 = LAYOUTS[4], LAYOUTS[6]
+NAMES = {TCP: "tcp", UDP: "udp", V4.icmp: "icmp", V6.icmp: ICMP6, V4.inside: "ipencap", V6.inside: "ipv6"}
 SYN, RST, ACK = 0x02, 0x04, 0x10
 UNREACHABLE = {0: "net", 1: "host", 2: "protocol", 3: "port", 9: "net", 10: "host", 13: "administratively"}
+UNREACHABLE6 = {0: "net", 1: "administratively", 2: "beyond scope", 3: "address", 4: "port", 6: "route rejected"}
+PROHIBITED = "administratively"
 
 
 @dataclass(frozen=True)
@@ -107,61 +109,68 @@ def _read(raw: Raw, identity: Identity, questions: set[Header]) -> Sighting | No
 
 def _opened(data: bytes) -> tuple[bytes, str] | None:
     """Return the packet that a packet carries, and how."""
-    if len(data) < HEADER + 8:
+    layout = layout_of(data)
+    if layout is None or len(data) < layout.header + 8:
         return None
-    if data[9] == IPIP:
-        return data[HEADER:], "IPIP"
-    if data[9] == UDP and int.from_bytes(data[HEADER + 2 : HEADER + 4], "big") in VXLAN_PORTS and len(data) > IN_VXLAN:
-        return data[IN_VXLAN:], f"VXLAN, VNI {int.from_bytes(data[HEADER + 12 : HEADER + 15], 'big')}"
+    number, rest = layout.number(data), data[layout.header :]
+    if number in (V4.inside, V6.inside):
+        return rest, "IPIP"
+    if number == UDP and int.from_bytes(rest[2:4], "big") in VXLAN_PORTS and len(rest) > IN_VXLAN:
+        return rest[IN_VXLAN:], f"VXLAN, VNI {int.from_bytes(rest[12:15], 'big')}"
     return None
 
 
 def header_of(packet: bytes) -> Header | None:
     """Return the addresses and ports of an IP packet; None where it is too short for them."""
-    if len(packet) < HEADER + 4 or packet[0] >> 4 != 4:
+    layout = layout_of(packet)
+    if layout is None or len(packet) < layout.header + 4:
         return None
-    src, dst = IPv4Address(packet[12:16]), IPv4Address(packet[16:20])
-    protocol = NAMES.get(packet[9], str(packet[9]))
-    if packet[9] not in (TCP, UDP):
-        return Header(src, dst, protocol)
-    sport, dport = struct.unpack_from("!HH", packet, HEADER)
-    return Header(src, dst, protocol, sport, dport)
+    src, dst = layout.ends(packet)
+    number = layout.number(packet)
+    if number not in (TCP, UDP):
+        return Header(src, dst, NAMES.get(number, str(number)))
+    sport, dport = struct.unpack_from("!HH", packet, layout.header)
+    return Header(src, dst, NAMES[number], sport, dport)
 
 
 def _of_first(seen: Sighting, packet: bytes, identity: Identity, questions: set[Header]) -> Sighting | None:
     """Return a sighting of the packet itself, or of its reply; None for one that comes later in the connection."""
-    if packet[9] == ICMP and packet[HEADER] in ICMP_ERRORS and identity.found_in(packet[QUOTED:]):
-        return replace(seen, leg="back", what=_error(packet))
-    if packet[9] == TCP:
-        flags = packet[HEADER + 13]
+    layout = identity.layout
+    number, rest = layout.number(packet), packet[layout.header :]
+    if number == layout.icmp and rest[0] in layout.errors and identity.found_in(rest[QUOTED:]):
+        return replace(seen, leg="back", what=_error(layout, rest[0], rest[1]))
+    if number == TCP:
+        flags = rest[13]
         if flags & (SYN | ACK) == SYN:
             return replace(seen, leg="there")
         if flags & RST:
             return replace(seen, leg="back", what="reset")
         return replace(seen, leg="back") if flags & SYN else None
-    if packet[9] == ICMP:
-        return replace(seen, leg="there" if packet[HEADER] == 8 else "back")
+    if number == layout.icmp:
+        return replace(seen, leg="there" if rest[0] == layout.echo else "back")
     own = seen.itself
     answer = replace(own, src=own.dst, dst=own.src, sport=own.dport, dport=own.sport) in questions
     return replace(seen, leg="back" if answer else "there")
 
 
-def _error(packet: bytes) -> str:
-    kind, code = packet[HEADER], packet[HEADER + 1]
-    if kind != ICMP_ERRORS[0]:
-        return "ICMP time exceeded" if kind == ICMP_ERRORS[1] else "ICMP parameter problem"
-    word = UNREACHABLE.get(code, f"code {code}")
-    return "ICMP administratively prohibited" if code == 13 else f"ICMP {word} unreachable"
+def _error(layout: Layout, kind: int, code: int) -> str:
+    name = "ICMP" if layout is V4 else "ICMPv6"
+    unreachable, *others = layout.errors
+    if kind != unreachable:
+        words = ("time exceeded", "parameter problem", "packet too big")
+        return f"{name} {dict(zip(others, words, strict=False))[kind]}"
+    word = (UNREACHABLE if layout is V4 else UNREACHABLE6).get(code, f"code {code}")
+    return f"{name} {word} prohibited" if word == PROHIBITED else f"{name} {word} unreachable"
 
 
 def _of_second(seen: Sighting, packet: bytes, identity: Identity, questions: set[Header]) -> Sighting | None:
     """Return a sighting of the request that a proxy passes on, or of the first of its answer."""
     own = seen.itself
-    if own.protocol != "tcp" or len(packet) < HEADER + 13:
+    layout = layout_of(packet)
+    if layout is None or own.protocol != "tcp" or len(packet) < layout.header + 13:
         return None
-    start = HEADER + (packet[HEADER + 12] >> 4) * 4
-    total = int.from_bytes(packet[2:4], "big")
-    if total <= start:  # it carries no data
+    start = layout.header + (packet[layout.header + 12] >> 4) * 4
+    if layout.length(packet) <= start:  # it carries no data
         return None
     if identity.nonce.encode() in packet[start:] and (own.dst, own.dport) in identity.endpoints:
         return replace(seen, leg="there", second=True)

@@ -37,7 +37,7 @@ from hoplab.observe.facts.resolv_conf import RESOLV_CONF
 from hoplab.observe.facts.routes import ROUTES, ROUTES6
 from hoplab.observe.facts.rules import RULES, RULES6
 from hoplab.observe.facts.sockets import SOCKETS
-from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 from hoplab.observe.facts.units import NODE_UNITS
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.verify.changes import hosts, objects, rulesets
@@ -82,6 +82,7 @@ READINGS = (
     Reading(NEIGHBOURS6, hosts.neighbours),
     Reading(FDB, hosts.fdb),
     Reading(SYSCTLS, hosts.sysctls),
+    Reading(SYSCTLS6, hosts.sysctls),
     Reading(CNI_CONFIG, hosts.cni_configs),
     Reading(IPAM, hosts.reservations),
     Reading(RESOLV_CONF, hosts.resolvers),

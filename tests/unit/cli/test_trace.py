@@ -49,6 +49,18 @@ def test_options_choose_the_packet() -> None:
     assert code == 0 and ": TCP 10.244.0.6:* > 10.96.0.10:9153\n" in out
 
 
+def test_a_packet_of_ipv6() -> None:
+    dual = RECORDINGS / "calico-bgp-dual.json"
+    code, out = run("single-", "hoplab-verify/echo", "--ipv6", "--recording", dual)
+    assert code == 0 and " to service hoplab-verify/echo: TCP [fd00:244:0:" in out
+    code, out = run("worker1", "fd00:77::21", "--proto", "icmp", "--recording", dual)
+    assert code == 0 and ": ICMPv6 fd00:77::20 > fd00:77::21\n" in out
+    code, out = run("worker1", "fd00:77::21", "--svg", "--recording", dual)
+    assert code == 0 and "TCP [fd00:77::20]:* &gt; [fd00:77::21]:10250" in out
+    with pytest.raises(LabError, match="lab dev has IPv4 alone"):
+        run("worker1", "worker2", "--ipv6", "--recording", HEALTHY)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -89,7 +101,7 @@ def test_a_packet_is_sent_recorded_and_shown_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(state, "spec_notice", lambda *_: "")
     file = tmp_path / "a.json"
     code, out = run("worker1", "worker2", "--port", "22", "--record", file)
-    assert asked == [("dev", "worker1", "worker2", {"port": 22, "protocol": "", "via": ""})]
+    assert asked == [("dev", "worker1", "worker2", {"port": 22, "protocol": "", "via": "", "ipv6": False})]
     assert code == 0 and "\nsent      connected: 4 of 4 hops seen, all as predicted\nlacking   worker1: no nft\n" in out
     assert f"wrote {file}\n" in out and file.stat().st_size < 16_000
     code, again = run("--recording", file)

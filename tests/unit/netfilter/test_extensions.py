@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from hoplab.netfilter.extensions import MATCHES, TARGETS, Effect, chance, matches
+from hoplab.netfilter.hooks import reply_to
 from hoplab.netfilter.packet import Packet, port_in
 from hoplab.observe.facts.iptables import IPTABLES, Rule
 
 POD, OUTSIDE = IPv4Address("10.244.0.5"), IPv4Address("192.168.77.1")
 NEW = Packet(POD, OUTSIDE, dport=80, in_dev="cni0", out_dev="eth0", mark=0x4001)
+PING = replace(NEW, protocol="icmp", icmp_type=8)
+PING6 = Packet(IPv6Address("fd00::1"), IPv6Address("fd00::2"), "ipv6-icmp", icmp_type=128)
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu/xtables")
 
 
@@ -131,6 +134,14 @@ def test_matches(match: str, hit: bool | None) -> None:
         ("-m conntrack ! --ctdir REPLY", replace(NEW, state="INVALID"), False),
         ("-m owner --uid-owner 0", replace(NEW, in_dev=""), None),
         ("-p ipv6-icmp", Packet(IPv6Address("fd00::1"), IPv6Address("fd00::2"), "icmpv6"), True),
+        ("-p icmp -m icmp --icmp-type 8", PING, True),
+        ("-p icmp -m icmp ! --icmp-type 0", PING, True),
+        ("-p icmp -m icmp --icmp-type 8/1", PING, False),
+        ("-p icmp -m icmp --icmp-type any", replace(PING, icmp_type=None), True),
+        ("-p icmp -m icmp --icmp-type 3/4", replace(PING, icmp_type=None), None),
+        ("-p icmp -m icmp --icmp-type echo", PING, None),
+        ("-p ipv6-icmp -m icmp6 --icmpv6-type 135", PING6, False),
+        ("-p ipv6-icmp -m icmp6 --icmpv6-type 129", reply_to(PING6), True),
         ("-s fd00::/16 -d fd00::2", Packet(IPv6Address("fd00::1"), IPv6Address("fd00::2")), True),
         ("-m addrtype --dst-type LOCAL", replace(NEW, dst_is_local=True), True),
         ("-m addrtype --src-type MULTICAST", replace(NEW, src=IPv4Address("224.0.0.1")), True),

@@ -17,6 +17,7 @@ POD, DNS = IPv4Address("10.244.0.5"), IPv4Address("10.96.0.10")
 UDP = Packet(POD, DNS, "udp", 53, in_dev="cni0", out_dev="eth0", mark=0x4001)
 TCP = replace(UDP, protocol="tcp", dport=80)
 SIX = Packet(IPv6Address("fd00:244::5"), IPv6Address("fd00:96::a"), "tcp", 80, in_dev="cni0")
+PING6 = replace(SIX, protocol="ipv6-icmp", icmp_type=128)
 ANSWER = replace(TCP, state="ESTABLISHED")
 
 
@@ -91,6 +92,10 @@ PAIR = {"concat": [payload("ip daddr"), payload("udp dport")]}
         (payload("sctp dport"), 53, UDP, False),
         (payload("icmp type"), "echo-request", replace(UDP, protocol="icmp"), None),
         (payload("icmp type"), "echo-request", UDP, False),
+        (payload("icmp type"), "echo-request", replace(UDP, protocol="icmp", icmp_type=8), True),
+        (payload("icmp type"), {"set": ["echo-reply", "redirect"]}, replace(UDP, protocol="icmp", icmp_type=0), True),
+        (payload("icmpv6 type"), "nd-neighbor-solicit", PING6, False),
+        (payload("icmpv6 type"), "echo-request", PING6, True),
         ({"fib": {"result": "type", "flags": "daddr"}}, "local", replace(UDP, dst_is_local=True), True),
         ({"fib": {"result": "type", "flags": ["saddr"]}}, "multicast", UDP, False),
         ({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, False, UDP, None),

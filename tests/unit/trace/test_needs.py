@@ -7,19 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+from hoplab.core.errors import FactError
 from hoplab.observe.facts import Facts
-from hoplab.observe.facts.nftables import NFTABLES
+from hoplab.observe.facts.nftables import NFTABLES, NFTABLES6
 from hoplab.observe.snapshot import Snapshot
-from hoplab.trace.needs import NEEDED, others
+from hoplab.trace.needs import NEEDED, NEEDED6, others
 from tests.support.recordings import recording
 from tests.support.traced_faults import pods, traced
 
-OLDER = {NFTABLES.name}  # stands for nft_ruleset where a recording lacks that
+OLDER = {NFTABLES.name, NFTABLES6.name}  # stands for nft_ruleset where a recording lacks that
 
 
-def reduced(lab: Snapshot) -> Snapshot:
+def reduced(lab: Snapshot, names: frozenset[str] = NEEDED) -> Snapshot:
     def needed(facts: Facts) -> Facts:
-        outputs = {name: output for name, output in facts.outputs.items() if name in NEEDED | OLDER}
+        outputs = {name: output for name, output in facts.outputs.items() if name in names | OLDER}
         return replace(facts, outputs=outputs, _parsed={})
 
     def all_of(places: Mapping[str, Facts]) -> dict[str, Facts]:
@@ -48,6 +49,24 @@ def test_a_trace_is_the_same_without_the_other_facts(name: str) -> None:
         assert traced(few, sender, receiver, **options) == traced(lab, sender, receiver, **options)
 
 
+@pytest.mark.parametrize("name", ["flannel-vxlan-dual", "calico-bgp-dual"])
+def test_a_trace_of_ipv6_needs_more(name: str) -> None:
+    lab = recording(name)
+    more, few = reduced(lab, NEEDED6), reduced(lab)
+    for sender, receiver, options in (
+        ("single", "far", {}),
+        ("single", "hoplab-verify/echo", {}),
+        ("outside", "app1-service", {"via": "ingress"}),
+        ("single", "2001:db8::9", {}),
+    ):
+        trace = traced(lab, sender, receiver, ipv6=True, **options)
+        assert traced(more, sender, receiver, ipv6=True, **options) == trace
+    assert traced(few, "single", "far") == traced(lab, "single", "far")
+    with pytest.raises(FactError, match="was not looked at"):
+        traced(few, "single", "far", ipv6=True)
+
+
 def test_what_takes_long_is_left_out() -> None:
     assert {"disks", "units", "counters"} <= others()
     assert not others() & NEEDED
+    assert others() - others(ipv6=True) == NEEDED6 - NEEDED >= {"routes6", "ip6tables"}

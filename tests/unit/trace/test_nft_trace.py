@@ -80,9 +80,11 @@ def test_the_table_is_before_all_others_and_goes_with_its_process() -> None:
 
 
 def test_a_rule_in_the_words_of_its_user() -> None:
-    saved = iptables.parse(
-        "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s 10.0.0.1/32 -j DROP\n-A FORWARD -j ACCEPT\nCOMMIT\n"
-    )
+    texts = {
+        family: f"*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -s {source} -j DROP\n-A FORWARD -j ACCEPT\nCOMMIT\n"
+        for family, source in (("ip", "10.0.0.1/32"), ("ip6", "fd00::1/128"))
+    }
+    saved = {family: iptables.parse(text) for family, text in texts.items()}
     listed = nftables.parse(
         '{"nftables": [{"table": {"family": "inet", "name": "own"}},'
         ' {"chain": {"family": "inet", "table": "own", "name": "input"}},'
@@ -92,6 +94,10 @@ def test_a_rule_in_the_words_of_its_user() -> None:
     handles = {"ip filter FORWARD": [7, 12], "inet own input": [9]}
     known = Hit("ip", "filter", "FORWARD", "drop", handle=7)
     assert as_saved(known, handles, saved, listed) == "-A FORWARD -s 10.0.0.1/32 -j DROP"
+    both = {**handles, "ip6 filter FORWARD": [7, 12]}
+    assert as_saved(Hit("ip6", "filter", "FORWARD", "drop", handle=7), both, saved, listed) == (
+        "-A FORWARD -s fd00::1/128 -j DROP"
+    )
     assert as_saved(Hit("ip", "filter", "FORWARD", "drop", policy=True), handles, saved, listed) == "policy drop"
     assert as_saved(Hit("inet", "own", "input", "drop", handle=9), handles, saved, listed) == 'drop comment "seen"'
     changed = {"ip filter FORWARD": [5, 7, 12]}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from hoplab.core.errors import LabError
 from hoplab.observe.outage import Outage
+from hoplab.observe.snapshot import Snapshot
 from hoplab.trace.model import OUTSIDE, Place
-from hoplab.trace.places import source, target
-from tests.support.edits import HEALTHY, in_api
+from hoplab.trace.places import ends, names_ipv6, source, target
+from tests.support.edits import HEALTHY, api_item, in_api
 from tests.support.recordings import recording
 
 SINGLE = "hoplab-verify/single-659bfc6785-8hptb"
+DUAL = recording("flannel-vxlan-dual")
+SINGLE6 = "hoplab-verify/single-659bfc6785-xxzgj"
+NODE_PORT6 = {"name": "", "port": 80, "protocol": "TCP", "nodePort": 30099}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,6 @@ def test_the_protocol_is_the_services() -> None:
         ("kube-dns:54", "service kube-system/kube-dns has no port 54", "it has 53/UDP, 53/TCP, 9153/TCP"),
         ("kube-dns:x", "'kube-dns:x': 'x' is not a port", "1 to 65535"),
         ("kube-dns:70000", "'70000' is not a port", "1 to 65535"),
-        ("fd00::1", "fd00::1: packets of IPv6 are not traced", "IPv4"),
         ("node/echo", "'node/echo' is no pod, node, service", ""),
     ],
 )
@@ -153,3 +157,133 @@ def test_a_sender_on_a_node_that_did_not_answer() -> None:
     lab = replace(HEALTHY, node_facts=gone, outages=(Outage("worker1", "worker1 does not answer"),))
     with pytest.raises(LabError, match="node worker1 could not be looked at"):
         source(lab, "worker1")
+
+
+# IPv6
+
+
+def with_both(*, balancer: bool = False) -> Snapshot:
+    """The lab whose service echo has a NodePort of both families."""
+
+    def change(item: dict[str, Any]) -> None:
+        item["spec"].update(type="NodePort", ports=[NODE_PORT6])
+        if balancer:
+            item["status"] = {"loadBalancer": {"ingress": [{"ip": "192.168.77.9"}, {"ip": "fd00:77::9"}]}}
+
+    return in_api("services", api_item("echo", change), DUAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "address"),
+    [
+        ("outside", OUTSIDE, "fd00:77::1"),
+        ("fd00:77::1", OUTSIDE, "fd00:77::1"),
+        ("worker1", Place("node", "worker1"), "fd00:77::20"),
+        ("node/fd00:77::20", Place("node", "worker1"), "fd00:77::20"),
+        ("single", Place("pod", SINGLE6), "fd00:244:0:1::6"),
+        ("pod/fd00:244:0:1::6", Place("pod", SINGLE6), "fd00:244:0:1::6"),
+        ("[fd00:244:0:1::6]", Place("pod", SINGLE6), "fd00:244:0:1::6"),
+    ],
+)
+def test_a_sender_of_ipv6(text: str, place: Place, address: str) -> None:
+    found, _ = ends(DUAL, text, "worker2", ipv6=True)
+    assert (found.place, str(found.address)) == (place, address)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "name", "to"),
+    [
+        ("outside", {}, "the outside", "[fd00:77::1]:80"),
+        ("[2001:db8::9]:443", {}, "2001:db8::9", "[2001:db8::9]:443"),
+        ("2001:db8::9", {"port": 53}, "2001:db8::9", "[2001:db8::9]:53"),
+        ("worker2:22", {}, "node worker2", "[fd00:77::21]:22"),
+        ("[fd00:77::21]", {}, "node worker2", "[fd00:77::21]:10250"),
+        ("worker2:30099", {}, "service hoplab-verify/echo", "[fd00:77::21]:30099"),
+        ("worker2:30080", {}, "node worker2", "[fd00:77::21]:30080"),  # a NodePort of IPv4 alone
+        (f"pod/{SINGLE6}", {}, f"pod {SINGLE6}", "[fd00:244:0:1::6]:80"),
+        ("hoplab-verify/echo", {}, "service hoplab-verify/echo", "[fd00:96::3b83]:80"),
+        ("[fd00:96::3b83]:80", {}, "service hoplab-verify/echo", "[fd00:96::3b83]:80"),
+        ("service/echo", {"via": "nodeport"}, "service hoplab-verify/echo", "[fd00:77::20]:30099"),
+        ("service/echo", {"via": "loadbalancer"}, "service hoplab-verify/echo", "[fd00:77::9]:80"),
+        ("fd00:77::9", {}, "service hoplab-verify/echo", "[fd00:96::3b83]:80"),
+        ("app1-service", {"via": "ingress"}, "the ingress controller readable", "[fd00:77::20]:80"),
+    ],
+)
+def test_a_receiver_of_ipv6(text: str, options: dict[str, Any], name: str, to: str) -> None:
+    _, found = ends(with_both(balancer=True), "outside", text, ipv6=True, **options)
+    assert (found.name, f"[{found.address}]:{found.port}") == (name, to)
+    if found.of_service and not found.proxied:
+        assert {endpoint.address.version for endpoint in found.endpoints} == {6} and len(found.arrives) == 2
+
+
+def test_an_address_of_ipv6_is_enough() -> None:
+    assert names_ipv6("single", "[fd00::1]:80") and names_ipv6("pod/fd00::1")
+    assert not names_ipv6("single", "10.244.0.6", "worker1:80")
+    for sender, receiver in (("single", "[fd00:96::3b83]:80"), ("fd00:244:0:1::6", "hoplab-verify/echo")):
+        sent_by, to = ends(DUAL, sender, receiver)
+        assert (str(sent_by.address), str(to.address)) == ("fd00:244:0:1::6", "fd00:96::3b83")
+    _, ping = ends(DUAL, "single", "worker1", protocol="icmp", ipv6=True)
+    assert (ping.protocol, ping.port) == ("ipv6-icmp", 0)
+
+
+@pytest.mark.parametrize(
+    ("lab", "words", "options", "message", "remedy"),
+    [
+        (
+            DUAL,
+            ("fd00:244:0:1::6", "10.244.0.6:80"),
+            {},
+            "10.244.0.6:80 is an address of IPv4, and fd00:244:0:1::6 asks for a packet of IPv6",
+            "name addresses of one family",
+        ),
+        (
+            DUAL,
+            ("single", "10.96.0.10"),
+            {"ipv6": True},
+            "10.96.0.10 is an address of IPv4, and --ipv6 asks for a packet of IPv6",
+            "name addresses of one family",
+        ),
+        (DUAL, ("worker1", "[fe80::1]:80"), {}, "[fe80::1]:80 is an address of one link", "name a global address"),
+        (HEALTHY, ("outside", "fd00::1"), {}, "lab dev has IPv4 alone: it has no packets of IPv6", "lab:ipv6.network"),
+        (HEALTHY, ("outside", "single"), {"ipv6": True}, "lab dev has IPv4 alone", "lab:ipv6.network in its spec"),
+        (
+            DUAL,
+            ("outside", "service/single"),
+            {"ipv6": True},
+            "service hoplab-verify/single has no address of IPv6",
+            "these have one: hoplab-verify/echo",
+        ),
+        (
+            DUAL,
+            ("outside", "hoplab-verify/echo"),
+            {"ipv6": True, "via": "loadbalancer"},
+            "service hoplab-verify/echo has no address of a load balancer of IPv6",
+            "no service has one",
+        ),
+        (
+            DUAL,
+            ("outside", "[fd00:77::20]:x"),
+            {},
+            "'[fd00:77::20]:x': 'x' is not a port",
+            "1 to 65535",
+        ),
+    ],
+)
+def test_ends_that_have_no_packet_of_ipv6(
+    lab: Snapshot, words: tuple[str, str], options: dict[str, Any], message: str, remedy: str
+) -> None:
+    with pytest.raises(LabError) as raised:
+        ends(lab, *words, **options)
+    assert message in raised.value.message and remedy in raised.value.remedy
+
+
+def test_a_pod_without_an_address_of_ipv6() -> None:
+    def change(item: dict[str, Any]) -> None:
+        item["status"]["podIPs"] = item["status"]["podIPs"][:1]
+
+    lab = in_api("pods", api_item("single-659bfc6785-xxzgj", change), DUAL)
+    for words in (("single", "worker1"), ("worker1", "pod/single-659bfc6785-xxzgj")):
+        with pytest.raises(LabError) as raised:
+            ends(lab, *words, ipv6=True)
+        assert raised.value.message == f"pod {SINGLE6} has no address of IPv6"
+        assert "kubectl get pod -n hoplab-verify single-659bfc6785-xxzgj" in raised.value.remedy

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from hoplab.core.ip import with_port
 from hoplab.core.paths import PROJECT
 from hoplab.trace.model import OUTSIDE, Trace, Way
+from tests.support import traced_packets
 from tests.support.files import RECORDINGS
 from tests.support.recordings import recording
 from tests.support.traced_faults import BENDS, FAULTS, PASSING, TracedFault, pods, trace_of, traced
+from tests.support.traced_packets import packets_of
 
 LABS = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -30,8 +33,29 @@ PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "outside to NodePort, Local": ("outside", "single-local", {"via": "nodeport"}),
     "outside to LoadBalancer": ("outside", "balanced", {"via": "loadbalancer"}),
     "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "outside to the ingress' port of the node": ("outside", "worker1:80", {}),
     "pod to outside": ("single", "outside", {}),
     "pod to an address far outside": ("far", "198.51.100.9", {}),
+}
+DUAL = [lab for lab in LABS if recording(lab).setting.ipv6]
+PACKETS6: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "pod to pod on one node": ("single", "near", {}),
+    "pod to pod on two nodes": ("single", "far", {}),
+    "a ping of a pod": ("far", "single", {"protocol": "icmp"}),
+    "UDP": ("single", "far", {"protocol": "udp", "port": 9999}),
+    "pod to ClusterIP": ("single", "hoplab-verify/echo", {}),
+    "pod to itself by a ClusterIP": ("far", "hoplab-verify/echo", {}),
+    "pod to its node": ("single", "node", {}),
+    "a ping of another node": ("single", "other", {"protocol": "icmp"}),
+    "node to node": ("worker1", "worker2", {}),
+    "node to ClusterIP": ("worker1", "hoplab-verify/echo", {}),
+    "node to its own pod": ("node", "single", {}),
+    "node to pod elsewhere": ("other", "single", {}),
+    "outside to node": ("outside", "worker1", {}),
+    "outside to ingress": ("outside", "app1-service", {"via": "ingress"}),
+    "outside to the ingress' port of the node": ("outside", "worker1:80", {}),
+    "pod to outside": ("single", "outside", {}),
+    "pod to an address far outside": ("far", "2001:db8::9", {}),
 }
 TUNNELS = {
     "vxlan": "VXLAN, VNI ",
@@ -44,11 +68,11 @@ PAGE = PROJECT / "docs" / "trace.md"
 MARKS = ("<!-- generated: faults -->\n", "<!-- end of faults -->\n")
 
 
-def between(lab: str, name: str) -> Trace:
-    sender, receiver, options = PACKETS[name]
+def between(lab: str, name: str, *, ipv6: bool = False) -> Trace:
+    sender, receiver, options = (PACKETS6 if ipv6 else PACKETS)[name]
     known = pods(recording(lab))
     words = {"node": known["single"].node, "other": known["far"].node}
-    return traced(recording(lab), words.get(sender, sender), words.get(receiver, receiver), **options)
+    return traced(recording(lab), words.get(sender, sender), words.get(receiver, receiver), ipv6=ipv6, **options)
 
 
 def continuous(way: Way) -> bool:
@@ -69,7 +93,30 @@ def continuous(way: Way) -> bool:
 @pytest.mark.parametrize("lab", LABS)
 @pytest.mark.parametrize("name", PACKETS)
 def test_a_packet_arrives_and_its_reply_returns(lab: str, name: str) -> None:
-    found = between(lab, name)
+    require_complete(between(lab, name))
+
+
+@pytest.mark.parametrize("lab", DUAL)
+@pytest.mark.parametrize("name", PACKETS6)
+def test_a_packet_of_ipv6_arrives_and_its_reply_returns(lab: str, name: str) -> None:
+    found = between(lab, name, ipv6=True)
+    require_complete(found)
+    for way in found.ways:
+        headers = [header for hop in (*way.there, *way.back) for header in (hop.header, hop.inner) if header]
+        assert {address.version for header in headers for address in (header.src, header.dst)} == {6}
+    if name == "outside to the ingress' port of the node":
+        assert "ingress" in str(found.shown.target)
+
+
+@pytest.mark.parametrize("lab", DUAL)
+def test_the_packets_that_are_sent_through_such_a_lab_arrive(lab: str) -> None:
+    found = recording(lab)
+    assert set(packets_of(found)) - set(packets_of(recording("flannel-vxlan"))) == set(traced_packets.PACKETS6)
+    for sender, receiver, options in traced_packets.PACKETS6.values():
+        require_complete(traced(found, sender, receiver, **options))
+
+
+def require_complete(found: Trace) -> None:
     for trace in (found, *found.then):
         for way in trace.ways:
             assert way.end is None, way.end
@@ -85,9 +132,12 @@ def test_a_packet_arrives_and_its_reply_returns(lab: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("lab", LABS)
-def test_between_nodes_it_travels_as_the_backend_says(lab: str) -> None:
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_between_nodes_it_travels_as_the_backend_says(lab: str, ipv6: bool) -> None:
+    if ipv6 and lab not in DUAL:
+        return
     backend = recording(lab).setting.backend
-    [way] = between(lab, "pod to pod on two nodes").ways
+    [way] = between(lab, "pod to pod on two nodes", ipv6=ipv6).ways
     for hops in (way.there, way.back):
         wrapped = {hop.wrapped for hop in hops if hop.inner}
         assert len(wrapped) == (1 if TUNNELS[backend] else 0)
@@ -95,27 +145,29 @@ def test_between_nodes_it_travels_as_the_backend_says(lab: str) -> None:
         assert len([hop for hop in hops if hop.place.kind == "node" and hop.interface == "eth0"]) == 2
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str) -> None:
-    found = between(lab, "pod to ClusterIP")
+@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in LABS), *((lab, True) for lab in DUAL)])
+def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str, ipv6: bool) -> None:
+    found = between(lab, "pod to ClusterIP", ipv6=ipv6)
     known = pods(recording(lab))
     assert {str(way.target) for way in found.ways} == {f"pod {known['near']}", f"pod {known['far']}"}
     assert [way.share for way in found.ways] == pytest.approx([0.5, 0.5])
     for way in found.ways:
         [dnat] = [event for hop in way.there for event in hop.events if event.kind == "dnat"]
-        assert f"becomes {way.back[0].header.src}:8080" in dnat.result
+        assert f"becomes {with_port(way.back[0].header.src, 8080)}" in dnat.result
         assert "dnat" in dnat.text.lower()
         assert any(event.kind == "restored" for hop in way.back for event in hop.events)
 
 
-@pytest.mark.parametrize("lab", LABS)
-def test_what_leaves_is_masqueraded(lab: str) -> None:
-    [way] = between(lab, "pod to outside").ways
+@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in LABS), *((lab, True) for lab in DUAL)])
+def test_what_leaves_is_masqueraded(lab: str, ipv6: bool) -> None:
+    [way] = between(lab, "pod to outside", ipv6=ipv6).ways
     [snat] = [event for hop in way.there for event in hop.events if event.kind == "snat"]
     assert "masquerade" in snat.text.lower()
     assert way.target == OUTSIDE
     home = pods(recording(lab))["single"].node
-    assert way.there[-1].header.src == recording(lab).setting.nodes[home] == way.back[0].header.dst
+    setting = recording(lab).setting
+    own = setting.nodes6[home] if ipv6 else setting.nodes[home]
+    assert way.there[-1].header.src == own == way.back[0].header.dst
 
 
 @pytest.mark.parametrize("lab", LABS)
@@ -156,6 +208,13 @@ def test_a_fault_ends_a_packet_at_its_place(fault: TracedFault) -> None:
         assert (str(way.end.at), way.end.kind) == (at, fault.kind), way.end
         assert fault.cause in way.end.cause
         assert way.end.missing and way.end.why
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if "ipv6" in fault.options], ids=lambda fault: fault.file)
+def test_a_fault_of_ipv6_accuses_nobody_of_what_becomes_of_ipv4(fault: TracedFault) -> None:
+    lab = recording(f"broken/{fault.file}")
+    for sender, receiver in (("single", "far"), ("single", "hoplab-verify/echo"), ("near", "outside")):
+        assert traced(lab, sender, receiver).complete
 
 
 @pytest.mark.parametrize("file", sorted(PASSING))

@@ -191,6 +191,23 @@ def test_a_sender_that_wireguard_does_not_allow() -> None:
     assert "may send as" in end.why and end.cause == f"no peer with allowed ips for {_single(lab).address}"
 
 
+def test_one_of_two_interfaces_of_wireguard_has_the_peer() -> None:
+    """flannel has one for each family."""
+
+    def another(text: str) -> str:
+        links = json.loads(text)
+        own = next(link for link in links if link["ifname"] == "flannel-wg")
+        return json.dumps([{**own, "ifname": "flannel-wg-v6", "ifindex": 99}, *links])
+
+    lab = recording("flannel-wireguard")
+    for node in lab.nodes:
+        facts = edited_facts(lab.node_facts[node.name], "links", another)
+        lab = replace(lab, node_facts={**lab.node_facts, node.name: facts})
+    found = traced(lab, "single", "far")
+    assert found.complete
+    assert any(event.text == "WireGuard, by flannel-wg" for hop in found.shown.there for event in hop.events)
+
+
 def test_an_address_that_a_pod_does_not_have() -> None:
     """Its node delivers it by a route for one address, as Calico's do; the pod has moved to another one."""
     lab = recording("calico-bgp")

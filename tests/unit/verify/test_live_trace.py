@@ -54,6 +54,32 @@ def test_it_looks_at_what_a_trace_needs_and_sends_with_a_relay_on_every_node(mon
 
 
 @pytest.mark.parametrize(
+    ("receiver", "options", "ipv6"),
+    [("worker2", {}, False), ("worker2", {"ipv6": True}, True), ("[fd00:77::21]:22", {}, True)],
+)
+def test_it_looks_at_the_facts_of_ipv6_for_its_packets_alone(
+    monkeypatch: pytest.MonkeyPatch, receiver: str, options: dict[str, Any], ipv6: bool
+) -> None:
+    lab, asked = recording("flannel-vxlan-dual"), dict[str, Any]()
+
+    @contextmanager
+    def opened(paths: LabPaths, *, without: frozenset[str]) -> Iterator[Any]:
+        asked["without"] = without
+        yield lambda: lab
+
+    def send(seen: Snapshot, model: Trace, goal: Target, *_: Any, **__: Any) -> Trace:
+        asked["goal"] = goal
+        return model
+
+    monkeypatch.setattr(live_look, "opened", opened)
+    monkeypatch.setattr(run, "send", send)
+    monkeypatch.setattr(state, "load_summary", lambda _paths: replace(MADE, netns="hoplab-dev-0"))
+    found = live_trace.trace(PATHS, "worker1", receiver, **options)
+    assert asked["without"] == needs.others(ipv6=ipv6) and ("routes6" in asked["without"]) is not ipv6
+    assert asked["goal"].address.version == found.shown.header.src.version == (6 if ipv6 else 4)
+
+
+@pytest.mark.parametrize(
     ("node", "printed", "code", "message", "remedy"),
     [
         (

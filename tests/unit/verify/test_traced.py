@@ -71,6 +71,18 @@ def test_the_first_request_that_does_not_get_through_is_shown() -> None:
     assert last == f"`./lab trace {far} {single.address}:8080` sends such a packet and shows each hop"
 
 
+def test_a_request_of_ipv6_is_followed() -> None:
+    lab = recording("broken/flannel-vxlan-dual/the-route-of-ipv6-to-the-other-nodes-pods-is-gone")
+    single, far = pods(lab)
+    assert evidence(lab, [Request.of(single, f"http://{far.address}:8080/")])[0].endswith("and the reply returns")
+    first, *lines, last = evidence(lab, [Request.of(single, f"http://[{far.address6}]:8080/")])
+    assert first == (
+        f"trace {single} to [{far.address6}]:8080, by the facts: does not arrive: it ends at node {single.node.name}"
+    )
+    assert "route     default via fd00:77::1 dev eth0" in lines
+    assert last == f"`./lab trace --lab matrix {single} [{far.address6}]:8080` sends such a packet and shows each hop"
+
+
 def test_a_request_that_gets_through_has_two_lines_and_one_that_cannot_be_followed_none() -> None:
     lab = recording("flannel-vxlan")
     single, far = pods(lab)

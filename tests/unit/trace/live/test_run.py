@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,71 +19,14 @@ from hoplab.core.wait import NotYet, until
 from hoplab.observe.live.stop import Stop
 from hoplab.trace import nft_trace, render
 from hoplab.trace.live import node_program, run
-from hoplab.trace.model import INFERRED, NOT_SEEN, SEEN, Place, Trace
-from tests.support import live_network, traced_network
-from tests.support.traced_network import TracedNetwork
+from hoplab.trace.model import INFERRED, NOT_SEEN, SEEN, Place
+from tests.support.traced_network import TracedNetwork, has_tracefs, instances, lacking, left, whole
 
-LACKING = ", ".join(
-    filter(
-        None,
-        [
-            live_network.lacking(),
-            *(tool for tool in ("nft", "iptables-nft") if not shutil.which(tool, path="/usr/sbin:/sbin")),
-        ],
-    )
-)
-pytestmark = pytest.mark.skipif(bool(LACKING), reason=f"needs {LACKING}")
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"needs {lacking()}")
 
 ONE, OTHER = "pod/default/web-1", "pod/default/web-2"
 WORKER1, WORKER2 = Place("node", "worker1"), Place("node", "worker2")
 DROP = "-d 10.244.1.5 -p tcp -j DROP"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TracedNetwork]:
-    with traced_network.made(tmp_path_factory.mktemp("network")) as network:
-        yield network
-
-
-@pytest.fixture
-def network(made: TracedNetwork, monkeypatch: pytest.MonkeyPatch) -> TracedNetwork:
-    made.network.accept()
-    monkeypatch.setattr(run, "ANSWER_S", 0.8)
-    monkeypatch.setenv("PATH", f"{made.network.folder}:{os.environ['PATH']}:/usr/sbin:/sbin")
-    return made
-
-
-def whole(trace: Trace) -> None:
-    """Check that a packet was seen at every hop of the predicted way, there and back."""
-    assert trace.complete and trace.sent, render.text(trace)
-    assert trace.sent.seen == trace.sent.hops == trace.sent.predicted, render.text(trace)
-    assert trace.sent.wrong == () and trace.sent.lacking == (), trace.sent
-
-
-def left(network: TracedNetwork) -> list[str]:
-    """What a trace has left on the nodes."""
-    found = [f"process {pid}" for pid in network.network.captures() if pid != os.getpid()]
-    for node in ("worker1", "worker2"):
-        found += [line for line in network.on(node, "nft list tables").splitlines() if nft_trace.TABLE in line]
-    return found + [name for name in instances() if name.startswith(node_program.INSTANCE)]
-
-
-@pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    """Let one test at a time use tracefs, which the kernel has once: one would see the instances of another."""
-    with Path(tempfile.gettempdir(), "hoplab-tracefs.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def instances() -> list[str]:
-    mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; ls /sys/kernel/tracing/instances"
-    words = ["unshare", "--mount", "sh", "-c", mount]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
-
-
-def has_tracefs() -> bool:
-    return "\ttracefs\n" in Path("/proc/filesystems").read_text()
 
 
 def test_a_pod_to_a_service_is_seen_at_every_hop_with_its_rules_and_routes(network: TracedNetwork) -> None:
