@@ -46,6 +46,7 @@ class Packet:
 
 
 UNKNOWN = "UNKNOWN"  # the verdict of a rule that cannot be read, or whose target is not known
+QUEUED = "QUEUE"  # the verdict of a rule that leaves the packet to a program
 EPHEMERAL = range(32768, 61000)  # ports of clients: Linux' default for net.ipv4.ip_local_port_range
 
 
