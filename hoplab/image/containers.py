@@ -32,13 +32,19 @@ def key(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage]) -> str:
     return digest([dataclasses.astuple(image) for image in images], {**contents, **own}, oci.RECIPE)
 
 
-def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store: Store, progress: Progress) -> Stage:
+def build(
+    images: tuple[ContainerImage, ...],
+    stages: Mapping[str, Stage],
+    store: Store,
+    progress: Progress,
+    name: str = "containers",
+) -> Stage:
     """Return the stage with the archive of all images; ``stages`` by "go.<component>" and "debian.<system>"."""
 
     def write(output: Path) -> dict[str, Any]:
         progress.task("writing container images")
         work = output.parent
-        log = store.log("containers")
+        log = store.log(name)
         log.unlink(missing_ok=True)
         bases = {
             base: oci.Blob.of_file(oci.LAYER, stages[f"debian.{base}"].directory / ROOT_TAR)
@@ -55,7 +61,7 @@ def build(images: tuple[ContainerImage, ...], stages: Mapping[str, Stage], store
         oci.write_archive(output / ARCHIVE, built)
         return {"images": [image.name for image in images]}
 
-    return store.make("containers", key(images, stages), write, space_gib=SPACE_GIB)
+    return store.make(name, key(images, stages), write, space_gib=SPACE_GIB)
 
 
 # A containerd of our own for as long as a command runs. $1 its programs' folder  $2 its root directory  $3 a scratch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class GoComponent:
     variables: tuple[str, ...] = ()  # set at link time: package.Name=value
     cgo: bool = False
     files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
+    wanted_by: str = ""  # built only when this is asked for: a role, or a verb; "" for a part of every node image
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,16 @@ class Components:
     debian: dict[str, DebianSystem]
     images: tuple[ContainerImage, ...]
     archives: tuple[ArchivedImage, ...] = ()
+    wanted: dict[str, tuple[ContainerImage, ...]] = field(default_factory=dict)  # role -> images that only it needs
+
+    @property
+    def shared(self) -> Components:
+        """Return the part of the table that is in every node image."""
+        return replace(self, go={name: module for name, module in self.go.items() if not module.wanted_by}, wanted={})
+
+    def programs_of(self, wanted_by: str) -> dict[str, GoComponent]:
+        """Return the Go components that are built only for this role or verb."""
+        return {name: module for name, module in self.go.items() if wanted_by and module.wanted_by == wanted_by}
 
     def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
         """Return the images that these components need."""
@@ -90,20 +101,23 @@ def parse(text: str, folder: Path) -> Components:
             value = value.replace(f"{{go.{name}}}", component.version)
         return value
 
-    images = tuple(
-        ContainerImage(
-            name=expand(entry["name"]),
-            base=entry.get("base", ""),
-            files=entry["files"],
-            entrypoint=tuple(entry["entrypoint"]),
-            command=tuple(entry.get("command", ())),
+    images: dict[str, list[ContainerImage]] = {"": []}
+    for entry in table["image"]:
+        images.setdefault(entry.get("wanted_by", ""), []).append(
+            ContainerImage(
+                name=expand(entry["name"]),
+                base=entry.get("base", ""),
+                files=entry["files"],
+                entrypoint=tuple(entry["entrypoint"]),
+                command=tuple(entry.get("command", ())),
+            )
         )
-        for entry in table["image"]
-    )
     archives = tuple(
         ArchivedImage(entry["component"], entry["name"], entry["digest"]) for entry in table.get("archive", ())
     )
-    return Components(table["format"], go, debian, images, archives)
+    shared = tuple(images.pop(""))
+    wanted = {role: tuple(found) for role, found in images.items()}
+    return Components(table["format"], go, debian, shared, archives, wanted)
 
 
 def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
@@ -118,6 +132,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
+        wanted_by=entry.get("wanted_by", ""),
     )
 
 
