@@ -26,6 +26,7 @@ PART = CniPart(
     node_annotations=("projectcalico.org/",),
     chain_prefixes=("cali-",),
     daemons=("calico-node", "calico-kube-controllers"),
+    enforces_policies=True,
     reset=ResetScope(
         directories=("/run/calico", "/var/lib/calico"),
         files=("/opt/cni/bin/calico", "/opt/cni/bin/calico-ipam"),
