@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -95,9 +96,11 @@ def installed(wheel: Path) -> Path:
 
 
 def run(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed program; PYTHONPATH would let it import a checkout, in which every verb works."""
     return subprocess.run(
         [str(program), *words],
         cwd=program.parent,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
