@@ -86,6 +86,27 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
         os.execve(program, ["kubectl", *arguments], {**environment, "KUBECONFIG": str(paths.kubeconfig)})
 
 
+HELM = """\b
+The first time it is built from its Go module, which takes minutes. What follows its name is for helm:
+
+\b
+./lab helm help                                      helm's own help
+./lab helm install web ./chart -n shop --create-namespace
+./lab helm list -A
+"""
+
+
+@click.command(context_settings=PASS_ON, epilog=HELM)
+@lab_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def helm(paths: LabPaths, arguments: tuple[str, ...]) -> None:
+    """Run helm on the lab: ./lab helm list -A."""
+    from hoplab.core.console import progress
+    from hoplab.lab import helm as lab_helm
+
+    lab_helm.run(paths, arguments, progress())
+
+
 @click.command()
 @lab_option
 def kubeconfig(paths: LabPaths) -> None:
@@ -197,4 +218,4 @@ def compare(recordings: tuple[Path, ...]) -> None:
     print(comparison.page(recording_format.load(file) for file in recordings), end="")
 
 
-VERBS = (status, ssh, kubectl, kubeconfig, forward, uri, record, compare)
+VERBS = (status, ssh, kubectl, helm, kubeconfig, forward, uri, record, compare)

@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,17 @@ def write_inventory(
     image_digest: str,
     keys: LabKeys,
     parts: Parts,
+    archives: Mapping[str, Path] | None = None,
     remote: RemoteHost | None = None,
     api_url: str = "",
 ) -> None:
     """Write both files, and make the folder of SSH's control sockets.
 
-    ``remote`` is the other host that runs the machines, ``api_url`` where their API server is reached from this one.
+    ``archives`` maps roles to the container images that nodes import for them. ``remote`` is the other host that runs
+    the machines, ``api_url`` where their API server is reached from this one.
     """
     facts = lab_facts(plan, paths, netns=netns, image_bin=image_bin, image_digest=image_digest, parts=parts)
+    facts["archives"] = {role: str(archive) for role, archive in (archives or {}).items()}
     if api_url:
         facts["api_url"] = api_url
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -83,6 +87,7 @@ def lab_facts(
         "proxy_mode": plan.proxy_mode,
         "ingress_controller": plan.ingress_controller,
         "gateway_api": plan.gateway_api,
+        "network_policy": plan.network_policy,
         "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},
         "kubernetes_version": plan.kubernetes_version,
         "reset": reset_facts(parts),

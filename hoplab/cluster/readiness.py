@@ -48,7 +48,7 @@ def wait_usable(
 ) -> None:
     """Wait until pods can be used: nodes Ready with a pod range, kube-proxy and pod network on each, DNS ready.
 
-    The workloads of the lab's CNI and load balancer must be ready too.
+    The workloads of the lab's CNI, of its load balancer and of what enforces policies must be ready too.
     """
     names = [node.name for node in plan.nodes]
     patience = PATIENCE_S[plan.accel] if deadline_s is None else deadline_s
@@ -57,7 +57,11 @@ def wait_usable(
 
 def essential(plan: LabPlan, parts: Parts) -> tuple[str, ...]:
     """Return the names of the workloads that pods need in such a lab."""
-    chosen = (parts.cni.get(plan.cni.name), parts.load_balancer.get(plan.load_balancer))
+    chosen = (
+        parts.cni.get(plan.cni.name),
+        parts.load_balancer.get(plan.load_balancer),
+        parts.policy.get(plan.network_policy),
+    )
     return ESSENTIAL + tuple(daemon for part in chosen if part for daemon in part.daemons)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hoplab.expectations.registry import modules
 from hoplab.spec.parts import Parts
 
-PACKAGES = tuple(f"hoplab.expectations.{kind}" for kind in ("cni", "proxy", "ingress", "loadbalancer"))
+PACKAGES = tuple(f"hoplab.expectations.{kind}" for kind in ("cni", "proxy", "ingress", "loadbalancer", "policy"))
 
 
 def known_parts() -> Parts:

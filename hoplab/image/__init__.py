@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from hoplab.core import paths
 from hoplab.core.progress import Progress
-from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd
+from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd, wanted
 from hoplab.image.archives import Kept
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.spec.catalog import ArchivedImage, Components, components
@@ -58,6 +58,7 @@ class NodeImage:
     size_gib: int  # virtual size of the disk
     versions: dict[str, str]
     archives: dict[str, str] = field(default_factory=dict)  # added or pulled images: name -> digest
+    beside: dict[str, Path] = field(default_factory=dict)  # role -> archive of images that the lab's nodes import
 
 
 def kernel_cmdline(accel: Literal["kvm", "tcg"]) -> str:
@@ -101,7 +102,7 @@ def ingress_controllers() -> tuple[str, ...]:
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:
     """Return kernel and initrd of the nodes, built or cached. The test of KVM in `up` boots only these."""
-    store, table = _store(), components()
+    store, table = _store(), components().shared
     stage = _find_stages(table, store).get("boot")
     if stage is None:
         _check_host()
@@ -116,20 +117,32 @@ def ensure_image(
     """Return the image for machines of this acceleration: the cached one, or a new one with changed stages rebuilt.
 
     ``needs`` are components (names of roles). Their images that can't be built here come from the local folder or a
-    container registry.
+    container registry. Those that are built only for them are in no node image, but in archives beside it.
     """
-    store, table = _store(), components()
-    wanted = table.archives_of(needs)
-    stages, brought = _find_stages(table, store), archives.find(wanted)
-    whole = _complete(table, stages) and len(brought) == len(wanted)
+    found = _ensure_disk(accel, progress, mirror, needs)
+    asked = [role for role in sorted(needs) if role in components().wanted]
+    beside = {role: wanted.archive(role, components(), _store(), progress, mirror) for role in asked}
+    return replace(found, beside=beside)
+
+
+def ensure_program(verb: str, progress: Progress) -> Path:
+    """Return the program that this verb runs on the host, built when it is first asked for."""
+    return wanted.programs(verb, components(), _store(), progress) / verb
+
+
+def _ensure_disk(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str, needs: Collection[str]) -> NodeImage:
+    store, table = _store(), components().shared
+    needed = table.archives_of(needs)
+    stages, brought = _find_stages(table, store), archives.find(needed)
+    whole = _complete(table, stages) and len(brought) == len(needed)
     if whole and (found := store.find("node", disk.key(accel, stages, brought))):
         return _image(store, found.directory)
     _check_host()
     with store.locked(progress):
-        if archives.missing(wanted):  # before the long steps, as a pull can fail
+        if archives.missing(needed):  # before the long steps, as a pull can fail
             containerd = gobuild.build(table.go["containerd"], store, progress)
-            archives.pull(wanted, containerd.directory, store, progress)
-            brought = archives.find(wanted)
+            archives.pull(needed, containerd.directory, store, progress)
+            brought = archives.find(needed)
         stages = _build_boot(table, store, progress, mirror)
         programs = {f"go.{name}": partial(gobuild.build, module, store, progress) for name, module in table.go.items()}
         systems = {
@@ -181,8 +194,9 @@ def prune_images(keep: set[str]) -> list[str]:
     Those of upstream's tests stay while they are of the present table.
     """
     store = _store()
-    needed = {stage.name for stage in _find_stages(components(), store).values()}
+    needed = {stage.name for stage in _find_stages(components().shared, store).values()}
     needed |= {stage.name for stage in conformance.find_stages(store).values()}
+    needed |= {stage.name for stage in wanted.cached(components(), store)}
     needed |= {f"node-{digest}" for digest in keep}
     for directory in store.stages.glob("node-*"):
         if directory.name in needed:

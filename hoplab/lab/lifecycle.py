@@ -263,6 +263,7 @@ def _write_inventory(context: LabContext, paths: LabPaths, lab: LabState) -> Non
         image_digest=context.image.digest,
         keys=context.keys,
         parts=known_parts(),
+        archives=context.image.beside,
         remote=lab.remote,
         api_url=host_access.url(lab.api_port) if lab.remote else "",
     )

@@ -15,9 +15,12 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.netfilter.base_chains import BaseChainAt, Rule, base_chains
 from hoplab.netfilter.extensions import DROPS
-from hoplab.netfilter.packet import ECHO_REPLIES, UNKNOWN, Outcome, Packet
+from hoplab.netfilter.packet import ECHO_REPLIES, QUEUED, UNKNOWN, Outcome, Packet
 from hoplab.netfilter.ruleset import HasFacts
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
+from hoplab.observe.facts.iptables import Rule as IptablesRule
+from hoplab.observe.facts.nfqueue import NFQUEUE
+from hoplab.observe.facts.nft_expressions import Queue
 from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 
 BRIDGED_TOO = "net.bridge.bridge-nf-call-iptables"  # 1: the hooks of IP are called for bridged packets
@@ -35,11 +38,15 @@ class Stop:
     table: str  # "iptables filter", "iptables-legacy filter", "nftables inet firewalld"
     chain: str  # "FORWARD"
     rule: str  # as text; "policy DROP" where no rule decided
-    verdict: str  # "DROP", "REJECT"; UNKNOWN where a rule cannot be evaluated
+    verdict: str  # "DROP", "REJECT"; UNKNOWN where a rule cannot be evaluated, QUEUED where a program decides
 
     @property
     def unread(self) -> bool:
         return self.verdict == UNKNOWN
+
+    @property
+    def queued(self) -> bool:
+        return self.verdict == QUEUED
 
     @property
     def where(self) -> str:
@@ -86,7 +93,7 @@ class Traversal:
     """What the rules of a host do with one packet."""
 
     drops: tuple[Stop, ...]  # rules that drop it, and policies
-    unknown: tuple[Stop, ...]  # rules on which it depends, and that could not be evaluated
+    unknown: tuple[Stop, ...]  # rules on which it depends, and that could not be evaluated, or leave it to a program
     packets: tuple[Packet, ...]  # as it may leave the last hook, with its new addresses; none where it never does
     translated: bool = False  # a rule changes its source or destination
     passages: tuple[Passage, ...] = field(default=(), compare=False)  # every way: those that leave it, then the stops
@@ -100,7 +107,8 @@ class Traversal:
         if self.drops:
             return f"{self.drops[0]} drops it"
         if self.unknown:
-            return f"unknown: {self.unknown[0]} could not be evaluated"
+            found = self.unknown[0]
+            return f"a program decides: {found}" if found.queued else f"unknown: {found} could not be evaluated"
         return "passes"
 
 
@@ -191,6 +199,15 @@ class Firewall:
             self._chains[key] = base_chains(self.host, *key)
         return [chain for chain in self._chains[key] if chain.is_for(packet, hook)]
 
+    def is_read(self, queue: Queue) -> bool:
+        """Return whether a program may read the queue: also where the host's queues were not looked at."""
+        try:
+            numbers = {found.number for found in self.host[NFQUEUE]}
+        except FactError:
+            return True
+        low, _, high = queue.number.partition("-")
+        return not queue.number.replace("-", "").isdecimal() or numbers >= set(range(int(low), int(high or low) + 1))
+
 
 class _Walk:
     """One packet on one host."""
@@ -268,7 +285,8 @@ class _Walk:
         """Yield the states after one base chain, each with whether it translated them; note where the packet stops."""
         outcomes = chain.walk(_as_seen(self.translation.seen(state.packet, chain, hook), chain, hook))
         equal = all(outcome.verdict == "ACCEPT" for outcome in outcomes) and len({o.packet for o in outcomes}) == 1
-        for outcome in outcomes:
+        for walked in outcomes:
+            outcome = self.unqueued(walked)
             found = () if equal else tuple(_stop(chain, hook, rule, UNKNOWN) for rule in outcome.unsure)
             unsure = tuple(dict.fromkeys((*state.unsure, *found)))
             packet = _restored(outcome.packet, state.packet)
@@ -285,10 +303,20 @@ class _Walk:
                 changed = self.translate(packet, outcome)
                 yield _State(changed, unsure, _stepped(state, chain, hook, outcome, changed)), True
             else:
-                if outcome.verdict != "ACCEPT":  # a rule that is not known: here it may pass
-                    unsure = tuple(dict.fromkeys((*unsure, _decided(chain, hook, replace(outcome, verdict=UNKNOWN)))))
+                if outcome.verdict != "ACCEPT":  # a rule that is not known, or a program decides: here it may pass
+                    verdict = QUEUED if outcome.verdict == QUEUED else UNKNOWN
+                    unsure = tuple(dict.fromkeys((*unsure, _decided(chain, hook, replace(outcome, verdict=verdict)))))
                     self.unknown.update(dict.fromkeys(unsure))
                 yield _State(packet, unsure, _stepped(state, chain, hook, outcome, packet)), False
+
+    def unqueued(self, outcome: Outcome[Rule]) -> Outcome[Rule]:
+        """Return what becomes of a packet for a queue that no program reads: dropped, or passed on by its flag."""
+        if outcome.verdict != QUEUED or isinstance(outcome.last, IptablesRule) or outcome.last is None:
+            return outcome
+        queue = next(part for part in outcome.last.expressions if isinstance(part, Queue))
+        if self.firewall.is_read(queue):
+            return outcome
+        return replace(outcome, verdict="ACCEPT" if queue.bypass else "DROP")
 
     def translate(self, packet: Packet, outcome: Outcome[Rule]) -> Packet:
         """Return the packet with its new source or destination; one that is not known is left.

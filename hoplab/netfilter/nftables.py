@@ -13,7 +13,7 @@ from dataclasses import replace
 from hoplab.netfilter.extensions import TARGETS, Effect
 from hoplab.netfilter.iptables import MAX_DEPTH
 from hoplab.netfilter.nft_values import applies, is_key, matches, value
-from hoplab.netfilter.packet import UNKNOWN, Outcome, Packet, continued, merged
+from hoplab.netfilter.packet import QUEUED, UNKNOWN, Outcome, Packet, continued, merged
 from hoplab.observe.facts.nft_expressions import (
     Counter,
     Element,
@@ -23,6 +23,7 @@ from hoplab.observe.facts.nft_expressions import (
     Match,
     Nat,
     Other,
+    Queue,
     Reject,
     Remember,
     Verdict,
@@ -42,7 +43,7 @@ PASSING = frozenset(  # the next expression is evaluated in any case
     | {"set", "map", "counter", "tproxy"}
 )
 CONDITIONS = frozenset({"limit", "quota", "ct count", "meter", "match"})  # the rest of the rule depends on it
-# The others (queue, fwd, synproxy, a target of iptables) may decide
+# The others (fwd, synproxy, a target of iptables) may decide
 
 
 def walk(table: Table, chain: str, packet: Packet) -> tuple[Outcome[Rule], ...]:
@@ -106,6 +107,8 @@ def _expressions(
             yield from _translated(table, rule, first, packet)
         case Reject():
             yield Outcome("REJECT", (rule,), packet)
+        case Queue():
+            yield Outcome(QUEUED, (rule,), packet)
 
 
 def _conditionally(

@@ -48,6 +48,7 @@ class Packet:
 
 ECHO_REPLIES = {8: 0, 128: 129}  # types of ICMP and ICMPv6
 UNKNOWN = "UNKNOWN"  # the verdict of a rule that cannot be read, or whose target is not known
+QUEUED = "QUEUE"  # the verdict of a rule that leaves the packet to a program
 EPHEMERAL = range(32768, 61000)  # ports of clients: Linux' default for net.ipv4.ip_local_port_range
 
 

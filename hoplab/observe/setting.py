@@ -28,6 +28,7 @@ class Setting:
     backend: str
     proxy_mode: str
     nodes: Mapping[str, IPv4Address]  # every machine, by name
+    network_policy: str = "none"  # what enforces NetworkPolicies beside the CNI
     ingress: str = "none"  # the ingress controller
     gateway_api: bool = False  # whether it serves the Gateway API, too
     load_balancer: str = "none"
@@ -70,6 +71,7 @@ def of_plan(plan: LabPlan) -> Setting:
         backend=plan.cni.backend,
         proxy_mode=plan.proxy_mode,
         nodes={node.name: node.address for node in plan.nodes},
+        network_policy=plan.network_policy,
         ingress=plan.ingress_controller,
         gateway_api=plan.gateway_api,
         load_balancer=plan.load_balancer,
@@ -87,6 +89,8 @@ def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
     without = set() if cni and cni.block_sizes else {"block_size"}
     if not setting.cni_nftables:
         without.add("cni_nftables")
+    if setting.network_policy == "none":
+        without.add("network_policy")
     without |= {name for name in ("foreign", "uplinks", "dns", "gateway_api") if not getattr(setting, name)}
     return frozenset(without if setting.ipv6 else {*without, "ipv6", "nodes6"})
 

@@ -27,6 +27,7 @@ class GoComponent:
     files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
     tests: dict[str, str] = field(default_factory=dict)  # file name -> package whose tests the program is
     more_sums: Path | None = None  # a go.sum with the checksums that ``folder``'s lacks for these programs
+    wanted_by: str = ""  # built only when this is asked for: a role, or a verb; "" for a part of every node image
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ class Components:
     images: tuple[ContainerImage, ...]
     archives: tuple[ArchivedImage, ...] = ()
     conformance: ConformanceSuite | None = None
+    wanted: dict[str, tuple[ContainerImage, ...]] = field(default_factory=dict)  # role -> images that only it needs
+
+    @property
+    def shared(self) -> Components:
+        """Return the part of the table that is in every node image."""
+        return replace(self, go={name: module for name, module in self.go.items() if not module.wanted_by}, wanted={})
+
+    def programs_of(self, wanted_by: str) -> dict[str, GoComponent]:
+        """Return the Go components that are built only for this role or verb."""
+        return {name: module for name, module in self.go.items() if wanted_by and module.wanted_by == wanted_by}
 
     def archives_of(self, components: Collection[str]) -> tuple[ArchivedImage, ...]:
         """Return the images that these components need."""
@@ -93,12 +104,16 @@ def parse(text: str, folder: Path) -> Components:
     table = tomllib.loads(text)
     go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
     debian = {name: _debian(name, entry) for name, entry in table["debian"].items()}
-    images = tuple(_image(entry, go) for entry in table["image"])
+    images: dict[str, list[ContainerImage]] = {"": []}
+    for entry in table["image"]:
+        images.setdefault(entry.get("wanted_by", ""), []).append(_image(entry, go))
     archives = tuple(
         ArchivedImage(entry["component"], entry["name"], entry["digest"]) for entry in table.get("archive", ())
     )
     suite = _conformance(table["conformance"], go, folder) if "conformance" in table else None
-    return Components(table["format"], go, debian, images, archives, suite)
+    shared = tuple(images.pop(""))
+    wanted = {role: tuple(found) for role, found in images.items()}
+    return Components(table["format"], go, debian, shared, archives, suite, wanted)
 
 
 def _debian(name: str, entry: dict[str, Any]) -> DebianSystem:
@@ -142,6 +157,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
+        wanted_by=entry.get("wanted_by", ""),
     )
 
 

@@ -20,6 +20,7 @@ NAMES = {
     "service_cidr": "serviceCIDR",
     "block_size": "blockSize",
     "proxy_mode": "proxy.mode",
+    "network_policy": "networkPolicy",
     "ingress_controller": "ingress.controller",
     "gateway_api": "ingress.gatewayApi",
     "load_balancer": "loadBalancer.name",

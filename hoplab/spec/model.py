@@ -105,6 +105,7 @@ class LabSpec:
     ipv6: Ipv6Spec | None = None  # None: IPv4 alone
     cni: CniSpec = field(default_factory=CniSpec)
     proxy_mode: str = "iptables"
+    network_policy: str = "none"  # what enforces NetworkPolicies where the CNI does not
     ingress_controller: str = "auto"
     gateway_api: bool = False  # whether the ingress controller serves the Gateway API, too
     load_balancer: str = "none"

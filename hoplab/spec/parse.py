@@ -109,6 +109,7 @@ def parse_spec(
         ipv6=read.ipv6(top),
         cni=read.cni(read.section(top, "cni"), parts),
         proxy_mode=read.part(read.section(top, "proxy"), part_at("proxy.mode"), parts),
+        network_policy=read.part(top, part_at("networkPolicy"), parts),
         ingress_controller=read.part(ingress, part_at("ingress.controller"), parts),
         gateway_api=read.truth(ingress, "gatewayApi"),
         load_balancer=read.part(load_balancer, part_at("loadBalancer.name"), parts),

@@ -1,4 +1,4 @@
-"""Descriptors of the pluggable parts of a lab: CNI, kube-proxy mode, ingress controller, load balancer.
+"""Descriptors of the pluggable parts of a lab: CNI, kube-proxy mode, ingress controller, load balancer, policies.
 
 A descriptor holds what other folders need to know of a part. The descriptors themselves are beside the part's
 expectations, in ``hoplab/expectations``; folders below it receive them as a ``Parts`` value.
@@ -98,6 +98,16 @@ class LoadBalancerPart(Part):
     daemons: tuple[str, ...] = ()  # as of a CNI
 
 
+@dataclass(frozen=True, kw_only=True)
+class PolicyPart(Part):
+    """What enforces NetworkPolicies beside a CNI that does not."""
+
+    kind: ClassVar[str] = "policy"
+
+    daemons: tuple[str, ...] = ()  # as of a CNI
+    nft_tables: tuple[str, ...] = ()  # with family: "inet kube-network-policies"
+
+
 @dataclass(frozen=True)
 class Parts:
     """All known parts by kind and name, in the order in which messages list them."""
@@ -106,6 +116,7 @@ class Parts:
     proxy: Mapping[str, ProxyPart] = field(default_factory=dict)
     ingress: Mapping[str, IngressPart] = field(default_factory=dict)
     load_balancer: Mapping[str, LoadBalancerPart] = field(default_factory=dict)
+    policy: Mapping[str, PolicyPart] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> Parts:
@@ -116,6 +127,7 @@ class Parts:
             {part.name: part for part in ordered if isinstance(part, ProxyPart)},
             {part.name: part for part in ordered if isinstance(part, IngressPart)},
             {part.name: part for part in ordered if isinstance(part, LoadBalancerPart)},
+            {part.name: part for part in ordered if isinstance(part, PolicyPart)},
         )
 
     def auto_ingress(self, *, gateway_api: bool = False) -> tuple[str, ...]:

@@ -90,6 +90,7 @@ class LabPlan:
     load_balancer: str
     pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
+    network_policy: str = "none"  # or a role, policy_<name>
     ipv6: Ipv6Spec | None = None
     protect: bool = False  # the control plane and the lab's disks as a whole are neither deleted nor replaced
     part_warnings: tuple[str, ...] = ()  # of the chosen parts, one sentence each
@@ -107,7 +108,7 @@ class LabPlan:
     @property
     def components(self) -> tuple[str, ...]:
         """Return the roles that the choices of the spec stand for: ``("cni_flannel", "ingress_nginx")``."""
-        chosen = [f"cni_{self.cni.name}", f"ingress_{self.ingress_controller}"]
+        chosen = [f"cni_{self.cni.name}", f"ingress_{self.ingress_controller}", f"policy_{self.network_policy}"]
         return tuple(name.replace("-", "_") for name in chosen if not name.endswith("_none"))
 
     @property
@@ -179,6 +180,7 @@ def plan_lab(
         parts.proxy.get(spec.proxy_mode),
         parts.ingress.get(ingress_controller),
         parts.load_balancer.get(spec.load_balancer),
+        parts.policy.get(spec.network_policy),
     )
     placement: Literal["vm", "hosted"]
     if spec.control_plane_placement == "auto":
@@ -235,6 +237,7 @@ def plan_lab(
         load_balancer=spec.load_balancer,
         pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,
+        network_policy=spec.network_policy,
         ipv6=spec.ipv6,
         protect=spec.protect,
         part_warnings=tuple(part.warning for part in chosen if part and part.warning),

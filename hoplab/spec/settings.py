@@ -259,11 +259,7 @@ DECLARED: tuple[Setting, ...] = (
         allowed="/108 to /123",
     ),
     PartChoice(path="cni.name", meaning="the network plugin", parts="cni", default=CniSpec.name),
-    Backend(
-        path="cni.backend",
-        meaning="how it carries packets between nodes",
-        default_text="the CNI's first one",
-    ),
+    Backend(path="cni.backend", meaning="how it carries packets between nodes", default_text="the CNI's first one"),
     Truth(
         path="cni.nftables",
         meaning="the CNI's own rules, MASQUERADE for one, in nftables and not iptables",
@@ -279,6 +275,13 @@ DECLARED: tuple[Setting, ...] = (
     ),
     PartChoice(
         path="proxy.mode", meaning="how kube-proxy implements services", parts="proxy", default=DEFAULT.proxy_mode
+    ),
+    PartChoice(
+        path="networkPolicy",
+        meaning="what enforces NetworkPolicies beside a CNI that does not; `up` adds and removes it in a running lab",
+        parts="policy",
+        others=("none",),
+        default=DEFAULT.network_policy,
     ),
     PartChoice(
         path="ingress.controller",

@@ -45,7 +45,10 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
     family = name_issues(spec.family, "family") if spec.family else []
     placement = [] if {"libvirt", "controlPlane.placement"} & set(wrong) else placement_issues(spec)
     ranges = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong)
-    return family + placement + ranges + _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong)
+    of_parts = (
+        _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong) + _policy_issues(spec, parts, wrong)
+    )
+    return family + placement + ranges + of_parts
 
 
 def host_issues(spec: LabSpec, host: Host) -> list[SpecIssue]:
@@ -152,6 +155,16 @@ def _gateway_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list
         return []
     problem = "there is no controller to serve it" if chosen == "none" else f"{chosen} does not serve the Gateway API"
     return [SpecIssue("ingress.gatewayApi", problem, f"ingress.controller: {' or '.join(('auto', *able))}, or false")]
+
+
+def _policy_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
+    """Return an issue where something else than the CNI shall enforce policies, and the CNI does so itself."""
+    cni = parts.cni.get(spec.cni.name)
+    if spec.network_policy == "none" or not (cni and cni.enforces_policies) or "cni.name" in wrong:
+        return []
+    without = " or ".join(name for name in usable(parts.cni) if not parts.cni[name].enforces_policies)
+    problem = f"{spec.network_policy} is needless: {cni.name} enforces NetworkPolicies itself"
+    return [SpecIssue("networkPolicy", problem, f"none, or cni.name: {without}")]
 
 
 def _pool_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:

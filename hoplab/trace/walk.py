@@ -181,7 +181,8 @@ class Walk:
         passing = [passage for passage in found.passages if not passage.stop]  # a rule that is not known drops nothing
         options = sure or passing or list(found.passages)
         for stop in found.unknown:
-            self.notes.append(f"could not be evaluated: {stop}, of {space.place}")
+            how = "a program decides" if stop.queued else "could not be evaluated"
+            self.notes.append(f"{how}: {stop}, of {space.place}")
         index = 0
         if len(options) > 1:
             at = len(self.options)

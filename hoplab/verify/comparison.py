@@ -35,6 +35,31 @@ Made by `./lab compare` of the recordings in [tests/recordings](../tests/recordi
 Addresses, MACs and names are those of the recorded lab. The row "on the wire" is computed from the other rows; a lesson
 with captures checks it on a running lab (`between_nodes_a_packet_travels_wrapped`)."""
 
+ENFORCERS = (
+    ("lab", "who decides", "where the packet stops", "whom a policy allows is in"),
+    ("flannel", "nobody: a policy changes nothing", NOTHING, NOTHING),
+    (
+        "flannel, `lab:networkPolicy: kube-network-policies`",
+        "a program on each node, about the first packet of a connection",
+        "in a queue of the kernel: `inet kube-network-policies`, postrouting at 95, `queue to 98`",
+        "the program; a set of nftables has the pods that policies select",
+    ),
+    (
+        "calico, kube-proxy iptables",
+        "rules that Felix wrote, about every packet until one is accepted",
+        "at a `DROP` in the pod's chain of `filter`, `cali-tw-...` or `cali-fw-...`",
+        "an ipset for each selector",
+    ),
+)
+POLICIES = """## Who enforces a NetworkPolicy
+
+The API server accepts every NetworkPolicy. Whether one has an effect depends on what runs on the nodes:"""
+DECIDES = """Felix compares policies with pods beforehand and writes the result down: all of it can be read on the node.
+A queue leaves that to the program, so its rules are few and the same for every policy. When Felix ends, its rules go
+on; when the program of a queue ends, the kernel drops what would go to it. The lessons
+`a_policy_denies_what_it_does_not_allow`, `a_policy_allows_by_label` and `a_policy_stops_what_leaves` hold with both,
+each with its own evidence."""
+
 TAIL = """## Weave Net
 
 The course compares Weave Net, too. Upstream's project has ended and its repository is archived; a fork was not tried.
@@ -65,7 +90,8 @@ class PodPath:
     @property
     def name(self) -> str:
         has = self.lab.setting
-        return in_words(CniSpec(has.cni, has.backend, has.cni_nftables), has.proxy_mode, has.ipv6)
+        words = in_words(CniSpec(has.cni, has.backend, has.cni_nftables), has.proxy_mode, has.ipv6)
+        return words if has.network_policy == "none" else f"{words}, {has.network_policy}"
 
     @property
     def expected(self) -> NodeExpectations:
@@ -86,7 +112,7 @@ def page(labs: Iterable[Snapshot]) -> str:
         "## From pod to service\n\nThe same pod sends to a ClusterIP with a pod on each node; and to the outside."
     )
     parts += [f"### To a service: {path.name}\n\n{_shown(_to_service(path))}" for path in paths]
-    parts.append(TAIL)
+    parts += [POLICIES, _rows(ENFORCERS), DECIDES, TAIL]
     return "\n\n".join(parts) + "\n"
 
 
@@ -112,6 +138,10 @@ def _table(paths: Sequence[PodPath]) -> str:
             for path in paths
         ),
     ]
+    return _rows(rows)
+
+
+def _rows(rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 

@@ -52,7 +52,7 @@ class Checked:
 
     legs: int
     drops: tuple[tuple[Leg, Stop], ...]
-    unknown: tuple[tuple[Leg, Stop], ...]  # each rule on which a packet depends and that could not be evaluated, once
+    unknown: tuple[tuple[Leg, Stop], ...]  # each rule on which a packet depends and that leaves open what it does, once
 
     @property
     def why(self) -> str:
@@ -65,10 +65,13 @@ class Checked:
 
     def __str__(self) -> str:
         passed = f"{self.legs} packets pass all hooks of their nodes"
-        if not self.unknown:
-            return passed
-        rules = "; ".join(dict.fromkeys(_at(leg, stop) for leg, stop in self.unknown))
-        return f"{passed}, unless a rule drops them that could not be evaluated: {rules}"
+        queued, unread = (
+            "; ".join(dict.fromkeys(_at(leg, stop) for leg, stop in self.unknown if stop.queued is program))
+            for program in (True, False)
+        )
+        if queued:
+            passed += f", where the program lets them to which a rule leaves them: {queued}"
+        return f"{passed}, unless a rule drops them that could not be evaluated: {unread}" if unread else passed
 
 
 def _at(leg: Leg, stop: Stop) -> str:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hoplab.core.errors import LabError, UnavailableError
+from hoplab.expectations.policy import of as enforcer_of
 from hoplab.expectations.registry import UnknownPart
 from hoplab.observe.facts import CommandMissing, discover
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.outage import WORKLOAD
+from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import workload
 
@@ -38,6 +40,8 @@ def skip_reason(
     service: str = "",
     ipv6: bool = False,
     cni_nftables: bool | None = None,
+    policies: bool | None = None,
+    policy: str = "",
     facts: tuple[str, ...] = (),
     own_lab: bool = False,
     one_subnet: bool = False,
@@ -73,7 +77,7 @@ def skip_reason(
         return f"needs the service {service} of the verification workload, {why}"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
-    if reason := _without_fact(lab, facts):
+    if reason := _policy_reason(has, policies, policy) or _without_fact(lab, facts):
         return reason
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
@@ -125,6 +129,17 @@ def _raise_outage(lab: Snapshot, place: str) -> None:
     """Raise UnavailableError where the place has an outage."""
     if outage := lab.outage(place):
         raise UnavailableError(outage.problem)
+
+
+def _policy_reason(has: Setting, policies: bool | None, policy: str) -> str:
+    """Return why a lesson about NetworkPolicy does not apply; "" when it does."""
+    if policies and not enforcer_of(has):
+        return "needs something that enforces policies: networkPolicy in the spec, or Calico with iptables"
+    if policies is False and enforcer_of(has):
+        return "needs a lab in which nothing enforces policies"
+    if policy and has.network_policy != policy:
+        return f"needs networkPolicy: {policy}; this lab has {has.network_policy}"
+    return ""
 
 
 def _without_fact(lab: Snapshot, facts: tuple[str, ...]) -> str:

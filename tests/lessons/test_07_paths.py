@@ -27,6 +27,7 @@ pytestmark = [
     ),
     pytest.mark.remedy("ssh {node} sudo iptables-save"),
 ]
+DECIDES = "a_program_decides_about_queued_packets"
 BETWEEN_PODS = ("nothing_on_the_way_drops_it_on_one_node", "nothing_on_the_way_drops_it_between_nodes")
 API_SERVICE = ("default", "kubernetes")
 DNS_PORT = 53
@@ -54,6 +55,7 @@ def _services(lab: Snapshot, *names: str) -> list[ApiService]:
 
 
 @pytest.mark.needs(facts=packet_paths.FACTS)
+@pytest.mark.rests_on(DECIDES)
 def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of one node, no rule of any table at any hook drops a packet or its reply."""
     pods = _pods(lab)
@@ -65,7 +67,7 @@ def test_nothing_on_the_way_drops_it_on_one_node(lab: Snapshot, claim: Claim) ->
 
 
 @pytest.mark.needs(nodes=2, facts=packet_paths.FACTS)
-@pytest.mark.rests_on("nothing_on_the_way_drops_it_on_one_node")
+@pytest.mark.rests_on("nothing_on_the_way_drops_it_on_one_node", DECIDES)
 def test_nothing_on_the_way_drops_it_between_nodes(lab: Snapshot, claim: Claim) -> None:
     """From pod to pod of another node, no rule of either node drops a packet, its reply, or what wraps it."""
     pods = _pods(lab)
@@ -87,7 +89,7 @@ def test_nothing_drops_what_a_pod_sends_to_its_node(lab: Snapshot, claim: Claim)
 
 
 @pytest.mark.needs(facts=packet_paths.FACTS)
-@pytest.mark.rests_on(*BETWEEN_PODS)
+@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES)
 def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Claim) -> None:
     """No rule of a node drops what its pods send out of the cluster, or the replies, which come for the node itself."""
     pods, outside = _pods(lab), lab.setting.gateway
@@ -98,7 +100,7 @@ def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(service="echo", facts=packet_paths.FACTS)
-@pytest.mark.rests_on(*BETWEEN_PODS)
+@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES)
 def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Claim) -> None:
     """From a node to a ClusterIP, no rule drops a packet, also after its translation, or the reply of any endpoint."""
     (service,) = _services(lab, "echo")
@@ -112,7 +114,7 @@ def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Clai
 
 
 @pytest.mark.needs(service="single", facts=packet_paths.FACTS)
-@pytest.mark.rests_on(*BETWEEN_PODS)
+@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES)
 def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim) -> None:
     """From outside to a NodePort of any node, no rule drops a packet, also after its translation, or its reply."""
     (service,) = _services(lab, "single")
@@ -123,7 +125,7 @@ def test_nothing_drops_what_comes_in_by_a_node_port(lab: Snapshot, claim: Claim)
 
 
 @pytest.mark.needs(service="balanced", facts=packet_paths.FACTS, own_lab=True)
-@pytest.mark.rests_on(*BETWEEN_PODS)
+@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES)
 def test_nothing_drops_what_comes_in_by_a_load_balancer(lab: Snapshot, claim: Claim) -> None:
     """From outside to a load balancer's address, at any node, no rule drops a packet, also translated, or its reply."""
     ways = [

@@ -335,7 +335,7 @@ def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim
     )
 
 
-@pytest.mark.needs(cni="flannel")
+@pytest.mark.needs(cni="flannel", policies=False)
 @pytest.mark.rests_on("pods_of_one_node_need_no_gateway", "nothing_on_the_way_drops_it_between_nodes")
 def test_a_policy_that_nobody_enforces_stops_nothing(session: LabSession, claim: Claim) -> None:
     """With a CNI that enforces no policies, such as flannel, a NetworkPolicy that denies everything has no effect."""

@@ -47,6 +47,7 @@ def real_outputs() -> dict[str, list[str]]:
         ("ip6tables_legacy", "ip6tables-legacy.txt"),
         ("ipset", "ipset.txt"),
         ("iptables_legacy", "iptables-legacy.txt"),
+        ("nfqueue", "nfqueue.txt"),
         ("nft_ruleset", "nft-ruleset.json"),
         ("nftables", "nft-kube-proxy.json", "nft-other.json"),
         ("rules", "ip-rule.json"),

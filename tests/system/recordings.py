@@ -37,6 +37,7 @@ FEW = {  # of other labs than the usual one there is one broken recording each
     "flannel-nft-vxlan-nftables": "flannel's table of nftables masks nothing",
     "flannel-wireguard": "WireGuard does not know whose a range is",
     "flannel-host-gw": "the route to a host-gw neighbour's pods is gone",
+    "flannel-vxlan-policies": "nobody reads the queue of policies",
     "flannel-vxlan-dual": "the route of IPv6 to the other node's pods is gone",
     "calico-bgp-dual": "forwarding of IPv6 is off",
     "calico-bgp": "a BGP session is closed by hand",
@@ -93,9 +94,11 @@ def main(lab: str, *again: str) -> None:
 
 def name_of(lab: Snapshot) -> str:
     """Of a lab's recording: "flannel-vxlan", "calico-bgp", "flannel-nft-vxlan" (flannel's own rules are in nftables);
-    with "-dual" where there is IPv6 too, and "-nftables" for the other mode of kube-proxy."""
+    with "-dual" where there is IPv6 too, "-policies" where a program enforces NetworkPolicies, and "-nftables" for the
+    other mode of kube-proxy."""
     has = lab.setting
     name = f"{has.cni}{'-nft' if has.cni_nftables else ''}-{has.backend}{'-dual' if has.ipv6 else ''}"
+    name += "-policies" if has.network_policy != "none" else ""
     return name if has.proxy_mode == "iptables" else f"{name}-{has.proxy_mode}"
 
 

@@ -149,6 +149,22 @@ class Remember:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """``queue to 98``: a program decides on the packet. Without one that reads the queue, the kernel drops it."""
+
+    number: str  # "98"; "1-3" with the flag fanout
+    flags: tuple[str, ...] = ()  # "bypass": without a program the packet passes
+
+    @property
+    def bypass(self) -> bool:
+        return "bypass" in self.flags
+
+    def __str__(self) -> str:
+        flags = ",".join(self.flags)
+        return f"queue {f'flags {flags} ' if flags else ''}to {self.number}"
+
+
+@dataclass(frozen=True)
 class Other:
     """An expression that hoplab does not evaluate, as JSON or, where it has a text, as nft prints it."""
 
@@ -161,7 +177,7 @@ class Other:
         return self.printed or self.raw
 
 
-Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Counter | Remember | Other
+Expression = Match | Vmap | Verdict | Mark | Nat | Reject | Queue | Counter | Remember | Other
 
 
 def elements(raw: Any) -> tuple[Element, ...]:
@@ -190,6 +206,8 @@ def expression(raw: dict[str, Any]) -> Expression:
             return Reject(f"{kind} {text(rest.get('expr', ''))}".rstrip())
         case {"reject": None}:
             return Reject()
+        case {"queue": {"num": number, **rest}} if not set(rest) - {"flags"}:
+            return Queue(text(number), _values(rest["flags"]) if "flags" in rest else ())
         case {"counter": {"packets": int(packets), "bytes": int(size)}}:
             return Counter("", packets, size)
         case {"counter": str(name)}:

@@ -26,6 +26,10 @@ def end_of(
     if drop := next((rule for rule in observed.rules if rule.drops and rule.leg == leg.name), None):
         why = f"`{drop.text}` in {drop.where} of {drop.place} {_drops(drop.text)} it"
         return End(drop.place, missing, "rule", drop.text, why, drop.place, reply, SEEN)
+    last_rule = next((rule for rule in reversed(observed.rules) if rule.leg == leg.name), None)
+    if last_rule and last_rule.queues:  # what a program lets pass meets the chains after that one
+        why = f"the program that `{last_rule.text}` in {last_rule.where} of {last_rule.place} asks did not let it pass"
+        return End(last_rule.place, missing, "rule", last_rule.text, why, last_rule.place, reply, SEEN)
     own = predicted.end
     if own and own.reply == reply and (seen is None or _consistent(leg, own)):
         reason = _reason(observed, seen, own.at)

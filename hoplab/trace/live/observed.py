@@ -28,6 +28,11 @@ class RuleHit:
     def drops(self) -> bool:
         return self.verdict == "drop"
 
+    @property
+    def queues(self) -> bool:
+        """Return whether it leaves the packet to a program."""
+        return self.verdict == "queue"
+
 
 @dataclass(frozen=True)
 class Observed:

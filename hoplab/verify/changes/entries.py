@@ -31,6 +31,7 @@ from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES
 from hoplab.observe.facts.iptables_legacy import IP6TABLES_LEGACY, IPTABLES_LEGACY
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.neighbours import NEIGHBOURS, NEIGHBOURS6
+from hoplab.observe.facts.nfqueue import NFQUEUE
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
 from hoplab.observe.facts.nftables import NFTABLES, NFTABLES6
 from hoplab.observe.facts.resolv_conf import RESOLV_CONF
@@ -95,6 +96,7 @@ READINGS = (
     Reading(NFTABLES, rulesets.nftables),
     Reading(NFTABLES6, rulesets.nftables),
     Reading(NFT_RULESET, rulesets.nftables),
+    Reading(NFQUEUE, hosts.packet_queues),
     Reading(IPSET, rulesets.ipsets),
     Reading(CONNTRACK, hosts.flows),
 )

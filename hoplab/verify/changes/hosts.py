@@ -19,6 +19,7 @@ from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.ipam import Reservation
 from hoplab.observe.facts.links import Link
 from hoplab.observe.facts.neighbours import NeighbourOf
+from hoplab.observe.facts.nfqueue import PacketQueue
 from hoplab.observe.facts.resolv_conf import ResolvConf, Resolvers
 from hoplab.observe.facts.routes import RouteOf
 from hoplab.observe.facts.rules import PolicyRule
@@ -206,6 +207,15 @@ def units(found: Iterable[Unit]) -> Iterator[Entry]:
         health = f", health {unit.health}" if unit.health else ""
         fields = {"state": unit.state, "health": unit.health}
         yield Entry("unit", (unit.name,), fields, f"{unit.name}: {unit.state}{health}", unit.name)
+
+
+def packet_queues(found: Iterable[PacketQueue]) -> Iterator[Entry]:
+    """Yield queues that programs read; which socket reads one is a number of the moment."""
+    for queue in found:
+        name = str(queue.number)
+        yield Entry(
+            "packet queue", (name,), {}, f"{name}, read by a program", name, names=frozenset({f"queue to {name}"})
+        )
 
 
 def disks(found: Iterable[Disk]) -> Iterator[Entry]:

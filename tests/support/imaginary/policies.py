@@ -1,4 +1,4 @@
-"""An imaginary lab that enforces network policies, with a switch for each fault."""
+"""An imaginary lab in which Felix enforces network policies, with a switch for each fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 from hoplab.expectations.cni import calico
 from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Pod
+from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify import workload
 from hoplab.verify.external import ExternalHost
@@ -43,6 +43,7 @@ class World:
     names_a_set: bool = True
     member: str = ""  # what is in the set instead of the pods with the label
     outside: bool = True  # answers, before there is any policy
+    recorded: Snapshot = RECORDED
     policies: list[str] = field(default_factory=list, init=False)
     was: list[str] = field(default_factory=list, init=False)  # policies that were made, ever
     dropped: int = field(default=0, init=False)
@@ -126,9 +127,8 @@ class World:
         return {}
 
     def session(self) -> LabSession:
-        return LabSession(
-            RECORDED, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: RECORDED, timing=UNSCALED
-        )
+        lab = self.recorded
+        return LabSession(lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED)
 
 
 DENIES, ALLOWS = "a_policy_denies_what_it_does_not_allow", "a_policy_allows_by_label"
@@ -138,19 +138,19 @@ LESSONS = (DENIES, ALLOWS, STOPS)
 FAULTS: tuple[tuple[str, object, tuple[str, ...], str], ...] = (
     ("answers", False, (DENIES,), "and no policy is made yet"),
     ("outside", False, (STOPS,), "the outside does not answer"),
-    ("writes", False, (DENIES, ALLOWS, STOPS), "drops nothing, though a policy denies what is for"),
-    ("writes", False, (STOPS, DENIES, ALLOWS), "drops nothing, though a policy denies what hoplab-verify/echo"),
+    ("writes", False, (DENIES, ALLOWS, STOPS), "stops nothing, though a policy denies what is for"),
+    ("writes", False, (STOPS, DENIES, ALLOWS), "stops nothing, though a policy denies what hoplab-verify/echo"),
     ("denies", False, (DENIES, STOPS), "which no policy allows"),
     ("denies", False, (STOPS, DENIES), "reaches the outside, which no policy allows"),
     ("counts", False, (DENIES, STOPS), "has counted nothing"),
     ("counts", False, (STOPS, DENIES), "has counted nothing"),
-    ("forgets", False, (DENIES,), "still drops, without any policy"),
+    ("forgets", False, (DENIES,), "without any policy"),
     ("recovers", False, (DENIES, ALLOWS, STOPS), "any more without the policy"),
     ("recovers", False, (ALLOWS, DENIES, STOPS), "does not answer 192.168.77.1 without the policy"),
     ("recovers", False, (STOPS, DENIES, ALLOWS), "can't leave any more without the policy"),
     ("lets_in", False, (ALLOWS, STOPS), "whose label the policy allows"),
     ("lets_in", False, (STOPS, ALLOWS), "which the policy allows"),
     ("keeps_out", False, (ALLOWS,), "whom the policy does not allow"),
-    ("names_a_set", False, (ALLOWS,), "calls no chain of the policy that asks a set"),
+    ("names_a_set", False, (ALLOWS,), "asks nothing that knows whom the policy allows"),
     ("member", "10.244.9.9", (ALLOWS,), "has 10.244.9.9/32, not"),
 )

@@ -5,6 +5,10 @@ from __future__ import annotations
 from tests.system.faults.commands import on_node
 from tests.system.faults.fault import FLANNEL, Fault
 
+QUEUED = {"policy": "kube-network-policies"}
+DECIDES = "a_program_decides_about_queued_packets"
+END_PROGRAM = "kill $(pidof kube-network-policies)"  # its container starts again, and writes the table
+
 FAULTS = (
     Fault(
         "something stops what the policy denies",
@@ -20,6 +24,20 @@ FAULTS = (
         "`-A FORWARD -s {pod_address}/32 -m conntrack --ctstate NEW -j DROP` in iptables filter, chain FORWARD, of "
         "{node} drops",
         traffic=("a_policy_that_nobody_enforces_stops_nothing",),
-        needs=FLANNEL,
+        needs={**FLANNEL, "policies": False},
+    ),
+    Fault(
+        "the table of policies is gone",
+        on_node("nft delete table inet kube-network-policies", END_PROGRAM),
+        (DECIDES,),
+        "there is no table inet kube-network-policies on {node} with a chain postrouting",
+        needs=QUEUED,
+    ),
+    Fault(
+        "nobody reads the queue of policies",
+        on_node(f"kill -STOP $(pidof kubelet); {END_PROGRAM}", "kill -CONT $(pidof kubelet)"),
+        (DECIDES,),
+        "no program on {node} reads queue 98",
+        needs=QUEUED,
     ),
 )

@@ -56,7 +56,7 @@ def test_verb_help_explains_the_verb(verb: str) -> None:
 
 def test_group_has_all_verbs() -> None:
     daily = {"up", "preview", "status", "verify", "record", "ssh", "kubectl", "converge", "stop", "start", "destroy"}
-    daily |= {"reset", "checkpoint", "diff", "watch", "graph", "capture", "trace", "conformance"}
+    daily |= {"helm", "reset", "checkpoint", "diff", "watch", "graph", "capture", "trace", "conformance"}
     rare = {"compare", "pages", "practice", "forward", "doctor", "image", "fleet", "pulumi", "version", "test"}
     rare |= {"uri", "kubeconfig", "completion"}
     assert set(cli.cli.commands) == daily | rare

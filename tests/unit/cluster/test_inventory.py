@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hoplab.cluster.inventory import inputs_digests, write_inventory
-from hoplab.core.paths import LabPaths
+from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.expectations.parts import known_parts
 from hoplab.lab.spec_file import plan_lab
 from hoplab.pki.keys import LabKeys
@@ -142,6 +142,24 @@ def test_the_inventory_has_the_facts_of_the_lab(paths: LabPaths) -> None:
     assert facts["image"] == {"digest": "abc", "bin": "/image/bin"}
     assert facts["nodes"] == ["worker1", "worker2"]
     assert facts["kubeconfig"] == str(paths.kubeconfig)
+
+
+def test_the_inventory_has_what_nodes_import(paths: LabPaths) -> None:
+    asked = plan_lab(LabSpec("dev", network_policy="kube-network-policies"), lab_id="dev-0", accel="tcg")
+    archives = {role: Path(f"/cache/{role}.tar") for role in asked.components if role.startswith("policy_")}
+    written_for = {"netns": "", "image_bin": BIN, "image_digest": "abc", "keys": KEYS, "parts": PARTS}
+    before = inputs_digests_of(paths, plan())
+    write_inventory(asked, paths, **written_for, archives=archives)  # type: ignore[arg-type]
+    facts = yaml.safe_load(paths.inventory.read_text())["all"]["vars"]["lab"]
+    assert facts["network_policy"] == "kube-network-policies"
+    assert facts["archives"] == {"policy_kube_network_policies": "/cache/policy_kube_network_policies.tar"}
+    now = inputs_digests(paths.inventory, PROJECT)
+    assert before[0] != now[0] and before[1] != now[1], "workers import it, too"
+
+
+def inputs_digests_of(paths: LabPaths, plan: LabPlan) -> tuple[str, str]:
+    write_inventory(plan, paths, netns="", image_bin=BIN, image_digest="abc", keys=KEYS, parts=PARTS)
+    return inputs_digests(paths.inventory, PROJECT)
 
 
 def test_control_sockets_have_a_private_folder(paths: LabPaths) -> None:

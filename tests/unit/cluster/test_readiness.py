@@ -132,6 +132,13 @@ def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
     assert missing(seen, NAMES) == ["metallb-speaker: 1 of 2 ready", "metallb-controller: 0 of 1 ready"]
 
 
+def test_what_enforces_policies_is_waited_for_where_the_lab_has_it() -> None:
+    asked = replace(PLAN, network_policy="kube-network-policies")
+    assert missing(usable(), NAMES, readiness.essential(asked, known_parts())) == [
+        "kube-network-policies is not installed"
+    ]
+
+
 def test_a_rollout_that_has_not_begun_is_waited_for() -> None:
     seen = usable()
     seen.daemon_sets[0]["metadata"]["generation"] = 2

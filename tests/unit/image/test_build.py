@@ -22,7 +22,7 @@ from hoplab.image import containers, debian, disk, gobuild, initrd, oci
 from hoplab.image.store import Stage, Store
 from hoplab.spec.catalog import GoComponent, components
 
-TABLE = components()
+TABLE = components().shared
 SILENT = image._Silent()
 
 

@@ -26,6 +26,7 @@ from tests.support.edited import (
     ipv6,
     machines,
     nftables,
+    queues,
     wireguard,
 )
 from tests.support.files import RECORDINGS
@@ -45,6 +46,7 @@ EDITED = {
     "calico, each requirement": calico.MORE,
     "IPv6": ipv6.FAULTS,
     "WireGuard": wireguard.FAULTS,
+    "queues": queues.FAULTS,
 }
 ENOUGH = 0.95
 NOBODY: Any = None

@@ -27,10 +27,11 @@ from tests.support.edited import (
     ipv6,
     machines,
     nftables,
+    queues,
     tls,
     wireguard,
 )
-from tests.support.imaginary import gateway, ingress, policies, traffic, traffic_faults
+from tests.support.imaginary import gateway, ingress, policies, queued_policies, traffic, traffic_faults
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
@@ -51,6 +52,7 @@ ON_RECORDINGS = (
     *calico.MORE,
     *ipv6.FAULTS,
     *wireguard.FAULTS,
+    *queues.FAULTS,
 )
 LESSONS = sorted((PROJECT / "tests" / "lessons").glob("test_*.py"))
 WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] = (
@@ -58,6 +60,7 @@ WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] 
     (ingress, ingress.FAULTS),
     (gateway, gateway.FAULTS),
     (policies, policies.FAULTS),
+    (queued_policies, queued_policies.FAULTS),
     (ipv6_traffic, ipv6_traffic.FAULTS),
     (wireguard_traffic, wireguard_traffic.FAULTS),
 )

@@ -96,6 +96,7 @@ def installed(wheel: Path) -> Path:
 
 
 def run(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed program; PYTHONPATH would let it import a checkout, in which every verb works."""
     return subprocess.run(
         [str(program), *words],
         cwd=program.parent,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -152,7 +151,8 @@ def look(tmp_path: Path, machine_forced: bool = False) -> dict[str, Any]:
         stamp="89ab",
         machine_forced=machine_forced,
     )
-    script = re.sub(r"/etc/hoplab/image.json", str(tmp_path / "image.json"), text)
+    script = text.replace("/etc/hoplab/image.json", str(tmp_path / "image.json"))
+    script = script.replace("/etc/hoplab/policy", str(tmp_path / "policy"))
     ran = subprocess.run(["sh", "-euc", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     found: dict[str, Any] = yaml.safe_load(ran.stdout)
     return found
@@ -161,7 +161,7 @@ def look(tmp_path: Path, machine_forced: bool = False) -> dict[str, Any]:
 def test_looking_at_a_fresh_machine(tmp_path: Path) -> None:
     seen = look(tmp_path)
     assert seen.pop("loop_ms") >= 0
-    assert seen == {"applied": "", "image": "", "ca": "", "kubelet_conf": False, "traces": False}
+    assert seen == {"applied": "", "image": "", "policy": "", "ca": "", "kubelet_conf": False, "traces": False}
 
 
 def test_looking_at_a_machine_that_joined(tmp_path: Path) -> None:
@@ -169,9 +169,11 @@ def test_looking_at_a_machine_that_joined(tmp_path: Path) -> None:
     (tmp_path / "pki/ca.crt").write_text("a certificate")
     (tmp_path / "kubelet.conf").write_text("a kubeconfig")
     (tmp_path / "applied").write_text("0123-4567\n")
+    (tmp_path / "policy").write_text("containers-policy_x-0123\n")
     (tmp_path / "image.json").write_text('{\n    "accel": "tcg",\n    "digest": "beef"\n}\n')
     seen = look(tmp_path)
     assert (seen["applied"], seen["image"], seen["kubelet_conf"], seen["traces"]) == ("0123-4567", "beef", True, True)
+    assert seen["policy"] == "containers-policy_x-0123"
     assert seen["ca"] == hashlib.sha256(b"a certificate").hexdigest()
 
 

@@ -202,6 +202,17 @@ def test_other_namespaces_are_left_alone() -> None:
             {"ingress": {"controller": "none", "gatewayApi": "true"}},
             "ingress.gatewayApi: there is no controller to serve it; ingress.controller: auto or readable, or false",
         ),
+        (
+            {"networkPolicy": "kube-network-policies", "cni": {"name": "calico"}},
+            "networkPolicy: kube-network-policies is needless: calico enforces NetworkPolicies itself; "
+            "none, or cni.name: flannel",
+        ),
+        (
+            {"networkPolicy": "kube-network-policy"},
+            "networkPolicy: 'kube-network-policy' is unknown; did you mean kube-network-policies? "
+            "one of none, kube-network-policies",
+        ),
+        ({"networkPolicy": "kube-network-policies", "cni": {"name": "calicoo"}}, None),
         ({"ingress": {"gatewayApi": "on"}}, "ingress.gatewayApi: is 'on'; true or false"),
         ({"ingress": {"controller": "reedable", "gatewayApi": True}}, None),
         (

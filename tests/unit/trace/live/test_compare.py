@@ -175,6 +175,18 @@ def test_a_rule_that_drops_it_is_an_event_where_it_was_seen_last(model: Trace) -
     assert [event.text for hop in way.there for event in hop.events if event.kind == "rule"] == ["-A FORWARD -j DROP"]
 
 
+def test_a_program_that_lets_it_not_pass_is_named_by_the_rule_that_asks_it(model: Trace) -> None:
+    seen = sightings(model.ways[0])[:6]
+    place, rule, where = seen[-1].place, "ip daddr @podips-v4 queue to 98", "nftables inet x, postrouting"
+    hit = RuleHit(place, where, rule, "queue", "there")
+    end = compared(model, observed(seen, "no answer", rules=(hit, hit)), goals(model)).shown.end
+    assert end and (end.kind, end.at, end.cause) == ("rule", place, rule)
+    assert end.why == f"the program that `{rule}` in {where} of {place} asks did not let it pass"
+    later = RuleHit(place, "iptables nat, POSTROUTING", "-A POSTROUTING -j KUBE-POSTROUTING", "jump", "there")
+    end = compared(model, observed(seen, "no answer", rules=(hit, later)), goals(model)).shown.end
+    assert end and end.kind == "lost", "it went on after the program"
+
+
 def test_a_packet_in_wireguard_is_known_by_its_time_and_outer_addresses() -> None:
     model = traced(recording("flannel-wireguard"), "single", "far")
     way = model.ways[0]

@@ -16,6 +16,7 @@ from hoplab.verify.changes.entry import Place
 from hoplab.verify.changes.objects import workload
 from hoplab.verify.changes.text import said
 from tests.support.edited.tls import certificate
+from tests.support.policy_table import queues
 from tests.support.recordings import recording
 
 OF_FACT = {reading.fact.name: reading for reading in READINGS}
@@ -98,6 +99,8 @@ CASES = [
         [{"dst": "10.244.1.0/24", "gateway": "192.168.77.1", "dev": "eth0", "flags": []}],
         ["~ route 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink -> 10.244.1.0/24 via 192.168.77.1 dev eth0"],
     ),
+    ("nfqueue", queues(5), queues(7), []),
+    ("nfqueue", queues(), "", ["- packet queue 98, read by a program"]),
     ("routes", [{"dst": "default", "dev": "eth0"}], [{"dst": "default", "dev": "eth0", "metric": 5}], None),
     (
         "rules",
