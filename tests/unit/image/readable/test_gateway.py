@@ -246,10 +246,10 @@ def test_ingresses_keep_their_hosts() -> None:
     asked = ingress("x", rules("a.com", ("/", "Prefix", "one")))
     seen = cluster(gateway(), simple(hostnames=["a.com", "b.com"]), ingresses=(asked,))
     sites, _ = wishes(seen)
-    assert conf.taken(sites) == {(80, "a.com")}
+    assert conf.taken(sites) == {(conf.HTTP, "a.com")}
     assert names(seen, taken=conf.taken(sites)) == [(80, ""), (80, "b.com")]
     default = ingress("y", rules("", ("/", "Prefix", "one")))
-    assert conf.taken(wishes(cluster(ingresses=(default,)))[0]) == {(80, "")}
+    assert conf.taken(wishes(cluster(ingresses=(default,)))[0]) == {(conf.HTTP, "")}
 
 
 def test_configuration(golden: Callable[[str, str], None]) -> None:
