@@ -25,6 +25,7 @@ class GoComponent:
     variables: tuple[str, ...] = ()  # set at link time: package.Name=value
     cgo: bool = False
     files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
+    held: str = ""  # why it is not the newest version
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
+        held=entry.get("held", ""),
     )
 
 

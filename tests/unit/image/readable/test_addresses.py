@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_each_gateway_has_doors_of_its_own() -> None:
 
 def test_of_equal_doors_the_older_gateway_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "MOST", 2)
-    monkeypatch.setattr(addresses.zlib, "crc32", lambda _: 7)
+    monkeypatch.setattr(zlib, "crc32", lambda _: 7)
     assert list(doors([gateway("old"), gateway("young")], HOME).values()) == [addresses.FIRST + 1, addresses.FIRST]
 
 
