@@ -16,8 +16,9 @@ from hoplab.expectations.ingress import Access, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
 from hoplab.image.readable import controller
 from hoplab.image.readable.addresses import Home, service_changes
-from hoplab.image.readable.conf import HEALTH, HTTP, HTTPS
+from hoplab.image.readable.conf import HEALTH
 from hoplab.image.readable.gateway import our_gateways
+from hoplab.image.readable.objects import HTTP, HTTPS
 from hoplab.verify import workload
 from tests.support.gateway_objects import cluster, gateway
 from tests.support.roles import defaults, documents, load, render
