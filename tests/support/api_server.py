@@ -113,7 +113,7 @@ class ApiServer:
                 if answer.hang:
                     server.ended.wait(30)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None: ...
 
