@@ -40,6 +40,7 @@ PACKAGES = {
     SERVER: (["go", "build"], "sigs.k8s.io/gateway-api/conformance/echo-basic"),
 }
 SPACE_GIB = 1.0
+FOLDER = "gateway-conformance"  # in the cache; not that of node images, whose builds would wait for this one
 PROFILE = "GATEWAY-HTTP"
 CORE = ("Gateway", "HTTPRoute", "ReferenceGrant")  # its features that every implementation has
 # The suite's manifests have these names. Its own release built the first two from other commits of the same server.
@@ -185,7 +186,7 @@ def summary(found: Mapping[str, tuple[str, float]]) -> str:
 @click.option("--write", is_flag=True, help=f"Write docs/{PAGE.name}.")
 @click.option("--build", "only_build", is_flag=True, help="Only build the suite, for a later run.")
 def gateway_conformance(*, name: str, core: bool, only: str, minutes: int, write: bool, only_build: bool) -> int:
-    programs = build(Store(cache_dir() / "image"), new_progress())
+    programs = build(Store(cache_dir() / FOLDER), new_progress())
     if only_build:
         return 0
     paths = LabPaths(name)
