@@ -101,6 +101,29 @@ def image_list() -> None:
         click.echo(f"{entry.component}  {entry.name}  {found}")
 
 
+@image.command(name="outdated")
+def image_outdated() -> None:
+    """List what the node image is made of, beside the newest versions.
+
+    Go modules are those of the table of components; Debian's packages are those of the root file systems in the cache.
+    """
+    from hoplab import image as images
+    from hoplab.core.console import progress
+
+    with progress().phase("newest versions"):
+        found, missing = images.versions_and_newest()
+    shown = [version for version in found if version.outdated or not version.package]
+    width = max(len(version.name) for version in shown)
+    for version in shown:
+        newest = f"newest {version.newest}{f' ({version.held})' if version.held else ''}"
+        click.echo(f"{version.name:<{width}}  {version.here:<10}  {newest if version.outdated else 'is the newest'}")
+    packages = [version for version in found if version.package]
+    same = sum(not version.outdated for version in packages)
+    click.echo(f"Debian: {same} of {len(packages)} packages are the newest")
+    for name in missing:
+        click.echo(f"Debian: the packages of {name} are not compared, the cache has no such system yet")
+
+
 @image.command(name="prune")
 def image_prune() -> None:
     """Remove the images that no lab of this project and no checkpoint uses."""

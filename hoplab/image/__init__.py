@@ -21,6 +21,7 @@ from hoplab.core import paths
 from hoplab.core.progress import Progress
 from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd, wanted
 from hoplab.image.archives import Kept
+from hoplab.image.outdated import Version, compare
 from hoplab.image.store import Stage, Store, remove_tree
 from hoplab.spec.catalog import ArchivedImage, Components, components
 
@@ -211,6 +212,11 @@ def prune_images(keep: set[str]) -> list[str]:
                 remove_tree(directory.rename(store.work / f"removed-{directory.name}"))
                 removed.append(f"{directory.name} ({size / 2**20:.0f} MiB)")
     return removed
+
+
+def versions_and_newest() -> tuple[list[Version], list[str]]:
+    """Return all versions in the table and in cached Debian systems beside the newest, and the systems not cached."""
+    return compare(components(), _store())
 
 
 class _Silent:

@@ -28,6 +28,7 @@ class GoComponent:
     tests: dict[str, str] = field(default_factory=dict)  # file name -> package whose tests the program is
     more_sums: Path | None = None  # a go.sum with the checksums that ``folder``'s lacks for these programs
     wanted_by: str = ""  # built only when this is asked for: a role, or a verb; "" for a part of every node image
+    held: str = ""  # why it is not the newest version
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
         wanted_by=entry.get("wanted_by", ""),
+        held=entry.get("held", ""),
     )
 
 

@@ -228,17 +228,18 @@ class Traffic(Observations):
         self.requests.append(Request.of(None, url, node.address))
         return self.external.fetch(url, node.address, HTTP_TIMEOUT, self.ca, bytes(size))
 
-    def http_get(self, url: str, node: Node | None = None) -> Reply:
-        """Make a request from outside to a node (by default the first), without resolving the URL's host."""
-        to = (node or self.snapshot.nodes[0]).address
+    def http_get(self, url: str, node: Node | IPv4Address | None = None) -> Reply:
+        """Make a request from outside to a node (by default the first) or an address; nobody resolves its host."""
+        to = node if isinstance(node, IPv4Address) else (node or self.snapshot.nodes[0]).address
         self.requests.append(Request.of(None, url, to))
         return self.external.fetch(url, to, HTTP_TIMEOUT, self.ca)
 
-    def app(self, url: str, node: Node | None = None) -> Answer:
+    def app(self, url: str, node: Node | IPv4Address | None = None) -> Answer:
         """Return a request from outside as the app behind the URL received it; raise ClaimFailed without an answer."""
         reply = self.http_get(url, node)
         if reply.status != 200:
-            raise ClaimFailed(f"{url} gets {reply} from {(node or self.snapshot.nodes[0]).name}")
+            asked = node if isinstance(node, IPv4Address) else (node or self.snapshot.nodes[0]).name
+            raise ClaimFailed(f"{url} gets {reply} from {asked}")
         return parse_answer(reply.body)
 
     def reached(self, url: str, node: Node | None = None) -> str:

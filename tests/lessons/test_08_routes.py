@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ NAME, HOST = gateway_workload.NAME, gateway_workload.HOST
 
 
 def test_a_gateway_says_what_it_serves(session: LabSession, claim: Claim) -> None:
-    """A Gateway's status has its addresses and how many routes each listener has; an HTTPRoute's status has whether
-    the Gateway accepted it."""
-    nodes = {str(node.address) for node in session.snapshot.nodes}
+    """A Gateway's status has its addresses (one that the load balancer gave to its own service, or those of the nodes)
+    and how many routes each listener has; an HTTPRoute's status has whether the Gateway accepted it."""
+    setting, nodes = session.snapshot.setting, {str(node.address) for node in session.snapshot.nodes}
     found = session.until(lambda: session.gateway(NAME), lambda found: found.conditions.get("Programmed") == "True")
     for condition in ("Accepted", "Programmed"):
         claim.require(
@@ -26,10 +27,14 @@ def test_a_gateway_says_what_it_serves(session: LabSession, claim: Claim) -> Non
             f"the Gateway {NAME} is not {condition}",
             *found.conditions.items(),
         )
-    claim.require(
-        found.addresses == nodes,
-        f"{NAME} has the addresses {listed(sorted(found.addresses))}, not those of the nodes, {listed(sorted(nodes))}",
-    )
+    at = listed(sorted(found.addresses))
+    if setting.pool is None:
+        text = f"{NAME} has the addresses {at}, not those of the nodes, {listed(sorted(nodes))}"
+        claim.require(found.addresses == nodes, text)
+    else:
+        own = [address for address in found.addresses if IPv4Address(address) in setting.pool]
+        text = f"{NAME} has the addresses {at}, not one of the load balancer's, {setting.pool}"
+        claim.require(len(own) == len(found.addresses) == 1, text)
     route = session.until(lambda: session.route_conditions(NAME), bool)
     for condition in ("Accepted", "ResolvedRefs"):
         claim.require(
@@ -37,17 +42,20 @@ def test_a_gateway_says_what_it_serves(session: LabSession, claim: Claim) -> Non
         )
     wanted = {gateway_workload.LISTENER: 1}
     claim.require(found.routes == wanted, f"{NAME} has other routes than one at its listener", *found.routes.items())
-    claim.saw(f"{NAME} is programmed at {listed(sorted(found.addresses))}; its listener has 1 route, which is accepted")
+    claim.saw(f"{NAME} is programmed at {at}; its listener has 1 route, which is accepted")
 
 
 @pytest.mark.rests_on("a_gateway_says_what_it_serves")
 def test_a_route_decides_by_more_than_the_path(session: LabSession, claim: Claim) -> None:
     """An HTTPRoute decides by path, query parameter, header and method: the longest path first, then the rule with
     most conditions."""
-    seen = []
+    seen, setting = [], session.snapshot.setting
+    places = [node.address for node in session.snapshot.nodes]
+    if setting.pool is not None:
+        places = [IPv4Address(address) for address in sorted(session.gateway(NAME).addresses)]
     for asked, service in gateway_workload.ways(workload.APP1, workload.APP2).items():
-        for node in session.snapshot.nodes:
-            answer = session.app(f"http://{HOST}{asked}", node)
+        for place in places:
+            answer = session.app(f"http://{HOST}{asked}", place)
             claim.require(
                 answer.to in session.endpoints(service),
                 f"{answer.pod} answers for {HOST}{asked}, which is no pod of {service}",

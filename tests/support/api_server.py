@@ -60,7 +60,7 @@ class ApiServer:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "token").write_text("a-token\n")
         pair = folder / "server.pem"
-        pair.write_text(_self_signed(host))
+        pair.write_text(self_signed(host))
         (folder / "ca.crt").write_text(pair.read_text().partition("-----BEGIN PRIVATE KEY")[0])
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(pair)
@@ -113,7 +113,7 @@ class ApiServer:
                 if answer.hang:
                     server.ended.wait(30)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_DELETE = do_GET
 
             def log_message(self, *_: object) -> None: ...
 
@@ -139,7 +139,8 @@ def _text(value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-def _self_signed(host: str) -> str:
+def self_signed(host: str) -> str:
+    """A certificate for an IP address, with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hoplab.image.readable import conf
+from hoplab.image.readable.addresses import SHARED, Home
 from hoplab.image.readable.controller import Controller, Nginx
 from tests.support.readable_objects import Seen
 
@@ -93,11 +94,13 @@ def running(*names: str) -> Iterator[Pods]:
 class Front:
     """The controller with its nginx."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, home: Home | None = None) -> None:
         for name in ("HTTP", "HTTPS", "HEALTH"):
             monkeypatch.setattr(conf, name, _free_port())
         self.ports = {"http": conf.HTTP, "https": conf.HTTPS}
-        self.controller = Controller(Nginx(folder))
+        for port, door in ((80, conf.HTTP), (443, conf.HTTPS)):
+            monkeypatch.setitem(SHARED, port, door)
+        self.controller = Controller(Nginx(folder), home)
 
     def serve(self, seen: Seen) -> None:
         """Serve what is asked for, and return when nginx does: it says so by its configuration's own host."""
@@ -111,16 +114,19 @@ class Front:
             assert time.monotonic() < end, "nginx does not listen"
             time.sleep(0.02)
 
-    def get(self, host: str, path: str = "/", *, method: str = "GET", scheme: str = "http", **headers: str) -> Reply:
-        """Send a request; ``headers`` have underscores for dashes."""
+    def get(
+        self, host: str, path: str = "/", *, method: str = "GET", scheme: str = "http", door: int = 0, **headers: str
+    ) -> Reply:
+        """Send a request, to the Ingresses' port without a ``door``; ``headers`` have underscores for dashes."""
+        door = door or self.ports[scheme]
         connection: http.client.HTTPConnection
         if scheme == "https":
             trusting = ssl._create_unverified_context()
-            plain = socket.create_connection(("127.0.0.1", self.ports["https"]), 10)
+            plain = socket.create_connection(("127.0.0.1", door), 10)
             connection = http.client.HTTPConnection("127.0.0.1")
             connection.sock = trusting.wrap_socket(plain, server_hostname=host)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", door, timeout=10)
         with contextlib.closing(connection):
             sent = {"Host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
             connection.request(method, path, headers=sent)

@@ -73,6 +73,11 @@ class Api:
         with self._response("PATCH", path, body, MERGE_PATCH) as response:
             response.read()
 
+    def delete(self, path: str) -> None:
+        """Remove an object; the API server may still wait for somebody before it is gone."""
+        with self._response("DELETE", path) as response:
+            response.read()
+
     def watch(self, path: str, version: str, query: Mapping[str, str]) -> Iterator[Object]:
         """Yield events ``{"type": "ADDED", "object": {...}}`` since that version, until the response ends."""
         wanted = {**query, "watch": "1", "allowWatchBookmarks": "1", "timeoutSeconds": str(WATCH)}

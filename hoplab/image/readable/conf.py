@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hoplab.image.readable.gateway import Gateways, Host
 from hoplab.image.readable.ingress import Server, Site, servers
-from hoplab.image.readable.objects import Backend, Certificate, Objects, endpoints
+from hoplab.image.readable.objects import HTTP, HTTPS, Backend, Certificate, Objects, endpoints
 from hoplab.image.readable.routes import Headers, Match, Redirect, Rule
 
-HTTP, HTTPS, HEALTH = 8080, 8443, 8081  # in the pod; the node's ports 80 and 443 lead here (hostPort)
+HEALTH = 8081  # a port of the pod
 TEMPLATE = Path(__file__).with_name("nginx.conf.in")  # all but upstreams, maps and servers
 NO_RULE = "none"  # the location of requests that no rule is for
 TO_POD = re.compile(r"^ *proxy_set_header (\S+) (\S+);$", re.MULTILINE)
@@ -53,15 +53,15 @@ def upstream_lines(name: str, pods: Iterable[str]) -> Iterator[str]:
 
 
 def server_lines(server: Server, upstreams: Upstreams, elsewhere: Collection[int] = ()) -> Iterator[str]:
-    """``elsewhere`` are the node's ports of which a Gateway has the default server."""
+    """``elsewhere`` are the ports of which a Gateway has the default server."""
     last = "" if server.host else " default_server"
-    if server.host or 80 not in elsewhere:
+    if server.host or HTTP not in elsewhere:
         yield f"listen {HTTP}{last};"
     if server.certificate:
         yield f"listen {HTTPS} ssl{last};"
         yield f"ssl_certificate tls/{server.certificate.file};"
         yield f"ssl_certificate_key tls/{server.certificate.file};"
-    elif not server.host and 443 not in elsewhere:
+    elif not server.host and HTTPS not in elsewhere:
         yield f"listen {HTTPS} ssl default_server;"
         yield "ssl_reject_handshake on;  # there is no certificate for a host that nobody names"
     yield f"server_name {quoted(server.name or '_')};"
@@ -203,16 +203,23 @@ def redirect_lines(redirect: Redirect, host: Host) -> Iterator[str]:
 def host_lines(host: Host, rule_variable: str, choices: Choices) -> Iterator[str]:
     last = "" if host.name else " default_server"
     if host.listener.certificate:
-        yield f"listen {HTTPS} ssl{last};"
+        yield f"listen {host.listener.door} ssl{last};"
         yield f"ssl_certificate tls/{host.listener.certificate.file};"
         yield f"ssl_certificate_key tls/{host.listener.certificate.file};"
     else:
-        yield f"listen {HTTP}{last};"
+        yield f"listen {host.listener.door}{last};"
     yield f"server_name {quoted(host.name or '_')};"
     yield f"location / {{ rewrite ^ {rule_variable} last; }}"
     yield f"location = {NO_RULE} {{ return 404; }}"
     for rule in dict.fromkeys(rule for _, rule in host.matches):
         yield from block(f"location = {quoted(rule.name)}", rule_lines(rule, host, choices))
+
+
+def closed_lines(door: int, *, tls: bool) -> Iterator[str]:
+    """The server of a Gateway's port for hosts that none of its listeners is for."""
+    yield f"listen {door} {'ssl ' if tls else ''}default_server;"
+    yield "server_name _;"
+    yield "ssl_reject_handshake on;" if tls else "return 404;"
 
 
 # --- All of it
@@ -232,16 +239,22 @@ def configuration(sites: Iterable[Site], seen: Objects, gateways: Gateways | Non
         key, lines = map_lines(host)
         variable = choices.variable("rule", f"map {key}", lines)
         served.append(list(block("server", host_lines(host, variable, choices))))
-    whole = {host.listener.port for host in gateways.hosts if not host.name}  # ports with a Gateway's default server
+    whole = {host.listener.door for host in gateways.hosts if not host.name}  # with a Gateway's default server
+    closed = {host.listener.door: bool(host.listener.certificate) for host in gateways.hosts}
     blocks: list[Iterable[str]] = [
         *(block(f"upstream {name}", upstream_lines(name, pods)) for name, pods in upstreams.items()),
         *choices.blocks,
         *(
             block("server", server_lines(server, upstreams, whole))
             for server in found
-            if server.host or whole != {80, 443}
+            if server.host or not whole >= {HTTP, HTTPS}
         ),
         *served,
+        *(
+            block("server", closed_lines(door, tls=tls))
+            for door, tls in sorted(closed.items())
+            if door not in whole | {HTTP, HTTPS}
+        ),
     ]
     return _whole(blocks)
 
@@ -255,10 +268,10 @@ def _whole(blocks: Iterable[Iterable[str]]) -> str:
 
 
 def taken(sites: Iterable[Site]) -> set[tuple[int, str]]:
-    """Ports and hosts that Ingresses have, "" where one of them is for hosts that nobody names."""
+    """Ports of the pod and hosts that Ingresses have, "" where one of them is for hosts that nobody names."""
     found = servers(sites)
-    names = {(80, server.host) for server in found if server.host or server.locations}
-    return names | {(443, server.host) for server in found if server.certificate and (80, server.host) in names}
+    names = {(HTTP, server.host) for server in found if server.host or server.locations}
+    return names | {(HTTPS, server.host) for server in found if server.certificate and (HTTP, server.host) in names}
 
 
 def with_certificate(certificate: Certificate) -> str:

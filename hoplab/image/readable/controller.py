@@ -2,6 +2,7 @@
 
     api         -> what the API has of Ingresses, Gateways, services, ...
     ingress     -> what Ingresses ask for                          }
+    addresses   -> where Gateways are reached                      }
     routes      -> what HTTPRoutes ask for                         } pure: objects in, values out
     gateway     -> what Gateways make of that                      }
     conf        -> the text of nginx.conf, where pods are now      }
@@ -28,9 +29,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from hoplab.image.readable.addresses import Home, service_changes
 from hoplab.image.readable.api import Api, Object, Refused, follow, say
 from hoplab.image.readable.conf import configuration, taken, with_certificate
-from hoplab.image.readable.gateway import Gateways, gateways
+from hoplab.image.readable.gateway import Gateways, gateways, our_gateways
 from hoplab.image.readable.ingress import Complaint, Site, servers, wishes
 from hoplab.image.readable.objects import Certificate, Objects, certificate_of
 from hoplab.image.readable.status import GRACE, due, event, gateway_statuses, told
@@ -115,8 +117,9 @@ class Nginx:
 class Controller:
     """From objects to what is served and what people are told."""
 
-    def __init__(self, nginx: Nginx) -> None:
+    def __init__(self, nginx: Nginx, home: Home | None = None) -> None:
         self.nginx = nginx
+        self.home = home  # None where Gateways share the nodes' addresses
         self.good: dict[str, Site] = {}  # by Ingress: what is served of it
         self.bad: dict[Site, str] = {}  # what nginx refused, and why
         self.gateways = Gateways()  # what Gateways ask for
@@ -150,7 +153,7 @@ class Controller:
     def _serve(self, sites: list[Site], seen: Objects) -> str:
         """Serve these sites and all Gateways, without the certificates of Gateways that nginx cannot use."""
         while True:
-            self.gateways = gateways(seen, self.unusable, taken(sites))
+            self.gateways = gateways(seen, self.unusable, taken(sites), self.home)
             wanted = certificates(sites) | self.gateways.certificates
             self.refused = self.nginx.serve(configuration(sites, seen, self.gateways), wanted)
             if not self.refused:
@@ -178,11 +181,28 @@ def watched(namespace: str, selector: str, *, gateway_api: bool) -> dict[str, tu
     return kinds | ({kind: (path, {}) for kind, path in GATEWAY_API.items()} if gateway_api else {})
 
 
+def tell_gateways(api: Api, controller: Controller, seen: Objects, nodes: Iterable[str], now: datetime) -> None:
+    """Make the Services of Gateways right, and each status."""
+    if "Gateway" not in seen:  # the lab has no Gateway API
+        return
+    for method, path, body in service_changes(our_gateways(seen), seen, controller.home):
+        with contextlib.suppress(Refused):  # it is there already, or gone: the watch will tell
+            if method == "DELETE":
+                api.delete(path)
+            else:
+                {"POST": api.post, "PATCH": api.patch}[method](path, body)
+    statuses = gateway_statuses(controller.gateways, seen, nodes, controller.refused, now, controller.home)
+    for path, status in statuses.items():
+        with contextlib.suppress(Refused):  # the object is gone, or the watch will tell of it again
+            api.patch(path, status)
+
+
 def main() -> None:
-    namespace, pod = os.environ["POD_NAMESPACE"], os.environ["POD_NAME"]
+    namespace, selector, pod = (os.environ[f"POD_{part}"] for part in ("NAMESPACE", "SELECTOR", "NAME"))
     api = Api(os.environ["KUBERNETES_SERVICE_HOST"], int(os.environ["KUBERNETES_SERVICE_PORT"]))
-    kinds = watched(namespace, os.environ["POD_SELECTOR"], gateway_api=bool(os.environ.get("GATEWAY_API")))
-    controller = Controller(Nginx(Path("/run/nginx")))
+    kinds = watched(namespace, selector, gateway_api=bool(os.environ.get("GATEWAY_API")))
+    own = bool(os.environ.get("GATEWAY_SERVICES"))
+    controller = Controller(Nginx(Path("/run/nginx")), Home(namespace, selector) if own else None)
     objects: dict[str, Mapping[str, Object]] = {}
     changed = threading.Event()
 
@@ -214,10 +234,7 @@ def main() -> None:
             continue
         now = datetime.now(UTC)
         try:
-            statuses = gateway_statuses(controller.gateways, seen, telling.addresses, controller.refused, now)
-            for path, status in statuses.items():
-                with contextlib.suppress(Refused):  # as below
-                    api.patch(path, status)
+            tell_gateways(api, controller, seen, telling.addresses, now)
             for name, addresses in telling.statuses.items():
                 where, _, ingress = name.partition("/")
                 with contextlib.suppress(Refused):  # it is gone, or the watch will tell of it again

@@ -4,8 +4,8 @@
     HTTPRoute                                     -> attach()     -> Attachment, one for each parent of a route
     both                                          -> hosts()      -> Host, a server block of nginx.conf
 
-All Gateways share the nodes' addresses and their ports 80 and 443. So a listener with the port and the hostname of an
-older one is in conflict with it, and one on another port is not served.
+`addresses` has where each Gateway is reached. Where all of them share the nodes' addresses, a listener with the port
+and the hostname of an older one is in conflict with it, and one on another port than 80 and 443 is not served.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from hoplab.image.readable.addresses import PORTS, SHARED, Home, doors, ports
 from hoplab.image.readable.api import Object, key
 from hoplab.image.readable.objects import CONTROLLER, Certificate, Objects, certificate_of
 from hoplab.image.readable.routes import GROUP, Match, Problem, Rule, common, fits, granted, ordered, rules, specific
 
-PORTS = {"HTTP": 80, "HTTPS": 443}  # of listeners that are served, by protocol
 KIND = (GROUP, "HTTPRoute")  # the kind of routes that we know
 
 
@@ -28,6 +28,7 @@ class Listener:
     gateway: str  # "namespace/name"
     name: str
     port: int
+    door: int  # the port of our pods that it leads to, 0 where there is none
     protocol: str
     hostname: str  # "a.com", "*.com", "" for every host
     certificate: Certificate | None
@@ -92,12 +93,15 @@ def our_gateways(seen: Objects) -> list[Object]:
 
 
 def gateways(
-    seen: Objects, unusable: Collection[Certificate] = (), taken: Collection[tuple[int, str]] = ()
+    seen: Objects,
+    unusable: Collection[Certificate] = (),
+    taken: Collection[tuple[int, str]] = (),
+    home: Home | None = None,
 ) -> Gateways:
-    """What is asked for; nginx refuses the ``unusable`` certificates, Ingresses have ``taken`` ports and hosts."""
+    """What is asked for; nginx refuses the ``unusable`` certificates, Ingresses have ``taken`` doors and hosts."""
     if "Gateway" not in seen:  # the lab has no Gateway API
         return Gateways()
-    found = tuple(listeners(seen, unusable))
+    found = tuple(listeners(seen, unusable, home))
     routes = sorted(seen["HTTPRoute"].values(), key=key)
     asked = {key(route): rules(route, seen) for route in routes}
     attachments = tuple(
@@ -109,12 +113,14 @@ def gateways(
 # --- Listeners
 
 
-def listeners(seen: Objects, unusable: Collection[Certificate]) -> Iterator[Listener]:
+def listeners(seen: Objects, unusable: Collection[Certificate], home: Home | None) -> Iterator[Listener]:
+    every = our_gateways(seen)
     claimed: dict[tuple[int, str], str] = {}
-    for gateway in our_gateways(seen):
+    at = doors(every, home)
+    for gateway in every:
         for given in gateway["spec"]["listeners"]:
-            found = _listener(gateway, given, seen, unusable)
-            place = (found.port, found.hostname)
+            found = _listener(gateway, given, at.get((key(gateway), given["port"]), 0), seen, unusable)
+            place = (found.door, found.hostname)
             if found.served and claimed.setdefault(place, found.gateway) != found.gateway:
                 text = f"{claimed[place]} has the port {found.port} and the host {found.hostname or '*'} already"
                 wrong = (Problem("Conflicted", "HostnameConflict", text), Problem("Accepted", "HostnameConflict", text))
@@ -123,17 +129,20 @@ def listeners(seen: Objects, unusable: Collection[Certificate]) -> Iterator[List
 
 
 def _with(listener: Listener, problems: Iterable[Problem]) -> Listener:
-    parts = (listener.gateway, listener.name, listener.port, listener.protocol, listener.hostname)
+    parts = (listener.gateway, listener.name, listener.port, listener.door, listener.protocol, listener.hostname)
     return Listener(*parts, listener.certificate, listener.allowed, (*listener.problems, *problems))
 
 
-def _listener(gateway: Object, given: Object, seen: Objects, unusable: Collection[Certificate]) -> Listener:
+def _listener(gateway: Object, given: Object, door: int, seen: Objects, unusable: Collection[Certificate]) -> Listener:
     problems = []
     certificate: Certificate | None = None
     protocol, port = given["protocol"], given["port"]
     if protocol not in PORTS:
         problems.append(Problem("Accepted", "UnsupportedProtocol", f"{protocol} is not HTTP or HTTPS"))
-    elif PORTS[protocol] != port:
+    elif (first := ports(gateway)[port]) != protocol:
+        text = f"another listener has the port {port} for {first}"
+        problems += [Problem("Conflicted", "ProtocolConflict", text), Problem("Accepted", "ProtocolConflict", text)]
+    elif door in (0, *SHARED.values()) and PORTS[protocol] != port:
         text = f"{protocol} is served on port {PORTS[protocol]}, not on {port}"
         problems.append(Problem("Accepted", "PortUnavailable", text))
     allowed = given.get("allowedRoutes", {})
@@ -148,7 +157,7 @@ def _listener(gateway: Object, given: Object, seen: Objects, unusable: Collectio
         else:
             certificate = wanted
     hostname = given.get("hostname", "")
-    return Listener(key(gateway), given["name"], port, protocol, hostname, certificate, allowed, tuple(problems))
+    return Listener(key(gateway), given["name"], port, door, protocol, hostname, certificate, allowed, tuple(problems))
 
 
 def _certificate(
@@ -267,10 +276,10 @@ def hosts(
                 known = routes[listener].setdefault(name, [])
                 known += [rule for rule in asked[attachment.route] if rule not in known]
     for listener, by_host in routes.items():
-        others = [other for other in routes if other.port == listener.port]
+        others = [other for other in routes if other.door == listener.door]
         for name in sorted({listener.hostname, *by_host}):
             nearest = max((other for other in others if fits(other.hostname, name)), key=_specific)
-            if nearest is listener and (listener.port, name) not in taken:
+            if nearest is listener and (listener.door, name) not in taken:
                 fitting = {host: group for host, group in by_host.items() if fits(host, name)}
                 yield Host(name, listener, tuple(ordered(fitting)))
 

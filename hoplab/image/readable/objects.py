@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hoplab.image.readable.api import Object
 
 CONTROLLER = "hoplab.local/readable"  # what an IngressClass or a GatewayClass names to be ours
+HTTP, HTTPS = 8080, 8443  # in the pod; the node's ports 80 and 443 lead here (hostPort)
 
 Objects = Mapping[str, Mapping[str, Object]]  # kind -> "namespace/name" -> object
 

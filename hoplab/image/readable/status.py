@@ -7,12 +7,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hoplab.image.readable.addresses import Home, addresses_of
 from hoplab.image.readable.api import Object, key
 from hoplab.image.readable.gateway import Attachment, Gateways, Listener, our_classes, our_gateways
 from hoplab.image.readable.ingress import Complaint, ours
 from hoplab.image.readable.objects import CONTROLLER, Objects
 from hoplab.image.readable.routes import GROUP, Problem
 
+# The names by which upstream's conformance tests know what we can (GatewayClass.status), in alphabetical order.
+FEATURES = (
+    "Gateway",
+    "GatewayHTTPListenerIsolation",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolWebSocket",
+    "HTTPRouteDestinationPortMatching",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "ReferenceGrant",
+)
 GRACE = 5.0  # seconds that something has to be wrong before people are told
 
 
@@ -90,18 +112,21 @@ def event(ingress: Object, complaint: Complaint, now: datetime) -> dict[str, Any
 
 
 def gateway_statuses(
-    found: Gateways, seen: Objects, addresses: Iterable[str], refused: str, now: datetime
+    found: Gateways, seen: Objects, nodes: Iterable[str], refused: str, now: datetime, home: Home | None = None
 ) -> dict[str, dict[str, Any]]:
     """The bodies of the PATCH requests that make each status right, by their paths; only of those that are not.
 
-    ``refused`` is what nginx has against the configuration, "" where it serves it.
+    ``nodes`` are the addresses of the nodes; ``refused`` is what nginx has against the configuration, "" where it
+    serves it.
     """
     if "Gateway" not in seen:
         return {}
-    wanted = [(f"gatewayclasses/{name}", item, _class(item, now)) for name, item in our_classes(seen).items()]
+    features = [name for name in FEATURES if home or name != "GatewayPort8080"]
+    wanted = [(f"gatewayclasses/{name}", item, _class(item, features, now)) for name, item in our_classes(seen).items()]
     for gateway in our_gateways(seen):
         own = [listener for listener in found.listeners if listener.gateway == key(gateway)]
-        body = _gateway(gateway, own, found.attachments, list(addresses), refused, now)
+        at = addresses_of(key(gateway), seen, home, nodes)
+        body = _gateway(gateway, own, found.attachments, at, refused, now)
         wanted.append((_path(gateway, "gateways"), gateway, body))
     for route in seen["HTTPRoute"].values():
         body = _route(route, [each for each in found.attachments if each.route == key(route)], now)
@@ -117,36 +142,40 @@ def _path(item: Object, kind: str) -> str:
     return f"namespaces/{item['metadata']['namespace']}/{kind}/{item['metadata']['name']}"
 
 
-def _class(item: Object, now: datetime) -> dict[str, Any]:
+def _class(item: Object, features: Iterable[str], now: datetime) -> dict[str, Any]:
     known = item.get("status", {}).get("conditions", ())
-    return {"conditions": conditions({"Accepted": "Accepted"}, (), item, known, now)}
+    return {
+        "conditions": conditions({"Accepted": "Accepted"}, (), item, known, now),
+        "supportedFeatures": [{"name": name} for name in features],
+    }
 
 
 def _gateway(
     gateway: Object,
     listeners: list[Listener],
     attachments: Iterable[Attachment],
-    addresses: list[str],
+    at: list[str],
     refused: str,
     now: datetime,
 ) -> dict[str, Any]:
     status = gateway.get("status", {})
     problems = []
     if gateway["spec"].get("addresses"):
-        problems.append(Problem("Accepted", "UnsupportedAddress", "the addresses are those of the nodes"))
+        problems.append(Problem("Accepted", "UnsupportedAddress", "a Gateway cannot choose its addresses"))
     wrong = [listener.name for listener in listeners if not listener.served]
     if len(wrong) == len(listeners):
         problems.append(Problem("Accepted", "ListenersNotValid", "no listener is valid"))
         problems.append(Problem("Programmed", "Invalid", "no listener is valid"))
     elif refused:
         problems.append(Problem("Programmed", "Invalid", f"nginx refuses the configuration: {refused}"))
-    elif not addresses:
-        problems.append(Problem("Programmed", "AddressNotAssigned", "no pod of the controller is ready"))
+    elif not at:
+        text = "no pod of the controller is ready, or the load balancer gave no address"
+        problems.append(Problem("Programmed", "AddressNotAssigned", text))
     good = {"Accepted": "ListenersNotValid" if wrong else "Accepted", "Programmed": "Programmed"}
     known = {entry["name"]: entry for entry in status.get("listeners", ())}
     attached = [listener for attachment in attachments for listener, _ in attachment.listeners]
     return {
-        "addresses": [{"type": "IPAddress", "value": address} for address in addresses],
+        "addresses": [{"type": "IPAddress", "value": address} for address in at],
         "conditions": conditions(good, problems, gateway, status.get("conditions", ()), now),
         "listeners": [
             {

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from hoplab.spec.model import AddressRange
 from hoplab.verify import gateway_workload
 from hoplab.verify.external import Reply
 from hoplab.verify.session import LabSession
@@ -19,10 +20,12 @@ from tests.support.lesson_functions import lessons
 __all__ = ["FAULTS", "PATIENCE", "RECORDED", "World", "names"]
 
 HOST = gateway_workload.HOST
+POOL = AddressRange(IPv4Address("192.168.77.245"), IPv4Address("192.168.77.254"))
 
 
 def _recorded() -> Any:
-    lab = replace(ingress.RECORDED, setting=replace(ingress.RECORDED.setting, gateway_api=True))
+    setting = replace(ingress.RECORDED.setting, gateway_api=True, load_balancer="none", pool=None)
+    lab = replace(ingress.RECORDED, setting=setting)
     vars(lab)["pods"] = ingress.RECORDED.pods
     return lab
 
@@ -37,6 +40,7 @@ class World(ingress.World):
     accepted: str = "True"
     programmed: str = "True"
     at_nodes: bool = True
+    own: str = ""  # the address that a load balancer gave the Gateway; "" in a lab without one
     attached: int = 1
     route_accepted: str = "True"
     route_resolved: str = "True"
@@ -48,7 +52,7 @@ class World(ingress.World):
 
     def fetch(self, url: str, to: IPv4Address, _timeout: float, _ca: Path | None = None, body: bytes = b"") -> Reply:
         asked = re.findall(r"\w+://[^/]+(/.*)", url)[0]
-        if not self.answers:
+        if not self.answers or (self.own and str(to) != self.own):
             return Reply(why="connection refused")
         path, _, query = asked.partition("?")
         chosen = self.by_query if query == "version=2" else APP1
@@ -79,6 +83,8 @@ class World(ingress.World):
             return 404, {"message": "not found"}
         if "/gateways/" in path:
             nodes = [{"value": str(node.address)} for node in RECORDED.nodes] if self.at_nodes else []
+            if self.own:
+                nodes = [{"value": self.own}]
             given = {"Accepted": self.accepted, "Programmed": self.programmed}
             listeners = [{"name": gateway_workload.LISTENER, "attachedRoutes": self.attached}]
             return 200, {"status": {"addresses": nodes, "conditions": _conditions(given), "listeners": listeners}}
@@ -90,6 +96,9 @@ class World(ingress.World):
         if not self.fronts:
             lab = replace(RECORDED)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
+        if self.own:
+            lab = replace(RECORDED, setting=replace(RECORDED.setting, load_balancer="metallb", pool=POOL))
+            vars(lab)["pods"] = RECORDED.pods
         return replace(super().session(), snapshot=lab)
 
 

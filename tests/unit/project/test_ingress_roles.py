@@ -15,8 +15,12 @@ from hoplab.core.paths import PROJECT
 from hoplab.expectations.ingress import Access, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
 from hoplab.image.readable import controller
-from hoplab.image.readable.conf import HEALTH, HTTP, HTTPS
+from hoplab.image.readable.addresses import Home, service_changes
+from hoplab.image.readable.conf import HEALTH
+from hoplab.image.readable.gateway import our_gateways
+from hoplab.image.readable.objects import HTTP, HTTPS
 from hoplab.verify import workload
+from tests.support.gateway_objects import cluster, gateway
 from tests.support.roles import defaults, documents, load, render
 
 
@@ -264,9 +268,34 @@ def test_readable_serves_the_gateway_api_where_it_is_given_its_definitions() -> 
     assert statuses == {"ingresses/status", "gatewayclasses/status", "gateways/status", "httproutes/status"}
 
 
+def test_readable_makes_services_of_gateways_where_a_load_balancer_gives_them_addresses() -> None:
+    def made(**given: Any) -> dict[str, Any]:
+        inputs = defaults("ingress_readable") | {"ingress_readable_gateway_crds": ["/a.yaml"]} | given
+        return documents(render("roles/ingress_readable/templates/controller.yml.j2", **inputs))
+
+    def environment(manifest: dict[str, Any]) -> dict[str, str]:
+        (container,) = manifest["DaemonSet"]["spec"]["template"]["spec"]["containers"]
+        return {variable["name"]: variable.get("value", "") for variable in container["env"]}
+
+    plain, own = made(), made(ingress_readable_gateway_services=True)
+    assert environment(own).keys() - environment(plain).keys() == {"GATEWAY_SERVICES"}
+    more = [rule for rule in own["Role"]["rules"] if rule not in plain["Role"]["rules"]]
+    assert more == [{"apiGroups": [""], "resources": ["services"], "verbs": ["create", "patch", "delete"]}]
+    assert own["ClusterRole"] == plain["ClusterRole"], "in its own namespace only"
+    home = Home(expectation.NAMESPACE, environment(own)["POD_SELECTOR"])
+    seen = cluster(gateway())
+    ((method, path, body),) = service_changes(our_gateways(seen), seen, home)
+    assert (method, path) == ("POST", f"/api/v1/namespaces/{own['DaemonSet']['metadata']['namespace']}/services")
+    assert body["spec"]["selector"] == own["DaemonSet"]["spec"]["selector"]["matchLabels"]
+    variable = load(PROJECT / "inventory/group_vars/all.yml")["ingress_readable_gateway_services"]
+    for name, wanted in (("metallb", "True"), ("none", "False")):
+        assert Environment().from_string(variable).render(lab={"load_balancer": {"name": name}}) == wanted
+
+
 def test_readable_takes_the_definitions_of_the_image() -> None:
     files = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())["go"]["gateway-api"]["files"]
     variable = load(PROJECT / "inventory/group_vars/all.yml")["ingress_readable_gateway_crds"]
+    assert "\\" not in variable, "Ansible takes a backslash in a string as it is, Jinja alone does not"
     lab = {"image": {"bin": "/images/one/bin"}, "gateway_api": True}
     templar = Environment()
     templar.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)

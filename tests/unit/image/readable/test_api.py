@@ -81,15 +81,17 @@ def test_a_request_has_the_token_and_the_query(server: ApiServer, api: Api) -> N
 
 
 def test_what_is_written(server: ApiServer, api: Api) -> None:
-    server.answers = [Answer(201, {}), Answer(200, {})]
+    server.answers = [Answer(201, {}), Answer(200, {}), Answer(200, {})]
     api.post("/api/v1/namespaces/shop/events", {"reason": "NoService"})
     api.patch("/some/status", {"status": {"ä": []}})
-    made, changed = server.requests
+    api.delete("/some/service")
+    made, changed, removed = server.requests
     assert (made.method, made.body, made.headers["Content-Type"]) == (
         "POST",
         {"reason": "NoService"},
         "application/json",
     )
+    assert (removed.method, removed.path, removed.body) == ("DELETE", "/some/service", None)
     assert (changed.method, changed.body) == ("PATCH", {"status": {"ä": []}})
     assert changed.headers["Content-Type"] == "application/merge-patch+json"
 

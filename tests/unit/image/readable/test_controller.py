@@ -16,6 +16,8 @@ import yaml
 
 from hoplab.core.paths import PROJECT
 from hoplab.image.readable import conf, controller, objects, status
+from hoplab.image.readable.addresses import OWNER, Home
+from hoplab.image.readable.api import Api, Object, Refused
 from hoplab.image.readable.controller import Controller, Nginx
 from hoplab.image.readable.ingress import Complaint, wishes
 from hoplab.image.readable.objects import Backend
@@ -263,6 +265,42 @@ def test_a_certificate_of_a_gateway_that_nginx_cannot_use(nginx: Nginx, monkeypa
     found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "fine again"))
     subject.apply(found)
     assert "b.com" in nginx.served and subject.unusable == set()
+
+
+class Written(Api):
+    """An API that writes down what it is asked, and refuses POST requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def post(self, path: str, body: Object) -> None:
+        self.asked.append(("POST", path))
+        raise Refused(409, "it is there already")
+
+    def patch(self, path: str, body: Object) -> None:
+        self.asked.append(("PATCH", path))
+
+    def delete(self, path: str) -> None:
+        self.asked.append(("DELETE", path))
+
+
+def test_gateways_get_their_services_and_their_status(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "serve", lambda *_: "")
+    subject, written = Controller(nginx, Home("i", "app=ingress")), Written()
+    found = cluster(gateway())
+    of_another = {"metadata": {"namespace": "i", "name": "old", "annotations": {OWNER: "shop/gone"}}, "spec": {}}
+    found["Service"] = {**found["Service"], "i/old": of_another}
+    subject.apply(found)
+    controller.tell_gateways(written, subject, found, ["192.168.77.20"], datetime(2026, 1, 1, tzinfo=UTC))
+    statuses = "/apis/gateway.networking.k8s.io/v1"
+    assert written.asked == [
+        ("POST", "/api/v1/namespaces/i/services"),
+        ("DELETE", "/api/v1/namespaces/i/services/old"),
+        ("PATCH", f"{statuses}/gatewayclasses/readable/status"),
+        ("PATCH", f"{statuses}/namespaces/shop/gateways/way/status"),
+    ]
+    controller.tell_gateways(written, subject, seen(), [], datetime(2026, 1, 1, tzinfo=UTC))
+    assert len(written.asked) == 4, "there is no Gateway API"
 
 
 def test_what_is_watched() -> None:

@@ -11,7 +11,7 @@ import yaml
 from hoplab.image.readable import conf
 from hoplab.image.readable.gateway import Gateways, gateways, selects
 from hoplab.image.readable.ingress import wishes
-from hoplab.image.readable.objects import certificate_of
+from hoplab.image.readable.objects import HTTP, certificate_of
 from tests.support.gateway_objects import cluster, elsewhere, gateway, grant, namespace, route, to
 from tests.support.readable_objects import Seen, ingress, rules
 
@@ -246,10 +246,10 @@ def test_ingresses_keep_their_hosts() -> None:
     asked = ingress("x", rules("a.com", ("/", "Prefix", "one")))
     seen = cluster(gateway(), simple(hostnames=["a.com", "b.com"]), ingresses=(asked,))
     sites, _ = wishes(seen)
-    assert conf.taken(sites) == {(80, "a.com")}
+    assert conf.taken(sites) == {(HTTP, "a.com")}
     assert names(seen, taken=conf.taken(sites)) == [(80, ""), (80, "b.com")]
     default = ingress("y", rules("", ("/", "Prefix", "one")))
-    assert conf.taken(wishes(cluster(ingresses=(default,)))[0]) == {(80, "")}
+    assert conf.taken(wishes(cluster(ingresses=(default,)))[0]) == {(HTTP, "")}
 
 
 def test_configuration(golden: Callable[[str, str], None]) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from hoplab.image.readable.addresses import Home, doors
 from hoplab.image.readable.controller import Nginx
 from hoplab.verify import gateway_workload
+from tests.support.api_server import self_signed
 from tests.support.gateway_objects import cluster, elsewhere, gateway, grant, route
 from tests.support.nginx_server import Front, Pods, running
-from tests.support.readable_objects import Seen, endpoints, ingress, listed, rules
+from tests.support.readable_objects import Seen, endpoints, ingress, listed, rules, secret
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="needs nginx: apt-get install nginx-light")
 
@@ -207,6 +209,39 @@ def test_a_prefix_alone_is_replaced_by_the_new_one(front: Front, pods: Pods) -> 
         "http://a.com/new/",
         "http://a.com/new?b",
     ]
+
+
+def test_gateways_with_addresses_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pods: Pods) -> None:
+    """Each of two Gateways has all hosts of port 80; one has a port more, for TLS and for a single host."""
+    monkeypatch.setattr(Nginx, "_watch", lambda _: None)
+    home = Home("ingress-readable", "app=ingress")
+    front = Front(tmp_path / "run", monkeypatch, home)
+    more = """
+    - {name: http, port: 80, protocol: HTTP}
+    - {name: one, port: 81, protocol: HTTP, hostname: a.com}
+    - {name: https, port: 443, protocol: HTTPS, hostname: a.com, tls: {certificateRefs: [{name: real}]}}
+    """
+    both = (gateway("way"), gateway("two", more))
+    to = "rules: [{backendRefs: [{name: %s, port: 80}]}]"
+    first = route("first", f"{{{to % 'one'}}}")
+    second = route("second", f"{{parentRefs: [{{name: two}}], {to % 'two'}}}")
+    asked = ingress("x", rules("a.com", ("/", "Prefix", "none")))
+    certificate, mark, private = self_signed("127.0.0.1").partition("-----BEGIN PRIVATE KEY")
+    pair = secret("real", certificate, mark + private)
+    at = doors(both, home)
+    places = (("way", 80), ("two", 80), ("two", 81), ("two", 443))
+    try:
+        front.serve(with_pods(pods, *both, first, second, ingresses=(asked,), Secret=listed(pair)))
+        way, two, single, tls = (at[f"shop/{name}", port] for name, port in places)
+        assert [front.get("a.com", door=door).pod for door in (way, two, single)] == ["one", "two", "two"]
+        assert front.get("b.com", door=way).pod == "one"
+        assert front.get("b.com", door=single).status == 404, "no listener of that port is for this host"
+        assert front.get("a.com").status == 503, "Ingresses have their own port"
+        assert front.get("a.com", scheme="https", door=tls).pod == "two"
+        with pytest.raises(OSError, match="unrecognized name"):
+            front.get("b.com", scheme="https", door=tls)
+    finally:
+        front.controller.nginx.stop()
 
 
 def test_beside_ingresses(front: Front, pods: Pods) -> None:

@@ -1,0 +1,144 @@
+"""The parts of the conformance run of the Gateway API: images, arguments, outcomes, the section of the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hoplab.core.errors import LabError
+from hoplab.core.paths import LabPaths
+from hoplab.core.progress import Progress
+from hoplab.devtools import gateway_conformance as subject
+from hoplab.image.readable.status import FEATURES
+from hoplab.image.store import Store
+from tests.support.imaginary import gateway
+
+LOG = """\
+=== RUN   TestConformance/HTTPRouteMatching
+    --- PASS: TestConformance/HTTPRouteMatching (12.41s)
+        --- PASS: TestConformance/HTTPRouteMatching/0_request_to_'/'_should_go_to_infra-backend-v1 (0.10s)
+    --- SKIP: TestConformance/HTTPRouteCORS (0.00s)
+    --- FAIL: TestConformance/HTTPRouteWeight (61.00s)
+        --- FAIL: TestConformance/HTTPRouteWeight/Requests (60.00s)
+--- FAIL: TestConformance (300.00s)
+"""
+REPORT = {
+    "date": "2026-11-29",
+    "mode": "default",
+    "profiles": [{"name": "GATEWAY-HTTP"}],
+    "implementation": {"url": "x"},
+}
+
+
+def test_outcomes_are_those_of_whole_tests() -> None:
+    found = subject.outcomes(LOG)
+    assert found == {
+        "HTTPRouteMatching": ("PASS", 12.41),
+        "HTTPRouteCORS": ("SKIP", 0.0),
+        "HTTPRouteWeight": ("FAIL", 61.0),
+    }
+    assert subject.summary(found) == "1 passed, 1 failed\n  HTTPRouteWeight"
+
+
+def test_the_section_has_what_ran_and_the_report() -> None:
+    text = subject.section(subject.outcomes(LOG), REPORT)
+    assert "| HTTPRouteMatching | passed | 12 |" in text and "| HTTPRouteWeight | **failed** | 61 |" in text
+    assert "CORS" not in text and "implementation" not in text and "name: GATEWAY-HTTP" in text
+    page = f"before\n{subject.BEGIN}\nold\n{subject.END}\nafter\n"
+    assert subject.with_section(page, "new") == f"before\n{subject.BEGIN}\n\nnew\n\n{subject.END}\nafter\n"
+    assert subject.BEGIN in subject.PAGE.read_text() and subject.END in subject.PAGE.read_text()
+
+
+def test_arguments() -> None:
+    few = subject.arguments(Path("r.yaml"), 20, core=True, emulated=False)
+    assert {"-supported-features=Gateway,HTTPRoute,ReferenceGrant", "-test.timeout=20m"} <= set(few)
+    assert not any("timeout-config" in argument or "run-test" in argument for argument in few)
+    many = subject.arguments(Path("r.yaml"), 20, core=False, emulated=True, only="HTTPRouteWeight")
+    assert "-run-test=HTTPRouteWeight" in many and not any("supported-features" in argument for argument in many)
+    (waiting,) = [argument for argument in many if "timeout-config" in argument]
+    assert "NamespacesMustBeReady:900" in waiting and "MaxTimeToConsistency" not in waiting
+    assert set(subject.CORE) <= set(FEATURES)
+
+
+def test_a_lab_without_gateways_of_their_own_addresses() -> None:
+    own = replace(gateway.RECORDED.setting, load_balancer="metallb")
+    subject.require_gateways(own)
+    for setting in (replace(own, gateway_api=False), gateway.RECORDED.setting):
+        with pytest.raises(LabError, match="has no Gateways with addresses of their own") as raised:
+            subject.require_gateways(setting)
+        assert "gatewayApi: true" in raised.value.remedy
+
+
+def test_the_archive_has_the_server_under_each_name(tmp_path: Path) -> None:
+    server, archive = tmp_path / "echo-basic", tmp_path / "images.tar"
+    server.write_text("a program")
+    subject.write_images(server, archive, tmp_path)
+    with tarfile.open(archive) as tar:
+        index: Any = tar.extractfile("index.json")
+        manifests = json.loads(index.read())["manifests"]
+    names = {manifest["annotations"]["io.containerd.image.name"] for manifest in manifests}
+    assert names == set(subject.SERVER_IMAGES)
+
+
+def test_images_are_brought_to_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script runs in a shell, with an `ssh`, a `sudo` and a `ctr` that write down what they are called with."""
+    tools, told = tmp_path / "bin", tmp_path / "told"
+    tools.mkdir()
+    script = {
+        "ssh": 'echo "ssh $3" >> $TOLD; exec sh -c "$4"',
+        "sudo": 'exec "$@"',
+        "ctr": 'echo "ctr $*" >> $TOLD; [ "$4" != ls ] || printf "x/y:1\\nregistry.k8s.io/coredns/coredns:v1.14.6\\n"\n'
+        '[ "$4" != import ] || [ "$(cat)" = images ]',
+    }
+    for name, text in script.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(told))
+    archive = tmp_path / "images.tar"
+    archive.write_text("images")
+    subject.bring_images(LabPaths("gw", tmp_path), ["worker1", "worker2"], archive)
+    assert told.read_text().splitlines()[:4] == [
+        "ssh worker1",
+        "ctr -n k8s.io images import --local -",
+        "ctr -n k8s.io images ls -q",
+        f"ctr -n k8s.io images tag --force {subject.DNS_IMAGE}:v1.14.6 {subject.DNS_IMAGE}:{subject.DNS_VERSION}",
+    ]
+    archive.write_text("something else")
+    with pytest.raises(LabError, match="cannot be brought to worker1"):
+        subject.bring_images(LabPaths("gw", tmp_path), ["worker1"], archive)
+
+
+def test_the_suite_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    def run(argv: list[str], what: str, _log: Path, **_: Any) -> None:
+        built.append(what)
+        Path(argv[argv.index("-o") + 1]).write_text("a program")
+
+    class Quiet:
+        def task(self, text: str) -> None: ...
+        def note(self, text: str) -> None: ...
+
+    monkeypatch.setattr(subject, "run", run)
+    quiet: Any = Quiet()
+    progress: Progress = quiet
+    folder = subject.build(Store(tmp_path), progress)
+    assert subject.build(Store(tmp_path), progress) == folder
+    assert built == ["building gateway.test", "building echo-basic"]
+    assert (folder / subject.SUITE).exists() and (folder / subject.SERVER).exists()
+
+
+def test_it_is_of_the_version_of_the_definitions() -> None:
+    """The suite refuses definitions of another version."""
+    ours = (subject.MODULE / "go.mod").read_text()
+    labs = (Path(subject.__file__).parents[1] / "image/go/gateway-api/go.mod").read_text()
+    version = re.findall(r"sigs.k8s.io/gateway-api (\S+)", labs)
+    assert re.findall(r"sigs.k8s.io/gateway-api(?:/conformance)? (v\S+)", ours) == version * 2

@@ -1,0 +1,122 @@
+"""The table's versions beside the newest ones, without a network."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from hoplab import cli, image
+from hoplab.core.errors import ImageError
+from hoplab.image import debian, outdated
+from hoplab.image.outdated import Version, compare
+from hoplab.image.store import Store
+from hoplab.spec.catalog import components
+
+STATUS = """\
+Package: curl
+Status: install ok installed
+Version: 8.14.1-2
+Description: with a line that
+ says Version: 9
+
+Package: libc6
+Version: 2.41-1
+
+Package: gone
+Version: 1
+"""
+OFFERS = """\
+Inst curl (8.14.1-2+deb13u7 Debian:13.8/stable [amd64])
+Inst libc6 (2.41-1 Debian:13.8/stable [amd64]) []
+Conf libc6 (2.41-1 Debian:13.8/stable [amd64])
+"""
+
+
+def asked(argv: list[str], what: str, cwd: Path | None, env: Mapping[str, str]) -> str:
+    """What Go and mmdebstrap print: etcd has a newer version, everything else is 1.37.2."""
+    if argv[0] == "go":
+        assert cwd and not list(cwd.iterdir()), "a go.mod would have a say"
+        assert env["GOWORK"] == "off" and argv[-1] in what + "@latest"
+        return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\n"
+    assert "--simulate" in argv
+    return OFFERS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A cache with the Debian system of nodes."""
+    found = Store(tmp_path / "image")
+
+    def bootstrap(output: Path) -> dict[str, Any]:
+        with tarfile.open(output / debian.ROOT_TAR, "w") as tar:
+            entry = tarfile.TarInfo(outdated.STATUS)
+            entry.size = len(STATUS)
+            tar.addfile(entry, io.BytesIO(STATUS.encode()))
+        return {}
+
+    found.make("debian-node", debian.key(components().debian["node"]), bootstrap, space_gib=0)
+    return found
+
+
+def test_modules_and_packages(store: Store) -> None:
+    found, missing = compare(components(), store, asked)
+    by_name = {version.name: version for version in found}
+    assert not by_name["kubernetes"].outdated and by_name["containerd-shim"].newest == "1.37.2"
+    assert (by_name["etcd"].outdated, by_name["etcd"].newest) == (True, "3.7.3")
+    assert "kubeadm" in by_name["etcd"].held
+    assert "echo" not in by_name, "ours has no newer version"
+    assert by_name["node: curl"] == Version("node: curl", "8.14.1-2", "8.14.1-2+deb13u7", package=True)
+    assert not by_name["node: libc6"].outdated and "node: gone" not in by_name
+    assert missing == ["container", "ingress"]
+
+
+def test_the_verb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outdated, "_run", asked)
+    monkeypatch.setattr(image, "_store", lambda: store)
+    ran = CliRunner().invoke(cli.cli, ["image", "outdated"])
+    assert ran.exit_code == 0, ran.output
+    lines = [" ".join(line.split()) for line in ran.stdout.splitlines()]
+    assert "kubernetes 1.37.2 is the newest" in lines
+    assert "etcd 3.7.0 newest 3.7.3 (kubeadm 1.37 asks for etcd:3.7.0-0)" in lines
+    assert "node: curl 8.14.1-2 newest 8.14.1-2+deb13u7" in lines
+    assert not any("libc6" in line for line in lines), "thousands of packages that are the newest"
+    assert "Debian: 1 of 2 packages are the newest" in lines
+    assert "Debian: the packages of ingress are not compared, the cache has no such system yet" in lines
+
+
+def test_every_held_version_has_its_reason() -> None:
+    held = {name for name, component in components().go.items() if component.held}
+    assert held == {"etcd", "coredns", "flannel-cni", "gateway-api"}
+
+
+def test_without_a_network(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = [sys.executable, "-c", "import sys; sys.exit('first\\ndial tcp: no such host')"]
+    monkeypatch.setattr(outdated, "_run", lambda _argv, what, cwd, env: run(fails, what, cwd, env))
+    with pytest.raises(ImageError, match=r"the newest version of \S+ is not known: dial tcp: no such host") as raised:
+        compare(components(), store)
+    assert "GOPROXY" in raised.value.remedy
+
+
+def test_without_a_program() -> None:
+    with pytest.raises(ImageError, match="it is not known: no-such-program is missing"):
+        run(["no-such-program"], "it", None, {})
+
+
+def test_a_program_that_fails_in_silence() -> None:
+    with pytest.raises(ImageError, match=r"it is not known: .* ended with 3"):
+        run([sys.executable, "-c", "raise SystemExit(3)"], "it", None, {})
+
+
+def test_an_archive_that_offers_nothing(store: Store) -> None:
+    with pytest.raises(ImageError, match="the packages of Debian trixie are not known: apt offers none"):
+        compare(components(), store, lambda argv, *rest: asked(argv, *rest) if argv[0] == "go" else "")
+
+
+run = outdated._run
