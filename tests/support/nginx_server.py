@@ -95,10 +95,10 @@ class Front:
     """The controller with its nginx."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, home: Home | None = None) -> None:
-        for name in ("HTTP", "HTTPS", "HEALTH"):
-            monkeypatch.setattr(conf, name, _free_port())
-        self.ports = {"http": conf.HTTP, "https": conf.HTTPS}
-        for port, door in ((80, conf.HTTP), (443, conf.HTTPS)):
+        self.ports = {"http": _free_port(), "https": _free_port()}
+        for name, port in (*self.ports.items(), ("health", _free_port())):
+            monkeypatch.setattr(conf, name.upper(), port)
+        for port, door in ((80, self.ports["http"]), (443, self.ports["https"])):
             monkeypatch.setitem(SHARED, port, door)
         self.controller = Controller(Nginx(folder), home)
 
