@@ -95,11 +95,12 @@ class Front:
     """The controller with its nginx."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, home: Home | None = None) -> None:
-        self.ports = {"http": _free_port(), "https": _free_port()}
-        for name, port in (*self.ports.items(), ("health", _free_port())):
-            monkeypatch.setattr(conf, name.upper(), port)
-        for port, door in ((80, self.ports["http"]), (443, self.ports["https"])):
-            monkeypatch.setitem(SHARED, port, door)
+        ports = {name: _free_port() for name in ("HTTP", "HTTPS", "HEALTH")}
+        for name, port in ports.items():
+            monkeypatch.setattr(conf, name, port)
+        for port, name in ((80, "HTTP"), (443, "HTTPS")):
+            monkeypatch.setitem(SHARED, port, ports[name])
+        self.ports = {"http": ports["HTTP"], "https": ports["HTTPS"]}
         self.controller = Controller(Nginx(folder), home)
 
     def serve(self, seen: Seen) -> None:
