@@ -54,7 +54,7 @@ def run(paths: LabPaths, progress: Progress, *, focus: str = "", quick: bool = F
         progress.task("listing the specs")
         program.require_images(suite, program.listed(suite, "images", folder))
         names = selection.parse_list(program.listed(suite, "tests", folder))
-        enforces = known_parts().cni[setting.cni].enforces_policies
+        enforces = setting.network_policy != "none" or known_parts().cni[setting.cni].enforces_policies
         chosen = selection.select(names, setting, focus=focus, quick=quick, enforces_policies=enforces)
     for name, reason in chosen.impossible.items():
         progress.note(f"left out  {short(name)}: {reason}")

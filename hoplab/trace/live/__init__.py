@@ -8,6 +8,7 @@ observed, leg    each predicted hop with where it was seen
 ending          where a packet was seen last, and why it went no farther
 compare         the predicted way beside what was seen
 heard           what a node has sent
+reported        the rules that a packet met there, in the words of their user
 request         what an ingress controller is asked
 run             all of it, on a running lab
 record          a trace in a file

@@ -12,18 +12,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from hoplab.core.errors import FactError
 from hoplab.core.ip import IPAddress
 from hoplab.core.wait import HOST, Timing
-from hoplab.observe.facts import Fact, Facts, T
+from hoplab.observe.facts import Fact, Facts
 from hoplab.observe.facts.counters import CACHES, INTERFACES, PROTOCOLS
-from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES, Iptables
+from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.nft_ruleset import NFT_RULESET
-from hoplab.observe.facts.nftables import Nftables
 from hoplab.observe.facts.wireguard import WIREGUARD
 from hoplab.observe.live import relay
 from hoplab.observe.live.clocks import HERE
@@ -37,11 +36,11 @@ from hoplab.trace.live import compare, drops, node_program, sightings
 from hoplab.trace.live.drops import Drop, Lookup
 from hoplab.trace.live.heard import NFT, TRACEFS, Heard
 from hoplab.trace.live.identity import DNS_PORT, Identity
-from hoplab.trace.live.observed import WIRE, Observed, RuleHit
+from hoplab.trace.live.observed import WIRE, Observed
+from hoplab.trace.live.reported import known_or, rule_hits, texts
 from hoplab.trace.live.request import request
-from hoplab.trace.live.sightings import Raw, Sighting
-from hoplab.trace.model import OUTSIDE, PORTLESS, Header, Hop, Place, Trace
-from hoplab.trace.nft_trace import Hit
+from hoplab.trace.live.sightings import Raw
+from hoplab.trace.model import OUTSIDE, PORTLESS, Hop, Place, Trace
 from hoplab.trace.places import Target
 
 PROGRAM = Path(node_program.__file__).read_text()
@@ -54,7 +53,6 @@ COUNT = {"do": "counters", "id": COUNTS, "files": [*PROTOCOLS, *CACHES, INTERFAC
 LISTS: Mapping[int, Fact[Any]] = {3000: IPTABLES, 3001: NFT_RULESET}
 LISTS6 = {**LISTS, 3002: IP6TABLES}  # for a packet of IPv6, which one of IPv4 may carry
 ETHERNET = {4: 0x800, 6: 0x86DD}  # numbers of protocols, by the version of IP
-SAVED = {"ip": IPTABLES, "ip6": IP6TABLES}  # by nftables' name of the family
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class LiveTrace:
         """Return the ports of packets that carry others encrypted."""
         found = set()
         for node in self._lab.nodes:
-            for peer in _known(node.facts, WIREGUARD, ()):
+            for peer in known_or(node.facts, WIREGUARD, ()):
                 _, _, port = peer.endpoint.rpartition(":")
                 found |= {int(port)} if port.isdecimal() else set()
         return frozenset(found)
@@ -245,7 +243,8 @@ class LiveTrace:
 
     def _unknown_drop(self, node: str) -> bool:
         """Return whether a rule drops the packet that was not there when the lab was looked at."""
-        return any(hit.drops and text.startswith(nft_trace.UNKNOWN) for hit, text in self._texts(node))
+        met = texts(self._heard[node], self._facts[node])
+        return any(hit.drops and text.startswith(nft_trace.UNKNOWN) for hit, text in met)
 
     def _list_again(self, nodes: Sequence[str]) -> None:
         """List the rules of nodes anew."""
@@ -329,7 +328,8 @@ class LiveTrace:
             Place("node", node.name): {link.name: link.master for link in node.facts[LINKS] if link.master}
             for node in self._lab.nodes
         }
-        rules = tuple(hit for node in self._heard if node != HERE for hit in self._rules(node, seen))
+        nodes = (node for node in self._heard if node != HERE)
+        rules = (rule_hits(node, self._heard[node], self._facts[node], seen) for node in nodes)
         found: dict[Place, list[Drop]] = {}
         lookups: dict[Place, list[Lookup]] = {}
         for node, heard in self._heard.items():
@@ -344,7 +344,7 @@ class LiveTrace:
             seen,
             self._outcome,
             self._answered,
-            rules,
+            tuple(chain.from_iterable(rules)),
             {place: tuple(listed) for place, listed in found.items()},
             {place: tuple(listed) for place, listed in lookups.items()},
             {Place("node", node): heard.counted for node, heard in self._heard.items() if node != HERE},
@@ -353,42 +353,6 @@ class LiveTrace:
             self._translated,
             self._one_way,
         )
-
-    def _rules(self, node: str, seen: Sequence[Sighting]) -> Iterable[RuleHit]:
-        place = Place("node", node)
-        saved = self._saved(node)
-        headers: dict[str, set[Header | None]] = {"there": set(), "back": set()}
-        for one in seen:
-            if one.place == place and one.leg in headers:
-                headers[one.leg] |= {one.header, one.inner}
-        for packet in nft_trace.parse(self._heard[node].reports):
-            back = packet.header in headers["back"] and packet.header not in headers["there"]
-            for hit in packet.hits:
-                known = hit.family in saved and saved[hit.family].rules(hit.table, hit.chain)
-                program = SAVED[hit.family].name if known else f"nftables {hit.family}"
-                where = f"{program} {hit.table}, {hit.chain}"
-                yield RuleHit(place, where, self._text(node, hit), hit.verdict, "back" if back else "there")
-
-    def _texts(self, node: str) -> Iterable[tuple[Hit, str]]:
-        reported = nft_trace.parse(self._heard[node].reports)
-        return ((hit, self._text(node, hit)) for packet in reported for hit in packet.hits)
-
-    def _text(self, node: str, hit: Hit) -> str:
-        """Return a rule as its user knows it."""
-        listed = _known(self._facts[node], NFT_RULESET, Nftables(()))
-        return nft_trace.as_saved(hit, self._heard[node].rules or {}, self._saved(node), listed)
-
-    def _saved(self, node: str) -> Mapping[str, Iptables]:
-        """Return the tables of iptables of a node, by the family of nftables that has them."""
-        return {key: _known(self._facts[node], fact, Iptables({})) for key, fact in SAVED.items()}
-
-
-def _known(facts: Facts, fact: Fact[T], otherwise: T) -> T:
-    """Return a fact, or something else where the node does not tell it."""
-    try:
-        return facts[fact]
-    except FactError:
-        return otherwise
 
 
 def send(

@@ -398,37 +398,3 @@ def test_masquerade_takes_a_global_address_where_the_interface_has_none() -> Non
     eth0 = {"ifname": "eth0", "addr_info": [{**OWN, "scope": "global"}]}
     firewall = host(saved("nat", "POSTROUTING -j MASQUERADE"), addresses=json.dumps([lo, eth0]))
     assert firewall.traverse(replace(TO_POD, out_dev="cali1")).packets[0].src == NODE
-
-
-def test_masquerade_of_ipv6_takes_the_source_of_a_packet_of_the_host() -> None:
-    """A link-local address of the interface is none for a packet that leaves the link."""
-
-    def addresses(**of: list[str]) -> str:
-        def item(text: str) -> dict[str, Any]:
-            scope = "link" if text.startswith("fe80") else "global"
-            return {"family": "inet6", "local": text, "prefixlen": 64, "scope": scope}
-
-        return json.dumps([{"ifname": dev, "addr_info": list(map(item, found))} for dev, found in of.items()])
-
-    known = addresses(cali1=["fe80::1"], eth0=["fe80::2", "fd00:77::20", "2001:db8::20"])
-    firewall = host(ip6tables=saved("nat", "POSTROUTING -j MASQUERADE"), addresses6=known)
-    packet = replace(TO_POD, src=IPv6Address("fd00:244::5"), dst=IPv6Address("2001:db8::9"))
-    for dev, dst, source in (
-        ("eth0", "2001:db8::9", "2001:db8::20"),  # the one with most bits in common
-        ("eth0", "fd00:77::1", "fd00:77::20"),
-        ("cali1", "fd00:244::9", "fd00:77::20"),
-        ("cali1", "fe80::9", "fe80::1"),
-    ):
-        sent = firewall.traverse(replace(packet, dst=IPv6Address(dst), out_dev=dev)).packets[0]
-        assert str(sent.src) == source
-    bare = host(ip6tables=saved("nat", "POSTROUTING -j MASQUERADE"), addresses6="[]")
-    assert bare.traverse(packet).packets[0].src == packet.src
-
-
-def test_bridged_packets_of_ipv6_meet_its_hooks_by_a_switch_of_their_own() -> None:
-    packet = replace(BRIDGED, src=IPv6Address("fd00:244::5"), dst=IPv6Address("fd00:244::6"))
-    rules = saved("filter", "FORWARD -j DROP")
-    switch = "/proc/sys/net/bridge/bridge-nf-call-ip6tables:{}\n"
-    assert host(ip6tables=rules, bridged="0", sysctls6=switch.format(1)).traverse(packet).drops
-    assert host(ip6tables=rules, bridged="1", sysctls6=switch.format(0)).traverse(packet).passes
-    assert host(ip6tables=rules).traverse(packet).drops  # an older recording has one switch

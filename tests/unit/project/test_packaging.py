@@ -100,7 +100,7 @@ def run(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(program), *words],
         cwd=program.parent,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # it may name the checkout
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},  # it may name a checkout
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
