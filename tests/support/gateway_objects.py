@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from hoplab.image.readable.api import key
+from hoplab.image.readable.api import Api, Object, Refused, key
 from tests.support.readable_objects import Seen, endpoints, listed, secret, seen, service
 
 MADE = "2026-01-01T00:00:00Z"
@@ -74,3 +74,20 @@ def cluster(*items: Any, ingresses: tuple[Any, ...] = (), **more: Any) -> Seen:
         "Secret": listed(secret("my-tls-secret"), elsewhere(secret("far-secret"))),
     }
     return seen(*ingresses, **{"GatewayClass": listed(*classes), **found, **apart, **more})
+
+
+class Written(Api):
+    """An API that writes down what it is asked, and refuses POST requests."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def post(self, path: str, body: Object) -> None:
+        self.asked.append(("POST", path))
+        raise Refused(409, "it is there already")
+
+    def patch(self, path: str, body: Object) -> None:
+        self.asked.append(("PATCH", path))
+
+    def delete(self, path: str) -> None:
+        self.asked.append(("DELETE", path))

@@ -115,6 +115,7 @@ FAULTS = (
     ("accepted", "False", (SAYS,), "the Gateway way is not Accepted"),
     ("programmed", "False", (SAYS,), "the Gateway way is not Programmed"),
     ("at_nodes", False, (SAYS,), "way has the addresses nothing, not those of the nodes"),
+    ("own", "10.0.0.1", (SAYS,), "way has the addresses 10.0.0.1, not one of the load balancer's, 192.168.77.245-192"),
     ("attached", 0, (SAYS,), "way has other routes than one at its listener"),
     ("route_accepted", "False", (SAYS,), "the HTTPRoute way is not Accepted by its Gateway"),
     ("route_resolved", "Unknown", (SAYS,), "the HTTPRoute way is not ResolvedRefs by its Gateway"),

@@ -100,6 +100,7 @@ def test_an_unchanged_file_is_left_alone(tmp_path: Path) -> None:
 
 # Files in a folder that appears as a whole or is thrown away, logs, and settings of the kernel
 OTHER_WRITERS = {"engine/install.py", "engine/libvirt_objects.py", "host/netns.py", "host/ksm.py", "practice/echo.py"}
+OTHER_WRITERS |= {"conformance/program.py", "devtools/gateway_conformance.py"}
 OTHER_WRITERS |= {"lab/api_forward.py", "lab/fleet_run.py", "trace/live/node_program.py", "host/save_image.py"}
 OTHER_WRITERS |= {f"host/{name}.py" for name in ("own_namespaces", "rootless")}  # no files of a lab
 OTHER_WRITERS |= {f"lab/checkpoint/{name}.py" for name in ("copying", "fork", "journal", "store")}

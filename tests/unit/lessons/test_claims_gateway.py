@@ -24,14 +24,6 @@ def test_all_hold_where_a_gateway_has_an_address_of_its_own() -> None:
     assert failures(names(), session.snapshot, session) == {}
 
 
-def test_an_address_of_nobodys() -> None:
-    session = World(own="10.0.0.1").session()
-    assert failures(names(), session.snapshot, session) == {
-        "a_gateway_says_what_it_serves": "way has the addresses 10.0.0.1, not one of the load balancer's, "
-        "192.168.77.245-192.168.77.254"
-    }
-
-
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
 def test_a_fault_fails_exactly_its_lessons(switch: str, value: object, caught_by: tuple[str, ...], says: str) -> None:
     world = World()

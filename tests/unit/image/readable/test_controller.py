@@ -17,12 +17,11 @@ import yaml
 from hoplab.core.paths import PROJECT
 from hoplab.image.readable import conf, controller, objects, status
 from hoplab.image.readable.addresses import OWNER, Home
-from hoplab.image.readable.api import Api, Object, Refused
 from hoplab.image.readable.controller import Controller, Nginx
 from hoplab.image.readable.ingress import Complaint, wishes
 from hoplab.image.readable.objects import Backend
 from hoplab.spec.catalog import components
-from tests.support.gateway_objects import cluster, gateway
+from tests.support.gateway_objects import Written, cluster, gateway
 from tests.support.readable_objects import blocks, endpoints, ingress, led, listed, rules, secret, seen, service, shop
 
 READABLE = PROJECT / "hoplab" / "image" / "readable"
@@ -265,23 +264,6 @@ def test_a_certificate_of_a_gateway_that_nginx_cannot_use(nginx: Nginx, monkeypa
     found["Secret"] = listed(secret("my-tls-secret"), secret("garbage", "fine again"))
     subject.apply(found)
     assert "b.com" in nginx.served and subject.unusable == set()
-
-
-class Written(Api):
-    """An API that writes down what it is asked, and refuses POST requests."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-
-    def post(self, path: str, body: Object) -> None:
-        self.asked.append(("POST", path))
-        raise Refused(409, "it is there already")
-
-    def patch(self, path: str, body: Object) -> None:
-        self.asked.append(("PATCH", path))
-
-    def delete(self, path: str) -> None:
-        self.asked.append(("DELETE", path))
 
 
 def test_gateways_get_their_services_and_their_status(nginx: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
