@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,7 @@ from hoplab.core.paths import LabPaths
 
 if TYPE_CHECKING:
     from hoplab.trace.model import Trace
+    from hoplab.trace.places import Options
 
 VIA = ("nodeport", "ingress", "loadbalancer")
 PROTOCOLS = ("tcp", "udp", "icmp")
@@ -77,14 +78,14 @@ def trace(
 
     from hoplab.trace import render, svg
 
-    options = Options(port, proto or "", via or "", ipv6)
+    options: Options = {"port": port, "protocol": proto or "", "via": via or "", "ipv6": ipv6}
     if recorded:
         found = records.load(recorded)
     elif recording:
         from hoplab.observe import recording_format
         from hoplab.trace.follow import follow
 
-        found = follow(recording_format.load(recording), *ends, **options._asdict())
+        found = follow(recording_format.load(recording), *ends, **options)
     else:
         found = _in_lab(paths, ends, options, model=model, record=record)
     if as_json:
@@ -96,15 +97,6 @@ def trace(
         click.echo(f"wrote {record}", err=True)
     if not found.complete:
         sys.exit(1)
-
-
-class Options(NamedTuple):
-    """What chooses the packet."""
-
-    port: int | None
-    protocol: str
-    via: str
-    ipv6: bool
 
 
 def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: bool, record: Path | None) -> Trace:
@@ -121,8 +113,8 @@ def _in_lab(paths: LabPaths, ends: tuple[str, ...], options: Options, *, model: 
     screen = progress()
     with screen.phase("looking at the lab" if model else "sending a packet"):
         if model:
-            return follow(live_look.look(paths, screen.task), *ends, **options._asdict())
-        return live_trace.trace(paths, ends[0], ends[1], **options._asdict(), say=screen.task)
+            return follow(live_look.look(paths, screen.task), *ends, **options)
+        return live_trace.trace(paths, *ends, say=screen.task, **options)
 
 
 VERBS = (trace,)

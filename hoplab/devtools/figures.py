@@ -11,6 +11,7 @@ from hoplab.core.paths import PROJECT, LabPaths
 from hoplab.observe import recording_format
 from hoplab.trace import svg
 from hoplab.trace.follow import follow
+from hoplab.trace.places import Options
 from hoplab.verify import drawing
 
 RECORDINGS = PROJECT / "tests" / "recordings"
@@ -25,13 +26,13 @@ class Figure:
     recording: str
     ends: tuple[str, str] | None = None  # of the packet
     of: str = "nodes"  # of the topology
-    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    options: Options = field(default_factory=Options, hash=False)
 
     def draw(self) -> str:
         """Return it as SVG."""
         file = RECORDINGS / f"{self.recording}.json"
         if self.ends:
-            return svg.drawing(follow(recording_format.load(file), *self.ends, **self.options))  # type: ignore[arg-type]
+            return svg.drawing(follow(recording_format.load(file), *self.ends, **self.options))
         return drawing.draw(LabPaths("dev"), recording=file, of=self.of, claims=False)
 
 

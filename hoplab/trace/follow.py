@@ -6,6 +6,7 @@ follow(lab, "hoplab-verify/single-659bfc6785-8hptb", "hoplab-verify/echo")
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 from hoplab.core.ip import IPAddress, with_port
 from hoplab.netfilter.packet import ECHO_REPLIES, Packet
@@ -14,7 +15,7 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import link
 from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
-from hoplab.trace.places import Source, Target, ends
+from hoplab.trace.places import Options, Source, Target, ends
 from hoplab.trace.routes import decide
 from hoplab.trace.topology import Topology
 from hoplab.trace.walk import Walk
@@ -24,21 +25,16 @@ MAX_WAYS = 32  # of the endpoints of one service
 UNEQUAL = 0.02  # shares of endpoints that differ by more are not those of kube-proxy
 
 
-def follow(
-    lab: Snapshot,
-    sender: str,
-    receiver: str,
-    *,
-    port: int | None = None,
-    protocol: str = "",
-    via: str = "",
-    ipv6: bool = False,
-) -> Trace:
-    """Return the trace of one packet between two ends that a user names; ``ipv6`` is as in ``places.ends``.
+def follow(lab: Snapshot, sender: str, receiver: str, **options: Unpack[Options]) -> Trace:
+    """Return the trace of one packet between two ends that a user names.
 
     Raise LabError where an end is unknown, FactError where the snapshot lacks a fact that the way depends on.
     """
-    sent_by, to = ends(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
+    return between(lab, *ends(lab, sender, receiver, **options))
+
+
+def between(lab: Snapshot, sent_by: Source, to: Target) -> Trace:
+    """Return the trace of one packet between two ends; raise FactError as ``follow`` does."""
     return _Follower(Topology(lab, ipv6=to.address.version == 6)).trace(sent_by, to)
 
 

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import TypedDict, Unpack
 
 from hoplab.core.errors import LabError
 from hoplab.core.ip import IPAddress
@@ -56,22 +57,23 @@ class Target:
         return any(endpoint.address == address for endpoint in self.endpoints)
 
 
-def ends(
-    lab: Snapshot,
-    sender: str,
-    receiver: str,
-    *,
-    port: int | None = None,
-    protocol: str = "",
-    via: str = "",
-    ipv6: bool = False,
-) -> tuple[Source, Target]:
+class Options(TypedDict, total=False):
+    """What chooses the packet between two ends."""
+
+    port: int | None  # by default the usual one of the receiver
+    protocol: str  # of PROTOCOLS
+    via: str  # of VIA: how it comes to a service
+    ipv6: bool
+
+
+def ends(lab: Snapshot, sender: str, receiver: str, **options: Unpack[Options]) -> tuple[Source, Target]:
     """Return both ends of a packet; raise LabError where one is unknown, or where they are of different families.
 
     The packet is of IPv6 where ``ipv6`` asks for it, or where one end is an address of it.
     """
-    of_6 = _is_of_6(lab, sender, receiver, ipv6=ipv6)
-    to = target(lab, receiver, port=port, protocol=protocol, via=via, ipv6=of_6)
+    of_6 = _is_of_6(lab, sender, receiver, ipv6=options.get("ipv6", False))
+    options["ipv6"] = of_6
+    to = target(lab, receiver, **options)
     return source(lab, sender, ipv6=of_6), to
 
 

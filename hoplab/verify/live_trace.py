@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Unpack
 
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
@@ -15,11 +16,11 @@ from hoplab.observe.snapshot import Snapshot
 from hoplab.observe.ssh import LAB_REMEDY, SSH_FAILED, NodeUnreachable, failure_reason
 from hoplab.spec.plan import bridge_name
 from hoplab.trace import needs
-from hoplab.trace.follow import follow
+from hoplab.trace.follow import between
 from hoplab.trace.live import run
 from hoplab.trace.live.run import Wire
 from hoplab.trace.model import Trace
-from hoplab.trace.places import ends, names_ipv6
+from hoplab.trace.places import Options, ends, names_ipv6
 from hoplab.verify import live_look
 
 
@@ -28,22 +29,19 @@ def trace(
     sender: str,
     receiver: str,
     *,
-    port: int | None = None,
-    protocol: str = "",
-    via: str = "",
-    ipv6: bool = False,
     say: Callable[[str], None] = lambda _text: None,
+    **options: Unpack[Options],
 ) -> Trace:
     """Look at a lab, predict a packet's way, send it, and return the way that it took.
 
     Raise LabError where an end is unknown or a node cannot be reached, KeyboardInterrupt where a signal comes.
     """
-    without = needs.others(ipv6=ipv6 or names_ipv6(sender, receiver))
-    with live_look.opened(paths, without=without) as look:
+    ipv6 = options.get("ipv6", False) or names_ipv6(sender, receiver)
+    with live_look.opened(paths, without=needs.others(ipv6=ipv6)) as look:
         say("looking at the lab")
         lab = look()
     with on_signals() as stop:
-        return send(paths, lab, sender, receiver, stop, port=port, protocol=protocol, via=via, ipv6=ipv6, say=say)
+        return send(paths, lab, sender, receiver, stop, say=say, **options)
 
 
 def send(
@@ -53,21 +51,18 @@ def send(
     receiver: str,
     stop: Stop,
     *,
-    port: int | None = None,
-    protocol: str = "",
-    via: str = "",
-    ipv6: bool = False,
     say: Callable[[str], None] = lambda _text: None,
+    **options: Unpack[Options],
 ) -> Trace:
     """Do the same with what a look has shown before."""
-    model = follow(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
+    sent_by, goal = ends(lab, sender, receiver, **options)
+    model = between(lab, sent_by, goal)
     made = state.load_summary(paths)
     hosts: Mapping[str, Sequence[str]] = {
         HERE: on_this_machine(),
         **{node.name: over_ssh(node.name, paths.ssh_config) for node in lab.nodes},
     }
     wire = Wire(made.netns, bridge_name(made.id))
-    _, goal = ends(lab, sender, receiver, port=port, protocol=protocol, via=via, ipv6=ipv6)
     return run.send(lab, model, goal, hosts, wire, _unreachable(paths), stop, say=say)
 
 
