@@ -196,7 +196,7 @@ def prune_images(keep: set[str]) -> list[str]:
     """
     store = _store()
     needed = {stage.name for stage in _find_stages(components().shared, store).values()}
-    needed |= {stage.name for stage in conformance.find_stages(store).values()}
+    needed |= {stage.name for stage in conformance.wanted().find(store).values()}
     needed |= {stage.name for stage in wanted.cached(components(), store)}
     needed |= {f"node-{digest}" for digest in keep}
     for directory in store.stages.glob("node-*"):

@@ -15,11 +15,11 @@ from pathlib import Path
 from hoplab.core import paths
 from hoplab.core.errors import ImageError
 from hoplab.core.progress import Progress
-from hoplab.image import commands, containers, debian, gobuild
-from hoplab.image.store import Stage, Store
-from hoplab.spec.catalog import ConformanceSuite, components
+from hoplab.image import containers
+from hoplab.image.store import Store
+from hoplab.image.wanted import Wanted
+from hoplab.spec.catalog import components
 
-HOST_PROGRAMS = ("go", "mmdebstrap", "unshare", "setpriv", "tar")
 PROGRAM = "e2e.test"
 STAGE = "conformance"  # with the archive; those with programs and base are go-conformance and debian-conformance
 
@@ -36,38 +36,18 @@ class BuiltSuite:
 
 def ensure_suite(progress: Progress, mirror: str = "") -> BuiltSuite:
     """Return the tests of the Kubernetes that node images have, built or cached."""
-    store, table = Store(paths.cache_dir() / "image"), _table()
-    stages = find_stages(store)
-    if STAGE not in stages:
-        commands.require(HOST_PROGRAMS)
-        with store.locked(progress):
-            stages = {
-                f"go.{STAGE}": gobuild.build(table.go, store, progress),
-                f"debian.{STAGE}": debian.build(table.debian, store, progress, mirror),
-            }
-            stages[STAGE] = containers.build(table.images, stages, store, progress, STAGE)
+    suite = wanted()
+    stages = suite.ensure(Store(paths.cache_dir() / "image"), progress, mirror)
     archive = stages[STAGE].directory / containers.ARCHIVE
-    return BuiltSuite(table.go.version, stages[f"go.{STAGE}"].directory / PROGRAM, archive, _digests(archive))
+    return BuiltSuite(suite.go[0].version, stages[f"go.{STAGE}"].directory / PROGRAM, archive, _digests(archive))
 
 
-def find_stages(store: Store) -> dict[str, Stage]:
-    """Return the cached stages: "go.conformance", "debian.conformance" and, with both of them, "conformance"."""
-    table = _table()
-    found = {
-        f"go.{STAGE}": store.find(f"go-{STAGE}", gobuild.key(table.go)),
-        f"debian.{STAGE}": store.find(f"debian-{STAGE}", debian.key(table.debian)),
-    }
-    stages = {name: stage for name, stage in found.items() if stage}
-    if set(stages) == set(found) and (built := store.find(STAGE, containers.key(table.images, stages))):
-        stages[STAGE] = built
-    return stages
-
-
-def _table() -> ConformanceSuite:
+def wanted() -> Wanted:
+    """Return the tests as what is built when it is asked for; raise ImageError where the table has none."""
     table = components().conformance
     if table is None:
         raise ImageError("components.toml has no [conformance]", remedy="take the file of the repository")
-    return table
+    return Wanted((table.go,), (table.debian,), table.images, STAGE)
 
 
 def _digests(archive: Path) -> dict[str, str]:
