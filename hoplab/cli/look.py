@@ -73,7 +73,6 @@ def ssh(paths: LabPaths, node: str, command: tuple[str, ...]) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     """Run kubectl on the lab: ./lab kubectl get pods -A."""
-    from hoplab.core import proxies
     from hoplab.host import netns
     from hoplab.lab import state
 
@@ -81,9 +80,8 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     program = Path(current.image_bin) / "kubectl"
     if not program.exists():
         raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
-    environment = proxies.bypassing(os.environ, [current.gateway, *(node.address for node in current.nodes)])
     with netns.entered(current.netns):
-        os.execve(program, ["kubectl", *arguments], {**environment, "KUBECONFIG": str(paths.kubeconfig)})
+        os.execve(program, ["kubectl", *arguments], {**current.environment(), "KUBECONFIG": str(paths.kubeconfig)})
 
 
 HELM = """\b

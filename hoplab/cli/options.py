@@ -15,10 +15,8 @@ from hoplab.cli import completion
 from hoplab.core.errors import LabError, StateError
 from hoplab.core.paths import PROJECT, LabPaths, rootless
 
-PASS_ON = {
-    "ignore_unknown_options": True,
-    "allow_interspersed_args": False,
-}  # what follows belongs to ssh, kubectl or helm
+# What follows belongs to ssh, kubectl or helm
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
 def lab_paths(_context: click.Context, _option: click.Parameter, name: str) -> LabPaths:

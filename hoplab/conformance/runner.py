@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from hoplab.conformance.ginkgo import Event, SpecResult, parse_report
 from hoplab.conformance.ginkgo import Progress as Followed
 from hoplab.conformance.report import Run, short
 from hoplab.conformance.selection import Selection
-from hoplab.core import proxies
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
@@ -100,14 +98,13 @@ def _run(
         report=report,
         output=folder,
     )
-    environment = proxies.bypassing(os.environ, [lab.gateway, *(node.address for node in lab.nodes)])
     began, left, interrupted = time.monotonic(), None, True
     with progress.phase(f"{len(chosen.run)} specs"):
         try:
             interrupted = program.run(
                 argv,
                 netns=lab.netns,
-                environment=environment,
+                environment=lab.environment(),
                 folder=folder,
                 log=log,
                 on_line=screen.line,

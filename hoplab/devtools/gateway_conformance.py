@@ -7,7 +7,6 @@ its workload to the nodes, runs it from the host end of the lab's network, and p
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -143,8 +142,7 @@ def arguments(report: Path, minutes: int, *, core: bool, emulated: bool, only: s
 
 def run_suite(lab: LabSummary, paths: LabPaths, argv: list[str], log: Path) -> None:
     """Run the suite from the host end of the lab's network, its output in ``log``, whatever comes of it."""
-    addresses = [lab.gateway, *(node.address for node in lab.nodes)]
-    environment = proxies.bypassing(os.environ, addresses) | proxies.none() | {"KUBECONFIG": str(paths.kubeconfig)}
+    environment = lab.environment() | proxies.none() | {"KUBECONFIG": str(paths.kubeconfig)}
     with log.open("w") as file, netns.entered(lab.netns):
         subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
 

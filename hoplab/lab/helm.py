@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from hoplab import image
-from hoplab.core import fs, host_network, proxies
+from hoplab.core import fs, host_network
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
@@ -26,9 +26,8 @@ def run(paths: LabPaths, arguments: Sequence[str], progress: Progress) -> None:
     try:
         text = host_access.kubeconfig_text(paths)
     except ClusterError:
-        own = proxies.bypassing(os.environ, [lab.gateway, *(node.address for node in lab.nodes)])
         with netns.entered(lab.netns):
-            os.execve(program, words, {**own, "KUBECONFIG": str(paths.kubeconfig)})
+            os.execve(program, words, {**lab.environment(), "KUBECONFIG": str(paths.kubeconfig)})
     else:
         file = paths.root / "helm.kubeconfig"
         fs.write(file, text, mode=0o600)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hoplab.core import fs
+from hoplab.core import fs, proxies
 from hoplab.core.errors import LabError, SpecError, StateError
 from hoplab.core.paths import LabPaths
 from hoplab.core.serialization import from_json, to_json
@@ -68,6 +69,10 @@ class LabSummary:
     def way(self) -> str:
         """Return the way to the lab network: a namespace, the URI of another host's libvirt, or "" for none."""
         return self.netns or (self.libvirt_uri if self.remote else "")
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment, whose proxies are not asked for the addresses of the lab."""
+        return proxies.bypassing(os.environ, [self.gateway, *(node.address for node in self.nodes)])
 
 
 @dataclass(frozen=True)
