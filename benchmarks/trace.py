@@ -12,9 +12,8 @@ import click
 from benchmarks.labs import Report, load, main, results_folder, table
 from hoplab.core.paths import LabPaths
 from hoplab.trace import needs
-from hoplab.trace.model import Sent
 from hoplab.verify import live_look
-from tests.support.traced_packets import PACKETS, sent
+from tests.support.traced_packets import PACKETS, reals, sent
 
 HOPS = 0.95  # of which so many are wanted
 OWN_S = 5.0  # wanted of each packet, where the machines do nothing else
@@ -32,9 +31,9 @@ def trace(name: str, number: int) -> int:
     for title, (sender, receiver, options) in PACKETS.items():
         traces = [sent(paths, lab, sender, receiver, **options) for _ in range(number)]
         first = [trace.sent for trace in traces if trace.sent]
-        reals: list[Sent] = [*first, *(then.sent for trace in traces for then in trace.then if then.sent)]
+        every = [real for trace in traces for real in reals(trace)]
         own = [real.seconds for real in first]
-        counts = sum(real.seen for real in reals), sum(real.hops for real in reals), sum(len(r.wrong) for r in reals)
+        counts = sum(real.seen for real in every), sum(real.hops for real in every), sum(len(r.wrong) for r in every)
         seconds, seen, hops, wrong = [*seconds, *own], seen + counts[0], hops + counts[1], wrong + counts[2]
         rows.append([title, f"{statistics.median(own):.1f}", f"{counts[0]} of {counts[1]}", str(counts[2])])
         report.say(f"{title}: {', '.join(f'{one:.1f}' for one in own)} s")

@@ -10,7 +10,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.observe.live.stop import Stop
 from hoplab.observe.snapshot import Snapshot
 from hoplab.trace import render
-from hoplab.trace.model import Trace
+from hoplab.trace.model import Sent, Trace
 from hoplab.verify import live_trace
 from tests.support.traced_faults import pods
 
@@ -48,6 +48,11 @@ def packets_of(lab: Snapshot) -> Mapping[str, tuple[str, str, dict[str, Any]]]:
     return {**PACKETS, **PACKETS6} if lab.setting.ipv6 else PACKETS
 
 
+def reals(trace: Trace) -> tuple[Sent, ...]:
+    """Return what was seen of the packet of a trace, and of those that a proxy sends on."""
+    return tuple(one.sent for one in (trace, *trace.then) if one.sent)
+
+
 @dataclass
 class Trial:
     """What was seen of packets that were sent, each with those that follow it."""
@@ -61,7 +66,7 @@ class Trial:
         sender, receiver, options = packets_of(lab)[name]
         trace = sent(paths, lab, sender, receiver, **options)
         assert trace.sent and trace.complete, f"{name}\n{render.text(trace)}"
-        for real in (trace.sent, *(then.sent for then in trace.then if then.sent)):
+        for real in reals(trace):
             self.seen, self.hops = self.seen + real.seen, self.hops + real.hops
             self.wrong += [f"{name}: {difference}" for difference in real.wrong]
         return f"{name}: {render.summary(trace.sent)}, {trace.sent.seconds:.1f} s"

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from hoplab.core.paths import PROJECT, cache_dir
+from hoplab.core.paths import cache_dir
 from hoplab.host.libvirtd import SEARCH, TOOLS
 from tests.support import unprivileged
+from tests.support.checkouts import copy_project, give, package_settings
 from tests.support.unprivileged import HOME, ID, Unprivileged
 
 SPEC = """\
@@ -30,8 +31,6 @@ config:
   lab:checkpoint: off
 """
 CHECKOUT, IMAGES = HOME / "hoplab", HOME / ".cache/hoplab/image"
-PASSED_ON = ("PIP_", "UV_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # how set-up reaches packages
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".lab", "*.ssh_config", "*.ssh_include", "__pycache__", ".*_cache")
 HOUR = 3600.0
 
 pytestmark = [
@@ -83,14 +82,12 @@ def learner() -> Iterator[Learner]:
     # not pytest's folder, which only its user may enter
     folder = Path("/var/tmp", f"hoplab-rootless-{os.getpid()}")
     home = folder / "home"
-    shutil.copytree(PROJECT, home / "hoplab", ignore=NOT_COPIED, symlinks=True)
+    copy_project(home / "hoplab")
     (home / IMAGES.relative_to(HOME)).mkdir(parents=True)
     (home / "hoplab/Pulumi.small.yaml").write_text(SPEC)
-    for path in [home, *home.rglob("*")]:
-        os.chown(path, ID, ID, follow_symlinks=False)
-    environment = {name: value for name, value in os.environ.items() if name.upper().startswith(PASSED_ON)}
+    give(home, ID)
     try:
-        with unprivileged.unprivileged(folder, environment, {cache_dir() / "image": IMAGES}) as user:
+        with unprivileged.unprivileged(folder, package_settings(), {cache_dir() / "image": IMAGES}) as user:
             learner = Learner(user)
             learner.lab("version")  # set-up
             yield learner

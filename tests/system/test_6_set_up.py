@@ -17,12 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from hoplab.core.paths import PROJECT
+from tests.support.checkouts import copy_project, give, package_settings
 
 TOOLS = ("mmdebstrap", "unshare", "chroot", "mount")
 LACKING = [tool for tool in TOOLS if not shutil.which(tool)] + ([] if os.geteuid() == 0 else ["root"])
-PASSED_ON = ("PIP_", "UV_", "SSL_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")  # how set-up reaches packages
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".lab", "*.ssh_config", "*.ssh_include", "__pycache__", ".*_cache")
 CHECKOUT, USER = "home/hoplab", 1000
 HALF_AN_HOUR = 1800.0
 RELEASES = {  # of /etc/os-release; "" leaves Debian's own
@@ -57,8 +55,7 @@ class Machine:
 
     def run(self, *command: str, user: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout to its end."""
-        settings = {name: value for name, value in os.environ.items() if name.upper().startswith(PASSED_ON)}
-        environment = {name: self._brought(value) for name, value in settings.items()}
+        environment = {name: self._brought(value) for name, value in package_settings().items()}
         own = {"PATH": f"{os.defpath}:/usr/sbin:/sbin", "HOME": "/root", "LC_ALL": "C.UTF-8", **environment}
         words = [f"{name}={value}" for name, value in own.items()]
         inside = ["env", "-i", *words, "sh", "-c", f'cd /{CHECKOUT} && exec "$@"', "sh", *command]
@@ -93,9 +90,8 @@ def bare() -> Iterator[Path]:
 def machine(bare: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
     root = bare.with_name(request.param.replace(" ", "-"))
     subprocess.run(["cp", "-a", str(bare), str(root)], check=True)
-    shutil.copytree(PROJECT, root / CHECKOUT, ignore=NOT_COPIED, symlinks=True)
-    for path in [root / CHECKOUT, *(root / CHECKOUT).rglob("*")]:
-        os.chown(path, USER, USER, follow_symlinks=False)
+    copy_project(root / CHECKOUT)
+    give(root / CHECKOUT, USER)
     if text := RELEASES[request.param]:
         release = root / "etc/os-release"
         release.unlink()
