@@ -8,7 +8,8 @@ With both families also fd00:77::1, ::20 and ::21, flannel-v6.1, and pods fd00:2
 nothing but the packets of a test travels there.
 
 ``ssh`` and ``sudo`` are programs that run a command in the namespace of a node. Like that of a real SSH session, it
-outlives its ``ssh``, which only carries what it reads and writes.
+outlives its ``ssh``, which only carries what it reads and writes. It sees the named namespaces of this network alone:
+another one of the same addresses may be there, made by another process of the tests or left by one that was killed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,25 @@ while [ $# -gt 2 ]; do shift; done
 {fails}
 export SSH_CONNECTION="192.168.77.1 40112 192.168.77.20 22"
 echo $$ >{folder}/$1.pid
-cat | setsid nsenter --net=/run/netns/{prefix}$1 sh -c "$2" | cat
+cat | setsid nsenter --net=/run/netns/{prefix}$1 unshare --mount sh {folder}/login "$2" | cat
 """
+LOGIN = """#!/bin/sh
+set -e
+mount -t tmpfs hoplab {folder}/netns
+for namespace in /run/netns/*{prefix}*; do
+    touch {folder}/netns/${namespace##*/}
+    mount --bind $namespace {folder}/netns/${namespace##*/}
+done
+mount --rbind {folder}/netns /run/netns
+exec sh -c "$1"
+"""
+_NUMBERS = count(1)
 
 
 def lacking() -> str:
     """Return what this machine lacks to make such a network; "" where it lacks nothing."""
     missing = [] if os.geteuid() == 0 else ["root"]
-    tools = ("ip", "tcpdump", "nsenter", "setsid")
+    tools = ("ip", "tcpdump", "nsenter", "unshare", "setsid")
     return ", ".join(
         [*missing, *(tool for tool in tools if shutil.which(tool, path="/usr/sbin:/usr/bin:/sbin:/bin") is None)]
     )
@@ -118,9 +131,10 @@ class Network:
         self._write_ssh(f"echo '{says}' >&2; exit {code}")
 
     def _write_ssh(self, fails: str) -> None:
-        text = SSH.replace("{folder}", str(self.folder)).replace("{prefix}", self.prefix).replace("{fails}", fails)
-        for name, content in (("ssh", text), ("sudo", '#!/bin/sh\nexec "$@"\n')):
-            (self.folder / name).write_text(content)
+        (self.folder / "netns").mkdir(exist_ok=True)
+        for name, content in (("ssh", SSH), ("login", LOGIN), ("sudo", '#!/bin/sh\nexec "$@"\n')):
+            text = content.replace("{folder}", str(self.folder)).replace("{prefix}", self.prefix)
+            (self.folder / name).write_text(text.replace("{fails}", fails))
             (self.folder / name).chmod(0o755)
 
 
@@ -136,7 +150,7 @@ def _pod(namespace: str, name: str, node: str, address: str, phase: str = "Runni
 @contextmanager
 def made(folder: Path, *, ipv6: bool = False) -> Iterator[Network]:
     """Make the network, with both families where that is asked for, and remove it at the end."""
-    prefix = f"hoplab-live{os.getpid()}-"
+    prefix = f"hoplab-live{os.getpid()}-{next(_NUMBERS)}-"
     network = Network(folder, prefix, (f"cni-{prefix}1", f"cni-{prefix}2"))
     network.accept()
     try:
@@ -208,4 +222,5 @@ def _add_ipv6(network: Network) -> None:
 
 def _ip(namespace: str, *lines: str) -> None:
     command = ["ip", "-n", namespace, "-batch", "-"]
-    subprocess.run(command, input="\n".join(lines) + "\n", text=True, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{namespace}: {done.stderr}"

@@ -104,7 +104,7 @@ def test_one_ping_is_seen_at_every_hop_in_the_order_of_its_way(network: Network)
     recorder = Recorder(network.ping)
     both = targets("default/web-1", "web-2")
     request = captures.Request(both, ICMP, True, True, captures.WHOLE)
-    result = run(request, recorder, limits=Limits(packets=20))
+    result = run(request, recorder, limits=Limits(packets=20, seconds=60))
     data = recorder.file.getvalue()
     assert pcapng_reader.names(data) == HOPS
     packets = pcapng_reader.packets(data)
@@ -133,7 +133,11 @@ def test_one_ping_is_seen_at_every_hop_in_the_order_of_its_way(network: Network)
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="needs tshark")
 def test_tshark_reads_the_file_of_a_run_without_a_warning(network: Network, tmp_path: Path) -> None:
     recorder = Recorder(network.ping)
-    run(captures.Request(targets("web-2"), "icmp", with_wire=True, snaplen=captures.WHOLE), recorder, limits=Limits(2))
+    run(
+        captures.Request(targets("web-2"), "icmp", with_wire=True, snaplen=captures.WHOLE),
+        recorder,
+        limits=Limits(2, 60),
+    )
     (tmp_path / "a.pcapng").write_bytes(recorder.file.getvalue())
     done = subprocess.run(
         ["tshark", "-n", "-r", tmp_path / "a.pcapng", "-T", "fields", "-e", "frame.interface_name", "-e", "icmp.type"],
@@ -159,7 +163,7 @@ def test_the_screen_has_a_line_for_each_packet(network: Network) -> None:
         return ScreenSink(lines.append, [place.short for place in places])
 
     request = captures.Request(targets("default/web-1", "worker1:eth0"), ICMP)
-    captures.capture(PATHS, request, sink, Stop(), Limits(packets=4), lambda _text: network.ping())
+    captures.capture(PATHS, request, sink, Stop(), Limits(packets=4, seconds=60), lambda _text: network.ping())
     echo = "10.244.0.5 > 10.244.1.5 icmp echo request"
     patterns = [
         rf"default/web-1 eth0  {echo} 98 bytes",
@@ -168,6 +172,13 @@ def test_the_screen_has_a_line_for_each_packet(network: Network) -> None:
     for line, pattern in zip(lines, patterns, strict=False):
         assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d{{6}} {pattern}", line), line
     assert len(lines) == 4
+
+
+def test_a_network_of_the_same_addresses_beside_it_is_not_captured(network: Network, tmp_path: Path) -> None:
+    recorder = Recorder(network.ping)
+    with live_network.made(tmp_path):
+        run(captures.Request(targets("default/web-1"), "icmp"), recorder, limits=Limits(packets=2, seconds=60))
+    assert len(pcapng_reader.packets(recorder.file.getvalue())) == 2
 
 
 def test_it_ends_after_some_seconds_and_without_a_packet(network: Network) -> None:
