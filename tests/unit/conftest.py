@@ -47,7 +47,7 @@ def users_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         yield file
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True, scope="session")
 def ctrl_c() -> Iterator[None]:
     """SIGINT interrupts, also where the tests were started in the background of a shell, which ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,22 +81,19 @@ def test_the_first_interruption_lets_the_spec_end(tmp_path: Path) -> None:
 
 def test_the_second_interruption_kills(tmp_path: Path) -> None:
     run = Started(tmp_path, DEAF)
-    killer: list[int] = []
 
     def interrupt(line: str) -> None:
         if "STEP" in line:
-            if (child := os.fork()) == 0:  # it comes while nothing is printed any more
-                while not (tmp_path / "again").exists():
-                    os.sched_yield()
-                os.kill(os.getppid(), signal.SIGINT)
-                os._exit(0)
-            killer.append(child)
             signal.raise_signal(signal.SIGINT)
 
-    run.interrupted = (tmp_path / "again").touch  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        run.run(interrupt)
-    os.waitpid(killer[0], 0)
+    # another process sends it, while nothing is printed any more
+    command = ["sh", "-c", f"read line; kill -INT {os.getpid()}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0) as again:
+        assert again.stdin
+        run.interrupted = partial(again.stdin.write, b"now\n")  # type: ignore[method-assign,assignment]
+        with pytest.raises(KeyboardInterrupt):
+            run.run(interrupt)
+    assert again.returncode == 0
     assert not run.report.exists()
 
 

@@ -61,7 +61,6 @@ def test_run_all_makes_the_others_where_the_first_failed(course: Fleet) -> None:
     assert heard.notes == ["course-s2: up is done (1 of 2)"]
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_run_all_passes_ctrl_c_on_and_starts_no_other_lab(course: Fleet) -> None:
     members = fleet_members.write_specs(course, 2)
     mark = course.project / "mark"
@@ -82,7 +81,6 @@ def test_run_all_passes_ctrl_c_on_and_starts_no_other_lab(course: Fleet) -> None
     assert not (course.project / "course-s2.began").exists()
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_run_all_passes_ctrl_c_on_to_a_lab_that_starts_at_that_moment(
     course: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -336,7 +336,6 @@ def test_forwarder_reports_the_complaint_of_ssh() -> None:
     assert said == [f"shop/web:80: {destination}: channel 0: open failed: connect failed: Connection refused"]
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_forwarder_ends_by_ctrl_c_with_open_connections() -> None:
     carried, ended = threading.Event(), threading.Event()
 
