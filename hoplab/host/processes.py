@@ -15,8 +15,8 @@ from hoplab.core.wait import deadline
 GRACE_S = 10.0
 
 
-def end(pids: Iterable[int], *, grace_s: float = GRACE_S) -> list[str]:
-    """End processes (SIGTERM, after the grace SIGKILL); return what they were: "dnsmasq (pid 4711)"."""
+def end(pids: Iterable[int], *, grace_s: float = GRACE_S, at_once: bool = False) -> list[str]:
+    """End processes (SIGTERM, after the grace or ``at_once`` SIGKILL); return what they were: "dnsmasq (pid 4711)"."""
     ended: list[str] = []
     left: dict[int, str] = {}  # pidfd -> what it is
     poll = select.poll()
@@ -28,7 +28,7 @@ def end(pids: Iterable[int], *, grace_s: float = GRACE_S) -> list[str]:
                 left[descriptor] = what
                 poll.register(descriptor, select.POLLIN)  # readable once the process has ended
                 ended.append(what)
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGKILL,) if at_once else (signal.SIGTERM, signal.SIGKILL):
             for descriptor in left:
                 with suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, number)

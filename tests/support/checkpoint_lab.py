@@ -200,7 +200,7 @@ class CheckpointLab:
         patch.setattr(PrivateLibvirt, "running", lambda _self: True)
         patch.setattr(PrivateLibvirt, "stop", lambda _private: self._end_all())
         patch.setattr(HostedControlPlane, "start", lambda _hosted: self._start_control_plane())
-        patch.setattr(HostedControlPlane, "stop", lambda _hosted: self._stop_control_plane())
+        patch.setattr(HostedControlPlane, "stop", lambda _hosted, lost=False: self._stop_control_plane())
 
     def _memory(self, name: str) -> Path:
         return freeze.saved_memory(self.paths.libvirt, name)

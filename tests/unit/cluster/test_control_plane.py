@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from hoplab.cluster.control_plane import ORDER, HostedControlPlane, read_manifes
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import NotYet, until
+from hoplab.host import processes
 from tests.support.files import GOLDEN
 from tests.support.labs import ShortRun
 
@@ -130,6 +131,21 @@ def test_a_hosted_control_plane_starts_restarts_and_stops(paths: LabPaths) -> No
     assert hosted.stop() == [f"control plane: {name}" for name in sorted(ORDER)]
     assert pids(paths) == {}
     assert hosted.stop() == []
+
+
+def test_a_control_plane_whose_data_nobody_needs_is_killed(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[bool] = []
+
+    def end(pids: Iterable[int], *, grace_s: float, at_once: bool) -> list[str]:
+        ends.append(at_once)
+        return ended(pids, grace_s=grace_s, at_once=at_once)
+
+    ended = processes.end
+    hosted = HostedControlPlane(paths, "")
+    hosted.start()
+    monkeypatch.setattr(processes, "end", end)
+    assert hosted.stop(lost=True) == [f"control plane: {name}" for name in sorted(ORDER)]
+    assert pids(paths) == {} and ends == [True, True]
 
 
 def test_a_program_that_cannot_start_shows_the_end_of_its_log(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:

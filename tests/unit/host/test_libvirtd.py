@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,25 @@ def test_definitions_survive_a_reboot_of_the_host(labs: tuple[PrivateLibvirt, Pr
     (lab.paths.run / "libvirtd.pid").write_text(str(os.getpid()))  # a number that is someone else's now
     lab.start()
     assert machines.domain_states(lab.uri) == {"worker1": "shut off"}
+
+
+@needs_libvirt
+def test_libvirtd_begins_on_the_first_processor_and_runs_on_all(
+    labs: tuple[PrivateLibvirt, PrivateLibvirt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[set[int]] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        began.append(os.sched_getaffinity(0))
+        return ran(command, **options)
+
+    mine, ran = os.sched_getaffinity(0), subprocess.run
+    monkeypatch.setattr("hoplab.host.libvirtd.subprocess.run", run)
+    labs[0].start()
+    pid = int((labs[0].paths.run / "libvirtd.pid").read_text())
+    threads = [int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()]
+    assert {min(mine)} in began and os.sched_getaffinity(0) == mine
+    assert len(threads) > 1 and all(os.sched_getaffinity(thread) == mine for thread in threads)
 
 
 @needs_libvirt

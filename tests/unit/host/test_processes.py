@@ -39,6 +39,12 @@ def test_a_process_that_ignores_sigterm_is_killed() -> None:
         assert stubborn.wait() == -9
 
 
+def test_a_process_is_killed_at_once_where_it_has_nothing_to_lose() -> None:
+    with started("cat") as polite:
+        assert processes.end([polite.pid], at_once=True) == [f"cat (pid {polite.pid})"]
+        assert polite.wait() == -9
+
+
 def test_a_process_that_has_ended_is_skipped() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
