@@ -24,6 +24,7 @@ class Combination:
             "lab:nodes": {"workers": 2},
             "lab:cni": dict(self.cni),
             "lab:proxy": {"mode": self.proxy},
+            "lab:loadBalancer": {"name": "metallb"},
             "lab:engine": "embedded",
             "lab:checkpoint": "off",
         }

@@ -56,10 +56,13 @@ AllowTcpForwarding yes
 MaxStartups 100
 MaxSessions 100
 """
-# Runs in the new namespaces; $1 is the host's folder. What a host has of its own is mounted over what the machine has.
+OTHER_USR = os.environ.get("HOPLAB_TEST_USR", "")  # a folder that is laid over /usr: another version of QEMU or libvirt
+# Runs in the new namespaces; $1 is the host's folder, $2 what is laid over /usr. What a host has of its own is mounted
+# over what the machine has.
 SET_UP = """\
 set -e
 root=$1
+[ -z "$2" ] || mount -t overlay overlay -o "lowerdir=$2:/usr" /usr
 mount -t sysfs sysfs /sys
 mount -t tmpfs -o mode=755 tmpfs /run
 ln -sfn /run /run/var-run
@@ -210,7 +213,7 @@ def host(root: Path, *, libvirt: bool = False) -> Iterator[Host]:
     first = subprocess.Popen(
         [
             *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *("--propagation", "private", "sh", "-c", SET_UP, "sh", str(root)),
+            *("--propagation", "private", "sh", "-c", SET_UP, "sh", str(root), OTHER_USR),
         ],
         stdin=subprocess.DEVNULL,
     )
