@@ -45,13 +45,12 @@ class BenchLab:
 
     def __call__(self, title: str, *words: str) -> Ran:
         """Run ``./lab <words> --lab <name>`` to its end, timed; its output goes to <logs>/<title>.log."""
-        verb, *rest = words
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{title}.log"
         began = time.monotonic()
         with log.open("w") as out:
             code = subprocess.run(
-                [str(self.paths.project / "lab"), verb, "--lab", self.paths.lab, *rest],
+                [str(self.paths.project / "lab"), *words, "--lab", self.paths.lab],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

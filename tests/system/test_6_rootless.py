@@ -2,7 +2,7 @@
 
 The user is made for the test (``tests/support/unprivileged.py``): no sudo, no other group, unknown to this host. The
 node image is the one in the cache of who runs the test; everything else is as on a learner's machine, set-up included.
-That takes a minute or two, each lab of one worker some five minutes on two cores that emulate it.
+The lab is made, used and removed every time; its later life and the fleet take ten minutes more, and are on request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ HOUR = 3600.0
 
 pytestmark = [
     pytest.mark.timeout(0),
-    pytest.mark.on_request,
     pytest.mark.skipif(bool(unprivileged.lacking()), reason=f"needs {unprivileged.lacking()}"),
     pytest.mark.skipif(not all(shutil.which(tool, path=SEARCH) for tool in TOOLS), reason="needs libvirt"),
 ]
@@ -98,17 +97,20 @@ def learner() -> Iterator[Learner]:
         shutil.rmtree(folder)
 
 
-def test_a_preview_leaves_nothing(learner: Learner) -> None:
+@pytest.fixture(scope="module")
+def at_first(learner: Learner) -> set[str]:
+    return learner.files()
+
+
+def test_a_preview_leaves_nothing(learner: Learner, at_first: set[str]) -> None:
     checks = json.loads(learner.lab("doctor", "--json").stdout)["checks"]
     assert {check["name"] for check in checks} >= {"subordinate ids", "user namespaces", "network cards"}
-    before = learner.files()
     assert "0 unchanged" in learner.lab("preview", "--lab", "small").stdout
-    assert learner.files() == before
+    assert learner.files() == at_first
     assert unprivileged.processes() == []
 
 
-def test_a_whole_life(learner: Learner) -> None:
-    before = learner.files()
+def test_a_lab_is_made(learner: Learner) -> None:
     learner.lab("up", "--lab", "small")
     assert learner.not_theirs() == []
     status = json.loads(learner.lab("status", "--lab", "small", "--json").stdout)
@@ -116,24 +118,32 @@ def test_a_whole_life(learner: Learner) -> None:
     assert learner.lab("ssh", "--lab", "small", "worker1", "hostname").stdout.strip() == "worker1"
     assert "worker1" in learner.lab("kubectl", "--lab", "small", "get", "nodes").stdout
 
-    # from the user's own shell, which is in no namespace
+
+def test_it_is_reached_from_the_users_own_shell(learner: Learner) -> None:
+    """That shell is in no namespace of the lab."""
     by_hand = learner.user.run("ssh", "-F", "inventory/small.ssh_config", "worker1", "hostname", cwd=CHECKOUT)
     assert by_hand.stdout.strip() == "worker1", by_hand.stderr
     uri = learner.lab("uri", "--lab", "small").stdout.strip()
     assert "worker1" in learner.user.run("virsh", "-c", uri, "list", "--name").stdout
 
+
+@pytest.mark.on_request
+def test_it_is_verified_stopped_and_started(learner: Learner) -> None:
     learner.lab("verify", "--lab", "small")
     learner.lab("stop", "--lab", "small")
     learner.lab("start", "--lab", "small")
     assert json.loads(learner.lab("status", "--lab", "small", "--json").stdout)["healthy"]
 
+
+def test_destroy_leaves_nothing(learner: Learner, at_first: set[str]) -> None:
     removed = learner.lab("destroy", "--lab", "small").stdout
     assert "removed network namespace hoplab-small-" in removed
     assert learner.not_theirs() == []
     assert unprivileged.processes() == []
-    assert learner.files() - before <= {".kube/config"}
+    assert learner.files() - at_first <= {".kube/config"}
 
 
+@pytest.mark.on_request
 def test_a_fleet(learner: Learner) -> None:
     before = learner.files()
     learner.lab("fleet", "up", "small", "--count", "2")
