@@ -81,7 +81,7 @@ def kubectl(paths: LabPaths, arguments: tuple[str, ...]) -> None:
     if not program.exists():
         raise LabError(f"{program} is gone", remedy="`./lab image build` makes it again")
     with netns.entered(current.netns):
-        os.execve(program, ["kubectl", *arguments], {**current.environment(), "KUBECONFIG": str(paths.kubeconfig)})
+        os.execve(program, ["kubectl", *arguments], current.environment(paths))
 
 
 HELM = """\b

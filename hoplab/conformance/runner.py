@@ -104,7 +104,7 @@ def _run(
             interrupted = program.run(
                 argv,
                 netns=lab.netns,
-                environment=lab.environment(),
+                environment=lab.environment(paths),
                 folder=folder,
                 log=log,
                 on_line=screen.line,

@@ -117,6 +117,11 @@ class LabPaths:
         return self.root / "kubeconfig"
 
     @property
+    def discovery(self) -> Path:
+        """What kubectl and helm keep of the API's kinds. In the user's own cache it would be that of all such labs."""
+        return self.root / "discovery"
+
+    @property
     def runner(self) -> Path:
         """ansible-runner's private data: artifacts and logs."""
         return self.root / "ansible"

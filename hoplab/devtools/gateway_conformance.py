@@ -142,7 +142,7 @@ def arguments(report: Path, minutes: int, *, core: bool, emulated: bool, only: s
 
 def run_suite(lab: LabSummary, paths: LabPaths, argv: list[str], log: Path) -> None:
     """Run the suite from the host end of the lab's network, its output in ``log``, whatever comes of it."""
-    environment = lab.environment() | proxies.none() | {"KUBECONFIG": str(paths.kubeconfig)}
+    environment = lab.environment(paths) | proxies.none()
     with log.open("w") as file, netns.entered(lab.netns):
         subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, check=False)
 

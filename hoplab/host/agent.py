@@ -20,7 +20,7 @@ from hoplab.core.wait import HOST, Expired, NotYet, Timing
 from hoplab.host.machines import connected, lookup
 
 ANSWER_S = 10  # seconds for one answer of an agent that runs; it does nothing long in one
-POLL_S = 0.05
+POLL_S = 0.2  # each question takes an emulated machine some milliseconds from what it waits for
 
 
 class AgentError(UnavailableError):

@@ -27,9 +27,9 @@ def run(paths: LabPaths, arguments: Sequence[str], progress: Progress) -> None:
         text = host_access.kubeconfig_text(paths)
     except ClusterError:
         with netns.entered(lab.netns):
-            os.execve(program, words, {**lab.environment(), "KUBECONFIG": str(paths.kubeconfig)})
+            os.execve(program, words, lab.environment(paths))
     else:
         file = paths.root / "helm.kubeconfig"
         fs.write(file, text, mode=0o600)
-        environment = {**os.environ, "KUBECONFIG": str(file)}
+        environment = {**os.environ, "KUBECONFIG": str(file), "KUBECACHEDIR": str(paths.discovery)}
         host_network.run(lambda: os.execve(program, words, environment))

@@ -70,9 +70,10 @@ class LabSummary:
         """Return the way to the lab network: a namespace, the URI of another host's libvirt, or "" for none."""
         return self.netns or (self.libvirt_uri if self.remote else "")
 
-    def environment(self) -> dict[str, str]:
-        """Return this process's environment, whose proxies are not asked for the addresses of the lab."""
-        return proxies.bypassing(os.environ, [self.gateway, *(node.address for node in self.nodes)])
+    def environment(self, paths: LabPaths) -> dict[str, str]:
+        """Return the environment of programs that use the lab's API: no proxy is asked for the addresses of the lab."""
+        environment = proxies.bypassing(os.environ, [self.gateway, *(node.address for node in self.nodes)])
+        return {**environment, "KUBECONFIG": str(paths.kubeconfig), "KUBECACHEDIR": str(paths.discovery)}
 
 
 @dataclass(frozen=True)

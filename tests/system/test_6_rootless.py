@@ -30,7 +30,9 @@ config:
   lab:ingress: {controller: none}
   lab:checkpoint: off
 """
+CLI_SPEC = SPEC.replace("  lab:engine: embedded\n", "")
 CHECKOUT, IMAGES = HOME / "hoplab", HOME / ".cache/hoplab/image"
+PULUMI, PULUMI_BIN = HOME / ".pulumi", Path("/mnt/pulumi")
 HOUR = 3600.0
 
 pytestmark = [
@@ -58,10 +60,11 @@ class Learner:
 
         The process id of dnsmasq is in a file of its own user, a subordinate one, while the lab runs.
         """
+        lent = [self.user.home / folder.relative_to(HOME) for folder in (IMAGES, PULUMI / "plugins")]
         found = (
             path
             for path in self.user.home.rglob("*")
-            if not path.is_relative_to(self.user.home / ".cache/hoplab/image") and path.suffix != ".pid"
+            if not any(path.is_relative_to(folder) for folder in lent) and path.suffix != ".pid"
         )
         return [path for path in found if path.lstat().st_uid != ID]
 
@@ -76,17 +79,31 @@ class Learner:
         }
 
 
+def pulumi_folders() -> dict[Path, Path]:
+    """Return the folders of this host's Pulumi CLI and plugins, where the learner finds them; none without a CLI."""
+    program = shutil.which("pulumi")
+    if not program:
+        return {}
+    own = Path(os.environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    return {Path(program).resolve().parent: PULUMI_BIN, own / "plugins": PULUMI / "plugins"}
+
+
 @pytest.fixture(scope="module")
 def learner() -> Iterator[Learner]:
     # not pytest's folder, which only its user may enter
     folder = Path("/var/tmp", f"hoplab-rootless-{os.getpid()}")
     home = folder / "home"
     copy_project(home / "hoplab")
-    (home / IMAGES.relative_to(HOME)).mkdir(parents=True)
     (home / "hoplab/Pulumi.small.yaml").write_text(SPEC)
+    (home / "hoplab/Pulumi.cli.yaml").write_text(CLI_SPEC)
+    lent = {cache_dir() / "image": IMAGES, **pulumi_folders()}
+    for target in lent.values():
+        if target.is_relative_to(HOME):
+            (home / target.relative_to(HOME)).mkdir(parents=True)
     give(home, ID)
+    path = f"{PULUMI_BIN}:/usr/local/bin:{os.defpath}:/usr/sbin:/sbin"
     try:
-        with unprivileged.unprivileged(folder, package_settings(), {cache_dir() / "image": IMAGES}) as user:
+        with unprivileged.unprivileged(folder, {**package_settings(), "PATH": path}, lent) as user:
             learner = Learner(user)
             learner.lab("version")  # set-up
             yield learner
@@ -152,3 +169,20 @@ def test_a_fleet(learner: Learner) -> None:
     assert learner.not_theirs() == []
     assert unprivileged.processes() == []
     assert learner.files() == before
+
+
+@pytest.mark.on_request
+@pytest.mark.skipif(not pulumi_folders(), reason="no Pulumi CLI: there is no `pulumi` on PATH")
+def test_pulumi_up(learner: Learner) -> None:
+    def pulumi(*words: str) -> str:
+        return learner.lab("pulumi", "run", "--lab", "cli", *words).stdout
+
+    pulumi("stack", "init", "cli")
+    assert " created" in pulumi("up", "--yes", "--non-interactive", "--stack", "cli")
+    assert learner.not_theirs() == []
+    assert json.loads(learner.lab("status", "--lab", "cli", "--json").stdout)["healthy"]
+    assert "unchanged" in pulumi("up", "--yes", "--non-interactive", "--stack", "cli")
+    pulumi("destroy", "--yes", "--non-interactive", "--stack", "cli")
+    learner.lab("destroy", "--lab", "cli")
+    assert learner.not_theirs() == []
+    assert unprivileged.processes() == []

@@ -307,12 +307,16 @@ def test_kubectl_without_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kubectl_passes_flags_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ran: list[list[str]] = []
+    """What it keeps is with the lab: in the user's home another lab with the same address would find it."""
+    ran: list[tuple[list[str], dict[str, str]]] = []
     (tmp_path / "kubectl").touch()
     monkeypatch.setattr(state, "load_summary", lambda _paths: replace(STATE, image_bin=str(tmp_path)))
-    monkeypatch.setattr("os.execve", lambda _program, words, _env: ran.append(words))
+    monkeypatch.setattr("os.execve", lambda _program, words, environment: ran.append((words, environment)))
     run("kubectl", "get", "pods", "-A", "--help")
-    assert ran == [["kubectl", "get", "pods", "-A", "--help"]]
+    ((words, environment),) = ran
+    assert words == ["kubectl", "get", "pods", "-A", "--help"]
+    lab = LabPaths("dev").root
+    assert [Path(environment[name]).parent for name in ("KUBECONFIG", "KUBECACHEDIR")] == [lab, lab]
 
 
 def test_destroy_of_another_lab(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def test_it_reaches_the_forwarded_api(paths: LabPaths, ran: Ran, monkeypatch: py
     file = Path(environment["KUBECONFIG"])
     assert file.read_text() == "of the loopback\n" and file.stat().st_mode & 0o777 == 0o600
     assert file.is_relative_to(paths.root)
+    assert Path(environment["KUBECACHEDIR"]).is_relative_to(paths.root)
 
 
 def test_without_a_forwarded_api_it_runs_as_kubectl_does(
@@ -65,6 +66,7 @@ def test_without_a_forwarded_api_it_runs_as_kubectl_does(
     ((_, words, environment),) = ran
     assert words == ["helm", "list", "-A"]
     assert environment["KUBECONFIG"] == str(paths.kubeconfig)
+    assert Path(environment["KUBECACHEDIR"]).is_relative_to(paths.root)
     assert environment["NO_PROXY"].startswith("example.org,192.168.77.1")
 
 
