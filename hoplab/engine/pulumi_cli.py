@@ -174,6 +174,8 @@ def environment(paths: LabPaths, given: dict[str, str] | None = None) -> dict[st
     user = dict(os.environ) if given is None else given
     variables = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     variables |= {name: value for name, value in proxies.LOCAL_GRPC.items() if name not in user}
+    if "PULUMI_HOME" not in user:  # in a user's own namespaces the CLI would take root's home: the user is root there
+        variables["PULUMI_HOME"] = str(_home(user))
     if not _logged_in(user):
         backend = paths.root / "pulumi"
         backend.mkdir(parents=True, exist_ok=True)
@@ -204,11 +206,14 @@ def _ours(text: str) -> LabError:
 def _logged_in(user: dict[str, str]) -> bool:
     if user.get("PULUMI_BACKEND_URL") or user.get("PULUMI_ACCESS_TOKEN"):
         return True
-    home = Path(user.get("PULUMI_HOME") or Path.home() / ".pulumi")
     try:
-        return bool(json.loads((home / "credentials.json").read_text()).get("current"))
+        return bool(json.loads((_home(user) / "credentials.json").read_text()).get("current"))
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def _home(user: dict[str, str]) -> Path:
+    return Path(user.get("PULUMI_HOME") or Path.home() / ".pulumi")
 
 
 def _passphrase(paths: LabPaths) -> Path:

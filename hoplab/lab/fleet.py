@@ -110,6 +110,8 @@ def destroy(fleet: Fleet, parallel: int, progress: Progress) -> list[str]:
     removed = [f"lab {member.lab}" for member in members]
     if fleet.folder.exists():
         shutil.rmtree(fleet.folder)
+        with contextlib.suppress(OSError):
+            fleet.folder.parent.rmdir()  # with the last fleet
         removed.append(f"folder {fleet.folder}")
     return removed
 

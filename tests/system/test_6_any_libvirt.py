@@ -222,6 +222,7 @@ def test_the_doctor_looks_at_the_other_host(remote: Place) -> None:
 
 
 @pytest.mark.on_request
+@pytest.mark.timeout(0)  # every command that is run has a bound of its own
 @pytest.mark.parametrize(
     "where",
     [

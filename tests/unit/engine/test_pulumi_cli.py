@@ -185,6 +185,12 @@ def test_without_an_account_state_and_passphrase_are_the_labs_own(paths: LabPath
     assert passphrase.read_text() == Path(told["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
 
 
+def test_pulumis_folder_is_that_of_the_users_home(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their own namespaces the user is root, and the CLI looks root's home up."""
+    monkeypatch.setenv("HOME", "/home/student")
+    assert environment(paths, {})["PULUMI_HOME"] == "/home/student/.pulumi"
+
+
 @pytest.mark.parametrize("how", ["variable", "token", "login"])
 def test_what_the_user_has_settled_is_kept(paths: LabPaths, tmp_path: Path, how: str) -> None:
     user = {"PULUMI_HOME": str(tmp_path), "PULUMI_CONFIG_PASSPHRASE": ""}

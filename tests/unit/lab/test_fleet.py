@@ -196,6 +196,7 @@ def test_destroy_leaves_nothing_but_the_spec(course: Fleet) -> None:
     stand_in(course, "")
     assert fleet.destroy(course, 2, Heard()) == ["lab course-s1", "lab course-s2", f"folder {course.folder}"]
     assert sorted(path.name for path in course.project.iterdir()) == [".lab", "Pulumi.course.yaml", "lab"]
+    assert not course.folder.parent.exists()
 
 
 def test_destroy_keeps_the_spec_of_a_lab_that_stays(course: Fleet) -> None:
