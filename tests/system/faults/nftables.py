@@ -33,6 +33,7 @@ FAULTS = (
             "a_service_leads_to_its_endpoints",
             "every_endpoint_gets_the_same_share",
             "only_rules_know_a_cluster_ip",
+            "nothing_drops_what_a_node_sends_to_a_service",  # what no map knows is rejected
         ),
         "service-ips on {node} does not lead {cluster_ip} . tcp . 80 to {chain}",
         traffic=("a_cluster_ip_is_a_pod_chosen_per_connection",),
