@@ -238,7 +238,8 @@ PASSING = frozenset(
 def pods(lab: Snapshot) -> dict[str, ApiPod]:
     """Return the pods of the workload by the names that this module uses."""
     known = lab.api[API_PODS]
-    single = next(pod for pod in known if pod.label("app") == "single")
+    single = next((pod for pod in known if pod.label("app") == "single"), None)
+    assert single, "the workload of the lessons is not there: `./lab verify` makes it"
     echoes = [pod for pod in known if pod.label("app") == "echo"]
     near = next(pod for pod in echoes if pod.node == single.node)
     return {"single": single, "near": near, "far": next(pod for pod in echoes if pod.node != single.node)}
