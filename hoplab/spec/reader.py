@@ -12,21 +12,11 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from typing import Any
 
 from hoplab.core.errors import MOST_SHOWN, SpecIssue
+from hoplab.spec.kinds import Choice, Integer, PartChoice, Size, in_units
 from hoplab.spec.libvirt_uri import uri_issue
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
 from hoplab.spec.parts import AnyPart, Parts, usable
-from hoplab.spec.settings import (
-    SETTINGS,
-    Choice,
-    Integer,
-    PartChoice,
-    Size,
-    in_units,
-    integer_at,
-    keys_of,
-    part_at,
-    size_at,
-)
+from hoplab.spec.settings import SETTINGS, integer_at, keys_of, part_at, size_at
 from hoplab.spec.validate import unusable
 
 MOST_DIGITS = 100  # of a number; Python converts at most 4300
