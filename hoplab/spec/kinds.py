@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
+from hoplab.spec.catalog import kubernetes_versions
 from hoplab.spec.parts import Part, Parts, usable
 
 Json = dict[str, Any]
@@ -163,6 +164,21 @@ class Range(Setting):
     def schema(self, parts: Parts) -> Json:
         digits = "0-9." if self.default.version == 4 else "0-9a-fA-F:."
         return {"type": "string", "pattern": f"^[{digits}]+/[0-9]+$"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesVersion(Setting):
+    """A version of the table of components, or the minor of one."""
+
+    def allowed_text(self, parts: Parts) -> str:
+        return ", ".join(f"`{minor}` ({version})" for minor, version in kubernetes_versions().items())
+
+    def shown_default(self) -> str:
+        return list(kubernetes_versions())[-1]
+
+    def schema(self, parts: Parts) -> Json:  # a minor without quotes is a number
+        known = kubernetes_versions().items()
+        return {"enum": [value for minor, version in known for value in (minor, float(minor), version)]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TypeVar, get_args
 
-from hoplab.spec.kinds import Backend, Choice, Integer, Names, PartChoice, Range, Setting, Size, Truth
+from hoplab.spec.kinds import (
+    Backend,
+    Choice,
+    Integer,
+    KubernetesVersion,
+    Names,
+    PartChoice,
+    Range,
+    Setting,
+    Size,
+    Truth,
+)
 from hoplab.spec.model import Accel, CniSpec, Engine, Ipv6Spec, Keeping, LabSpec, Merging, Placement, machine_size
 
 Kind = TypeVar("Kind", bound="Setting")
@@ -136,12 +147,7 @@ DECLARED: tuple[Setting, ...] = (
         default_text="the last ten of the lab network that no machine has",
         allowed="addresses of the lab network: `192.168.77.245-192.168.77.254` or `192.168.77.240/29`",
     ),
-    Setting(
-        path="kubernetes.version",
-        meaning="the version of Kubernetes",
-        default_text="what the node image has",
-        allowed="see `./lab version`",
-    ),
+    KubernetesVersion(path="kubernetes.version", meaning="the version of Kubernetes, with its etcd and coredns"),
     Setting(
         path="libvirt",
         meaning="which libvirt runs the machines",
