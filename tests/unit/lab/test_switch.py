@@ -68,7 +68,22 @@ def test_refuse_another_family(made: LabSpec, asked: LabSpec, words: tuple[str, 
     assert caught.value.remedy.endswith("./lab destroy --lab dev, then ./lab up --lab dev")
 
 
-def test_same_dataplane_and_family_are_accepted() -> None:
+@pytest.mark.parametrize(("made", "asked"), [("1.37.2", "1.36.3"), ("1.36.3", "1.37.2")])
+def test_refuse_another_kubernetes(made: str, asked: str) -> None:
+    before = replace(MADE, spec=replace(SPEC, kubernetes_version=made))
+    with pytest.raises(LabError) as caught:
+        state.refuse_another_kubernetes(replace(SPEC, kubernetes_version=asked), before)
+    assert caught.value.message == f"lab 'dev' was made with Kubernetes {made}, and its spec now asks for {asked}"
+    assert caught.value.remedy == (
+        f"keep it by lab:kubernetes.version {made[:4]}, or make the lab anew: "
+        "./lab destroy --lab dev, then ./lab up --lab dev"
+    )
+
+
+def test_same_dataplane_family_and_kubernetes_are_accepted() -> None:
+    asks = replace(SPEC, workers=3, kubernetes_version="1.37.9")  # another patch comes with another table
+    for before in (replace(MADE, spec=SPEC), replace(MADE, spec=None), None):
+        state.refuse_another_kubernetes(asks, before)
     state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
     state.refuse_another_family(replace(SPEC, workers=3), MADE)
     state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows
