@@ -63,7 +63,6 @@ def up(
             power.run(paths, progress)
         before = state.made_before(paths)
         state.refuse_another_family(spec, before)
-        state.refuse_another_kubernetes(spec, before)
         if not recreate:
             state.refuse_another_dataplane(spec, before)
         first = not (before and before.phases)  # no ``up`` of this lab has come to its end

@@ -172,7 +172,6 @@ class ClusterProvider(ResourceProvider):
         try:
             spec, before = load_spec(paths, libvirt_host.host_for(paths)), state.made_before(paths)
             state.refuse_another_family(spec, before)
-            state.refuse_another_kubernetes(spec, before)
             state.refuse_another_dataplane(spec, before)
         except SpecError as error:
             failures = [CheckFailure(issue.path, f"{issue.problem}; {issue.hint}") for issue in error.issues]

@@ -165,13 +165,6 @@ def test_check_refuses_another_family(paths: LabPaths, monkeypatch: pytest.Monke
     assert failure.reason.startswith("lab 'dev' was made with no IPv6, and its spec now asks for the IPv6 network")
 
 
-def test_check_refuses_another_kubernetes(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hoplab.lab.spec_file.load_spec", lambda *_: LabSpec("dev", kubernetes_version="1.36.3"))
-    state.save(replace(MADE, spec=LabSpec("dev")), paths)
-    (failure,) = ClusterProvider().check({}, PROPS).failures
-    assert failure.reason.startswith("lab 'dev' was made with Kubernetes 1.37.2, and its spec now asks for 1.36.3")
-
-
 @pytest.mark.parametrize("verb", ["create", "update"])
 def test_cluster_create_drains_and_converges(paths: LabPaths, done: list[str], verb: str) -> None:
     provider = ClusterProvider()

@@ -14,12 +14,13 @@ import pytest
 
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
-from hoplab.lab import state
+from hoplab.lab import context, state
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import dataplane
 from hoplab.trace import nft_trace
 from tests.support.labs import MADE, SPEC
+from tests.support.progress import RecordingProgress
 from tests.support.roles import defaults, render
 
 
@@ -78,6 +79,21 @@ def test_refuse_another_kubernetes(made: str, asked: str) -> None:
         f"keep it by lab:kubernetes.version {made[:4]}, or make the lab anew: "
         "./lab destroy --lab dev, then ./lab up --lab dev"
     )
+
+
+def test_another_kubernetes_is_refused_before_its_image_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every way to a lab's resources: up, preview, and the Pulumi program."""
+    built: list[str] = []
+    monkeypatch.setattr("hoplab.infra.context.resolve", lambda spec, *_: built.append(spec.kubernetes_version))
+    paths = LabPaths("dev", tmp_path)
+    older = replace(SPEC, kubernetes_version="1.36.3")
+    context.resolve(older, paths, RecordingProgress())
+    state.save(replace(MADE, spec=SPEC), paths)
+    with pytest.raises(LabError, match=r"was made with Kubernetes 1\.37\.2"):
+        context.resolve(older, paths, RecordingProgress())
+    assert built == ["1.36.3"]
 
 
 def test_same_dataplane_family_and_kubernetes_are_accepted() -> None:
