@@ -226,6 +226,9 @@ def version() -> None:
     click.echo(f"hoplab {__version__}")
     for name, number in sorted(images.component_versions().items()):
         click.echo(f"{name} {number}")
+    for minor, versions in images.other_versions().items():
+        differing = ", ".join(f"{name} {number}" for name, number in sorted(versions.items()))
+        click.echo(f"with lab:kubernetes.version {minor}: {differing}")
 
 
 @click.command()

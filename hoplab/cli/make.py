@@ -133,7 +133,7 @@ def _print_lab(current: LabState, changes: Changes, changed: int) -> None:
     if current.hosted:
         rows.append(("(this host)", "control-plane", current.gateway, "-"))
     click.echo(f"\n{text_table(rows)}\n")
-    versions = image.component_versions()
+    versions = image.versions_of(current.image)
     click.echo(
         f"kubernetes {versions['kubernetes']}, containerd {versions['containerd']}, accel {current.accel}, "
         f"image {current.image[:12]}"

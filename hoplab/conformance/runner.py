@@ -25,6 +25,7 @@ from hoplab.lab import state
 from hoplab.lab.state import LabState
 from hoplab.observe.setting import Setting
 from hoplab.observe.ssh import Hosts
+from hoplab.spec.catalog import minor_of
 
 API_S = 30.0  # for one answer of the API server of a busy lab
 
@@ -47,6 +48,7 @@ def run(paths: LabPaths, progress: Progress, *, focus: str = "", quick: bool = F
     setting = state.built_setting(lab, paths)
     folder = paths.root / "conformance"
     folder.mkdir(exist_ok=True)
+    refuse_another_minor(lab)
     with progress.phase("upstream's tests"):
         suite = conformance.ensure_suite(progress, lab.spec.image_mirror if lab.spec else "")
         progress.task("listing the specs")
@@ -69,6 +71,16 @@ def run(paths: LabPaths, progress: Progress, *, focus: str = "", quick: bool = F
     with progress.phase("namespaces of earlier runs"):
         clean_up(paths, lab, progress)
     return _run(paths, lab, setting, suite, chosen, folder, progress)
+
+
+def refuse_another_minor(lab: LabState) -> None:
+    """Raise LabError where the tests are of another minor of Kubernetes than the lab: upstream supports their own."""
+    own, tested = _kubernetes_of(lab), conformance.wanted().go[0].version
+    if own != "?" and minor_of(own) != minor_of(tested):
+        raise LabError(
+            f"lab {lab.lab!r} has Kubernetes {own}, and upstream's tests can be built of {tested}",
+            remedy=f"run them on a lab of {minor_of(tested)}, one without lab:kubernetes.version in its spec",
+        )
 
 
 def clean_up(paths: LabPaths, lab: LabState, progress: Progress) -> None:

@@ -23,7 +23,7 @@ from hoplab.image import archives, commands, conformance, containers, debian, di
 from hoplab.image.archives import Kept
 from hoplab.image.outdated import Version, compare
 from hoplab.image.store import Stage, Store, remove_tree
-from hoplab.spec.catalog import ArchivedImage, Components, components
+from hoplab.spec.catalog import ArchivedImage, Components, components, tables
 
 # The kernel command line. mitigations=off: the machines run only the lab's programs, and on an emulated CPU every
 # switch has a cost. lsm: no AppArmor or SELinux, whose hooks have no policy here. No fsck: the file
@@ -72,6 +72,20 @@ def component_versions() -> dict[str, str]:
     return components().versions()
 
 
+def other_versions() -> dict[str, dict[str, str]]:
+    """Return minor of Kubernetes -> what differs with it: ``{"1.36": {"kubernetes": "1.36.3", ...}}``."""
+    usual = component_versions()
+    every = {minor: table.versions() for minor, table in tables().items()}
+    return {minor: dict(versions.items() - usual.items()) for minor, versions in every.items() if versions != usual}
+
+
+def versions_of(digest: str) -> dict[str, str]:
+    """Return component -> version for a lab with this node image: the table's for what no image of the cache says."""
+    store = _store()
+    stage = store.find("node", digest)
+    return component_versions() | (store.manifest(stage.directory)["versions"] if stage else {})
+
+
 def archived_components() -> dict[str, tuple[ArchivedImage, ...]]:
     """Return component -> the images it needs that can't be built here: ``{"cni_calico": (...), ...}``."""
     entries = components().archives
@@ -113,14 +127,19 @@ def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]
 
 
 def ensure_image(
-    accel: Literal["kvm", "tcg"], progress: Progress, mirror: str = "", needs: Collection[str] = ()
+    accel: Literal["kvm", "tcg"],
+    progress: Progress,
+    mirror: str = "",
+    needs: Collection[str] = (),
+    kubernetes: str = "",
 ) -> NodeImage:
     """Return the image for machines of this acceleration: the cached one, or a new one with changed stages rebuilt.
 
     ``needs`` are components (names of roles). Their images that can't be built here come from the local folder or a
-    container registry. Those that are built only for them are in no node image, but in archives beside it.
+    container registry. Those that are built only for them are in no node image, but in archives beside it. The image
+    has the table's default Kubernetes, or that of the minor of ``kubernetes``.
     """
-    found = _ensure_disk(accel, progress, mirror, needs)
+    found = _ensure_disk(accel, progress, mirror, needs, kubernetes)
     asked = [role for role in sorted(needs) if role in components().wanted]
     beside = {role: wanted.archive(role, components(), _store(), progress, mirror) for role in asked}
     return replace(found, beside=beside)
@@ -131,8 +150,10 @@ def ensure_program(verb: str, progress: Progress) -> Path:
     return wanted.programs(verb, components(), _store(), progress) / verb
 
 
-def _ensure_disk(accel: Literal["kvm", "tcg"], progress: Progress, mirror: str, needs: Collection[str]) -> NodeImage:
-    store, table = _store(), components().shared
+def _ensure_disk(
+    accel: Literal["kvm", "tcg"], progress: Progress, mirror: str, needs: Collection[str], kubernetes: str
+) -> NodeImage:
+    store, table = _store(), components(kubernetes).shared
     needed = table.archives_of(needs)
     stages, brought = _find_stages(table, store), archives.find(needed)
     whole = _complete(table, stages) and len(brought) == len(needed)
@@ -192,10 +213,10 @@ def list_images() -> list[NodeImage]:
 def prune_images(keep: set[str]) -> list[str]:
     """Remove other images, and stages that neither kept images nor the next build need; return the removed ones.
 
-    Those of upstream's tests stay while they are of the present table.
+    Those of every Kubernetes and of upstream's tests stay while they are of the present table.
     """
     store = _store()
-    needed = {stage.name for stage in _find_stages(components().shared, store).values()}
+    needed = {stage.name for table in tables().values() for stage in _find_stages(table.shared, store).values()}
     needed |= {stage.name for stage in conformance.wanted().find(store).values()}
     needed |= {stage.name for stage in wanted.cached(components(), store)}
     needed |= {f"node-{digest}" for digest in keep}
@@ -216,7 +237,7 @@ def prune_images(keep: set[str]) -> list[str]:
 
 def versions_and_newest() -> tuple[list[Version], list[str]]:
     """Return all versions in the table and in cached Debian systems beside the newest, and the systems not cached."""
-    return compare(components(), _store())
+    return compare(components(), _store(), older=[table for table in tables().values() if table != components()])
 
 
 class _Silent:

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +22,11 @@ from hoplab.core.errors import ImageError
 from hoplab.image import debian
 from hoplab.image.gobuild import ENVIRONMENT
 from hoplab.image.store import Store
-from hoplab.spec.catalog import Components, DebianSystem
+from hoplab.spec.catalog import Components, DebianSystem, minor_of
 
 OWN = "hoplab.local/"  # modules of ours
 ASKED_AT_ONCE = 4
+LATEST = "latest"  # Go's word for the newest release of a module; "v1.36" is the newest one with this beginning
 STATUS = "./var/lib/dpkg/status"  # in a root file system
 FIELD = re.compile(r"^(Package|Version): (\S+)$", re.MULTILINE)
 OFFERED = re.compile(r"^Inst (\S+) \((\S+) ", re.MULTILINE)  # apt's line of a package that it would install
@@ -46,20 +47,27 @@ class Version:
         return self.here != self.newest
 
 
-def compare(table: Components, store: Store, run: Callable[..., str] | None = None) -> tuple[list[Version], list[str]]:
+def compare(
+    table: Components, store: Store, run: Callable[..., str] | None = None, older: Iterable[Components] = ()
+) -> tuple[list[Version], list[str]]:
     """Return all versions, and the Debian systems of which there is no root file system; raise ImageError offline.
 
+    Of the tables of ``older`` minors of Kubernetes it is what differs, and their Kubernetes beside the newest patch.
     ``run`` runs a command and returns its output.
     """
     ask = run or _run
-    modules = sorted({item.source for item in table.go.values() if not item.source.startswith(OWN)})
+    pinned = [(name, item, LATEST) for name, item in table.go.items() if not item.source.startswith(OWN)]
+    for other in older:
+        minor = minor_of(other.go["kubernetes"].version)
+        pinned += [
+            (f"{name} of {minor}", item, f"v{minor}" if name == "kubernetes" else LATEST)
+            for name, item in other.go.items()
+            if item != table.go[name]
+        ]
+    queries = sorted({f"{item.source}@{wanted}" for _, item, wanted in pinned})
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        newest = dict(zip(modules, pool.map(lambda module: _newest(module, ask), modules), strict=True))
-    found = [
-        Version(name, item.version, newest[item.source], item.held)
-        for name, item in table.go.items()
-        if item.source in newest
-    ]
+        newest = dict(zip(queries, pool.map(lambda query: _newest(query, ask), queries), strict=True))
+    found = [Version(name, item.version, newest[f"{item.source}@{wanted}"], item.held) for name, item, wanted in pinned]
     missing = []
     for name, system in table.debian.items():
         if stage := store.find(f"debian-{name}", debian.key(system)):
@@ -69,8 +77,9 @@ def compare(table: Components, store: Store, run: Callable[..., str] | None = No
     return found, missing
 
 
-def _newest(module: str, run: Callable[..., str]) -> str:
-    argv = ["go", "list", "-m", "-f", "{{.Version}}", f"{module}@latest"]
+def _newest(query: str, run: Callable[..., str]) -> str:
+    module = query.partition("@")[0]
+    argv = ["go", "list", "-m", "-f", "{{.Version}}", query]
     with tempfile.TemporaryDirectory() as empty:  # a go.mod in or above the folder would have a say
         printed = run(argv, f"the newest version of {module}", Path(empty), {**ENVIRONMENT, "GOFLAGS": "-mod=mod"})
     return printed.strip().removeprefix("v")

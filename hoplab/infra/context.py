@@ -64,7 +64,7 @@ def node_image(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress)
         choice = accel.of_libvirt(spec.accel, machines.capabilities(spec.libvirt_uri).kvm)
     plan = plan_lab(spec, parts, lab_id=paths.id, accel=choice.accel, ingress_at_hand=ingress_controllers())
     needs = {*plan.components, *spec.image_components}
-    return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs)
+    return plan, ensure_image(choice.accel, progress, spec.image_mirror, needs, spec.kubernetes_version)
 
 
 def _resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: Progress) -> LabContext:

@@ -8,12 +8,17 @@ from hoplab.expectations.parts import known_parts
 from hoplab.host import rootless
 from hoplab.image import NodeImage
 from hoplab.infra import context
+from hoplab.lab import state
 from hoplab.spec.model import LabSpec
 from hoplab.spec.plan import LabPlan
 
 
 def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> context.LabContext:
-    """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process."""
+    """Build or find the node image, choose the acceleration, start libvirt, make the keys; once per process.
+
+    Raise LabError where the lab exists with another minor of Kubernetes, before an image of that is built.
+    """
+    state.refuse_another_kubernetes(spec, state.made_before(paths))
     rootless.enter_network()  # Pulumi starts the program in the host's
     return context.resolve(spec, known_parts(), paths, progress)
 

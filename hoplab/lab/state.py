@@ -16,6 +16,7 @@ from hoplab.core.paths import LabPaths
 from hoplab.core.serialization import from_json, to_json
 from hoplab.observe import setting
 from hoplab.observe.setting import Setting
+from hoplab.spec.catalog import minor_of
 from hoplab.spec.changes import changed_settings
 from hoplab.spec.libvirt_uri import RemoteHost, remote_host
 from hoplab.spec.model import LabSpec
@@ -227,6 +228,17 @@ def refuse_another_family(spec: LabSpec, before: LabState | None) -> None:
         raise LabError(
             f"lab {before.lab!r} was made with {had}, and its spec now asks for {asks}",
             remedy="its network and machines have to be made anew: "
+            f"./lab destroy --lab {before.lab}, then ./lab up --lab {before.lab}",
+        )
+
+
+def refuse_another_kubernetes(spec: LabSpec, before: LabState | None) -> None:
+    """Raise LabError where the spec changes the minor of Kubernetes: etcd's data and the nodes are of the old one."""
+    had = before.spec.kubernetes_version if before and before.spec else ""
+    if before and had and minor_of(had) != minor_of(spec.kubernetes_version):
+        raise LabError(
+            f"lab {before.lab!r} was made with Kubernetes {had}, and its spec now asks for {spec.kubernetes_version}",
+            remedy=f"keep it by lab:kubernetes.version {minor_of(had)}, or make the lab anew: "
             f"./lab destroy --lab {before.lab}, then ./lab up --lab {before.lab}",
         )
 

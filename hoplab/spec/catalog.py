@@ -1,4 +1,4 @@
-"""Reads the component table, components.toml: what the node image is made of."""
+"""Reads the component table, components.toml: what the node images are made of, one for each minor of Kubernetes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from hoplab.core.errors import ImageError
 
 HERE = Path(__file__).resolve().parents[1] / "image"  # the table is beside what it names
 
@@ -100,9 +102,15 @@ class Components:
         return {name: component.version for name, component in self.go.items()} | {"debian": self.debian["node"].suite}
 
 
-def parse(text: str, folder: Path) -> Components:
-    """Return the table from its text; the Go components' folders are below ``folder``."""
+def parse(text: str, folder: Path, minor: str = "") -> Components:
+    """Return the table from its text; the Go components' folders are below ``folder``.
+
+    It is the table of the newest Kubernetes, or of this ``minor``, with the versions and locks below its name.
+    """
     table = tomllib.loads(text)
+    for name, version in table["minor"][minor].items() if minor else ():
+        held = "" if name == "kubernetes" else f"kubeadm {minor} asks for this one"
+        table["go"][name] |= {"version": version, "lock": f"{minor}/{name}", "held": held}
     go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
     debian = {name: _debian(name, entry) for name, entry in table["debian"].items()}
     images: dict[str, list[ContainerImage]] = {"": []}
@@ -155,7 +163,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         folder=folder / own if own else folder / "go" / entry.get("lock", name),
         programs=entry["programs"],
         tags=tuple(entry.get("tags", ())),
-        variables=tuple(value.replace("{version}", entry["version"]) for value in entry.get("variables", ())),
+        variables=tuple(_expanded(value, entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
         wanted_by=entry.get("wanted_by", ""),
@@ -163,7 +171,43 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
     )
 
 
+def _expanded(text: str, version: str) -> str:
+    return text.replace("{version}", version).replace("{minor}", ".".join(version.split(".")[1:2]))
+
+
 @functools.cache
-def components() -> Components:
-    """Return the table of this installation."""
-    return parse((HERE / "components.toml").read_text(), HERE)
+def tables() -> dict[str, Components]:
+    """Return minor of Kubernetes -> table of this installation: ``{"1.36": ..., "1.37": ...}``, the default last."""
+    text = (HERE / "components.toml").read_text()
+    found = [parse(text, HERE, minor) for minor in (*tomllib.loads(text)["minor"], "")]
+    return {minor_of(table.go["kubernetes"].version): table for table in found}
+
+
+def kubernetes_versions() -> dict[str, str]:
+    """Return minor of Kubernetes -> version, ``{"1.36": "1.36.3", ...}``, the default last."""
+    return {minor: table.go["kubernetes"].version for minor, table in tables().items()}
+
+
+def components(kubernetes: str = "") -> Components:
+    """Return the table of this installation, for a lab with this version of Kubernetes or with the default.
+
+    Raise ImageError for a minor that it does not have any more.
+    """
+    found = tables()
+    if not kubernetes:
+        return list(found.values())[-1]
+    if minor_of(kubernetes) not in found:
+        raise ImageError(
+            f"node images with Kubernetes {kubernetes} can't be built any more; {' and '.join(found)} can",
+            remedy="make the lab anew with one of these: lab:kubernetes.version in its spec, ./lab destroy, ./lab up",
+        )
+    return found[minor_of(kubernetes)]
+
+
+def minor_of(version: str) -> str:
+    """Return the minor of a version of Kubernetes.
+
+    >>> minor_of("1.37.2")
+    '1.37'
+    """
+    return version.rpartition(".")[0]

@@ -13,7 +13,7 @@ import yaml
 
 from hoplab.core.errors import LabError, SpecError, SpecIssue
 from hoplab.core.paths import LabPaths
-from hoplab.spec.catalog import components
+from hoplab.spec.catalog import components, kubernetes_versions
 from hoplab.spec.model import (
     Accel,
     Engine,
@@ -137,8 +137,8 @@ def parse_spec(
 
 
 def supported_versions() -> tuple[str, ...]:
-    """Return the Kubernetes versions that a node image can be built with."""
-    return (components().versions()["kubernetes"],)
+    """Return the Kubernetes versions that a node image can be built with, the default last."""
+    return tuple(kubernetes_versions().values())
 
 
 def archived_components() -> tuple[str, ...]:

@@ -12,21 +12,12 @@ from ipaddress import IPv4Network, IPv6Interface, IPv6Network
 from typing import Any
 
 from hoplab.core.errors import MOST_SHOWN, SpecIssue
+from hoplab.spec.catalog import minor_of
+from hoplab.spec.kinds import Choice, Integer, PartChoice, Size, in_units
 from hoplab.spec.libvirt_uri import uri_issue
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec, NodeSize
 from hoplab.spec.parts import AnyPart, Parts, usable
-from hoplab.spec.settings import (
-    SETTINGS,
-    Choice,
-    Integer,
-    PartChoice,
-    Size,
-    in_units,
-    integer_at,
-    keys_of,
-    part_at,
-    size_at,
-)
+from hoplab.spec.settings import SETTINGS, integer_at, keys_of, part_at, size_at
 from hoplab.spec.validate import unusable
 
 MOST_DIGITS = 100  # of a number; Python converts at most 4300
@@ -203,11 +194,15 @@ class Reader:
         return CniSpec(name, backend, nftables, block_size)
 
     def version(self, section: Section, supported: Collection[str]) -> str:
-        newest = list(supported)[-1]
-        text = self.text(section, "version", one_of(supported)) or newest
-        if text not in supported:
-            self.refuse(section.path_of("version"), f"{text} is not supported", one_of(supported))
-        return text
+        """Return the version of Kubernetes; its minor alone means the supported version of that minor."""
+        minors = {minor_of(version): version for version in supported}
+        hint = one_of([f"{minor} ({version})" for minor, version in minors.items()])
+        default = list(supported)[-1]
+        text = self.text(section, "version", hint) or default
+        version = minors.get(text, text)
+        if version not in supported:
+            self.refuse(section.path_of("version"), f"{text} is not supported", hint)
+        return version
 
     def size(self, nodes: Section, key: str) -> NodeSize | None:
         """Return a machine's size; None when the file says nothing about it."""

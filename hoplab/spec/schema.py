@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from hoplab.spec.kinds import Json
 from hoplab.spec.parts import Parts
-from hoplab.spec.settings import BY_PATH, DECLARED, SETTINGS, Json, keys_of
+from hoplab.spec.settings import BY_PATH, DECLARED, SETTINGS, keys_of
 
 
 def markdown_table(parts: Parts) -> str:

@@ -36,7 +36,7 @@ def opened(
     setting = state.built_setting(lab, paths)
     if nodes:
         setting = replace(setting, nodes={name: setting.nodes[name] for name in chosen})
-    versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
+    versions = {**image.versions_of(lab.image), "image": lab.image[:12], "accel": lab.accel}
     with ExitStack() as stack:
         api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))
         hosts = Hosts(chosen, paths.ssh_config)

@@ -52,7 +52,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     """Connect to a running lab, create the verification workload unless it exists, and take a snapshot."""
     lab = state.load(paths)
     setting = state.built_setting(lab, paths)
-    versions = {**image.component_versions(), "image": lab.image[:12], "accel": lab.accel}
+    versions = {**image.versions_of(lab.image), "image": lab.image[:12], "accel": lab.accel}
     options = workload.IngressOptions(
         get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
         ensure_certificates(paths, workload.SITES),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hoplab.expectations.parts import known_parts
 
 PARTS = known_parts()
-VERSIONS = ("1.37.2",)
+VERSIONS = ("1.36.3", "1.37.2")
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,14 @@ def test_up_ends_with_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "took      machines 4s, cluster 1m32s" in out
 
 
+def test_version_names_what_other_kubernetes_there_is() -> None:
+    code, out = run("version")
+    assert code == 0
+    lines = out.splitlines()
+    assert {"kubernetes 1.37.2", "etcd 3.7.0"} <= set(lines)
+    assert lines[-1] == "with lab:kubernetes.version 1.36: coredns 1.14.2, etcd 3.6.8, kubernetes 1.36.3"
+
+
 def test_up_says_which_checkpoint_it_started_from(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Manifest(
         format=1,

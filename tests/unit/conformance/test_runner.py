@@ -168,6 +168,26 @@ def test_a_program_that_ends_at_once_is_an_error(world: World) -> None:
     assert caught.value.log == str(world.paths.root / "conformance" / "e2e.log")
 
 
+def test_a_lab_of_another_minor_is_refused_before_anything_is_built(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = replace(IMAGE, digest="feed", versions={"kubernetes": "1.36.3"})
+    monkeypatch.setattr(images, "list_images", lambda: [older])
+    monkeypatch.setattr(conformance, "ensure_suite", lambda *_: pytest.fail("built"))
+    with pytest.raises(LabError) as caught:
+        world.run()
+    assert caught.value.message == "lab 'dev' has Kubernetes 1.36.3, and upstream's tests can be built of 1.37.2"
+    assert caught.value.remedy == "run them on a lab of 1.37, one without lab:kubernetes.version in its spec"
+
+
+def test_another_patch_in_the_lab_is_noted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        images, "list_images", lambda: [replace(IMAGE, digest="feed", versions={"kubernetes": "1.37.0"})]
+    )
+    world.run("Policy")
+    assert world.shown.notes[-1] == "the lab has Kubernetes 1.37.0, and the tests are those of 1.37.2"
+
+
 def test_another_version_in_the_lab_is_noted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "list_images", list)
     world.run("Policy")

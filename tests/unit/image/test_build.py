@@ -18,7 +18,7 @@ import yaml
 from hoplab import image
 from hoplab.core.errors import HostError, ImageError
 from hoplab.core.paths import PROJECT
-from hoplab.image import containers, debian, disk, gobuild, initrd, oci
+from hoplab.image import debian, disk, gobuild, initrd, oci
 from hoplab.image.store import Stage, Store
 from hoplab.spec.catalog import GoComponent, components
 
@@ -193,44 +193,6 @@ def test_layer_has_folders_and_executable_files(tmp_path: Path) -> None:
 
 
 # --- the whole, with stages that cost nothing
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A cache with every stage of the real table, all of them empty."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    store = Store(tmp_path / "hoplab" / "image")
-
-    def empty(output: Path) -> dict[str, Any]:
-        return {
-            "size_gib": 20,
-            "versions": {"kubernetes": "1.37.2"},
-            "stages": [stage.name for stage in stages.values()],
-        }
-
-    stages: dict[str, Stage] = {}
-    for name, component in TABLE.go.items():
-        stages[f"go.{name}"] = store.make(f"go-{name}", gobuild.key(component), empty, space_gib=0)
-    for name, system in TABLE.debian.items():
-        stages[f"debian.{name}"] = store.make(f"debian-{name}", debian.key(system), empty, space_gib=0)
-    stages["boot"] = store.make("boot", initrd.key(stages), empty, space_gib=0)
-    stages["containers"] = store.make("containers", containers.key(TABLE.images, stages), empty, space_gib=0)
-    accels: tuple[Literal["kvm", "tcg"], ...] = ("kvm", "tcg")
-    for accel in accels:
-        store.make("node", disk.key(accel, stages), empty, space_gib=0)
-    return store
-
-
-@pytest.fixture
-def no_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing may be run, and neither root nor programs are there."""
-
-    def never(*args: object, **options: object) -> None:
-        raise AssertionError(f"something is built: {args}")
-
-    for module in (image.commands, debian, gobuild, containers, disk):
-        monkeypatch.setattr(module, "run" if hasattr(module, "run") else "require", never)
-    monkeypatch.setattr(image.commands, "require", never)
 
 
 def test_downloads_of_a_build_go_through_the_users_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

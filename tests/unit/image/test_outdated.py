@@ -43,7 +43,10 @@ def asked(argv: list[str], what: str, cwd: Path | None, env: Mapping[str, str]) 
     """What Go and mmdebstrap print: etcd has a newer version, everything else is 1.37.2."""
     if argv[0] == "go":
         assert cwd and not list(cwd.iterdir()), "a go.mod would have a say"
-        assert env["GOWORK"] == "off" and argv[-1] in what + "@latest"
+        assert env["GOWORK"] == "off" and what == f"the newest version of {argv[-1].partition('@')[0]}"
+        if argv[-1] == "k8s.io/kubernetes@v1.36":
+            return "v1.36.9\n"
+        assert argv[-1].endswith("@latest")
         return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\n"
     assert "--simulate" in argv
     return OFFERS
@@ -85,6 +88,9 @@ def test_the_verb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [" ".join(line.split()) for line in ran.stdout.splitlines()]
     assert "kubernetes 1.37.2 is the newest" in lines
     assert "etcd 3.7.0 newest 3.7.3 (kubeadm 1.37 asks for etcd:3.7.0-0)" in lines
+    assert "kubernetes of 1.36 1.36.3 newest 1.36.9" in lines, "beside the newest patch of its minor"
+    assert "etcd of 1.36 3.6.8 newest 3.7.3 (kubeadm 1.36 asks for this one)" in lines
+    assert not any(line.startswith("containerd of") for line in lines), "all minors share it"
     assert "node: curl 8.14.1-2 newest 8.14.1-2+deb13u7" in lines
     assert not any("libc6" in line for line in lines), "thousands of packages that are the newest"
     assert "Debian: 1 of 2 packages are the newest" in lines

@@ -14,12 +14,13 @@ import pytest
 
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
-from hoplab.lab import state
+from hoplab.lab import context, state
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import CniSpec, Ipv6Spec, LabSpec
 from hoplab.spec.plan import dataplane
 from hoplab.trace import nft_trace
 from tests.support.labs import MADE, SPEC
+from tests.support.progress import RecordingProgress
 from tests.support.roles import defaults, render
 
 
@@ -68,7 +69,37 @@ def test_refuse_another_family(made: LabSpec, asked: LabSpec, words: tuple[str, 
     assert caught.value.remedy.endswith("./lab destroy --lab dev, then ./lab up --lab dev")
 
 
-def test_same_dataplane_and_family_are_accepted() -> None:
+@pytest.mark.parametrize(("made", "asked"), [("1.37.2", "1.36.3"), ("1.36.3", "1.37.2")])
+def test_refuse_another_kubernetes(made: str, asked: str) -> None:
+    before = replace(MADE, spec=replace(SPEC, kubernetes_version=made))
+    with pytest.raises(LabError) as caught:
+        state.refuse_another_kubernetes(replace(SPEC, kubernetes_version=asked), before)
+    assert caught.value.message == f"lab 'dev' was made with Kubernetes {made}, and its spec now asks for {asked}"
+    assert caught.value.remedy == (
+        f"keep it by lab:kubernetes.version {made[:4]}, or make the lab anew: "
+        "./lab destroy --lab dev, then ./lab up --lab dev"
+    )
+
+
+def test_another_kubernetes_is_refused_before_its_image_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every way to a lab's resources: up, preview, and the Pulumi program."""
+    built: list[str] = []
+    monkeypatch.setattr("hoplab.infra.context.resolve", lambda spec, *_: built.append(spec.kubernetes_version))
+    paths = LabPaths("dev", tmp_path)
+    older = replace(SPEC, kubernetes_version="1.36.3")
+    context.resolve(older, paths, RecordingProgress())
+    state.save(replace(MADE, spec=SPEC), paths)
+    with pytest.raises(LabError, match=r"was made with Kubernetes 1\.37\.2"):
+        context.resolve(older, paths, RecordingProgress())
+    assert built == ["1.36.3"]
+
+
+def test_same_dataplane_family_and_kubernetes_are_accepted() -> None:
+    asks = replace(SPEC, workers=3, kubernetes_version="1.37.9")  # another patch comes with another table
+    for before in (replace(MADE, spec=SPEC), replace(MADE, spec=None), None):
+        state.refuse_another_kubernetes(asks, before)
     state.refuse_another_dataplane(replace(SPEC, workers=3), MADE)
     state.refuse_another_family(replace(SPEC, workers=3), MADE)
     state.refuse_another_dataplane(replace(SPEC, proxy_mode="nftables"), replace(MADE, dataplane=""))  # nobody knows

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from hoplab.core.errors import ImageError
 from hoplab.image import component_versions
-from hoplab.spec.catalog import HERE, GoComponent, components, parse
+from hoplab.spec.catalog import HERE, Components, GoComponent, components, kubernetes_versions, parse, tables
+from hoplab.spec.model import LabSpec
 
 TABLE = components()
+TEXT = (HERE / "components.toml").read_text()
+DIFFERING = [module for table in tables().values() for module in table.go.values() if module not in TABLE.go.values()]
+MODULES = pytest.mark.parametrize(
+    "component", [*TABLE.go.values(), *DIFFERING], ids=lambda module: f"{module.name} {module.version}"
+)
+TABLES = pytest.mark.parametrize("table", tables().values(), ids=tables())
 
 
-@pytest.mark.parametrize("component", TABLE.go.values(), ids=lambda component: component.name)
+@MODULES
 def test_lock_names_the_version_of_the_table(component: GoComponent) -> None:
     module = (component.folder / "go.mod").read_text()
     if component.source.startswith("hoplab.local/"):
@@ -25,7 +33,7 @@ def test_lock_names_the_version_of_the_table(component: GoComponent) -> None:
     assert f"{component.source} v{component.version} h1:" in (component.folder / "go.sum").read_text()
 
 
-@pytest.mark.parametrize("component", TABLE.go.values(), ids=lambda component: component.name)
+@MODULES
 def test_lock_keeps_every_program(component: GoComponent) -> None:
     """`go mod tidy` drops what no `tool` line names. A module of files only is not tidied."""
     if component.source.startswith("hoplab.local/") or not component.programs:
@@ -36,18 +44,22 @@ def test_lock_keeps_every_program(component: GoComponent) -> None:
     assert set(component.programs.values()) <= named
 
 
-def test_kubernetes_modules_are_of_one_release() -> None:
-    version = TABLE.go["kubernetes"].version
-    replaced = re.findall(r"=> \S+ v(\S+)$", (TABLE.go["kubernetes"].folder / "go.mod").read_text(), re.M)
+@TABLES
+def test_kubernetes_modules_are_of_one_release(table: Components) -> None:
+    kubernetes = table.go["kubernetes"]
+    version = kubernetes.version
+    replaced = re.findall(r"=> \S+ v(\S+)$", (kubernetes.folder / "go.mod").read_text(), re.M)
     assert len(replaced) > 20
     assert set(replaced) == {f"0.{version.partition('.')[2]}"}
     major, minor, _ = version.split(".")
-    assert f"k8s.io/component-base/version.gitMajor={major}" in TABLE.go["kubernetes"].variables
-    assert f"k8s.io/component-base/version.gitMinor={minor}" in TABLE.go["kubernetes"].variables
+    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"):
+        stamps = {f"{package}.gitMajor={major}", f"{package}.gitMinor={minor}", f"{package}.gitVersion=v{version}"}
+        assert stamps <= set(kubernetes.variables)
 
 
-def test_container_images_are_made_of_components() -> None:
-    for image in TABLE.images:
+@TABLES
+def test_container_images_are_made_of_components(table: Components) -> None:
+    for image in table.images:
         assert image.base in {"", *TABLE.debian}
         assert "{" not in image.name
         for source in image.files.values():
@@ -56,10 +68,10 @@ def test_container_images_are_made_of_components() -> None:
                 continue
             kind, name = source.partition("/")[0].split(".", 1)
             if kind == "go":
-                assert source.partition("/")[2] in TABLE.go[name].programs
+                assert source.partition("/")[2] in table.go[name].programs
             else:
                 assert kind == "debian"
-                assert name in TABLE.debian
+                assert name in table.debian
 
 
 def test_images_of_the_conformance_tests_are_made_of_their_programs() -> None:
@@ -67,6 +79,39 @@ def test_images_of_the_conformance_tests_are_made_of_their_programs() -> None:
     assert suite and {image.base for image in suite.images} == {suite.debian.name}
     sources = {source for image in suite.images for source in image.files.values()}
     assert sources == {f"go.{suite.go.name}/{program}" for program in suite.go.programs}
+
+
+def test_older_minors_do_not_change_the_default() -> None:
+    """Its Go components, names of images and locks are the keys of the stages of every lab without a version."""
+    assert parse(re.sub(r"^\[minor\..*?(?=^\[)", "", TEXT, flags=re.M | re.S), HERE) == TABLE
+    locks = {module.folder for module in TABLE.go.values()}
+    assert not [module for module in DIFFERING if locks & {module.folder, *module.folder.parents}]
+
+
+def test_a_minor_has_its_own_kubernetes_etcd_and_coredns_and_shares_the_rest() -> None:
+    versions = kubernetes_versions()
+    assert versions == {"1.36": "1.36.3", "1.37": "1.37.2"}
+    assert LabSpec("dev").kubernetes_version == list(versions.values())[-1]
+    older = components("1.36.3")
+    assert older is tables()["1.36"] and older.debian == TABLE.debian
+    differing = {name: module.version for name, module in older.go.items() if module != TABLE.go[name]}
+    assert differing == {"kubernetes": "1.36.3", "etcd": "3.6.8", "coredns": "1.14.2"}
+    assert {module.folder for module in DIFFERING} == {HERE / "go" / "1.36" / name for name in differing}
+    names = {image.name for image in older.images} - {image.name for image in TABLE.images}
+    programs = ("apiserver", "controller-manager", "proxy", "scheduler")
+    assert names == {f"registry.k8s.io/kube-{name}:v1.36.3" for name in programs} | {
+        "registry.k8s.io/etcd:3.6.8-0",
+        "registry.k8s.io/coredns/coredns:v1.14.2",
+    }
+
+
+def test_a_lab_has_the_patch_of_the_table_and_no_minor_that_is_gone() -> None:
+    assert components("1.36.0") is components("1.36.3")
+    assert components("1.37.2") is components()
+    with pytest.raises(ImageError) as caught:
+        components("1.35.6")
+    assert caught.value.message == "node images with Kubernetes 1.35.6 can't be built any more; 1.36 and 1.37 can"
+    assert "lab:kubernetes.version" in caught.value.remedy
 
 
 def test_versions_need_no_build() -> None:
@@ -84,7 +129,7 @@ def test_parse_expands_versions_and_finds_locks(tmp_path: Path) -> None:
         version = "1.2.3"
         source = "example.org/one"
         lock = "shared"
-        variables = ["example.org/one.Version=v{version}"]
+        variables = ["example.org/one.Version=v{version}", "example.org/one.Minor={minor}"]
         programs = { one = "example.org/one/cmd/one" }
         [debian.node]
         suite = "trixie"
@@ -97,7 +142,7 @@ def test_parse_expands_versions_and_finds_locks(tmp_path: Path) -> None:
         """,
         tmp_path,
     )
-    assert table.go["one"].variables == ("example.org/one.Version=v1.2.3",)
+    assert table.go["one"].variables == ("example.org/one.Version=v1.2.3", "example.org/one.Minor=2")
     assert table.go["one"].folder == tmp_path / "go" / "shared"
     assert table.images[0].name == "hoplab.local/one:v1.2.3"
     assert table.versions() == {"one": "1.2.3", "debian": "trixie"}

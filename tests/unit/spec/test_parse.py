@@ -97,6 +97,11 @@ def test_values_as_pulumi_config_writes_them() -> None:
     assert parse(kubernetes={"version": "1.37.2"}, nodes=None) == LabSpec("dev")
 
 
+def test_a_minor_of_kubernetes_means_its_patch_in_the_table() -> None:
+    assert {parse(kubernetes={"version": asked}).kubernetes_version for asked in ("1.36", 1.36, "1.36.3")} == {"1.36.3"}
+    assert parse(kubernetes={"version": "1.37"}) == parse()
+
+
 def test_other_namespaces_are_left_alone() -> None:
     assert parse_spec("dev", {"pulumi:tags": {}, "libvirt:uri": "x"}, "x", PARTS) == LabSpec("dev")
 
@@ -221,7 +226,7 @@ def test_other_namespaces_are_left_alone() -> None:
         ),
         ({"loadBalancer": "metallb"}, "loadBalancer: is a text (metallb); a mapping with name, pool"),
         ({"kubernetes": {"version": "v1.37.2"}}, None),
-        ({"kubernetes": {"version": 1.37}}, "kubernetes.version: 1.37 is not supported; only 1.37.2 is possible"),
+        ({"kubernetes": {"version": 1.35}}, None),
         ({"libvirt": "Private"}, None),
         ({"libvirt": "qemu:///session"}, None),
         ({"accel": "xen"}, "accel: 'xen' is unknown; one of auto, kvm, tcg"),
