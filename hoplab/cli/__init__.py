@@ -27,7 +27,9 @@ from hoplab.cli import (
     trace,
 )
 from hoplab.cli.options import from_checkout, in_namespaces, leaves
+from hoplab.core import fs
 from hoplab.core.errors import LabError
+from hoplab.core.paths import PROJECT, cache_dir
 
 SECTIONS = {
     "Make a lab": (*make.VERBS, *checkpoint.VERBS),
@@ -109,6 +111,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        found = fs.of_another_user(Path(str(error.filename)), (cache_dir(), PROJECT))
+        if found is None:
+            raise
+        _print_error(found)
+        sys.exit(found.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; run the same command again to continue", err=True)
         sys.exit(130)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -109,6 +110,30 @@ def remove_but(folder: Path, keep: Iterable[Path]) -> None:
             remove_folder(path)
         else:
             path.unlink()
+
+
+def of_another_user(path: Path, below: Iterable[Path]) -> FileError | None:
+    """Return the error for a path below one of these folders that belongs to another user; None for any other path.
+
+    ``sudo ./lab`` leaves files of root where the user's home is kept.
+    """
+    for top in below:
+        for part in [path, *path.parents] if path.is_relative_to(top) else []:
+            with suppress(OSError):  # a folder that is closed hides what is in it
+                if part.stat().st_uid != os.geteuid():
+                    owner = _user(part.stat().st_uid)
+                    remedy = f"after a run with sudo they are made yours by: sudo chown -R {_user(os.geteuid())} {top}"
+                    return FileError(f"{path} may not be used: {part} belongs to {owner}", remedy=remedy)
+            if part == top:
+                break
+    return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def _draft(file: Path) -> Path:

@@ -180,16 +180,17 @@ class Host:
         venv = (PROJECT / ".venv").resolve()
         (copy / ".venv").unlink(missing_ok=True)
         (copy / ".venv").symlink_to(venv)
-        cache, layers = home / ".cache" / "hoplab", self.root / "cache"
+        cache, layers = home / ".cache" / "hoplab" / "image", self.root / "cache"
         for folder in (cache, layers / "upper", layers / "work"):
             folder.mkdir(parents=True)
         for folder in (home, *home.rglob("*")):
             os.chown(folder, UID, UID, follow_symlinks=False)
         os.chown(layers / "upper", UID, UID)
         (layers / "upper").chmod(0o755)
-        if cache_dir().is_dir():
-            below = f"lowerdir={cache_dir()},upperdir={layers}/upper,workdir={layers}/work"
-            self.run("mount", "-t", "overlay", "overlay", "-o", below, f"/home/{user}/.cache/hoplab")
+        images = cache_dir() / "image"
+        if images.is_dir():
+            below = f"lowerdir={images},upperdir={layers}/upper,workdir={layers}/work"
+            self.run("mount", "-t", "overlay", "overlay", "-o", below, f"/home/{user}/.cache/hoplab/image")
         self._lend(venv, Path(sys.base_prefix))  # after that, what else is in such a home can't be seen here
         return Path(f"/home/{user}/hoplab")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -113,6 +114,27 @@ def test_main_prints_cause_remedy_and_log_of_an_error(
         cli.main()
     assert ended.value.code == 7
     assert capsys.readouterr().err == "error: the [disk] is full\n  -> free 3 GiB\n  log: /lab/log\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which gives a folder away")
+def test_main_names_who_owns_a_file_of_the_lab(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "hoplab/checkpoints/dev-1a2b3c"))
+
+    (tmp_path / "hoplab/checkpoints").mkdir(parents=True)
+    os.chown(tmp_path / "hoplab/checkpoints", 4711, 4711)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(lifecycle, "up", closed)
+    monkeypatch.setattr(sys, "argv", ["lab", "up"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    folder = tmp_path / "hoplab"
+    assert f"{folder}/checkpoints/dev-1a2b3c may not be used: {folder}/checkpoints belongs to 4711\n" in (
+        capsys.readouterr().err
+    )
 
 
 def test_main_ends_with_130_on_an_interruption(

@@ -173,3 +173,16 @@ def test_a_folder_goes_while_its_owners_remove_what_is_theirs(tmp_path: Path, mo
     fs.remove_folder(folder)
     assert not folder.exists()
     fs.remove_folder(folder)  # somebody else was faster
+
+
+def test_a_file_of_another_user_is_named_with_what_makes_it_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top, closed = tmp_path / "hoplab", tmp_path / "hoplab/checkpoints"
+    closed.mkdir(parents=True)
+    assert fs.of_another_user(closed / "dev/manifest.json", [top]) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    error = fs.of_another_user(closed / "dev/manifest.json", [tmp_path / "project", top])
+    assert error and error.message.startswith(f"{closed}/dev/manifest.json may not be used: {closed} belongs to ")
+    assert error.remedy.endswith(f"sudo chown -R 4711 {top}")
+    assert fs.of_another_user(Path("/etc/shadow"), [top]) is None
