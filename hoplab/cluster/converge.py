@@ -131,6 +131,7 @@ def play(
             "ANSIBLE_CONFIG": str(paths.project / "ansible.cfg"),
             "ANSIBLE_HOME": str(paths.runner / "home"),
             "ANSIBLE_HOST_KEY_CHECKING": "True",  # ansible-runner's own default is False
+            "KUBECACHEDIR": str(paths.discovery),
             "LC_ALL": "C.UTF-8",  # Ansible refuses any other encoding, and a locale that this host does not have
             **proxies.none(),  # nothing is downloaded, and kubeadm would write proxies into manifests
             "PATH": os.pathsep.join([str(BIN_DIR), str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -149,6 +149,7 @@ def test_ansible_gets_inventory_variables_and_limit(monkeypatch: pytest.MonkeyPa
     assert fake.given["inventory"] == str(tmp_path / "inventory/dev.yml")
     assert fake.given["suppress_env_files"] is True
     assert os.pathsep in fake.given["envvars"]["PATH"]
+    assert Path(fake.given["envvars"]["KUBECACHEDIR"]).is_relative_to(fake.given["project_dir"])
     assert fake.given["envvars"]["ANSIBLE_HOST_KEY_CHECKING"] == "True", "ansible-runner would switch it off"
 
 
