@@ -8,6 +8,7 @@ with replacing(archive) as draft:
 from __future__ import annotations
 
 import errno
+import getpass
 import os
 import pwd
 import secrets
@@ -122,7 +123,7 @@ def of_another_user(path: Path, below: Iterable[Path]) -> FileError | None:
             with suppress(OSError):  # a folder that is closed hides what is in it
                 if part.stat().st_uid != os.geteuid():
                     owner = _user(part.stat().st_uid)
-                    remedy = f"after a run with sudo they are made yours by: sudo chown -R {_user(os.geteuid())} {top}"
+                    remedy = f"after a run with sudo they are made yours by: sudo chown -R {getpass.getuser()} {top}"
                     return FileError(f"{path} may not be used: {part} belongs to {owner}", remedy=remedy)
             if part == top:
                 break

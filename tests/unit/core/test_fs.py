@@ -182,7 +182,8 @@ def test_a_file_of_another_user_is_named_with_what_makes_it_ones_own(
     closed.mkdir(parents=True)
     assert fs.of_another_user(closed / "dev/manifest.json", [top]) is None
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setenv("LOGNAME", "student")  # also where the user is root of namespaces
     error = fs.of_another_user(closed / "dev/manifest.json", [tmp_path / "project", top])
     assert error and error.message.startswith(f"{closed}/dev/manifest.json may not be used: {closed} belongs to ")
-    assert error.remedy.endswith(f"sudo chown -R 4711 {top}")
+    assert error.remedy.endswith(f"sudo chown -R student {top}")
     assert fs.of_another_user(Path("/etc/shadow"), [top]) is None
