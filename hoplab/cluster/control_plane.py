@@ -139,19 +139,20 @@ class HostedControlPlane:
                     self._wait_ready(program, supervisor)
         return started
 
-    def stop(self, *, lost: bool = False) -> list[str]:
+    def stop(self, *, at_once: bool = False) -> list[str]:
         """End supervisord and with it the four processes; return what was stopped.
 
-        With ``lost`` nobody needs what etcd has: all are killed, which takes no seconds.
+        ``at_once`` all are killed, which takes no seconds. etcd has written what it has acknowledged, and reads its log
+        at its next start.
         """
         stopped = []
         with suppress(OSError, xmlrpc.client.Fault), self._rpc() as supervisor:
             stopped = [info["name"] for info in supervisor.getAllProcessInfo() if info["statename"] in ALIVE]
             pid = supervisor.getPID()
-            if not lost:
+            if not at_once:
                 supervisor.shutdown()
-            processes.end([pid], grace_s=END_S, at_once=lost)
-        stopped += self._end_strays(at_once=lost)
+            processes.end([pid], grace_s=END_S, at_once=at_once)
+        stopped += self._end_strays(at_once=at_once)
         return [f"control plane: {name}" for name in sorted(set(stopped))]
 
     def running(self) -> bool:

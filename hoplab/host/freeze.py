@@ -1,19 +1,22 @@
-"""Machines frozen to files and woken again, through libvirt's managed save.
+"""Machines frozen, their memory written to files, and woken again.
 
-libvirt keeps the memory of a saved machine in its own folder and resumes the machine from it at the next start. So a
-command that is killed between the two leaves machines that any later start continues where they were.
+The memory of a suspended machine is written by libvirt as an external snapshot without disks: the machine stays as it
+is, and QEMU keeps the code that it has translated. The file is what a managed save would write. Where libvirt finds it
+in its own folder it resumes the machine from it at the next start; so a command that is killed on the way leaves
+machines that any later start continues where they were.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal
+from xml.etree import ElementTree
 
 import libvirt
 
@@ -76,15 +79,31 @@ def suspend(uri: str, names: Iterable[str]) -> None:
                 domain.suspend()
 
 
-def save(uri: str, names: Sequence[str]) -> None:
-    """Save the memory of suspended machines at the same time, and end them; a later start resumes them running."""
+def save(uri: str, files: Mapping[str, Path]) -> None:
+    """Write the memory of suspended machines to files at the same time, by name of the machine; they stay suspended."""
 
-    def one(domain: libvirt.virDomain) -> None:
+    def one(domain: libvirt.virDomain, file: Path) -> None:
         with _libvirt_errors(domain, "saved"):
-            domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
+            domain.snapshotCreateXML(
+                memory_alone(domain.XMLDesc(), file), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            )
 
-    with connected(uri) as connection, ThreadPoolExecutor(max(1, len(names))) as pool:
-        list(pool.map(one, [lookup(connection, name) for name in names]))
+    with connected(uri) as connection, ThreadPoolExecutor(max(1, len(files))) as pool:
+        list(pool.map(one, [lookup(connection, name) for name in files], files.values()))
+
+
+def memory_alone(domain: str, file: Path) -> str:
+    """Return libvirt's XML of a snapshot that has the memory of a machine, and none of its disks.
+
+    >>> memory_alone("<domain><devices><disk><target dev='vda'/></disk></devices></domain>", Path("/one.save"))[63:]
+    '<disks><disk name="vda" snapshot="no" /></disks></domainsnapshot>'
+    """
+    snapshot = ElementTree.Element("domainsnapshot")
+    ElementTree.SubElement(snapshot, "memory", snapshot="external", file=str(file))
+    disks = ElementTree.SubElement(snapshot, "disks")
+    for target in ElementTree.fromstring(domain).iterfind("devices/disk/target"):
+        ElementTree.SubElement(disks, "disk", name=target.get("dev", ""), snapshot="no")
+    return ElementTree.tostring(snapshot, encoding="unicode")
 
 
 def load_saved(uri: str, names: Sequence[str], progress: Progress, timing: Timing = HOST) -> set[str]:

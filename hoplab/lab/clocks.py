@@ -39,16 +39,10 @@ RESEED = (  # Perl, which every Debian has, starts faster than Python
     "open(P, q(+<), q(/dev/urandom)) or die; syswrite(P, pack(q(H*), shift)) or die; ioctl(P, 0x5207, 0) or die"
 )
 SCRIPT = f"""\
-read -r moved seed stale || exit 1
+read -r moved seed || exit 1
 [ "$moved" = keep ] || date -s "$moved seconds" >/dev/null || exit 2
 [ -z "$seed" ] || perl -e "{RESEED}" "$seed" || exit 3
-[ -z "$stale" ] || ss -HKt $stale >/dev/null
 echo done
-[ -n "$stale" ] || exit 0
-setsid sh -c '
-  for space in /run/netns/cni-*; do
-    [ ! -e "$space" ] || nsenter --net="$space" ss -HKt $1
-  done' sh "$stale" </dev/null >/dev/null 2>&1 &
 """
 SCRIPT_WITH_CLOCK = f"""\
 echo "clock $(date +%s.%N)"
@@ -91,13 +85,9 @@ def mend(lab: LabState, paths: LabPaths, progress: Progress) -> list[Skew]:
     return found
 
 
-def renew(lab: LabState, paths: LabPaths, stale: str = "") -> list[Skew]:
-    """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError.
-
-    ``stale`` is a filter of `ss` for connections whose other end is gone. They are closed: an idle watch of the API
-    would notice after half a minute. Nobody waits for those of pods, each of which takes a process on its node.
-    """
-    answers = _each(lab, lambda node: _converse(lab, paths, node, reseed=True, stale=stale, limit_s=0.0))
+def renew(lab: LabState, paths: LabPaths) -> list[Skew]:
+    """Set the clocks of restored nodes at once, and give their kernels new entropy; raise UnavailableError."""
+    answers = _each(lab, lambda node: _converse(lab, paths, node, reseed=True, limit_s=0.0))
     for answer in answers.values():
         if isinstance(answer, UnavailableError):
             raise answer
@@ -117,16 +107,14 @@ def _each(lab: LabState, work: Callable[[str], Skew]) -> dict[str, Skew | Unavai
         return dict(zip(nodes, pool.map(one, nodes), strict=True))
 
 
-def _converse(
-    lab: LabState, paths: LabPaths, node: str, *, reseed: bool = False, stale: str = "", limit_s: float = SKEW_S
-) -> Skew:
+def _converse(lab: LabState, paths: LabPaths, node: str, *, reseed: bool = False, limit_s: float = SKEW_S) -> Skew:
     """Do what ``converse`` does by the guest agent, or over SSH where no agent answers."""
     clock = clock_of(lab)
     try:
         with agent.opened(lab.libvirt_uri, machines.domain_name(lab.id, node)) as guest:
-            return by_agent(guest, node, reseed=reseed, stale=stale, limit_s=limit_s, clock=clock)
+            return by_agent(guest, node, reseed=reseed, limit_s=limit_s, clock=clock)
     except AgentError:
-        return converse(paths, node, reseed=reseed, stale=stale, limit_s=limit_s, clock=clock)
+        return converse(paths, node, reseed=reseed, limit_s=limit_s, clock=clock)
 
 
 def clock_of(lab: LabSummary) -> Clock:
@@ -142,22 +130,22 @@ def clock_of(lab: LabSummary) -> Clock:
     return lambda: time.time() + ahead
 
 
-def by_agent(guest: Agent, node: str, *, reseed: bool, stale: str, limit_s: float, clock: Clock = time.time) -> Skew:
+def by_agent(guest: Agent, node: str, *, reseed: bool, limit_s: float, clock: Clock = time.time) -> Skew:
     """Do what ``converse`` does by the guest agent; raise AgentError where it does not answer."""
     began = clock()
     there = guest.clock()
     ahead = there - (began + clock()) / 2  # the answer is as old as half of the way there and back
     due = abs(ahead) > limit_s
-    if due or reseed or stale:
-        done = guest.run(SCRIPT, _line(ahead if due else None, reseed, stale), ANSWER_S)
+    if due or reseed:
+        done = guest.run(SCRIPT, _line(ahead if due else None, reseed), ANSWER_S)
         if done.code != 0 or "done" not in done.out:
             raise _unavailable(node, done.err or f"exit code {done.code}")
     return Skew(node, ahead, set=due)
 
 
-def _line(ahead: float | None, reseed: bool, stale: str) -> str:
-    """Return what the script reads: how far to move the clock, entropy, and the filter of stale connections."""
-    return f"{'keep' if ahead is None else f'{-ahead:+.3f}'} {secrets.token_hex(64) if reseed else ''} {stale}\n"
+def _line(ahead: float | None, reseed: bool) -> str:
+    """Return what the script reads: how far to move the clock, and entropy."""
+    return f"{'keep' if ahead is None else f'{-ahead:+.3f}'} {secrets.token_hex(64) if reseed else ''}\n"
 
 
 def converse(
@@ -165,7 +153,6 @@ def converse(
     node: str,
     *,
     reseed: bool = False,
-    stale: str = "",
     limit_s: float = SKEW_S,
     clock: Clock = time.time,
 ) -> Skew:
@@ -185,7 +172,7 @@ def converse(
                 raise _unavailable(node, ssh.communicate(timeout=ANSWER_S)[1])
             ahead = float(line.split()[1]) - now
             due = abs(ahead) > limit_s
-            out, said = ssh.communicate(_line(ahead if due else None, reseed, stale), timeout=ANSWER_S)
+            out, said = ssh.communicate(_line(ahead if due else None, reseed), timeout=ANSWER_S)
         except subprocess.TimeoutExpired:
             raise _unavailable(node, f"no answer after {ANSWER_S:.0f} s") from None
         except BrokenPipeError:

@@ -319,7 +319,7 @@ def destroy(paths: LabPaths, progress: Progress) -> list[str]:
     with locked(paths.lock, f"lab destroy --lab {paths.lab}"):
         private = PrivateLibvirt(paths)
         uri = _libvirt_of(paths, private)
-        removed += HostedControlPlane(paths, paths.netns).stop(lost=True)
+        removed += HostedControlPlane(paths, paths.netns).stop(at_once=True)
         if uri:
             removed += _destroy_resources(paths, uri, progress)
         removed += leave_host(paths, progress.note)
@@ -332,7 +332,7 @@ def leave_host(
 ) -> list[str]:
     """Stop the lab's processes on this host and remove its files, except ``keep``: paths below its folder."""
     removed = host_access.close_api(paths, note)
-    removed += HostedControlPlane(paths, paths.netns).stop(lost=True) + PrivateLibvirt(paths).stop()
+    removed += HostedControlPlane(paths, paths.netns).stop(at_once=True) + PrivateLibvirt(paths).stop()
     for path in (paths.inventory, paths.ssh_config, paths.ssh_include):
         if path.exists():
             path.unlink()

@@ -71,7 +71,7 @@ def run(paths: LabPaths, progress: ConsoleProgress) -> LabState:
     with progress.phase("machines"):
         started = switch_on(lab, paths, progress, resumed_are_up=restored)
         if restored:
-            clocks.renew(lab, paths, stale_connections(lab))
+            clocks.renew(lab, paths)
         else:
             clocks.mend(lab, paths, progress)
     with progress.phase("usable"):
@@ -118,14 +118,6 @@ def wake(lab: LabState, paths: LabPaths, progress: Progress) -> dict[str, dateti
     now = datetime.now(UTC)
     woken = freeze.run(lab.libvirt_uri, list(nodes))
     return {nodes[name]: now for name, how in woken.items() if how == "booted"}
-
-
-def stale_connections(lab: LabState) -> str:
-    """Return the filter of `ss` for a node's connections to a hosted API server that ended; "" where none ended."""
-    if not lab.hosted:
-        return ""
-    service = f" or dst {lab.setting.api_service_ip}" if lab.setting else ""
-    return f"dport = :{API_PORT}{service}"
 
 
 def interrupted(paths: LabPaths) -> bool:

@@ -27,7 +27,7 @@ from hoplab.cluster import readiness
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.core.console import PlainProgress
 from hoplab.core.paths import LabPaths
-from hoplab.host import freeze, machines
+from hoplab.host import connections, freeze, machines
 from hoplab.host.freeze import Hypervisor, Woken
 from hoplab.host.libvirtd import PrivateLibvirt
 from hoplab.image import NodeImage
@@ -191,6 +191,7 @@ class CheckpointLab:
             (clocks, "mend", lambda *_: self._reached("mend", [])),
             (clocks, "renew", self._renew),
             (readiness, "wait_usable_nodes", lambda *_, **__: self.step("usable")),
+            (connections, "wait_until_ended", self._ended),
             (usable, "prove", lambda *_: self.step("prove")),
             (create, "Hosts", Nodes),
             (images, "list_images", lambda: [self.image]),
@@ -200,7 +201,7 @@ class CheckpointLab:
         patch.setattr(PrivateLibvirt, "running", lambda _self: True)
         patch.setattr(PrivateLibvirt, "stop", lambda _private: self._end_all())
         patch.setattr(HostedControlPlane, "start", lambda _hosted: self._start_control_plane())
-        patch.setattr(HostedControlPlane, "stop", lambda _hosted, lost=False: self._stop_control_plane())
+        patch.setattr(HostedControlPlane, "stop", lambda _hosted, at_once=False: self._stop_control_plane())
 
     def _memory(self, name: str) -> Path:
         return freeze.saved_memory(self.paths.libvirt, name)
@@ -210,13 +211,11 @@ class CheckpointLab:
             self.put(name, "paused", self.machine(name)[1])
             self.step("suspend")
 
-    def _save(self, _uri: str, names: Sequence[str]) -> None:
-        for name in names:
+    def _save(self, _uri: str, files: Mapping[str, Path]) -> None:
+        for name, file in files.items():
             what, memory = self.machine(name)
             assert what == "paused"
-            self._memory(name).parent.mkdir(parents=True, exist_ok=True)
-            self._memory(name).write_text(memory)
-            self.put(name, "shut off", "lost")
+            file.write_text(memory)
             self.step("save")
 
     def _load(self, _uri: str, names: Sequence[str], _progress: object) -> set[str]:
@@ -243,6 +242,11 @@ class CheckpointLab:
         self.step("stopped")
         return []
 
+    def _ended(self, _namespace: str, port: int) -> bool:
+        assert (port, (self.folder / "control-plane").read_text()) == (6443, "stopped")
+        assert {what for what, _ in self.machines()} == {"running"}, "a machine that sleeps hears nothing"
+        return True
+
     def _start_control_plane(self) -> list[str]:
         (self.folder / "control-plane").write_text("running")
         return []
@@ -251,8 +255,7 @@ class CheckpointLab:
         (self.folder / "control-plane").write_text("stopped")
         return []
 
-    def _renew(self, lab: LabState, _paths: LabPaths, stale: str) -> list[Skew]:
-        assert stale == "dport = :6443 or dst 10.96.0.1"
+    def _renew(self, lab: LabState, _paths: LabPaths) -> list[Skew]:
         self.step("clocks")
         return [Skew(node.name, -61.0, set=True) for node in lab.nodes]
 

@@ -1,11 +1,14 @@
 """Write a checkpoint of a running lab, which goes on running.
 
 1. guests: write their disks' caches out and drop clean ones, which makes their memory smaller.
-2. cut: all machines are suspended; the hosted control plane is stopped; libvirt saves the machines; the lab's folder is
-   copied. Then everything runs again.
+2. cut: the hosted control plane is ended, and all machines are suspended; libvirt writes their memory while the lab's
+   folder is copied. Then everything runs again.
 3. digests: while the lab runs, every file is digested and written out, and the checkpoint gets its name.
 
-A command that is killed in step 2 leaves saved or suspended machines, which `./lab start` resumes.
+The control plane is ended first, by a kill: the machines see their connections to its API end, and resume without any
+that nobody knows of. etcd reads its log at the next start, as after any kill.
+
+A command that is killed in step 2 leaves suspended machines, which `./lab start` resumes.
 """
 
 from __future__ import annotations
@@ -25,13 +28,12 @@ from hoplab.core.errors import UnavailableError
 from hoplab.core.lock import locked
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
-from hoplab.host import agent, freeze, machines
+from hoplab.host import agent, connections, freeze, machines
 from hoplab.host.agent import AgentError
-from hoplab.host.freeze import saved_memory
 from hoplab.lab import clocks, power, state
 from hoplab.lab.checkpoint import copying, manifest
 from hoplab.lab.checkpoint.manifest import CheckpointError, Expiry, Manifest
-from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, existing, is_kept, mib, refuse_full_disk
+from hoplab.lab.checkpoint.store import INVENTORY, LAB, MEMORY, Store, is_kept, mib, refuse_full_disk
 from hoplab.lab.state import LabState
 from hoplab.observe.ssh import Hosts, NodeUnreachable
 from hoplab.pki.certificates import describe
@@ -65,8 +67,7 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
     _refuse_stopped(lab, domains)
     memory_mib = freeze.memory_mib(lab.libvirt_uri, list(domains.values()))
     files = copying.size_of(paths, lab.image)
-    # libvirt writes the memory below the lab's folder; where the store is on another disk, it is there a second time
-    refuse_full_disk({paths.root: memory_mib * 2**20, store.folder: files + _elsewhere(paths, store, memory_mib)}, name)
+    refuse_full_disk({store.folder: memory_mib * 2**20 + files}, name)
     progress.note(f"up to {mib(memory_mib * 2**20)} of memory and {mib(files)} of files")
     with progress.phase("guests"):
         expiries = [*_settle(lab, paths, progress), *certificates_below(paths.root)]
@@ -74,9 +75,10 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
     try:
         with progress.phase("cut"), _asleep(lab, paths, progress):
             made = manifest.utc_now()
-            _copy(lab, paths, domains, draft)
-        clocks.mend(lab, paths, progress)
-        with progress.phase("digests"):
+            _write_all(lab, paths, domains, draft, progress)
+        with ThreadPoolExecutor(1) as pool, progress.phase("digests"):
+            digested = pool.submit(manifest.digested, draft)
+            clocks.mend(lab, paths, progress)
             written = Manifest(
                 format=manifest.FORMAT,
                 name=name,
@@ -89,7 +91,7 @@ def write(lab: LabState, paths: LabPaths, store: Store, name: str, progress: Pro
                 hypervisor=freeze.hypervisor(lab.accel),
                 machines=domains,
                 memory_mib=memory_mib,
-                files=manifest.digested(draft),
+                files=digested.result(),
                 expiries=tuple(sorted(expiries, key=lambda expiry: expiry.when)),
             ).sealed()
             fs.write(draft / manifest.FILE, written.text(), mode=0o600)
@@ -123,10 +125,6 @@ def _not_running(lab: LabState, why: str) -> CheckpointError:
     return CheckpointError(
         f"a checkpoint is made of a running lab, and {why}", remedy=f"start it: ./lab start --lab {lab.lab}"
     )
-
-
-def _elsewhere(paths: LabPaths, store: Store, memory_mib: int) -> int:
-    return 0 if existing(store.folder).stat().st_dev == paths.root.stat().st_dev else memory_mib * 2**20
 
 
 def _settle(lab: LabState, paths: LabPaths, progress: Progress) -> list[Expiry]:
@@ -187,38 +185,31 @@ def _text(file: Path) -> str:
 
 @contextmanager
 def _asleep(lab: LabState, paths: LabPaths, progress: Progress) -> Iterator[None]:
-    """Run the body while all machines are saved and the control plane is stopped; then let everything run again."""
+    """Run the body while all machines are suspended and the control plane is ended; then let everything run again."""
     names = [machines.domain_name(lab.id, node.name) for node in lab.nodes]
     try:
         progress.task("suspending the machines")
+        if lab.hosted:
+            HostedControlPlane(paths, lab.netns).stop(at_once=True)
+            connections.wait_until_ended(lab.netns, power.API_PORT)
         freeze.suspend(lab.libvirt_uri, names)
-        with ThreadPoolExecutor(1) as pool:
-            stopped = pool.submit(HostedControlPlane(paths, lab.netns).stop) if lab.hosted else None
-            progress.task("saving their memory")
-            freeze.save(lab.libvirt_uri, names)
-            if stopped:
-                stopped.result()
-        progress.task("copying the disks")
         yield
     finally:
         progress.task("resuming the machines")
         power.wake(lab, paths, progress)
 
 
-def _copy(lab: LabState, paths: LabPaths, domains: Mapping[str, str], draft: Path) -> None:
-    copying.copy_lab(paths, lab.image, draft / LAB)
+def _write_all(lab: LabState, paths: LabPaths, domains: Mapping[str, str], draft: Path, progress: Progress) -> None:
+    """Write the machines' memory, the lab's folder and its inventory; then start the control plane beside the rest."""
     (draft / MEMORY).mkdir(mode=0o700)
-    for name in domains.values():
-        copying.share(_memory_of(paths, name), draft / MEMORY / f"{name}.save")
-    (draft / INVENTORY).mkdir(mode=0o700)
-    for source, target in ((paths.inventory, "inventory.yml"), (paths.ssh_config, "ssh_config")):
-        copying.copy(source, draft / INVENTORY / target)
-
-
-def _memory_of(paths: LabPaths, name: str) -> Path:
-    file = saved_memory(paths.libvirt, name)
-    if not file.exists():
-        raise CheckpointError(
-            f"libvirt saved the memory of {name} to another place than {file}", remedy="this is a fault of hoplab"
-        )
-    return file
+    files = {name: draft / MEMORY / f"{name}.save" for name in domains.values()}
+    progress.task("writing memory and disks")
+    with ThreadPoolExecutor(1) as pool:
+        memory = pool.submit(freeze.save, lab.libvirt_uri, files)
+        copying.copy_lab(paths, lab.image, draft / LAB)
+        (draft / INVENTORY).mkdir(mode=0o700)
+        for source, target in ((paths.inventory, "inventory.yml"), (paths.ssh_config, "ssh_config")):
+            copying.copy(source, draft / INVENTORY / target)
+        if lab.hosted:
+            HostedControlPlane(paths, lab.netns).start()
+        memory.result()

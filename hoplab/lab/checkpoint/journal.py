@@ -59,7 +59,7 @@ def place(paths: LabPaths) -> bool:
     new, old = folder(paths) / "lab", folder(paths) / "old"
     if new.exists():
         ApiForward(paths).stop()
-        HostedControlPlane(paths, paths.netns).stop(lost=True)
+        HostedControlPlane(paths, paths.netns).stop(at_once=True)
         PrivateLibvirt(paths).stop()  # with every process in the namespace: the machines, dnsmasq
         if paths.root.exists():
             if old.exists():

@@ -16,7 +16,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.serialization import from_json, to_json
 from hoplab.host.freeze import Hypervisor
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 READERS = 4  # files that are digested at the same time
 

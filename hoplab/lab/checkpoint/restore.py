@@ -80,7 +80,7 @@ def put_back(
         lab = state.load(paths)
         started = power.switch_on(lab, paths, progress, resumed_are_up=True)
     with progress.phase("clocks"):
-        for skew in clocks.renew(lab, paths, power.stale_connections(lab)):
+        for skew in clocks.renew(lab, paths):
             progress.task(str(skew))
     with progress.phase("usable"):
         usable.prove(lab, paths, progress, started)

@@ -144,7 +144,7 @@ def test_a_control_plane_whose_data_nobody_needs_is_killed(paths: LabPaths, monk
     hosted = HostedControlPlane(paths, "")
     hosted.start()
     monkeypatch.setattr(processes, "end", end)
-    assert hosted.stop(lost=True) == [f"control plane: {name}" for name in sorted(ORDER)]
+    assert hosted.stop(at_once=True) == [f"control plane: {name}" for name in sorted(ORDER)]
     assert pids(paths) == {} and ends == [True, True]
 
 

@@ -49,6 +49,15 @@ def lab(tmp_path: Path) -> Iterator[PrivateLibvirt]:
     lab.stop()
 
 
+def link_where_libvirt_finds(lab: PrivateLibvirt, kept: dict[str, Path]) -> list[Path]:
+    """Do what a restore does with the memory of a checkpoint."""
+    files = [freeze.saved_memory(lab.paths.libvirt, name) for name in kept]
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    for source, file in zip(kept.values(), files, strict=True):
+        os.link(source, file)
+    return files
+
+
 @needs_libvirt
 def test_saved_machines_resume_at_any_later_start(lab: PrivateLibvirt) -> None:
     """Saved in one libvirtd, resumed in the next from the same folder: what a killed command and a restore rely on."""
@@ -65,16 +74,19 @@ def test_saved_machines_resume_at_any_later_start(lab: PrivateLibvirt) -> None:
     freeze.suspend(uri, names)
     assert freeze.interrupted(uri, names)
     assert machines.domain_states(uri) == {"one": "paused", "two": "paused"}
-    freeze.save(uri, names)
-    files = [freeze.saved_memory(lab.paths.libvirt, name) for name in names]
-    assert machines.domain_states(uri) == {"one": "shut off", "two": "shut off"}
-    assert freeze.interrupted(uri, names)
-    assert all(file.stat().st_size > 100_000 for file in files)
-    os.link(files[0], lab.paths.root / "kept")
-    kept = (lab.paths.root / "kept").read_bytes()
+    kept = {name: lab.paths.root / f"{name}.kept" for name in names}
+    freeze.save(uri, kept)
+    assert machines.domain_states(uri) == {"one": "paused", "two": "paused"}
+    assert all(file.stat().st_size > 100_000 for file in kept.values())
+    assert freeze.run(uri, names) == {"one": "resumed", "two": "resumed"}  # the machines go on
+    with machines.connected(uri) as connection:
+        assert [connection.lookupByName(name).snapshotNum() for name in names] == [0, 0]
 
     lab.stop()
+    files = link_where_libvirt_finds(lab, kept)
+    content = kept["one"].read_bytes()
     lab.start()
+    assert freeze.interrupted(uri, names)
     notes = Notes()
     assert freeze.load_saved(uri, names, notes) == {"one", "two"}
     assert machines.domain_states(uri) == {"one": "paused", "two": "paused"}
@@ -82,7 +94,7 @@ def test_saved_machines_resume_at_any_later_start(lab: PrivateLibvirt) -> None:
     assert freeze.run(uri, names) == {"one": "resumed", "two": "resumed"}
     assert machines.domain_states(uri) == {"one": "running", "two": "running"}
     assert not any(file.exists() for file in files)
-    assert (lab.paths.root / "kept").read_bytes() == kept  # a second name of the file outlives the resume
+    assert kept["one"].read_bytes() == content  # a second name of the file outlives the resume
     assert freeze.run(uri, names) == {"one": "ran", "two": "ran"}
     assert notes.notes == []
 
@@ -95,11 +107,14 @@ def test_a_machine_that_does_not_resume_boots(lab: PrivateLibvirt) -> None:
         connection.defineXML(DOMAIN.format(name="one", console=lab.paths.console / "one"))
     freeze.run(uri, ["one"])
     freeze.suspend(uri, ["one"])
-    freeze.save(uri, ["one"])
-    file = freeze.saved_memory(lab.paths.libvirt, "one")
-    content = bytearray(file.read_bytes())
+    kept = lab.paths.root / "one.kept"
+    freeze.save(uri, {"one": kept})
+    content = bytearray(kept.read_bytes())
     content[len(content) // 2 :] = b"\0" * (len(content) - len(content) // 2)
-    file.write_bytes(content)
+    kept.write_bytes(content)
+    lab.stop()
+    (file,) = link_where_libvirt_finds(lab, {"one": kept})
+    lab.start()
     notes = Notes()
     assert freeze.load_saved(uri, ["one"], notes) == set()
     assert [note for note in notes.notes if note.startswith("one does not resume, so it boots from its disk: ")]
@@ -134,7 +149,10 @@ class Refusing:
         error.args = (self.why,)
         raise error
 
-    suspend = managedSave = _fail
+    suspend = snapshotCreateXML = _fail
+
+    def XMLDesc(self) -> str:
+        return DOMAIN.format(name="one", console="/console")
 
     def isActive(self) -> bool:
         return True
@@ -156,7 +174,7 @@ def test_what_libvirt_refuses_has_a_remedy(monkeypatch: pytest.MonkeyPatch, why:
     with pytest.raises(EngineError, match=f"one could not be suspended: .*{why}"):
         freeze.suspend("", ["one"])
     with pytest.raises(EngineError, match=f"one could not be saved: .*{why}") as caught:
-        freeze.save("", ["one"])
+        freeze.save("", {"one": Path("/one.save")})
     assert caught.value.remedy.startswith(remedy)
 
 

@@ -13,10 +13,9 @@ import pytest
 
 from hoplab.core.errors import UnavailableError
 from hoplab.core.paths import LabPaths
-from hoplab.core.wait import NotYet, until
 from hoplab.host import agent
 from hoplab.host.agent import AgentError, Done
-from hoplab.lab import clocks, power
+from hoplab.lab import clocks
 from hoplab.lab.clocks import Skew
 from tests.support.labs import MADE
 
@@ -27,8 +26,6 @@ PROGRAMS = {
     "sudo": 'exec "$@"',
     "date": 'case "$1" in -s) echo "date $2" >>LOG;; *) cat CLOCK;; esac',
     "perl": 'echo "seed ${3:-}" | cut -c1-21 >>LOG',
-    "ss": 'echo "ss $*" >>LOG',
-    "setsid": 'case "$3" in *nsenter*"ss -HKt"*) echo "pods: $5" >>LOG;; esac',
 }
 
 
@@ -79,27 +76,18 @@ def test_a_clock_that_agrees_is_kept(node: Node) -> None:
     assert node.log() == []
 
 
-def test_a_restored_node_gets_time_entropy_and_no_stale_connection(node: Node) -> None:
+def test_a_restored_node_gets_time_and_entropy(node: Node) -> None:
     node.ahead(-0.5)
-    stale = power.stale_connections(MADE)
-    assert clocks.converse(node.paths, "worker1", reseed=True, stale=stale, limit_s=0, clock=clock).set
-    until(lambda: None if len(node.log()) == 4 else NotYet("those of pods are not closed"), 60, poll_s=0.05)
-    moved, seed, closed, of_pods = node.log()
+    assert clocks.converse(node.paths, "worker1", reseed=True, limit_s=0, clock=clock).set
+    moved, seed = node.log()
     assert moved == "date +0.500 seconds"
     assert len(seed) == 21 and int(seed.removeprefix("seed "), 16) != 0
-    assert closed == "ss -HKt dport = :6443 or dst 10.96.0.1"
-    assert of_pods == "pods: dport = :6443 or dst 10.96.0.1"
 
 
 def test_every_restored_node_is_set(node: Node) -> None:
     node.ahead(0)
     assert [skew.node for skew in clocks.renew(MADE, node.paths)] == [known.name for known in MADE.nodes]
     assert len(node.log()) == 2 * len(MADE.nodes)
-
-
-def test_a_control_plane_on_a_machine_keeps_its_connections() -> None:
-    assert power.stale_connections(replace(MADE, placement="vm")) == ""
-    assert power.stale_connections(replace(MADE, setting=None)) == "dport = :6443"
 
 
 class Notes:
@@ -186,11 +174,10 @@ def answered_by(monkeypatch: pytest.MonkeyPatch, guest: GuestAgent) -> list[str]
 def test_an_agent_is_asked_before_ssh(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.program("ssh", "echo ssh >>LOG; exit 255")
     asked = answered_by(monkeypatch, GuestAgent(-3600.0))
-    (skew,) = clocks.renew(ONE, node.paths, power.stale_connections(MADE))
+    (skew,) = clocks.renew(ONE, node.paths)
     assert skew.set and skew.seconds == pytest.approx(-3600, abs=1)
-    until(lambda: None if len(node.log()) == 4 else NotYet("those of pods are not closed"), 60, poll_s=0.05)
     assert asked == [f"hoplab-{MADE.id}-worker1"]
-    assert [line.split()[0] for line in node.log()] == ["date", "seed", "ss", "pods:"]
+    assert [line.split()[0] for line in node.log()] == ["date", "seed"]
     assert float(node.log()[0].split()[1]) == pytest.approx(3600, abs=1)
 
 

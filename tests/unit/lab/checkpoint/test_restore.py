@@ -102,7 +102,7 @@ def damage(lab: CheckpointLab, how: str) -> None:
             (folder / manifest.FILE).write_text(text[: len(text) // 2])
         case "another format":
             text = (folder / manifest.FILE).read_text()
-            (folder / manifest.FILE).write_text(text.replace('"format": 1', '"format": 2'))
+            (folder / manifest.FILE).write_text(text.replace('"format": 2', '"format": 1'))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def damage(lab: CheckpointLab, how: str) -> None:
         ("another link", "lab/control-plane/bin is not as written"),
         ("an edited manifest", r"manifest\.json was changed after it was written"),
         ("half a manifest", r"manifest\.json can't be read: "),
-        ("another format", "it has format 2, this version reads format 1"),
+        ("another format", "it has format 1, this version reads format 2"),
     ],
 )
 def test_a_damaged_checkpoint_is_refused(lab: CheckpointLab, how: str, why: str) -> None:
