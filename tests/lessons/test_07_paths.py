@@ -100,7 +100,7 @@ def test_nothing_drops_what_a_pod_sends_to_the_outside(lab: Snapshot, claim: Cla
 
 
 @pytest.mark.needs(service="echo", facts=packet_paths.FACTS)
-@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES, "a_service_is_found_in_a_map")
+@pytest.mark.rests_on(*BETWEEN_PODS, DECIDES, "a_service_is_found_in_a_map", "one_rule_draws_one_of_the_endpoints")
 def test_nothing_drops_what_a_node_sends_to_a_service(lab: Snapshot, claim: Claim) -> None:
     """From a node to a ClusterIP, no rule drops a packet, also after its translation, or the reply of any endpoint."""
     (service,) = _services(lab, "echo")

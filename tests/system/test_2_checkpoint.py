@@ -119,8 +119,8 @@ def test_restored_after_a_long_time(lab: LabCommand, paths: LabPaths, hours: int
 def test_killed_while_the_machines_are_saved(lab: LabCommand, paths: LabPaths) -> None:
     """The machines go on where they were, no container starts anew, and there is no half of a checkpoint."""
     before = containers_restarted(lab)
-    saved = paths.libvirt / "lib/qemu/save"
-    lab.killed_when(lambda: any(saved.glob("*.save")), "checkpoint", "create", "killed")
+    saved = Store(paths).folder
+    lab.killed_when(lambda: any(saved.glob(".killed.*/memory/*.save")), "checkpoint", "create", "killed")
     lab("start")
     assert NAME in Store(paths).names() and "killed" not in Store(paths).names()
     assert lab("status", "--json").json()["healthy"] is True

@@ -46,6 +46,7 @@ FAULTS = (
             "one_rule_draws_one_of_the_endpoints",
             "a_service_leads_to_its_endpoints",
             "every_endpoint_gets_the_same_share",
+            "nothing_drops_what_a_node_sends_to_a_service",  # what draws it is rejected
         ),
         "does not choose by `numgen random mod 2`",
         needs={"proxy": "nftables"},
