@@ -170,7 +170,7 @@ FAULTS = (
         "vxlan.calico 02:00:00:00:00:01",
     ),
     TracedFault(
-        "flannel-host-gw/the-route-to-a-host-gw-neighbours-pods-is-gone", "single", "far", HOME, "route", EVERY_ROUTE
+        "flannel-host-gw/the-route-to-a-host-gw-neighbours-pods-is-gone", "single", "far", OTHER, "route", EVERY_ROUTE
     ),
     TracedFault(
         "flannel-nft-vxlan-nftables/flannels-table-of-nftables-masks-nothing",
@@ -189,7 +189,7 @@ FAULTS = (
         "far",
         OTHER,
         "peer",
-        "no peer with allowed ips for 10.244.0.5",
+        "no peer with allowed ips for 10.244.0.7",
     ),
     TracedFault(
         "younger/an-interface-does-not-forward",

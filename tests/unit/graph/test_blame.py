@@ -59,8 +59,8 @@ CASES = [
     ),
     (
         "broken/flannel-host-gw/the-route-to-a-host-gw-neighbours-pods-is-gone",
-        "worker2 has no route 10.244.0.0/24 via 192.168.77.20 dev eth0",
-        ["worker2/route missing 10.244.0.0/24"],
+        "worker1 has no route 10.244.1.0/24 via 192.168.77.21 dev eth0",
+        ["worker1/route missing 10.244.1.0/24"],
     ),
     (
         "broken/the-default-route-is-gone",

@@ -31,6 +31,10 @@ WITH_WORKLOAD = {
     "a_service_without_endpoints_rejects",
     "a_service_of_both_families_has_two_addresses",
     "a_sticky_service_remembers_its_clients",
+    "nothing_drops_what_a_node_sends_to_a_service",
+    "nothing_drops_what_comes_in_by_a_load_balancer",
+    "nothing_drops_what_comes_in_by_a_node_port",
+    "nothing_on_the_way_drops_it_between_nodes",
 }
 
 
