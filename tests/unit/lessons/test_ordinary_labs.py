@@ -221,7 +221,25 @@ def first_file(text: str) -> str:
     return f'==> /etc/cni/net.d/05-x.json <==\n{{"type": "x"}}\n\n{text}'
 
 
+def route_for_one_pod(lab: Snapshot) -> Snapshot:
+    """Felix wrote a route for one address of a block that has a route to the same node."""
+    first, second = lab.nodes
+    pod = next(pod for pod in lab.pods if pod.node is second)
+    route = {
+        "dst": str(pod.address),
+        "gateway": str(second.address),
+        "dev": "tunl0",
+        "protocol": "boot",
+        "flags": ["onlink"],
+    }
+    to, via = (f"{int.from_bytes(address.packed, 'little'):08X}" for address in (pod.address, second.address))
+    shown = f"tunl0\t{to}\t{via}\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+    seen = on_node("routes", added(route), lab, first.name)
+    return on_node("proc_routes", lambda text: text + shown, seen, first.name)
+
+
 ORDINARY: dict[str, Callable[[], Snapshot]] = {
+    "a pod of Calico has a route of its own to its node": lambda: route_for_one_pod(calico.IPIP),
     "a slice written by hand has no conditions": lambda: in_api("endpoints", without_conditions),
     "a balancer's service has addresses of both families": lambda: in_api(
         "services", api_item("announced", of_both_families)
