@@ -134,6 +134,7 @@ def test_a_policy_allows_by_label(session: LabSession, claim: Claim) -> None:
     )
     claim.require(asked.answered, f"{server} does not answer {client}, whose label the policy allows")
     claim.require(stranger is None, f"{server} answers {outside}, whom the policy does not allow")
+    session.facts_when(node, lambda seen: not enforcer.stopping(seen, server, "to"), *enforcer.FACTS)
     claim.require(
         session.request_from_outside(f"http://{node.address}:{port}/"),
         f"{server} does not answer {outside} without the policy",
