@@ -154,13 +154,13 @@ class Observations:
 
     def served(self, pod: Pod) -> tuple[Served, ...]:
         """Return the configured behaviour of an ingress controller's pod for every host."""
-        look = (
-            f"for pid in $(ip netns pids {pod.netns}); do"
-            f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
-        )
+        look = []
+        if self.controller.CONFIGURATION:
+            files = f"/proc/$pid/root{self.controller.CONFIGURATION}"
+            look.append(f"for pid in $(ip netns pids {pod.netns}); do cat {files} 2>/dev/null && break; done")
         if self.controller.ENDPOINTS:
-            look += f"; echo; ip netns exec {pod.netns} curl -s {self.controller.ENDPOINTS}"
-        found = self.hosts.batch(pod.node.name, {"it": look})["it"]
+            look.append(f"echo; ip netns exec {pod.netns} curl -s '{self.controller.ENDPOINTS}'")
+        found = self.hosts.batch(pod.node.name, {"it": "; ".join(look)})["it"]
         return self.controller.served(found.out)
 
     def accesses(self, pod: Pod) -> tuple[Access, ...]:
