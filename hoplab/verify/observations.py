@@ -200,7 +200,7 @@ def look_command(controller: Controller, netns: str) -> str:
     """Return the command that prints, on a node, what the controller's pod in this network namespace serves."""
     look = []
     if controller.CONFIGURATION:
-        files = f"/proc/$pid/root{controller.CONFIGURATION}"
+        files = " ".join(f"/proc/$pid/root{pattern}" for pattern in controller.CONFIGURATION.split())
         look.append(f"for pid in $(ip netns pids {netns}); do cat {files} 2>/dev/null && break; done")
     if controller.ENDPOINTS:
         look.append(f"echo; ip netns exec {netns} curl -s '{controller.ENDPOINTS}'")

@@ -70,7 +70,7 @@ class Controller(Protocol):
     CONTAINER: str  # the one of them that logs
     CONTROLLER: str  # what its IngressClass names
     ANNOTATIONS: Mapping[str, str]  # that make it serve a host with a certificate over http too
-    CONFIGURATION: str  # files below the root of its pod, as a shell pattern; "" without any
+    CONFIGURATION: str  # files below the root of its pod, as shell patterns; "" without any
     ENDPOINTS: str  # URL in its pod for what is not in files, "" without; follows these on a line of its own
     WAYS: Ways
     BY_ELEMENTS: bool  # whether a path of the type Prefix fits by whole elements, as Kubernetes specifies it

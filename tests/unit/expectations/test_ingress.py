@@ -242,7 +242,13 @@ def test_access_log_of_traefik() -> None:
 
 # --- HAProxy: its maps, then its statistics
 
-HAPROXY_MAPS = """app1.yash.com\t\t\tapp1.yash.com
+HAPROXY_MAPS = """\
+defaults haproxytech from other
+  timeout connect 5000
+  timeout server 50000
+frontend http from haproxytech
+  http-request set-var(txn.host_match) var(txn.host),map(maps/host.map)
+app1.yash.com\t\t\tapp1.yash.com
 .foo.com\t\t\t.foo.com
 app1.yash.com/foo\t\t\tshop_svc_two_80
 app1.yash.com/login\t\t\tshop_svc_two_80.3425367
@@ -272,6 +278,14 @@ def test_maps_of_haproxy_and_servers_from_its_statistics() -> None:
         "*.foo.com": {"/": one},
         "": {"/any": one},
     }
+
+
+def test_haproxy_bears_silence_up_to_a_limit() -> None:
+    (limits,) = {server.limits["/"] for server in haproxy.served(HAPROXY_MAPS) if server.host == "app1.yash.com"}
+    assert (limits.body, limits.silence) == (None, 50)
+    assert limits.silence_from == "timeout server 50000 ms (defaults of its configuration)"
+    (without,) = haproxy.served("app1.yash.com/\t\t\tshop_svc_one_80\n")
+    assert without.limits["/"].silence is None
 
 
 def test_haproxy_that_does_not_answer_has_hosts_without_servers() -> None:

@@ -26,13 +26,13 @@ def test_files_and_then_what_is_in_memory(name: str, tmp_path: Path) -> None:
     (tmp_path / "ip").chmod(0o755)
     controller = get_controller(name)
     command = look_command(controller, "pod-1").replace("/proc/$pid/root/", f"{tmp_path}/$pid/")
-    if controller.CONFIGURATION:
-        file = tmp_path / "1" / controller.CONFIGURATION.lstrip("/").replace("*", "one")
-        file.parent.mkdir(parents=True)
-        file.write_text("configured\n")
+    for pattern in controller.CONFIGURATION.split():
+        file = tmp_path / "1" / pattern.lstrip("/").replace("*", "one")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{pattern}\n")
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     ran = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=False)
-    wanted = ["configured"] if controller.CONFIGURATION else []
+    wanted = controller.CONFIGURATION.split()
     wanted += ["", f"asked {controller.ENDPOINTS}"] if controller.ENDPOINTS else []
     assert ran.stdout.splitlines() == wanted
     assert not ran.stderr
