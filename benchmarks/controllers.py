@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -142,9 +142,10 @@ def rule(path: str, service: str) -> list[dict[str, Any]]:
     return found
 
 
-def other_behaviours(session: LabSession, say: Callable[[str], None]) -> dict[str, Mapping[str, Any]]:
+def other_behaviours(session: LabSession, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Return the cases of tests/system/conformance.py in which requests get something else, with what they get."""
-    node, found = session.snapshot.nodes[0], {}
+    node = session.snapshot.nodes[0]
+    found: dict[str, dict[str, Any]] = {}
     for case in CASES:
         body = {**case.ingress, "metadata": {**case.ingress["metadata"]}}
         with session.created(INGRESSES, body):

@@ -55,7 +55,12 @@ def test_a_registry_is_asked_once() -> None:
 @pytest.mark.parametrize("answer", [True, False])
 def test_what_is_at_hand_is_not_asked_for(answer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(registry, "answers", lambda name: not asked.append(name) and answer)
+
+    def answers(name: str) -> bool:
+        asked.append(name)
+        return answer
+
+    monkeypatch.setattr(registry, "answers", answers)
     offered = image.offered_ingress_controllers(["nginx", "readable"])  # readable is built here
     assert offered == (("nginx",) if answer else ())
     assert asked == [NGINX]

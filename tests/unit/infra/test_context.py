@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,7 @@ class Registries:
 
     def pull(self, role: str, _progress: object) -> None:
         if self.fails:
-            raise ImageError(f"could not be pulled\n{self.fails}", remedy="", log=Path("log"))
+            raise ImageError(f"could not be pulled\n{self.fails}", remedy="")
         self.pulled.append(role)
 
 
