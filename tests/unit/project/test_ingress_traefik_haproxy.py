@@ -101,7 +101,7 @@ def test_haproxy_is_told_what_the_lessons_rest_on() -> None:
 def test_the_service_of_haproxy_is_nobodys() -> None:
     """It has the nodes' addresses and their ports 80 and 443, which kube-proxy would take from the pods."""
     service = of_role("haproxy")["Service"]
-    assert service["metadata"]["labels"] == {"service.kubernetes.io/service-proxy-name": "hoplab.local/nobody"}
+    assert service["metadata"]["labels"] == {"service.kubernetes.io/service-proxy-name": "nobody"}
     assert service["spec"]["loadBalancerClass"] != workload.BALANCER_CLASS
     assert service["spec"]["allocateLoadBalancerNodePorts"] is False
     assert service["spec"]["externalIPs"] == ["192.168.77.20", "192.168.77.21"]
