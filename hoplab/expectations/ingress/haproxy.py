@@ -19,7 +19,7 @@ PART = IngressPart(name="haproxy", order=50, note="HAProxy Technologies'")
 NAMESPACE = "haproxy-controller"
 LABELS = {"app": "haproxy"}
 CONTAINER = "haproxy"
-CONTROLLER = "haproxy.org/ingress-controller/haproxy"
+CONTROLLER = "haproxy.org/ingress-controller/nginx"  # with the name of the class, as it requires
 ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
 _MAPS = "/usr/local/etc/haproxy/maps/*.map"
 CONFIGURATION = f"/usr/local/etc/haproxy/haproxy.cfg {_MAPS}"

@@ -84,6 +84,7 @@ def test_haproxy_is_told_what_the_lessons_rest_on() -> None:
         meta = seen[kind]["metadata"]
         assert args[option] == f"{meta['namespace']}/{meta['name']}"
     assert f"haproxy.org/ingress-controller/{args['ingress.class']}" == haproxy.CONTROLLER
+    assert args["ingress.class"] == seen["IngressClass"]["metadata"]["name"]  # it looks at Ingresses of this name only
     assert "disable-ipv6" in args
     assert (
         "--disable-ipv6"
