@@ -67,9 +67,8 @@ def _costs(names: tuple[str, ...], figures: Mapping[str, Any]) -> str:
         for number, change in enumerate(seen["changes"]):
             head = f"`{name}` | {seen['memory_mib']} MiB" if number == 0 else " | "
             started = ", ".join(f"{count} {what}" for what, count in sorted(change["started"].items())) or "none"
-            lines.append(
-                f"| {head} | {change['name']} | {change['seconds']:.1f} s | {change['cpu_s']:.2f} s | {started} |"
-            )
+            after = NOT_MEASURED if change["seconds"] is None else f"{change['seconds']:.1f} s"
+            lines.append(f"| {head} | {change['name']} | {after} | {change['cpu_s']:.2f} s | {started} |")
     sources = [
         f"- `{name}`: {seen['seen']}, {seen['on']}; {seen['source']}" for name in names if (seen := figures.get(name))
     ]

@@ -29,7 +29,7 @@ WAYS = Ways(
     proxy="HAProxy, beside the controller",
     evidence=f"`{_MAPS}`: hosts and paths; `{ENDPOINTS}`: servers of each backend",
     running="pods, up to 42 of a service; paths and hosts that lead to services which others lead to",
-    reloads="a service that nothing led to before, the first certificate",
+    reloads="a service that nothing led to before, a new certificate, another default backend",
 )
 
 # What it sends to where no rule fits: a server of the controller itself, which answers with 404.

@@ -18,6 +18,7 @@ FIGURES = {
         "changes": [
             {"name": "a pod more", "seconds": 1.5, "cpu_s": 0.25, "started": {}},
             {"name": "a path", "seconds": 0.0, "cpu_s": 2, "started": {"haproxy": 2, "cat": 1}},
+            {"name": "a host", "seconds": None, "cpu_s": 0, "started": {}},
         ],
         "others": {"exact comes before prefix": {"http://x/foo": "app1-service", "http://x/bar": 0}},
     }
@@ -42,6 +43,7 @@ def test_figures() -> None:
     text = tables(FIGURES)
     assert "| `traefik` | 71 MiB | a pod more | 1.5 s | 0.25 s | none |" in text
     assert "|  |  | a path | 0.0 s | 2.00 s | 1 cat, 2 haproxy |" in text
+    assert f"|  |  | a host | {controller_page.NOT_MEASURED} | 0.00 s | none |" in text
     assert "- `traefik`: 2026-11-29, 2 machines, emulated; an image of upstream" in text
     assert "| `traefik` | exact comes before prefix | `x/foo` app1-service, `x/bar` no answer |" in text
 

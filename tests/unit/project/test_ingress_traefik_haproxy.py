@@ -93,7 +93,15 @@ def test_haproxy_is_told_what_the_lessons_rest_on() -> None:
     assert seen["ConfigMap"]["data"]["ssl-redirect"] == "false"
     line = seen["ConfigMap"]["data"]["log-format"]
     words = {"%ci": "192.168.77.1", "%[ssl_fc,iif(https,http)]": "http", "%[var(txn.host)]": "app1.yash.com"}
-    words |= {"%HM": "GET", "%HPO": "/a", "%HQ": "?b=c", "%HV": "HTTP/1.1", "%ST": "200", "%si": "10.244.1.3", "%sp": "8080"}
+    words |= {
+        "%HM": "GET",
+        "%HPO": "/a",
+        "%HQ": "?b=c",
+        "%HV": "HTTP/1.1",
+        "%ST": "200",
+        "%si": "10.244.1.3",
+        "%sp": "8080",
+    }
     for word, value in words.items():
         line = line.replace(word, value)
     assert haproxy.access(line) == Access("192.168.77.1", "app1.yash.com", "/a?b=c", 200, "10.244.1.3:8080", line)
