@@ -28,6 +28,13 @@ def page(text: str) -> str:
     return f"{before}{BEGIN}\n{tables(json.loads(FIGURES.read_text(encoding='utf-8')))}\n{END}{rest.partition(END)[2]}"
 
 
+def other_behaviours(name: str, figures: Mapping[str, Any] | None = None) -> Mapping[str, Mapping[str, Any]]:
+    """Return what a controller is known to do otherwise: case of tests/system/conformance.py -> URL -> what it gets."""
+    known = json.loads(FIGURES.read_text(encoding="utf-8")) if figures is None else figures
+    found: Mapping[str, Mapping[str, Any]] = known[name]["others"] if name in known else {}
+    return found
+
+
 def tables(figures: Mapping[str, Any]) -> str:
     """Return the tables: their own ways, what a change costs, behaviours that are others than the API names."""
     names = usable(known_parts().ingress)
@@ -78,8 +85,7 @@ def _costs(names: tuple[str, ...], figures: Mapping[str, Any]) -> str:
 def _others(names: tuple[str, ...], figures: Mapping[str, Any]) -> str:
     lines = ["| controller | behaviour | requests get |", "|---|---|---|"]
     for name in names:
-        seen = figures.get(name)
-        others = seen["others"] if seen else {}
+        seen, others = figures.get(name), other_behaviours(name, figures)
         if not others:
             lines.append(f"| `{name}` | {'none' if seen else NOT_MEASURED} | |")
         for number, (case, got) in enumerate(sorted(others.items())):

@@ -73,6 +73,7 @@ class Controller(Protocol):
     CONFIGURATION: str  # files below the root of its pod, as shell patterns; "" without any
     ENDPOINTS: str  # URL in its pod for what is not in files, "" without; follows these on a line of its own
     WAYS: Ways
+    EVENTS: bool  # whether it writes Events about Ingresses that it can't serve
     BY_ELEMENTS: bool  # whether a path of the type Prefix fits by whole elements, as Kubernetes specifies it
 
     def served(self, configuration: str) -> tuple[Served, ...]: ...

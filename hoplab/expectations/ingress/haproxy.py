@@ -25,6 +25,7 @@ _MAPS = "/usr/local/etc/haproxy/maps/*.map"
 CONFIGURATION = f"/usr/local/etc/haproxy/haproxy.cfg {_MAPS}"
 ENDPOINTS = "http://127.0.0.1:1024/;csv"
 BY_ELEMENTS = True
+EVENTS = False
 WAYS = Ways(
     proxy="HAProxy, beside the controller",
     evidence=f"`{_MAPS}`: hosts and paths; `{ENDPOINTS}`: servers of each backend",

@@ -22,6 +22,7 @@ ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
 CONFIGURATION = "/etc/nginx/nginx.conf"
 ENDPOINTS = "http://127.0.0.1:10246/configuration/backends"
 BY_ELEMENTS = True
+EVENTS = True
 WAYS = Ways(
     proxy="nginx with a balancer in Lua",
     evidence=f"`{CONFIGURATION}`: hosts and paths; `{ENDPOINTS}`: pods",

@@ -17,6 +17,7 @@ ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
 CONFIGURATION = "/etc/nginx/conf.d/*.conf"
 ENDPOINTS = ""
 BY_ELEMENTS = False  # its location for /api is nginx's own prefix, which fits /apiary too
+EVENTS = True
 WAYS = Ways(
     proxy="nginx, which the controller starts",
     evidence=f"`{CONFIGURATION}`: a file for each Ingress, with its pods",

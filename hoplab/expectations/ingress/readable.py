@@ -17,6 +17,7 @@ ANNOTATIONS: Mapping[str, str] = {}  # it never redirects
 CONFIGURATION = "/run/nginx/nginx.conf"
 ENDPOINTS = ""
 BY_ELEMENTS = True
+EVENTS = True
 WAYS = Ways(
     proxy="nginx, beside the controller",
     evidence=f"`{CONFIGURATION}`: hosts, paths and pods",

@@ -19,6 +19,7 @@ ANNOTATIONS: Mapping[str, str] = {}  # the role's entry point `websecure` is bes
 CONFIGURATION = ""
 ENDPOINTS = "http://127.0.0.1:8080/api/rawdata"  # its API, which the role binds to the pod's loopback
 BY_ELEMENTS = True  # by the role's strictPrefixMatching; Traefik's own PathPrefix fits by characters
+EVENTS = False
 WAYS = Ways(
     proxy="Traefik itself",
     evidence=f"`{ENDPOINTS}`: routers, and the servers of their services",

@@ -8,6 +8,7 @@ from hoplab.devtools import controller_page
 from hoplab.devtools.controller_page import PAGE, page, tables
 from hoplab.expectations.parts import known_parts
 from hoplab.spec.parts import usable
+from tests.system.conformance import CASES
 
 FIGURES = {
     "traefik": {
@@ -51,3 +52,16 @@ def test_figures() -> None:
 def test_a_controller_without_other_behaviours_says_so() -> None:
     text = tables({"traefik": {**FIGURES["traefik"], "others": {}}})
     assert "| `traefik` | none | |" in text
+
+
+def test_other_behaviours_are_of_one_controller() -> None:
+    assert controller_page.other_behaviours("traefik", FIGURES) == FIGURES["traefik"]["others"]
+    assert controller_page.other_behaviours("haproxy", FIGURES) == {}
+
+
+def test_other_behaviours_are_of_cases_that_exist() -> None:
+    known = {case.name: case.gets for case in CASES}
+    for name in usable(known_parts().ingress):
+        for case, urls in controller_page.other_behaviours(name).items():
+            assert urls.keys() <= known[case].keys()
+            assert all(known[case][url] != got for url, got in urls.items())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hoplab.core.paths import PROJECT
-from hoplab.expectations.ingress import Access, Controller, haproxy, traefik
+from hoplab.expectations.ingress import Access, Controller, get_controller, haproxy, traefik
 from hoplab.verify import workload
 from tests.support.roles import defaults, documents, render
 
@@ -51,6 +51,7 @@ def test_a_controller_may_write_the_status_of_ingresses_only(role: str, writes: 
     rules = of_role(role)["ClusterRole"]["rules"]
     found = [(rule["resources"], sorted(set(rule["verbs"]) - {"get", "list", "watch"})) for rule in rules]
     assert [entry for entry in found if entry[1]] == [(["ingresses/status"], writes)]
+    assert not get_controller(role).EVENTS
 
 
 def test_traefik_is_told_what_the_lessons_rest_on() -> None:
