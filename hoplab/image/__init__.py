@@ -9,7 +9,7 @@ docs/image.md has the details.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from typing import Literal
 
 from hoplab.core import paths
 from hoplab.core.progress import Progress
-from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd, wanted
+from hoplab.image import archives, commands, conformance, containers, debian, disk, gobuild, initrd, registry, wanted
 from hoplab.image.archives import Kept
 from hoplab.image.outdated import Version, compare
 from hoplab.image.store import Stage, Store, remove_tree
@@ -113,6 +113,22 @@ def ingress_controllers() -> tuple[str, ...]:
     built = [name[len(INGRESS) :].partition(":")[0] for name in names if name.startswith(INGRESS)]
     roles = [role for role in archived_components() if role.startswith(INGRESS_ROLE) and not missing_images(role)]
     return (*built, *(role.removeprefix(INGRESS_ROLE).replace("_", "-") for role in roles))
+
+
+def offered_ingress_controllers(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of these ingress controllers whose images are not all here, and whose registries answer in time."""
+    roles = {name: f"{INGRESS_ROLE}{name.replace('-', '_')}" for name in names}
+    absent = {name: missing_images(role) for name, role in roles.items()}
+    return tuple(name for name, images in absent.items() if images and all(map(registry.answers, images)))
+
+
+def pull_images(component: str, progress: Progress) -> None:
+    """Pull the images of a component that are not in the local folder; raise ImageError where one can't be had."""
+    store, table = _store(), components()
+    _check_host()
+    with store.locked(progress):
+        containerd = gobuild.build(table.go["containerd"], store, progress)
+        archives.pull(table.archives_of([component]), containerd.directory, store, progress)
 
 
 def ensure_boot_files(progress: Progress, mirror: str = "") -> tuple[Path, Path]:

@@ -18,11 +18,12 @@ def resolve(spec: LabSpec, paths: LabPaths, progress: Progress) -> context.LabCo
 
     Raise LabError where the lab exists with another minor of Kubernetes, before an image of that is built.
     """
-    state.refuse_another_kubernetes(spec, state.made_before(paths))
+    before = state.made_before(paths)
+    state.refuse_another_kubernetes(spec, before)
     rootless.enter_network()  # Pulumi starts the program in the host's
-    return context.resolve(spec, known_parts(), paths, progress)
+    return context.resolve(spec, known_parts(), paths, progress, first=before is None)
 
 
 def node_image(spec: LabSpec, paths: LabPaths, progress: Progress) -> tuple[LabPlan, NodeImage]:
     """Return the plan of a spec on this host, and its node image, built or found."""
-    return context.node_image(spec, known_parts(), paths, progress)
+    return context.node_image(spec, known_parts(), paths, progress, first=state.made_before(paths) is None)

@@ -153,11 +153,17 @@ def mac_addresses(lab: str, nodes: Iterable[str]) -> dict[str, str]:
     return {node: mac for mac, node in taken.items()}
 
 
-def choose_ingress(asked: str, ranked: Sequence[str], at_hand: Collection[str]) -> tuple[str, str]:
+def choose_ingress(
+    asked: str, ranked: Sequence[str], at_hand: Collection[str], *, offline: bool = False
+) -> tuple[str, str]:
     """Return the ingress controller that is meant, and why it is this one: ``auto`` takes the first one at hand.
+
+    ``offline``: the registries of the others were asked, and none gave an image.
 
     >>> choose_ingress("auto", ["nginx", "readable"], ["readable"])
     ('readable', 'the image of nginx is not at hand')
+    >>> choose_ingress("auto", ["nginx", "readable"], ["readable"], offline=True)
+    ('readable', 'the image of nginx is not at hand, and no registry gave it')
     >>> choose_ingress("none", ["nginx", "readable"], ["readable"])
     ('none', '')
     """
@@ -165,15 +171,32 @@ def choose_ingress(asked: str, ranked: Sequence[str], at_hand: Collection[str]) 
         return asked, ""
     chosen = next((name for name in ranked if name in at_hand), "none")
     missing = ranked[: ranked.index(chosen)] if chosen in ranked else ranked
-    return chosen, f"the image of {' and '.join(missing)} is not at hand" if missing else "its image is at hand"
+    if not missing:
+        return chosen, "its image is at hand"
+    return (
+        chosen,
+        f"the image of {' and '.join(missing)} is not at hand{', and no registry gave it' if offline else ''}",
+    )
 
 
 def plan_lab(
-    spec: LabSpec, parts: Parts, *, lab_id: str, accel: Literal["kvm", "tcg"], ingress_at_hand: Collection[str]
+    spec: LabSpec,
+    parts: Parts,
+    *,
+    lab_id: str,
+    accel: Literal["kvm", "tcg"],
+    ingress_at_hand: Collection[str],
+    registries_offline: bool = False,
 ) -> LabPlan:
-    """Return the plan of a spec on a host with the given acceleration, and images of these ingress controllers."""
+    """Return the plan of a spec on a host with the given acceleration, and images of these ingress controllers.
+
+    ``registries_offline``: registries were asked for images that are not here, and gave none.
+    """
     ingress_controller, ingress_why = choose_ingress(
-        spec.ingress_controller, parts.auto_ingress(gateway_api=spec.gateway_api), ingress_at_hand
+        spec.ingress_controller,
+        parts.auto_ingress(gateway_api=spec.gateway_api),
+        ingress_at_hand,
+        offline=registries_offline,
     )
     chosen = (
         parts.cni.get(spec.cni.name),

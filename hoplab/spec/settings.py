@@ -131,7 +131,8 @@ DECLARED: tuple[Setting, ...] = (
         parts="ingress",
         others=("auto", "none"),
         default=DEFAULT.ingress_controller,
-        default_text="`auto`: `nginx` when its image is at hand, else `readable`",
+        default_text="`auto`: `nginx` when its image is at hand or, for a new lab, a registry answers within seconds; "
+        "else `readable`",
     ),
     Truth(path="ingress.gatewayApi", meaning="whether it serves the Gateway API", allowed="true, false; of `readable`"),
     PartChoice(
@@ -206,7 +207,8 @@ DECLARED: tuple[Setting, ...] = (
         meaning="components whose container images the node image has beside what the lab needs, "
         "see [image.md](image.md)",
         default_text="`[]`",
-        allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_ingress_nginx`",
+        allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_traefik`, `ingress_haproxy`, "
+        "`ingress_ingress_nginx`",
     ),
 )
 

@@ -154,12 +154,7 @@ class Observations:
 
     def served(self, pod: Pod) -> tuple[Served, ...]:
         """Return the configured behaviour of an ingress controller's pod for every host."""
-        look = (
-            f"for pid in $(ip netns pids {pod.netns}); do"
-            f" cat /proc/$pid/root{self.controller.CONFIGURATION} 2>/dev/null && break; done"
-        )
-        if self.controller.ENDPOINTS:
-            look += f"; echo; ip netns exec {pod.netns} curl -s {self.controller.ENDPOINTS}"
+        look = look_command(self.controller, pod.netns)
         found = self.hosts.batch(pod.node.name, {"it": look})["it"]
         return self.controller.served(found.out)
 
@@ -199,6 +194,17 @@ class Observations:
         """Return some facts of a node once they meet the condition, or those at the deadline."""
         commands = {fact.name: fact.command_for(known_parts()) for fact in facts}
         return self.until(lambda: Facts(node.name, self.hosts.batch(node.name, commands)), wanted)
+
+
+def look_command(controller: Controller, netns: str) -> str:
+    """Return the command that prints, on a node, what the controller's pod in this network namespace serves."""
+    look = []
+    if controller.CONFIGURATION:
+        files = " ".join(f"/proc/$pid/root{pattern}" for pattern in controller.CONFIGURATION.split())
+        look.append(f"for pid in $(ip netns pids {netns}); do cat {files} 2>/dev/null && break; done")
+    if controller.ENDPOINTS:
+        look.append(f"echo; ip netns exec {netns} curl -s '{controller.ENDPOINTS}'")
+    return "; ".join(look)
 
 
 def conntrack_command(client: IPv4Address) -> str:

@@ -51,6 +51,16 @@ class Access:
         return self.line
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What a controller does in its own way, in words for docs/ingress-controllers.md."""
+
+    proxy: str  # the program that answers requests
+    evidence: str  # where inside of its pod is seen what it serves
+    running: str  # changes that the running program takes
+    reloads: str  # changes for which it starts other processes
+
+
 class Controller(Protocol):
     """The shape of a controller's module."""
 
@@ -60,8 +70,10 @@ class Controller(Protocol):
     CONTAINER: str  # the one of them that logs
     CONTROLLER: str  # what its IngressClass names
     ANNOTATIONS: Mapping[str, str]  # that make it serve a host with a certificate over http too
-    CONFIGURATION: str  # files below the root of its pod, as a shell pattern
-    ENDPOINTS: str  # URL in its pod for what is not in files; follows the configuration on a line of its own
+    CONFIGURATION: str  # files below the root of its pod, as shell patterns; "" without any
+    ENDPOINTS: str  # URL in its pod for what is not in files, "" without; follows these on a line of its own
+    WAYS: Ways
+    EVENTS: bool  # whether it writes Events about Ingresses that it can't serve
     BY_ELEMENTS: bool  # whether a path of the type Prefix fits by whole elements, as Kubernetes specifies it
 
     def served(self, configuration: str) -> tuple[Served, ...]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.expectations.ingress import Access, Served, Ways, nginx_conf
 from hoplab.spec.parts import IngressPart
 
 PART = IngressPart(
@@ -22,6 +22,13 @@ ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
 CONFIGURATION = "/etc/nginx/nginx.conf"
 ENDPOINTS = "http://127.0.0.1:10246/configuration/backends"
 BY_ELEMENTS = True
+EVENTS = True
+WAYS = Ways(
+    proxy="nginx with a balancer in Lua",
+    evidence=f"`{CONFIGURATION}`: hosts and paths; `{ENDPOINTS}`: pods",
+    running="pods, certificates",
+    reloads="hosts and paths",
+)
 
 
 def served(configuration: str) -> tuple[Served, ...]:

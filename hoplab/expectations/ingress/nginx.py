@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.expectations.ingress import Access, Served, Ways, nginx_conf
 from hoplab.spec.parts import IngressPart
 
 PART = IngressPart(name="nginx", order=20, auto_rank=1, note="F5's")
@@ -17,6 +17,13 @@ ANNOTATIONS: Mapping[str, str] = {}  # the role's ConfigMap has ssl-redirect off
 CONFIGURATION = "/etc/nginx/conf.d/*.conf"
 ENDPOINTS = ""
 BY_ELEMENTS = False  # its location for /api is nginx's own prefix, which fits /apiary too
+EVENTS = True
+WAYS = Ways(
+    proxy="nginx, which the controller starts",
+    evidence=f"`{CONFIGURATION}`: a file for each Ingress, with its pods",
+    running="nothing",
+    reloads="every change, pods too",
+)
 
 # What it sends to where a service has no pods: a server of its own that answers with 502.
 _NOBODY = "unix:"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from hoplab.expectations.ingress import Access, Served, nginx_conf
+from hoplab.expectations.ingress import Access, Served, Ways, nginx_conf
 from hoplab.spec.parts import IngressPart
 
 PART = IngressPart(name="readable", order=10, auto_rank=2, gateway_api=True)
@@ -17,6 +17,13 @@ ANNOTATIONS: Mapping[str, str] = {}  # it never redirects
 CONFIGURATION = "/run/nginx/nginx.conf"
 ENDPOINTS = ""
 BY_ELEMENTS = True
+EVENTS = True
+WAYS = Ways(
+    proxy="nginx, beside the controller",
+    evidence=f"`{CONFIGURATION}`: hosts, paths and pods",
+    running="nothing",
+    reloads="every change, pods too",
+)
 
 # 192.168.77.1 http://app1.yash.com "GET /login HTTP/1.1" 200 -> hoplab-verify.app1-service.80 10.244.1.3:8080 200
 _LINE = re.compile(

@@ -232,6 +232,8 @@ def test_add_says_what_was_added_and_what_is_still_missing(tmp_path: Path) -> No
         "left out  quay.io/calico/csi:v3.32.1: no component needs it",
         f"cni_calico: still missing {node.name}, {controllers.name}",
         "ingress_nginx: still missing docker.io/nginx/nginx-ingress:5.5.3",
+        "ingress_traefik: still missing docker.io/library/traefik:v3.7.13",
+        "ingress_haproxy: still missing docker.io/haproxytech/kubernetes-ingress:3.2.15",
         "ingress_ingress_nginx: still missing registry.k8s.io/ingress-nginx/controller:v1.15.1",
     ]
     others = [written(tmp_path / f"{n}.tar", oci_files(entry.name)) for n, entry in enumerate((node, controllers))]

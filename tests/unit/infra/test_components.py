@@ -154,7 +154,8 @@ def test_a_disk_smaller_than_the_image_is_a_mistake_of_the_spec(tmp_path: Path) 
 def test_the_context_is_made_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
-    def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: object) -> LabContext:
+    def resolve(spec: LabSpec, parts: Parts, paths: LabPaths, progress: object, *, first: bool) -> LabContext:
+        assert not first
         made.append(spec)
         return lab_context("tcg", paths)
 

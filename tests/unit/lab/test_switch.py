@@ -86,7 +86,7 @@ def test_another_kubernetes_is_refused_before_its_image_is_built(
 ) -> None:
     """By every way to a lab's resources: up, preview, and the Pulumi program."""
     built: list[str] = []
-    monkeypatch.setattr("hoplab.infra.context.resolve", lambda spec, *_: built.append(spec.kubernetes_version))
+    monkeypatch.setattr("hoplab.infra.context.resolve", lambda spec, *_, **_more: built.append(spec.kubernetes_version))
     paths = LabPaths("dev", tmp_path)
     older = replace(SPEC, kubernetes_version="1.36.3")
     context.resolve(older, paths, RecordingProgress())

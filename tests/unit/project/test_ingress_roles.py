@@ -148,7 +148,13 @@ def f5_config() -> dict[str, str]:
     return found
 
 
-CONTROLLERS = [("readable", "readable"), ("nginx", "nginx"), ("ingress_nginx", "ingress-nginx")]
+CONTROLLERS = [
+    ("readable", "readable"),
+    ("nginx", "nginx"),
+    ("ingress_nginx", "ingress-nginx"),
+    ("traefik", "traefik"),
+    ("haproxy", "haproxy"),
+]
 
 
 def manifest(role: str) -> list[dict[str, Any]]:

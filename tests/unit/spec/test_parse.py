@@ -196,8 +196,9 @@ def test_other_namespaces_are_left_alone() -> None:
         ),
         ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
         (
-            {"ingress": {"controller": "traefik"}},
-            "ingress.controller: traefik is not available yet; one of auto, none, readable, nginx, ingress-nginx",
+            {"ingress": {"controller": "contour"}},
+            "ingress.controller: contour is not available yet; one of auto, none, readable, nginx, ingress-nginx, "
+            "traefik, haproxy",
         ),
         (
             {"ingress": {"controller": "nginx", "gatewayApi": True}},
@@ -234,11 +235,12 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"image": {"components": ["cni-calico"]}},
             "image.components: 'cni-calico' is unknown; did you mean cni_calico? a list of "
-            "cni_calico, ingress_nginx, ingress_ingress_nginx",
+            "cni_calico, ingress_nginx, ingress_traefik, ingress_haproxy, ingress_ingress_nginx",
         ),
         (
             {"image": {"components": "cni_calico"}},
-            "image.components: is a text (cni_calico); a list of cni_calico, ingress_nginx, ingress_ingress_nginx",
+            "image.components: is a text (cni_calico); a list of cni_calico, ingress_nginx, ingress_traefik, "
+            "ingress_haproxy, ingress_ingress_nginx",
         ),
         ({"image": {"mirror": "here"}}, "image.mirror: 'here' is not a URL; the URL of a Debian mirror"),
         ({"nodes": {"secure": "AAAB"}}, "nodes: is encrypted; plain settings: a spec holds no secrets"),

@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import hoplab.spec.plan
+from hoplab.expectations.parts import known_parts
 from hoplab.image import ingress_controllers
 from hoplab.lab.spec_file import plan_lab
 from hoplab.spec.model import AddressRange, LabSpec, NodeSize, Placement
@@ -90,6 +91,19 @@ def test_ingress_controller(asked: str, at_hand: tuple[str, ...], chosen: str, w
     spec = LabSpec("dev", ingress_controller=asked)
     found = plan_lab(spec, lab_id="dev-0", accel="tcg", ingress_at_hand=at_hand)
     assert (found.ingress_controller, found.ingress_why) == (chosen, why)
+
+
+def test_the_reason_tells_that_registries_were_asked() -> None:
+    found = hoplab.spec.plan.plan_lab(
+        LabSpec("dev"),
+        known_parts(),
+        lab_id="dev-0",
+        accel="tcg",
+        ingress_at_hand=("readable",),
+        registries_offline=True,
+    )
+    assert found.ingress_controller == "readable"
+    assert found.ingress_why == "the image of nginx is not at hand, and no registry gave it"
 
 
 def test_auto_takes_a_controller_that_serves_what_is_asked() -> None:
