@@ -157,17 +157,27 @@ def test_the_pool_of_calico_comes_before_kubeadms_range() -> None:
     assert (found.pod_cidr, found.block_size, found.backend) == (IPv4Network("192.168.0.0/16"), 27, "vxlan")
 
 
-def test_an_unknown_cni_and_none_have_names() -> None:
-    def config(plugin: str) -> str:
-        return f'==> /etc/cni/net.d/05-it.conflist <==\n{{"name": "it", "plugins": [{{"type": "{plugin}"}}]}}\n'
+def with_plugin(plugin: str) -> Snapshot:
+    """A lab whose nodes call one plugin for a pod, or "" for none."""
+    text = f'==> /etc/cni/net.d/05-it.conflist <==\n{{"name": "it", "plugins": [{{"type": "{plugin}"}}]}}\n'
+    seen, file = FLANNEL, text if plugin else ""
+    for node in ("worker1", "worker2"):
+        seen = on_node("cni_config", lambda _: file, seen, node)
+    return seen
 
-    seen = FLANNEL
+
+def test_an_unknown_cni_and_none_have_names() -> None:
+    found = found_of(with_plugin("antrea-cni"))
+    assert (found.cni, found.backend) == ("antrea", "")
+    assert found_of(with_plugin("")).cni == "unknown"
+
+
+def test_modes_of_cilium_are_seen_at_its_interfaces() -> None:
+    seen = with_plugin("cilium-cni")
+    assert (found_of(seen).cni, found_of(seen).backend) == ("cilium", "native")
     for node in ("worker1", "worker2"):
-        seen = on_node("cni_config", lambda _: config("cilium-cni"), seen, node)
-    assert (found_of(seen).cni, found_of(seen).backend) == ("cilium", "")
-    for node in ("worker1", "worker2"):
-        seen = on_node("cni_config", lambda _: "", seen, node)
-    assert found_of(seen).cni == "unknown"
+        seen = on_node("links", lambda text: text.replace("flannel.1", "cilium_vxlan"), seen, node)
+    assert found_of(seen).backend == "vxlan"
 
 
 def test_another_dns_address_is_written_down() -> None:
