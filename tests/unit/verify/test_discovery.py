@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from hoplab.expectations import cni
+from hoplab.expectations.registry import UnknownPart
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
@@ -172,12 +174,11 @@ def test_an_unknown_cni_and_none_have_names() -> None:
     assert found_of(with_plugin("")).cni == "unknown"
 
 
-def test_modes_of_cilium_are_seen_at_its_interfaces() -> None:
-    seen = with_plugin("cilium-cni")
-    assert (found_of(seen).cni, found_of(seen).backend) == ("cilium", "native")
-    for node in ("worker1", "worker2"):
-        seen = on_node("links", lambda text: text.replace("flannel.1", "cilium_vxlan"), seen, node)
-    assert found_of(seen).backend == "vxlan"
+def test_a_cilium_of_others_is_in_no_mode_that_is_known() -> None:
+    found = found_of(with_plugin("cilium-cni"))
+    assert (found.cni, found.backend) == ("cilium", "unknown")
+    with pytest.raises(UnknownPart, match=r"needs cilium as hoplab knows it \(vxlan, native\), not unknown"):
+        cni.expectations(replace(FLANNEL, setting=replace(found, foreign=True)))
 
 
 def test_another_dns_address_is_written_down() -> None:
