@@ -13,8 +13,7 @@ from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.observe.facts.cni_config import CNI_CONFIG, MULTUS, called
 from hoplab.observe.facts.ipam import IPAM
 from hoplab.observe.facts.links import LINKS
-from hoplab.observe.facts.routes import DEFAULT, ROUTES
-from hoplab.observe.snapshot import Node, Pod, Snapshot
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.verify import leftovers
 from hoplab.verify.claims import Claim, counted, listed
 
@@ -170,7 +169,7 @@ def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> No
         assert outer
         room = outer.mtu - expected[node.name].overhead
         if expected[node.name].mtu_by_route:
-            inner = {f"the default route of {pod}": _default_mtu(pod) for pod in lab.pods_on(node)}
+            inner = {f"the default route of {pod}": pod.mtu for pod in lab.pods_on(node)}
         else:
             links = {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
             links |= {name: node.link(name) for name in (bridge, tunnel.dev if tunnel else "") if name}
@@ -180,12 +179,6 @@ def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> No
             claim.require(mtu == room or smaller, f"{name} on {node.name} has the MTU {mtu}, not {room}")
         seen.append(f"{node.name} sends {room} " + (f"inside of {outer.mtu} bytes" if tunnel else "bytes as they are"))
     claim.saw(listed(seen))
-
-
-def _default_mtu(pod: Pod) -> int | None:
-    """Return the MTU of a pod's default route, or of its interface where the route has none."""
-    routes = [route for route in pod[ROUTES] if route.dst == DEFAULT and route.table == "main"]
-    return next((route.mtu for route in routes if route.mtu), pod.eth0.mtu if pod.eth0 else None)
 
 
 @pytest.mark.needs(backend="vxlan", programs=False)

@@ -44,6 +44,8 @@ ROUTE_PROTOCOL = "kernel"  # what cilium-agent gives as the origin of its routes
 # Programs at each interface: what comes out of it into the node (ingress), and what goes into it (egress)
 FROM_POD = {"ingress": "cil_from_container"}
 _PROGRAMS = {HOST: {"ingress": "cil_to_host", "egress": "cil_from_host"}, NET: {"ingress": "cil_to_host"}}
+_OF_UPLINK = {"ingress": "cil_from_netdev"}
+_OF_SERVICES = {"egress": "cil_to_netdev"}  # at the uplink, in the place of kube-proxy: for what is to a NodePort
 _OF_VXLAN = {VXLAN: {"ingress": "cil_from_overlay", "egress": "cil_to_overlay"}}
 
 # Annotation of its Kubernetes node with the address of cilium_host
@@ -117,7 +119,11 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
         tunnel=Tunnel(VXLAN, OVERHEAD, f"udp port {PORT}") if wrapped else None,
         programs=tuple(
             ProgramExpectation(dev, direction, program)
-            for dev, programs in (_PROGRAMS | (_OF_VXLAN if wrapped else {})).items()
+            for dev, programs in (
+                _PROGRAMS
+                | {node.uplink: _OF_UPLINK | (_OF_SERVICES if lab.setting.proxy_mode == PART.name else {})}
+                | (_OF_VXLAN if wrapped else {})
+            ).items()
             for direction, program in programs.items()
         ),
         mtu_by_route=wrapped,

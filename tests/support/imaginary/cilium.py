@@ -174,6 +174,8 @@ def _maps(node: Node, ends: dict[str, str], *, wrapped: bool) -> dict[str, str]:
             ("cilium_net", "ingress", "cil_to_host"),
             ("cilium_host", "ingress", "cil_to_host"),
             ("cilium_host", "egress", "cil_from_host"),
+            ("eth0", "ingress", "cil_from_netdev"),
+            ("eth0", "egress", "cil_to_netdev"),  # only where there is no kube-proxy
             *((("cilium_vxlan", "ingress", "cil_from_overlay"),) if wrapped else ()),
             *((("cilium_vxlan", "egress", "cil_to_overlay"),) if wrapped else ()),
             *((ends[pod.host_end.name], "ingress", "cil_from_container") for pod in here if pod.host_end),

@@ -222,6 +222,7 @@ def test_cilium_routes_to_the_program_that_wraps() -> None:
         "cil_to_host at ingress of cilium_host",
         "cil_from_host at egress of cilium_host",
         "cil_to_host at ingress of cilium_net",
+        "cil_from_netdev at ingress of eth0",
         "cil_from_overlay at ingress of cilium_vxlan",
         "cil_to_overlay at egress of cilium_vxlan",
     ]
@@ -235,6 +236,12 @@ def test_cilium_without_a_tunnel_routes_to_the_node() -> None:
         f"{SECOND.pod_cidr} via {SECOND.address} dev eth0 proto kernel"
     ]
     assert (expected.tunnel, expected.interfaces[-1]) == (None, "cilium_host")
+
+
+def test_without_kube_proxy_a_program_sees_what_leaves_the_node() -> None:
+    lab = with_cilium("native")
+    lab = replace(lab, setting=replace(lab.setting, proxy_mode="cilium"))
+    assert "cil_to_netdev at egress of eth0" in map(str, cni.expectations(lab)[FIRST.name].programs)
 
 
 def test_a_route_of_ipv6_by_cilium_has_no_gateway() -> None:
