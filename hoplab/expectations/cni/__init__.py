@@ -119,6 +119,7 @@ class Tunnel:
     filter: str  # tcpdump's filter of encapsulated packets on the node's uplink: "udp port 8472"
     mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
     vni: int | None = None  # of VXLAN
+    vni_per_packet: bool = False  # of VXLAN: a program gives each packet its own, with the node it goes to
     encrypted: bool = False  # whether the payload is encrypted
 
 

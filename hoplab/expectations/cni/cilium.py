@@ -116,7 +116,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
         pod_gateway=router,
         own_routes=(to_host(own), *([single] if single else [])),
         routes=tuple(to_node(other) for other in others),
-        tunnel=Tunnel(VXLAN, OVERHEAD, f"udp port {PORT}") if wrapped else None,
+        tunnel=Tunnel(VXLAN, OVERHEAD, f"udp port {PORT}", vni_per_packet=True) if wrapped else None,
         programs=tuple(
             ProgramExpectation(dev, direction, program)
             for dev, programs in (
