@@ -227,7 +227,13 @@ def test_cilium_routes_to_the_program_that_wraps() -> None:
         "cil_to_overlay at egress of cilium_vxlan",
     ]
     assert (expected.pod_gateway, expected.bridge, expected.overhead) == (router, "", 50)
-    assert expected.tunnel and (expected.tunnel.filter, expected.tunnel.mac) == ("udp port 8472", "")
+    tunnel = expected.tunnel
+    assert tunnel and (tunnel.filter, tunnel.mac, tunnel.vni, tunnel.vni_per_packet) == (
+        "udp port 8472",
+        "",
+        None,
+        True,
+    )
 
 
 def test_cilium_without_a_tunnel_routes_to_the_node() -> None:

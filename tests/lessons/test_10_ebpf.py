@@ -1,4 +1,4 @@
-"""Chapter 7, eBPF in the place of tables and rules: ``bpftool net``, and Cilium's maps by ``cilium-dbg bpf``."""
+"""Chapter 10, programs of eBPF: ``bpftool net``, and Cilium's maps by ``cilium-dbg bpf``, in the place of rules."""
 
 from __future__ import annotations
 
