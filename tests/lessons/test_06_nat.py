@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from hoplab.expectations import cni
+from hoplab.expectations import cni, proxy
 from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import postrouting
 from hoplab.observe.capture import Capture
@@ -164,7 +164,9 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
         )
     reached = {str(answer.local) for answer in answers}
     claim.require(len(behind) == 1 or len(reached) > 1, f"all {connections} connections reached {listed(reached)}")
-    if cni.by_programs(session.snapshot):
+    if proxy.by_sockets(session.snapshot):
+        where = "its socket was given the pod's address, before there was a packet"
+    elif cni.by_programs(session.snapshot):
         tracked = session.tracked(client.node, client.address)
         ours = [entry for entry in tracked if (entry.kind, entry.dst) == ("SVC", service.cluster_ip)]
         claim.require(ours, f"the map of {client.node.name} has no connection to {service}", *tracked)
@@ -180,7 +182,7 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
     claim.saw(f"{connections} connections to {service} reached {listed(sorted(reached))}; {where}")
 
 
-@pytest.mark.needs(nodes=2)
+@pytest.mark.needs(nodes=2, kube_proxy=True)
 @pytest.mark.rests_on("a_cluster_ip_is_a_pod_chosen_per_connection")
 def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -> None:
     """A pod sends to the ClusterIP, its node translates the destination to a pod, and the reply comes back from the
@@ -243,7 +245,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(nodes=2, outside=True)
+@pytest.mark.needs(nodes=2, outside=True, kube_proxy=True)
 @pytest.mark.rests_on("a_local_service_stays_on_its_node", "a_node_port_answers_on_every_node")
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod do not answer."""
@@ -268,7 +270,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(own_lab=True)
+@pytest.mark.needs(own_lab=True, kube_proxy=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints", "a_node_port_answers_on_every_node")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:

@@ -136,7 +136,7 @@ def _near(found: Iterable[Frontend], service: proxy.ServiceExpectation) -> list[
     return [frontend for frontend in known if frontend.address == service.cluster_ip] or known[:EVIDENCE]
 
 
-@pytest.mark.needs(nodes=2, facts=(CILIUM_SERVICES.name,))
+@pytest.mark.needs(nodes=2, facts=(CILIUM_SERVICES.name,), kube_proxy=True)
 @pytest.mark.rests_on(
     "a_map_leads_a_service_to_its_endpoints", "a_program_takes_what_a_pod_sends", "a_map_knows_whose_an_address_is"
 )
