@@ -130,13 +130,22 @@ def test_what_programs_counted() -> None:
     assert CILIUM_METRICS.parse(json.dumps([row])) == (Counter("Policy denied", "ingress", 3),)
 
 
+# bpftool 7.5 on Linux 6.18: one program attached by itself, one by tc
+NET = """\
+[{"xdp":[],"tc":[{"devname":"lxc1","ifindex":3,"kind":"tcx/ingress","name":"cil_from_container","prog_id":102,\
+"prog_flags":[],"link_id":0,"link_flags":[]},{"devname":"lxc1","ifindex":3,"kind":"clsact/egress","name":"t.o:[tc]",\
+"id":106}],"flow_dissector":[],"netfilter":[]}]
+
+"""
+
+
 def test_programs_at_interfaces() -> None:
-    tc = {"devname": "lxc1", "ifindex": 12, "kind": "tcx/ingress", "name": "cil_from_container", "prog_id": 77}
-    xdp = {"devname": "eth0", "ifindex": 2, "mode": "driver", "id": 5}
-    found = BPF_PROGRAMS.parse(json.dumps([{"xdp": [xdp], "tc": [tc], "flow_dissector": [], "netfilter": []}]))
-    assert found == (Program("eth0", "xdp", ""), Program("lxc1", "tcx/ingress", "cil_from_container"))
-    assert [(program.id, program.direction) for program in found] == [(5, ""), (77, "ingress")]
-    assert str(found[1]) == "cil_from_container at tcx/ingress of lxc1"
+    found = BPF_PROGRAMS.parse(NET)
+    assert found == (Program("lxc1", "tcx/ingress", "cil_from_container"), Program("lxc1", "clsact/egress", "t.o:[tc]"))
+    assert [(program.id, program.direction) for program in found] == [(102, "ingress"), (106, "egress")]
+    assert str(found[0]) == "cil_from_container at tcx/ingress of lxc1"
+    (xdp,) = BPF_PROGRAMS.parse('[{"xdp": [{"devname": "eth0", "ifindex": 2, "mode": "driver", "id": 5}], "tc": []}]')
+    assert (xdp, xdp.id, xdp.direction) == (Program("eth0", "xdp", ""), 5, "")
 
 
 @pytest.mark.parametrize("fact", EVERY, ids=lambda fact: fact.name)
