@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hoplab.core.errors import FactError
+from hoplab.core.ip import REMEDY
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._cilium import in_agent
 from hoplab.observe.facts._json import Item, document
@@ -29,7 +31,10 @@ class Program:
 
 def parse(text: str) -> tuple[Program, ...]:
     """Return the programs in the order of the interfaces."""
-    found = [Item(entry, "programs") for entry in (document(text, "programs") if text.strip() else [])]
+    raw = document(text, "programs") if text.strip() else []
+    if not isinstance(raw, list):
+        raise FactError(f"programs should be a list, not {type(raw).__name__}", remedy=REMEDY)
+    found = [Item(entry, "programs") for entry in raw]
     return tuple(
         Program(
             item.text("devname"),

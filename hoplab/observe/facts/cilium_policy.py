@@ -6,6 +6,7 @@ map of a pod without a policy has an entry for everybody, and with a policy that
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hoplab.core.errors import FactError
@@ -16,6 +17,9 @@ from hoplab.observe.facts._json import Item, document
 
 EVERYBODY = 0
 INGRESS, EGRESS = 0, 1
+PORTS = 2**16
+UNCOUNTED = 2**64 - 1  # cilium-dbg's number for an entry that no packet has met
+_NUMBER = re.compile(r"[0-9]{0,5}")
 _NO_MAPS = "no maps found"
 
 
@@ -44,19 +48,28 @@ def parse(text: str) -> dict[int, tuple[Entry, ...]]:
     if not isinstance(raw, list):
         raise FactError(f"policy maps should be a list, not {type(raw).__name__}", remedy=REMEDY)
     maps = [Item(found, "policy map") for found in raw]
-    return {int(found.text("EndpointID") or 0): tuple(map(_entry, found.items("Content"))) for found in maps}
+    return {_endpoint(found): tuple(map(_entry, found.items("Content"))) for found in maps}
+
+
+def _endpoint(item: Item) -> int:
+    text = item.text("EndpointID")
+    if not _NUMBER.fullmatch(text):
+        raise FactError(f"policy map: {text!r} is not the number of an endpoint", remedy=REMEDY)
+    return int(text or "0")  # cilium-dbg takes leading zeros away
 
 
 def _entry(item: Item) -> Entry:
     key = item.item("Key")
     port = key.number("DestPortNetwork")
+    if port not in range(PORTS):
+        raise FactError(f"policy map: {port} is not a port", remedy=REMEDY)
     return Entry(
         identity=key.number("Identity"),
         egress=key.number("TrafficDirection") == EGRESS,
         protocol=key.number("Nexthdr"),
         port=int.from_bytes(port.to_bytes(2, "little"), "big"),  # the map has the network's order of bytes
         deny=bool(item.number("Flags") & 1),
-        packets=item.number("Packets"),
+        packets=0 if item.number("Packets") == UNCOUNTED else item.number("Packets"),
     )
 
 

@@ -1,4 +1,7 @@
-"""Cilium's maps as cilium-dbg 1.20 prints them, and programs as bpftool does."""
+"""Cilium's maps and programs, as cilium-dbg 1.20.2 and bpftool 7.5 printed them in a network namespace.
+
+The maps were filled by Cilium's own packages, without an agent.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +21,32 @@ from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE, Owner
 from hoplab.observe.facts.cilium_metrics import CILIUM_METRICS, Counter
 from hoplab.observe.facts.cilium_policy import CILIUM_POLICY, Entry
 from hoplab.observe.facts.cilium_services import CILIUM_SERVICES, Backend, Frontend
+from tests.support.real_outputs import captured
 
 EVERY = (
     *(BPF_PROGRAMS, CILIUM_CONNTRACK, CILIUM_ENDPOINTS, CILIUM_IPCACHE, CILIUM_METRICS, CILIUM_POLICY, CILIUM_SERVICES),
 )
 
-SERVICES = {
-    "10.96.0.10:53/UDP (0)": ["0.0.0.0:0 (3) (0) [ClusterIP, non-routable] "],
-    "10.96.0.10:53/UDP (2)": ["10.244.1.3:53/UDP (3) (2)"],
-    "10.96.0.10:53/UDP (1)": ["10.244.0.2:53/UDP (3) (1)"],
-    "10.96.7.7:80/TCP (0)": ["0.0.0.0:0 (9) (0) [ClusterIP, sessionAffinity, non-routable] "],
-    "10.96.7.7:80/TCP (1)": ["backend 12 not found"],
-    "10.96.8.8:80/TCP (0)": ["0.0.0.0:0 (10) (0) [ClusterIP, non-routable] "],
-    "[fd00:96::a]:53/UDP (0)": ["[::]:0 (4) (0) [ClusterIP, non-routable] "],
-    "[fd00:96::a]:53/UDP (1)": ["[fd00:244::2]:53/UDP (4) (1)"],
-    "192.168.77.20:30080/TCP/i (0)": ["0.0.0.0:0 (11) (0) [NodePort, Local, two-scopes] "],
-}
-
 
 def test_services_and_what_is_behind_them() -> None:
-    dns, sticky, empty, node_port, dns6 = CILIUM_SERVICES.parse(json.dumps(SERVICES))
+    api, dns, sticky, empty, local, node_port = CILIUM_SERVICES.parse(captured("cilium-lb.json"))
     first, second = Backend(1, IPv4Address("10.244.0.2"), 53), Backend(2, IPv4Address("10.244.1.3"), 53)
     assert dns == Frontend(IPv4Address("10.96.0.10"), 53, "udp", False, "ClusterIP", ("non-routable",), (first, second))
     assert str(dns) == "10.96.0.10:53/udp ClusterIP: 10.244.0.2:53, 10.244.1.3:53"
     assert sticky.flags == ("sessionAffinity", "non-routable") and [to.to for to in sticky.backends] == ["nowhere"]
     assert (empty.kind, empty.backends) == ("ClusterIP", ()) and "no backend" in str(empty)
     assert (node_port.kind, node_port.internal, node_port.port) == ("NodePort", True, 30080)
-    assert (dns6.address, dns6.backends[0].to) == (IPv6Address("fd00:96::a"), "[fd00:244::2]:53")
+    assert node_port.flags == ("Local", "two-scopes") and local.flags == ("InternalLocal", "non-routable")
+    assert [backend.to for backend in api.backends] == ["192.168.77.1:6443"]
+
+
+def test_services_of_ipv6() -> None:
+    slots = {
+        "[fd00:96::a]:53/UDP (0)": ["[::]:0 (4) (0) [ClusterIP, non-routable] "],
+        "[fd00:96::a]:53/UDP (1)": ["[fd00:244::2]:53/UDP (4) (1)"],
+    }
+    (dns,) = CILIUM_SERVICES.parse(json.dumps(slots))
+    assert (dns.address, dns.backends[0].to) == (IPv6Address("fd00:96::a"), "[fd00:244::2]:53")
 
 
 def test_slots_without_their_service_are_found_by_no_program() -> None:
@@ -53,66 +55,33 @@ def test_slots_without_their_service_are_found_by_no_program() -> None:
 
 
 def test_whose_an_address_is() -> None:
-    text = json.dumps(
-        {
-            "10.244.1.3/32": ["identity=28371 encryptkey=0 tunnelendpoint=192.168.77.21 flags=hastunnel"],
-            "10.244.0.2/32": ["identity=28371 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>"],
-            "0.0.0.0/0": ["identity=2 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>"],
-        }
-    )
-    remote, own, world = CILIUM_IPCACHE.parse(text)
+    world, own, behind, remote, node = CILIUM_IPCACHE.parse(captured("cilium-ipcache.json"))
     assert remote == Owner(IPv4Network("10.244.1.3/32"), 28371, IPv4Address("192.168.77.21"))
     assert str(remote) == "10.244.1.3/32 identity 28371 behind 192.168.77.21"
-    assert (own.tunnel, world.identity, world.range.prefixlen) == (None, 2, 0)
+    assert (own.tunnel, world.identity, world.range.prefixlen, node.identity) == (None, 2, 0, 1)
+    assert (behind.range, behind.tunnel) == (IPv4Network("10.244.1.0/24"), remote.tunnel)
 
 
 def test_pods_of_a_node() -> None:
-    text = json.dumps(
-        {
-            "10.244.0.2:0": [
-                "id=1234  sec_id=28371 flags=0x0000 ifindex=12  mac=2E:6F:00:11:22:33 nodemac=4A:00:AA:BB:CC:DD "
-                "parent_ifindex=0   rt_info:0"
-            ],
-            "192.168.77.20:0": ["(localhost)"],
-            "[fd00:244::2]:0": [
-                "id=1234  sec_id=28371 flags=0x0000 ifindex=12  mac=2E:6F:00:11:22:33 nodemac=4A:00:AA:BB:CC:DD "
-                "parent_ifindex=0   rt_info:0"
-            ],
-        }
-    )
-    pod, node, pod6 = CILIUM_ENDPOINTS.parse(text)
+    pod, node, pod6 = CILIUM_ENDPOINTS.parse(captured("cilium-endpoint.json"))
     assert pod == Endpoint(IPv4Address("10.244.0.2"), 1234, 28371, 12, "2e:6f:00:11:22:33", "4a:00:aa:bb:cc:dd")
     assert (node.id, node.identity) == (0, 1)
     assert (pod6.address, pod6.id) == (IPv6Address("fd00:244::2"), 1234)
 
 
 def test_whom_a_pod_may_talk_to() -> None:
-    everybody = {"Prefixlen": 40, "Identity": 0, "TrafficDirection": 1, "Nexthdr": 0, "DestPortNetwork": 0}
-    client = {"Prefixlen": 64, "Identity": 28371, "TrafficDirection": 0, "Nexthdr": 6, "DestPortNetwork": 36895}
-    content = [
-        {"ProxyPortNetwork": 0, "Flags": 0, "Packets": 7, "Bytes": 700, "Key": everybody},
-        {"ProxyPortNetwork": 0, "Flags": 193, "Packets": 0, "Bytes": 0, "Key": client},
-    ]
-    found = CILIUM_POLICY.parse(json.dumps([{"EndpointID": "1234", "Path": "/x", "Content": content}]))
-    egress, ingress = found[1234]
-    assert egress == Entry(0, egress=True, protocol=0, port=0, deny=False, packets=7)
-    assert str(egress) == "allows to everybody"
-    assert str(ingress) == "denies from identity 28371, protocol 6 port 8080"
+    denied, node, client, everybody = CILIUM_POLICY.parse(captured("cilium-policy.json"))[1234]
+    assert (
+        everybody == Entry(0, egress=True, protocol=0, port=0, deny=False) and str(everybody) == "allows to everybody"
+    )
+    assert str(client) == "allows from identity 28371, protocol 6 port 8080"
+    assert (str(denied), denied.deny, node.identity) == ("denies from identity 30000", True, 1)
+    assert {entry.packets for entry in (denied, node, client, everybody)} == {0}, "no packet has met them"
     assert CILIUM_POLICY.parse("no maps found\n") == CILIUM_POLICY.parse("") == {}
 
 
-CONNTRACK = """\
-TCP OUT 10.244.0.2:41234 -> 10.244.1.3:8080 expires=100 Packets=6 Bytes=700 RxFlagsSeen=0x1b LastRxReport=4 \
-TxFlagsSeen=0x1b LastTxReport=4 Flags=0x0013 [ RxClosing TxClosing SeenNonSyn ] RevNAT=7 SourceSecurityID=28371 \
-BackendID=0 NatPort=0 
-TCP SVC 10.244.0.2:41234 -> 10.96.7.7:80 expires=100 Packets=0 Bytes=0 RxFlagsSeen=0x00 LastRxReport=0 \
-TxFlagsSeen=0x1b LastTxReport=4 Flags=0x0010 [ SeenNonSyn ] RevNAT=7 SourceSecurityID=0 BackendID=3 NatPort=0 
-
-"""
-
-
 def test_connections() -> None:
-    out, service = CILIUM_CONNTRACK.parse(CONNTRACK)
+    out, service = CILIUM_CONNTRACK.parse(captured("cilium-ct.txt"))
     client = IPv4Address("10.244.0.2")
     assert out == Tracked("tcp", "OUT", client, 41234, IPv4Address("10.244.1.3"), 8080, 7, 6)
     assert str(service) == "TCP SVC 10.244.0.2:41234 -> 10.96.7.7:80 RevNAT=7"
@@ -130,17 +99,8 @@ def test_what_programs_counted() -> None:
     assert CILIUM_METRICS.parse(json.dumps([row])) == (Counter("Policy denied", "ingress", 3),)
 
 
-# bpftool 7.5 on Linux 6.18: one program attached by itself, one by tc
-NET = """\
-[{"xdp":[],"tc":[{"devname":"lxc1","ifindex":3,"kind":"tcx/ingress","name":"cil_from_container","prog_id":102,\
-"prog_flags":[],"link_id":0,"link_flags":[]},{"devname":"lxc1","ifindex":3,"kind":"clsact/egress","name":"t.o:[tc]",\
-"id":106}],"flow_dissector":[],"netfilter":[]}]
-
-"""
-
-
 def test_programs_at_interfaces() -> None:
-    found = BPF_PROGRAMS.parse(NET)
+    found = BPF_PROGRAMS.parse(captured("bpftool-net.json"))
     assert found == (Program("lxc1", "tcx/ingress", "cil_from_container"), Program("lxc1", "clsact/egress", "t.o:[tc]"))
     assert [(program.id, program.direction) for program in found] == [(102, "ingress"), (106, "egress")]
     assert str(found[0]) == "cil_from_container at tcx/ingress of lxc1"
@@ -164,6 +124,9 @@ def test_a_node_without_cilium_has_none(fact: Fact[object]) -> None:
         (CILIUM_IPCACHE, '{"pods": ["identity=1 encryptkey=0 tunnelendpoint=0.0.0.0 flags=<none>"]}'),
         (CILIUM_ENDPOINTS, '{"10.244.0.2:0": ["id=x"]}'),
         (CILIUM_POLICY, "{}"),
+        (CILIUM_POLICY, '[{"EndpointID": "x", "Content": []}]'),
+        (CILIUM_POLICY, '[{"EndpointID": "1", "Content": [{"Key": {"DestPortNetwork": 65536}}]}]'),
+        (BPF_PROGRAMS, "{}"),
         (CILIUM_CONNTRACK, "TCP 10.244.0.2:41234 -> 10.244.1.3:8080"),
         (CILIUM_METRICS, "{}"),
     ],
