@@ -6,7 +6,7 @@ Programs at the uplink translate what comes from outside to a NodePort. There ar
 
 from hoplab.spec.parts import ProxyPart
 
-PART = ProxyPart(name="cilium", order=30, cni="cilium")
+PART = ProxyPart(name="cilium", order=30, cni="cilium", note="no kube-proxy, with the CNI cilium")
 SERVICES_ARE_IN = "maps of Cilium"
 LOOKUP = ""
 MASKING = ""
