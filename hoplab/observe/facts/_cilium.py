@@ -9,12 +9,13 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import REMEDY, IPAddress
 from hoplab.observe.facts._json import document
 
+AGENT = "cilium-agent"
 SOCKET = "/run/cilium/cilium.sock"  # of a node that runs Cilium
 
 
 def in_agent(command: str) -> str:
     """Return a line of shell that runs a command where the agent runs; on a node without Cilium it prints nothing."""
-    return f'[ ! -S {SOCKET} ] || nsenter --target "$(pgrep -o -x cilium-agent)" --mount {command}'
+    return f'[ ! -S {SOCKET} ] || nsenter --target "$(pgrep -o -x {AGENT})" --mount {command}'
 
 
 def listed(text: str, what: str) -> dict[str, list[str]]:
