@@ -6,15 +6,28 @@ from hoplab.observe.facts import _cilium
 from tests.system.faults.commands import on_node
 from tests.system.faults.fault import CILIUM, Broken, Fault
 
-BACKENDS = "/sys/fs/bpf/tc/globals/cilium_lb4_backends_v3"
+MAPS = "/sys/fs/bpf/tc/globals/"
 PORT = "0x1f 0x90"  # 8080, of the pods of the verification workload
 
 
 def by_agents_tools(broken: str, repaired: str) -> Broken:
     """``agent COMMAND`` runs a program where the agent runs, which stands still."""
+    # a function in parentheses: braces are for what commands are filled in with
     agent = f'agent() ( nsenter --target "$(pgrep -o -x {_cilium.AGENT})" --mount "$@"; ); '
-    # a function has braces elsewhere, which commands are filled in by
     return on_node(agent + broken, agent + repaired)
+
+
+def taken_out(name: str, part: str, more: str = "") -> Broken:
+    """The entry of a map that has the pod's address at the beginning of its ``part``, "key" or "value"."""
+    bytes_ = 4 + len(more.split())
+    return by_agents_tools(
+        f"wanted=$(printf '0x%02x ' $(echo {{pod_address}} | tr . ' '))'{more}'; "
+        f'agent bpftool -j map dump pinned {MAPS}{name} | jq -r --arg wanted "$wanted" '
+        f'\'.[] | select((.{part}[:{bytes_}] | join(" ")) == ($wanted | rtrimstr(" "))) | '
+        '"key hex \\(.key | join(" ")) value hex \\(.value | join(" "))"\' >$saved; test -s $saved; '
+        f"agent bpftool map delete pinned {MAPS}{name} $(sed 's/ value.*//' $saved)",
+        f"agent bpftool map update pinned {MAPS}{name} $(cat $saved); rm $saved",
+    )
 
 
 FAULTS = (
@@ -43,16 +56,16 @@ FAULTS = (
     ),
     Fault(
         "a backend is taken out of the map",
-        by_agents_tools(
-            f"wanted=$(printf '0x%02x ' $(echo {{pod_address}} | tr . ' '))'{PORT}'; "
-            f'agent bpftool -j map dump pinned {BACKENDS} | jq -r --arg wanted "$wanted" '
-            '\'.[] | select((.value[:6] | join(" ")) == $wanted) | '
-            '"key hex \\(.key | join(" ")) value hex \\(.value | join(" "))"\' >$saved; test -s $saved; '
-            f"agent bpftool map delete pinned {BACKENDS} $(sed 's/ value.*//' $saved)",
-            f"agent bpftool map update pinned {BACKENDS} $(cat $saved); rm $saved",
-        ),
+        taken_out("cilium_lb4_backends_v3", "value", PORT),
         ("a_map_leads_a_service_to_its_endpoints",),
         "on {node} the map leads hoplab-verify/",
+        needs=CILIUM,
+    ),
+    Fault(
+        "a pod is taken out of its node's map",
+        taken_out("cilium_lxc", "key"),
+        ("a_map_knows_the_pods_of_its_node",),
+        "the map of {node} has no {pod_address} of {pod}",
         needs=CILIUM,
     ),
 )
