@@ -206,7 +206,7 @@ DECLARED: tuple[Setting, ...] = (
         meaning="components whose container images the node image has beside what the lab needs, "
         "see [image.md](image.md)",
         default_text="`[]`",
-        allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_ingress_nginx`",
+        allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_ingress_nginx`, `cni_cilium`",
     ),
 )
 
