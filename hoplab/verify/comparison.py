@@ -252,7 +252,8 @@ def _to_service(path: PodPath) -> Iterator[tuple[str, object]]:
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
         if path.by_programs:
-            behind = [found for found in node[CILIUM_SERVICES] if found.address == service.cluster_ip]
+            sent_to = (service.cluster_ip, service.port)
+            behind = [found for found in node[CILIUM_SERVICES] if (found.address, found.port) == sent_to]
             yield "which a map has", next(iter(behind), NOTHING)
         for end in () if path.by_programs else prerouting(node, proxy.connection(pod.address, service)):
             chains = [chain for chain in end.chains if not chain.startswith(_chain_prefixes())]

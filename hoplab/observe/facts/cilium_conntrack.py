@@ -1,9 +1,10 @@
 """Connections in Cilium's maps: ``cilium-dbg bpf ct list``. No snapshot has them; lessons look when they have sent.
 
-    TCP OUT 10.244.0.85:41234 -> 10.244.1.2:8080 expires=... Packets=6 Bytes=... RevNAT=7 SourceSecurityID=28371
+    TCP OUT 10.244.0.85:41234 -> 10.244.1.2:8080 expires=... Packets=0 Bytes=0 ... RevNAT=7 SourceSecurityID=28371 ...
 
 A connection to a service has two entries: SVC from the client to the service's address, and OUT from the client to the
-backend.
+backend. A third is for ICMP errors about it, and the node of the backend has one from the client IN. Packets are not
+counted: Cilium does so with ``bpf-conntrack-accounting`` only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ class Tracked:
     dst: IPAddress
     dport: int
     service: int  # the number of the service whose address replies get; 0: none
-    packets: int = 0
 
     def __str__(self) -> str:
         ends = f"{with_port(self.src, self.sport)} -> {with_port(self.dst, self.dport)}"
@@ -36,7 +36,7 @@ class Tracked:
 
 _LINE = re.compile(
     r"(?P<protocol>\S+) (?P<kind>SVC|OUT|IN) (?P<src>\S+):(?P<sport>\d+) -> (?P<dst>\S+):(?P<dport>\d+) .*"
-    r"Packets=(?P<packets>\d+) .*RevNAT=(?P<service>\d+) .*"
+    r"RevNAT=(?P<service>\d+) .*"
 )
 
 
@@ -55,7 +55,6 @@ def _tracked(found: re.Match[str]) -> Tracked:
         address(found["dst"], "conntrack map"),
         int(found["dport"]),
         int(found["service"]),
-        int(found["packets"]),
     )
 
 

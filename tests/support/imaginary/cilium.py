@@ -27,10 +27,28 @@ CONFIG = """\
   {"type": "cilium-cni", "enable-debug": false, "log-file": "/var/run/cilium/cilium-cni.log"},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 """
-RULES = """\
--A CILIUM_POST_nat -s {own} -m set --match-set cilium_node_set_v4 dst -m comment --comment "none" -j ACCEPT
--A CILIUM_POST_nat -s {own} ! -d {spared} ! -o cilium_+ -m comment --comment "non-cluster" -j MASQUERADE
+SPARED_NODES = """\
+-A CILIUM_POST_nat -s {own} -m set --match-set cilium_node_set_v4 dst \
+-m comment --comment "exclude traffic to cluster nodes from masquerade" -j ACCEPT
 """
+ALWAYS = """\
+-A CILIUM_POST_nat -s {own} ! -d {spared} ! -o cilium_+ \
+-m comment --comment "cilium masquerade non-cluster" -j MASQUERADE
+-A CILIUM_POST_nat -m mark --mark 0xa00/0xe00 \
+-m comment --comment "exclude proxy return traffic from masquerade" -j ACCEPT
+"""
+FROM_THE_HOST = """\
+-A CILIUM_POST_nat ! -s {own} ! -d {own} -o cilium_host \
+-m comment --comment "cilium host->cluster masquerade" -j SNAT --to-source {router}
+"""
+TO_OWN_PODS = """\
+-A CILIUM_POST_nat -s 127.0.0.1/32 -o cilium_host \
+-m comment --comment "cilium host->cluster from 127.0.0.1 masquerade" -j SNAT --to-source {router}
+-A CILIUM_POST_nat -o cilium_host -m mark --mark 0xf00/0xf00 -m conntrack --ctstate DNAT \
+-m comment --comment "hairpin traffic that originated from a local pod" -j SNAT --to-source {router}
+"""
+# As two agents in namespaces wrote them, and with native routing as the source says.
+RULES = {"vxlan": ALWAYS + FROM_THE_HOST + TO_OWN_PODS, "native": SPARED_NODES + ALWAYS + TO_OWN_PODS}
 IDENTITIES = {"kube-system": 5000, "hoplab-verify": 6000, "ingress-readable": 7000, "metallb-system": 8000}
 
 Json = Any
@@ -125,9 +143,9 @@ def _node(node: Node, backend: str) -> Facts:
     saved = re.sub(r".*FLANNEL-.*\n", "", node.facts.outputs["iptables"].out)
     rules = "".join(
         f"[0:0] {line}\n"
-        for line in RULES.format(
-            own=node.pod_cidr, spared=node.pod_cidr if wrapped else RECORDED.setting.pod_cidr
-        ).splitlines()
+        for line in RULES[backend]
+        .format(own=node.pod_cidr, spared=node.pod_cidr if wrapped else RECORDED.setting.pod_cidr, router=router)
+        .splitlines()
     )
     called = '[0:0] -A POSTROUTING -m comment --comment "cilium-feeder: CILIUM_POST_nat" -j CILIUM_POST_nat\n'
     table = saved.index("*nat\n")
@@ -138,6 +156,7 @@ def _node(node: Node, backend: str) -> Facts:
     sets = "create cilium_node_set_v4 hash:ip family inet hashsize 1024 maxelem 65536\n" + "".join(
         f"add cilium_node_set_v4 {other.address}\n" for other in RECORDED.nodes
     )
+    sets = "" if wrapped else sets
     return _edited(
         node.facts,
         {
@@ -205,6 +224,7 @@ def _maps(node: Node, ends: dict[str, str], *, wrapped: bool) -> dict[str, str]:
     services: dict[str, list[str]] = {}
     for number, service in enumerate(proxy.expectations(RECORDED), 1):
         key = f"{service.cluster_ip}:{service.port}/{service.protocol.upper()}"
+        services[f"{service.cluster_ip}:0/ANY (0)"] = ["0.0.0.0:0 (0) (0) [ClusterIP, non-routable] "]  # other ports
         services[f"{key} (0)"] = [f"0.0.0.0:0 ({number}) (0) [ClusterIP, non-routable] "]
         for slot, endpoint in enumerate(service.on(node.name).endpoints, 1):
             services[f"{key} ({slot})"] = [f"{endpoint.to}/{service.protocol.upper()} ({number}) ({slot})"]

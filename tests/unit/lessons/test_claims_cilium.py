@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
-from typing import cast
+from dataclasses import replace
 
 import pytest
 
-from hoplab.expectations import proxy
 from hoplab.expectations.cni import cilium
-from hoplab.observe.facts import Facts
-from hoplab.observe.facts.cilium_conntrack import Tracked
-from hoplab.observe.facts.conntrack import Direction, Flow
-from hoplab.observe.script import Output
-from hoplab.observe.snapshot import Node, Pod, Snapshot
+from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
-from hoplab.verify.session import LabSession
-from hoplab.verify.traffic import Exchange
 from tests.support import edits
 from tests.support.edited.cilium import FAULTS, LABS, VXLAN
 from tests.support.edits import Fault
+from tests.support.imaginary import cilium_traffic
+from tests.support.imaginary.cilium_traffic import BYPASSED, World
+from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD
 from tests.support.lesson_functions import applies, failures, lessons, read_only
 
 
@@ -61,63 +54,21 @@ def test_lessons_about_kube_proxys_rules_need_one() -> None:
     assert failures(read_only(), without) == {}
 
 
-@dataclass
-class Session:
-    """A lab in which `single` answers a pod of the other node by its service. Each switch is one fault."""
-
-    kernel: bool = False  # conntrack has the connection, too
-    counts: bool = False  # ... and a rule of kube-proxy has counted it
-    in_map: bool = True
-    replaced: bool = True  # by a connection to the pod
-    answers: bool = True
-
-    snapshot = VXLAN
-    echo_pods = tuple(pod for pod in VXLAN.pods if pod.api.label("app") == "echo")
-    single = next(pod for pod in VXLAN.pods if pod.api.label("app") == "single")
-
-    @property
-    def client(self) -> Pod:
-        return next(pod for pod in self.echo_pods if pod.node is not self.single.node)
-
-    def service(self, name: str) -> proxy.ServiceExpectation:
-        return next(found for found in proxy.expectations(VXLAN) if found.service == f"hoplab-verify/{name}")
-
-    def request(self, pod: Pod, url: str, *, rules: bool) -> Exchange:
-        assert rules and pod is self.client
-        end = Direction(str(pod.address), str(self.service("single").cluster_ip), 41000, 80)
-        reply = Direction(str(self.single.address), end.src, 8080, 41000)
-        flows = (Flow("tcp", "ESTABLISHED", end, reply),) if self.kernel else ()
-        before = pod.node.facts
-        saved = before.outputs["iptables"].out
-        if self.counts:
-            saved = re.sub(rf"^\[\d+:(?=\d+\] -A KUBE-SERVICES -d {end.dst}/32)", "[987654:", saved, flags=re.MULTILINE)
-            assert saved != before.outputs["iptables"].out
-        after = Facts(before.place, {**before.outputs, "iptables": Output(0, saved)})
-        return Exchange(url, Output(0 if self.answers else 28, "{}", ""), flows, before=before, after=after)
-
-    def tracked(self, _node: Node, address: IPv4Address) -> tuple[Tracked, ...]:
-        service = self.service("single")
-        to_service = Tracked("tcp", "SVC", address, 41000, service.cluster_ip, service.port, 5)
-        to_pod = Tracked("tcp", "OUT", address, 41000, self.single.address, 8080, 5)
-        return (*((to_service,) if self.in_map else ()), *((to_pod,) if self.replaced else ()))
+WITH_MAPS = (BYPASSED, CLUSTER_IP, POD_TO_POD)
 
 
-BYPASSED = "programs_translate_before_any_rule"
-
-
-def test_programs_translate_before_any_rule() -> None:
-    assert failures([BYPASSED], VXLAN, cast(LabSession, Session())) == {}
+def test_what_programs_track_is_seen() -> None:
+    assert failures(WITH_MAPS, VXLAN, World().session()) == {}
 
 
 @pytest.mark.parametrize(
-    ("session", "says"),
-    [
-        (Session(answers=False), "does not answer"),
-        (Session(in_map=False), "has no connection of"),
-        (Session(replaced=False), "in its place"),
-        (Session(kernel=True), "the kernel's conntrack on worker1 has it as well"),
-        (Session(counts=True), "a rule on worker1 has counted it"),
-    ],
+    ("switch", "value", "caught_by", "says"),
+    cilium_traffic.FAULTS,
+    ids=[f"{switch}-{caught_by[0]}" for switch, _, caught_by, _ in cilium_traffic.FAULTS],
 )
-def test_what_rules_or_conntrack_saw_is_not_bypassed(session: Session, says: str) -> None:
-    assert says in failures([BYPASSED], VXLAN, cast(LabSession, session))[BYPASSED]
+def test_what_rules_or_conntrack_saw_is_not_bypassed(
+    switch: str, value: bool, caught_by: tuple[str, ...], says: str
+) -> None:
+    world = World()
+    setattr(world, switch, value)
+    assert says in failures(caught_by[:1], VXLAN, world.session())[caught_by[0]]

@@ -1,6 +1,7 @@
 """Cilium's maps and programs, as cilium-dbg 1.20.2 and bpftool 7.5 printed them in a network namespace.
 
-The maps were filled by Cilium's own packages, without an agent.
+Most maps were filled by Cilium's own packages, without an agent; two agents wrote what is in ``cilium-ct*.txt`` and
+``cilium-lb-agent.json``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ def test_services_and_what_is_behind_them() -> None:
     assert (node_port.kind, node_port.internal, node_port.port) == ("NodePort", True, 30080)
     assert node_port.flags == ("Local", "two-scopes") and local.flags == ("InternalLocal", "non-routable")
     assert [backend.to for backend in api.backends] == ["192.168.77.1:6443"]
+
+
+def test_what_an_agent_writes_for_other_ports_of_a_service() -> None:
+    other, single, *_ = CILIUM_SERVICES.parse(captured("cilium-lb-agent.json"))
+    assert (other.port, other.protocol, other.backends) == (0, "any", ()) and other.address == single.address
+    assert str(single) == "10.103.113.98:80/tcp ClusterIP: 10.244.1.203:8080"
 
 
 def test_services_of_ipv6() -> None:
@@ -81,10 +88,14 @@ def test_whom_a_pod_may_talk_to() -> None:
 
 
 def test_connections() -> None:
-    out, service = CILIUM_CONNTRACK.parse(captured("cilium-ct.txt"))
-    client = IPv4Address("10.244.0.2")
-    assert out == Tracked("tcp", "OUT", client, 41234, IPv4Address("10.244.1.3"), 8080, 7, 6)
-    assert str(service) == "TCP SVC 10.244.0.2:41234 -> 10.96.7.7:80 RevNAT=7"
+    """A request of a pod to a service, with the entries for ICMP errors about it, on both nodes of two agents."""
+    out, service, errors = CILIUM_CONNTRACK.parse(captured("cilium-ct.txt"))
+    client, server = IPv4Address("10.244.0.119"), IPv4Address("10.244.1.203")
+    assert out == Tracked("tcp", "OUT", client, 60318, server, 8080, 3)
+    assert str(service) == "TCP SVC 10.244.0.119:60318 -> 10.103.113.98:80 RevNAT=3"
+    assert errors == Tracked("icmp", "OUT", client, 0, server, 0, 3)
+    into, _ = CILIUM_CONNTRACK.parse(captured("cilium-ct-server.txt"))
+    assert into == Tracked("tcp", "IN", client, 60318, server, 8080, 0)
 
 
 def test_what_programs_counted() -> None:
