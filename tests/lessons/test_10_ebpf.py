@@ -60,11 +60,12 @@ def test_a_map_knows_the_pods_of_its_node(lab: Snapshot, claim: Claim) -> None:
         for pod in lab.pods_on(node):
             found = known.get(pod.address)
             claim.require(found, f"the map of {node.name} has no {pod.address} of {pod}", *known.values())
-            assert found and pod.host_end and pod.eth0
+            assert found
+            ends = (pod.host_end.index, pod.eth0.mac.lower()) if pod.host_end and pod.eth0 else None
             claim.require(
-                (found.index, found.mac) == (pod.host_end.index, pod.eth0.mac.lower()),
+                (found.index, found.mac) == ends,
                 f"the map of {node.name} has {pod.address} of {pod} at interface {found.index}, {found.mac}",
-                pod.host_end,
+                pod.host_end or "the pair is not there",
             )
     claim.saw(listed(f"{node.name} knows {counted(len(lab.pods_on(node)), 'pod')}" for node in lab.nodes))
 

@@ -56,6 +56,13 @@ FAULTS = (
         "a pod's program is detached", detached(HOST_END), (PROGRAMS,), f"ingress of {HOST_END}, which is the end of"
     ),
     Fault(
+        "a pod's pair has no end on the node",
+        lambda: on_node("links", without(ifname=HOST_END)),
+        (PROGRAMS,),
+        f"the node's end of the pair of {POD} is missing",
+        exactly=False,
+    ),
+    Fault(
         "what wraps has no program",
         detached("cilium_vxlan"),
         (PROGRAMS,),

@@ -35,28 +35,26 @@ class World(traffic.World):
 
     def batch(self, node: str, commands: Mapping[str, str]) -> dict[str, Output]:
         if set(commands) == {"maps"}:
-            return {"maps": Output(0, "".join(f"{entry}\n\n" for entry in self.tracked.get(node, ())))}
+            return {"maps": Output(0, "\n".join(self.tracked.get(node, ())))}
         return super().batch(node, commands)
 
     def request(self, pod: Pod, host: str, port: str, path: str) -> tuple[Output, str]:
         service = next((found for found in self.services.values() if str(found.cluster_ip) == host), None)
         entries = []
         if service is None:
-            entries.append(_entry("OUT", f"{pod.address}:41000 -> {host}:{port}", NUMBER if self.numbered else 0))
+            entries.append(entry("OUT", f"{pod.address}:41000 -> {host}:{port}", NUMBER if self.numbered else 0))
         else:
             if self.in_map:
-                entries.append(_entry("SVC", f"{pod.address}:41000 -> {host}:{port}", NUMBER))
+                entries.append(entry("SVC", f"{pod.address}:41000 -> {host}:{port}", NUMBER))
             if self.replaced:
                 to = next((end.to for end in service.endpoints), f"{self.single.address}:{workload.PORT}")
-                entries.append(_entry("OUT", f"{pod.address}:41000 -> {to}", NUMBER))
+                entries.append(entry("OUT", f"{pod.address}:41000 -> {to}", NUMBER))
         self.tracked.setdefault(pod.node.name, []).extend(entries)
         return super().request(pod, host, port, path)
 
 
-def _entry(kind: str, ends: str, service: int) -> str:
-    return (
-        f"TCP {kind} {ends} expires=42289 Packets=0 Bytes=0 Flags=0x0013 [ SeenNonSyn ] RevNAT={service} BackendID=0 "
-    )
+def entry(kind: str, ends: str, service: int) -> str:
+    return f"TCP {kind} {ends} expires=42289 Packets=0 Flags=0x0010 [ SeenNonSyn ] RevNAT={service} NatPort=0 \n"
 
 
 FAULTS = (

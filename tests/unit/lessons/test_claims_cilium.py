@@ -12,8 +12,9 @@ from hoplab.verify import requirements
 from tests.support import edits
 from tests.support.edited.cilium import FAULTS, LABS, VXLAN
 from tests.support.edits import Fault
-from tests.support.imaginary import cilium_traffic
+from tests.support.imaginary import cilium_ingress, cilium_traffic
 from tests.support.imaginary.cilium_traffic import BYPASSED, World
+from tests.support.imaginary.ingress import DIRECT
 from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD
 from tests.support.lesson_functions import applies, failures, lessons, read_only
 
@@ -72,3 +73,16 @@ def test_what_rules_or_conntrack_saw_is_not_bypassed(
     world = World()
     setattr(world, switch, value)
     assert says in failures(caught_by[:1], VXLAN, world.session())[caught_by[0]]
+
+
+def test_what_a_controller_sends_is_in_the_map() -> None:
+    assert failures([DIRECT], cilium_ingress.RECORDED, cilium_ingress.World().session()) == {}
+
+
+@pytest.mark.parametrize(("switch", "value", "_caught_by", "says"), cilium_ingress.FAULTS)
+def test_what_a_controller_sends_by_a_service_is_named(
+    switch: str, value: bool, _caught_by: tuple[str, ...], says: str
+) -> None:
+    world = cilium_ingress.World()
+    setattr(world, switch, value)
+    assert says in failures([DIRECT], cilium_ingress.RECORDED, world.session())[DIRECT]

@@ -32,7 +32,16 @@ from tests.support.edited import (
     tls,
     wireguard,
 )
-from tests.support.imaginary import cilium_traffic, gateway, ingress, policies, queued_policies, traffic, traffic_faults
+from tests.support.imaginary import (
+    cilium_ingress,
+    cilium_traffic,
+    gateway,
+    ingress,
+    policies,
+    queued_policies,
+    traffic,
+    traffic_faults,
+)
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
@@ -66,6 +75,7 @@ WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] 
     (ipv6_traffic, ipv6_traffic.FAULTS),
     (wireguard_traffic, wireguard_traffic.FAULTS),
     (cilium_traffic, cilium_traffic.FAULTS),
+    (cilium_ingress, cilium_ingress.FAULTS),
 )
 DEMANDS = ("require", "each_met")
 
