@@ -16,7 +16,8 @@ from hoplab.spec.parts import Parts
 from hoplab.spec.plan import LabPlan
 
 POLL_S = 1.0
-ESSENTIAL = ("kube-proxy", "coredns")
+ESSENTIAL = ("coredns",)
+KUBE_PROXY = "kube-proxy"  # in every lab in which no CNI does its work
 CRITICAL = {"system-node-critical", "system-cluster-critical"}  # priority classes of system pods
 PATIENCE_S = {"kvm": 300.0, "tcg": 1200.0}  # from joined to usable, on an unloaded host a fifth of it
 
@@ -62,7 +63,10 @@ def essential(plan: LabPlan, parts: Parts) -> tuple[str, ...]:
         parts.load_balancer.get(plan.load_balancer),
         parts.policy.get(plan.network_policy),
     )
-    return ESSENTIAL + tuple(daemon for part in chosen if part for daemon in part.daemons)
+    proxy = parts.proxy.get(plan.proxy_mode)
+    replaced = proxy is not None and proxy.cni != ""
+    of_parts = tuple(daemon for part in chosen if part for daemon in part.daemons)
+    return (*([] if replaced else [KUBE_PROXY]), *ESSENTIAL, *of_parts)
 
 
 def wait_usable_nodes(
@@ -126,7 +130,7 @@ def missing(found: ClusterObjects, names: tuple[str, ...], essential: tuple[str,
     """Return why the cluster is not usable yet, the deepest cause first; empty when it is.
 
     >>> missing(ClusterObjects([], [], [], []), ("worker1",))
-    ['node worker1 has not joined', 'kube-proxy is not installed', 'coredns is not installed']
+    ['node worker1 has not joined', 'coredns is not installed']
     """
     nodes = {node["metadata"]["name"]: node for node in found.nodes}
     reasons = []

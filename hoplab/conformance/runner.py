@@ -185,4 +185,4 @@ def _kubernetes_of(lab: LabState) -> str:
 
 def _about(lab: LabState, setting: Setting, suite: BuiltSuite) -> str:
     cni = f"{setting.cni} {setting.backend}".strip()
-    return f"lab {lab.lab}: Kubernetes {suite.version}, {cni}, kube-proxy {setting.proxy_mode}, {lab.accel}"
+    return f"lab {lab.lab}: Kubernetes {suite.version}, {cni}, {setting.proxy}, {lab.accel}"

@@ -87,7 +87,7 @@ def _about(lab: Snapshot, nodes: Sequence[Node], vertices: Iterable[Vertex]) -> 
     kinds = [vertex.kind for vertex in vertices]
     words = [
         f"{has.cni} {has.backend}".strip(),
-        f"kube-proxy {has.proxy_mode}",
+        has.proxy,
         "dual-stack" if has.ipv6 else "",
         f"Kubernetes {lab.versions['kubernetes']}" if "kubernetes" in lab.versions else "",
         _counted(len(nodes), "node"),

@@ -152,11 +152,12 @@ def ensure_image(
     """Return the image for machines of this acceleration: the cached one, or a new one with changed stages rebuilt.
 
     ``needs`` are components (names of roles). Their images that can't be built here come from the local folder or a
-    container registry. Those that are built only for them are in no node image, but in archives beside it. The image
-    has the table's default Kubernetes, or that of the minor of ``kubernetes``.
+    container registry. Those that are built only for them are in no other node image: in this one where the table says
+    so, else in archives beside it. The image has the table's default Kubernetes, or that of the minor of
+    ``kubernetes``.
     """
     found = _ensure_disk(accel, progress, mirror, needs, kubernetes)
-    asked = [role for role in sorted(needs) if role in components().wanted]
+    asked = [role for role in sorted(needs) if role in components().wanted and role not in components().baked]
     beside = {role: wanted.archive(role, components(), _store(), progress, mirror) for role in asked}
     return replace(found, beside=beside)
 
@@ -172,7 +173,10 @@ def _ensure_disk(
     store, table = _store(), components(kubernetes).shared
     needed = table.archives_of(needs)
     stages, brought = _find_stages(table, store), archives.find(needed)
-    whole = _complete(table, stages) and len(brought) == len(needed)
+    baked = [wanted.Wanted.of(role, components(kubernetes)) for role in sorted(needs) if role in table.baked]
+    whole = _complete(table, stages) and len(brought) == len(needed) and all(it.complete(store) for it in baked)
+    for it in baked:
+        stages |= it.find(store)
     if whole and (found := store.find("node", disk.key(accel, stages, brought))):
         return _image(store, found.directory)
     _check_host()
@@ -189,7 +193,11 @@ def _ensure_disk(
         }
         stages |= _at_once({**programs, **systems})
         stages["containers"] = containers.build(table.images, stages, store, progress)
-        order = disk.Order(accel, disk.key(accel, stages, brought), stages, table.versions(), brought)
+        versions = table.versions()
+        for it in baked:
+            stages |= it.build(store, progress, mirror)
+            versions |= {module.name: module.version for module in it.go}
+        order = disk.Order(accel, disk.key(accel, stages, brought), stages, versions, brought)
         built = disk.build(order, store, progress)
     return _image(store, built.directory)
 

@@ -55,8 +55,7 @@ def build(
             layers = [bases[image.base]] if image.base else []
             if image.files:
                 layer = work / f"layer-{number}.tar"
-                files = {path: _file(source, stages, work, log) for path, source in image.files.items()}
-                oci.write_layer(layer, files)
+                oci.write_layer(layer, _files(image, stages, work, log))
                 layers.append(oci.Blob.of_file(oci.LAYER, layer))
             built.append(oci.image(image.name, layers, image.entrypoint, image.command))
         oci.write_archive(output / ARCHIVE, built)
@@ -135,6 +134,18 @@ def _with_containerd(
     scratch.mkdir()
     argv = ["sh", "-c", CONTAINERD + script, "sh", programs, root, scratch, *arguments]
     run(isolated([str(word) for word in argv]), what, log)
+
+
+def _files(image: ContainerImage, stages: Mapping[str, Stage], work: Path, log: Path) -> dict[str, Path]:
+    """Return path in the image -> file here; of a folder, each of its files."""
+    found: dict[str, Path] = {}
+    for path, source in image.files.items():
+        file = _file(source, stages, work, log)
+        if file.is_dir():
+            found |= {path + str(one.relative_to(file)): one for one in file.rglob("*") if one.is_file()}
+        else:
+            found[path] = file
+    return found
 
 
 def _file(source: str, stages: Mapping[str, Stage], work: Path, log: Path) -> Path:

@@ -29,7 +29,7 @@ SHARE = "share"  # manifests that come with a program
 ROLES = ("node_base", "container_runtime", "kubernetes")
 PLAYBOOK = PROJECT / "playbooks" / "image.yml"
 PROFILES = PROJECT / "playbooks" / "profiles"
-CNI = ("cni-plugins", "flannel-cni")  # components whose programs go to the nodes' /opt/cni/bin
+CNI = ("cni-plugins", "flannel-cni", "cilium-cni")  # components whose programs go to the nodes' /opt/cni/bin
 # No lazy initialisation: the first boot must not spend an emulated CPU on zeroing inode tables. The journal and the
 # number of inodes are those of a small disk.
 MKE2FS = ["mke2fs", "-q", "-t", "ext4", "-L", "root", "-i", "32768", "-J", "size=64", "-m", "1"]
@@ -73,7 +73,8 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         _unpack(system / ROOT_TAR, root, log)
         _play(root, _variables(order, output / BIN), log, progress)
         progress.task("importing container images into the node's containerd")
-        archives = [order.stages["containers"].directory / containers.ARCHIVE, *(kept.file for kept in order.archives)]
+        built = [stage.directory for name, stage in sorted(order.stages.items()) if name.startswith("containers")]
+        archives = [*(folder / containers.ARCHIVE for folder in built), *(kept.file for kept in order.archives)]
         containers.bake(archives, output / BIN, root, output.parent / "containerd", log)
         progress.task("making the disk")
         _write_disk(root, output.parent / "disk.raw", output / DISK, log)
@@ -106,7 +107,8 @@ def _link_files(stages: Mapping[str, Stage], target: Path) -> None:
     for name, stage in stages.items():
         if name.startswith("go."):
             for file in (stage.directory / gobuild.SHARE).glob("*"):
-                os.link(file, target / file.name)
+                if file.is_file():  # a folder is for a container image
+                    os.link(file, target / file.name)
 
 
 def _unpack(tar: Path, root: Path, log: Path) -> None:

@@ -91,10 +91,21 @@ def _take_files(component: GoComponent, target: Path, log: Path) -> None:
     module = Path(printed[-1])
     target.mkdir()
     for name, pattern in component.files.items():
-        found = sorted(module.glob(pattern))
+        found = sorted(file for file in module.glob(pattern) if file.is_file())
         if not found:
             raise ImageError(
                 f"components.toml: {component.source} {component.version} has no {pattern}",
                 remedy=f"look in {module} for where it is now",
             )
-        (target / name).write_text("".join(file.read_text() for file in found))
+        if name.endswith("/"):
+            _copy_below(module / pattern.partition("*")[0].rpartition("/")[0], found, target / name)
+        else:
+            (target / name).write_text("".join(file.read_text() for file in found))
+
+
+def _copy_below(source: Path, files: list[Path], target: Path) -> None:
+    """Copy files of a folder to the same places of another one, not as in Go's cache, where nobody may write."""
+    for file in files:
+        copy = target / file.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())

@@ -72,7 +72,7 @@ def compare(
     for name, system in table.debian.items():
         if stage := store.find(f"debian-{name}", debian.key(system)):
             found += _packages(system, installed(stage.directory / debian.ROOT_TAR), ask)
-        else:
+        elif not system.wanted_by:  # of the others nobody has to have one
             missing.append(name)
     return found, missing
 

@@ -1,10 +1,12 @@
-"""Programs and container images that are in no node image: built when a lab or a verb asks for them.
+"""Programs and container images that are not in every node image: built when a lab or a verb asks for them.
 
     ``./lab helm``                               -> go-helm
     ``lab:networkPolicy: kube-network-policies`` -> go-kube-network-policies -> the archive of its container image
+    ``lab:cni.name: cilium``                     -> go-cilium, debian-cilium -> the same, and a node image with them
     ``./lab conformance``                        -> image/conformance.py
 
-They are stages of the same store. A lab's machines stay as they are when it asks for one more.
+They are stages of the same store. A lab's machines stay as they are when it asks for one more, unless the table names
+its role in ``baked``.
 """
 
 from __future__ import annotations
@@ -51,18 +53,25 @@ class Wanted:
             stages |= {self.archive: archived} if archived else {}
         return stages
 
+    def complete(self, store: Store) -> bool:
+        """Return whether all stages are cached."""
+        return len(self.find(store)) == len(self.go) + len(self.debian) + bool(self.archive)
+
     def ensure(self, store: Store, progress: Progress, mirror: str = "") -> dict[str, Stage]:
         """Return all stages, built or cached."""
-        stages = self.find(store)
-        if len(stages) == len(self.go) + len(self.debian) + bool(self.archive):
-            return stages
+        if self.complete(store):
+            return self.find(store)
         commands.require((*PROGRAMS, *(DEBIAN_PROGRAMS if self.debian else ())))
         with store.locked(progress):
-            stages = {f"go.{module.name}": gobuild.build(module, store, progress) for module in self.go}
-            for system in self.debian:
-                stages[f"debian.{system.name}"] = debian.build(system, store, progress, mirror)
-            if self.archive:
-                stages[self.archive] = containers.build(self.images, stages, store, progress, self.archive)
+            return self.build(store, progress, mirror)
+
+    def build(self, store: Store, progress: Progress, mirror: str) -> dict[str, Stage]:
+        """Return all stages, built or cached; the caller holds the store's lock."""
+        stages = {f"go.{module.name}": gobuild.build(module, store, progress) for module in self.go}
+        for system in self.debian:
+            stages[f"debian.{system.name}"] = debian.build(system, store, progress, mirror)
+        if self.archive:
+            stages[self.archive] = containers.build(self.images, stages, store, progress, self.archive)
         return stages
 
 

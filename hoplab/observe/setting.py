@@ -47,6 +47,11 @@ class Setting:
         return self.ipv6.network[1] if self.ipv6 else None
 
     @property
+    def proxy(self) -> str:
+        """Return what implements services, in words: "kube-proxy iptables"."""
+        return "no kube-proxy" if self.proxy_mode == self.cni else f"kube-proxy {self.proxy_mode}"
+
+    @property
     def api_service_ip(self) -> IPv4Address:
         return self.service_cidr[1]
 

@@ -21,6 +21,7 @@ from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.clock import CLOCK
 from hoplab.observe.facts.links import LINKS, Link
+from hoplab.observe.facts.routes import DEFAULT, ROUTES
 from hoplab.observe.outage import Outage
 from hoplab.observe.script import Output
 from hoplab.observe.setting import UPLINK, Setting
@@ -102,6 +103,12 @@ class Pod:
     @property
     def eth0(self) -> Link | None:
         return next((link for link in self[LINKS] if link.name == "eth0"), None)
+
+    @property
+    def mtu(self) -> int | None:
+        """Return the size of the largest packet that it sends to others: of its default route, where that says one."""
+        by_route = [route.mtu for route in self[ROUTES] if (route.dst, route.table) == (DEFAULT, "main") and route.mtu]
+        return min([self.eth0.mtu, *by_route]) if self.eth0 else None
 
     @property
     def host_end(self) -> Link | None:

@@ -26,7 +26,8 @@ class GoComponent:
     tags: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()  # set at link time: package.Name=value
     cgo: bool = False
-    files: dict[str, str] = field(default_factory=dict)  # file name -> those of the module it is made of, "crds/*.yaml"
+    # file name -> those of the module it is made of, "crds/*.yaml"; folder "bpf/" -> those that it gets, "bpf/**/*"
+    files: dict[str, str] = field(default_factory=dict)
     tests: dict[str, str] = field(default_factory=dict)  # file name -> package whose tests the program is
     more_sums: Path | None = None  # a go.sum with the checksums that ``folder``'s lacks for these programs
     wanted_by: str = ""  # built only when this is asked for: a role, or a verb; "" for a part of every node image
@@ -41,6 +42,7 @@ class DebianSystem:
     suite: str
     variant: str  # mmdebstrap's name for what is in it besides ``packages``
     packages: tuple[str, ...]
+    wanted_by: str = ""  # as of a Go component
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class ContainerImage:
 
     name: str
     base: str  # name of a DebianSystem, or ""
-    files: dict[str, str]  # path in the image -> "go.<component>/<program>", "debian.<system>/<path>", "here/<path>"
+    # path in the image -> "go.<component>/<program>", "debian.<system>/<path>", "here/<path>"; or folder -> folder of
+    # a Go component, "var/lib/bpf/" -> "go.<component>/share/bpf/"
+    files: dict[str, str]
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
 
@@ -83,11 +87,17 @@ class Components:
     archives: tuple[ArchivedImage, ...] = ()
     conformance: ConformanceSuite | None = None
     wanted: dict[str, tuple[ContainerImage, ...]] = field(default_factory=dict)  # role -> images that only it needs
+    baked: frozenset[str] = frozenset()  # roles for which those are in the node image, not beside it
 
     @property
     def shared(self) -> Components:
         """Return the part of the table that is in every node image."""
-        return replace(self, go={name: module for name, module in self.go.items() if not module.wanted_by}, wanted={})
+        return replace(
+            self,
+            go={name: module for name, module in self.go.items() if not module.wanted_by},
+            debian={name: system for name, system in self.debian.items() if not system.wanted_by},
+            wanted={},
+        )
 
     def programs_of(self, wanted_by: str) -> dict[str, GoComponent]:
         """Return the Go components that are built only for this role or verb."""
@@ -122,11 +132,13 @@ def parse(text: str, folder: Path, minor: str = "") -> Components:
     suite = _conformance(table["conformance"], go, folder) if "conformance" in table else None
     shared = tuple(images.pop(""))
     wanted = {role: tuple(found) for role, found in images.items()}
-    return Components(table["format"], go, debian, shared, archives, suite, wanted)
+    return Components(table["format"], go, debian, shared, archives, suite, wanted, frozenset(table.get("baked", ())))
 
 
 def _debian(name: str, entry: dict[str, Any]) -> DebianSystem:
-    return DebianSystem(name, entry["suite"], entry["variant"], tuple(entry["packages"]))
+    return DebianSystem(
+        name, entry["suite"], entry["variant"], tuple(entry["packages"]), wanted_by=entry.get("wanted_by", "")
+    )
 
 
 def _image(entry: dict[str, Any], go: Mapping[str, GoComponent]) -> ContainerImage:

@@ -125,7 +125,7 @@ def parse_spec(
         kubeconfig=cast(Merging, kubeconfig),
         protect=read.truth(top, "protect"),
         image_mirror=read.mirror(image),
-        image_components=read.names(image, "components", archived_components() if known is None else known),
+        image_components=read.names(image, "components", image_components() if known is None else known),
     )
     issues = read.issues + field_issues(spec, parts, read.wrong, read.given)
     if host is not None and not (callable(host) and "libvirt" in read.wrong):
@@ -141,9 +141,10 @@ def supported_versions() -> tuple[str, ...]:
     return tuple(kubernetes_versions().values())
 
 
-def archived_components() -> tuple[str, ...]:
-    """Return the components whose container images are added as archives, not built."""
-    return tuple(dict.fromkeys(entry.component for entry in components().archives))
+def image_components() -> tuple[str, ...]:
+    """Return the components whose images only some node images have: added as archives, or built and baked in."""
+    table = components()
+    return tuple(dict.fromkeys((*(entry.component for entry in table.archives), *sorted(table.baked))))
 
 
 MOST_CHARACTERS = 16_384  # PyYAML reads as many in half a second

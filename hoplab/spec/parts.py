@@ -65,14 +65,17 @@ class CniPart(Part):
     chain_prefixes: tuple[str, ...] = ()  # of its chains in iptables: "FLANNEL-"
     daemons: tuple[str, ...] = ()  # workloads that have to be ready: names of DaemonSets and Deployments
     enforces_policies: bool = False  # whether a NetworkPolicy has an effect
+    programs: bool = False  # whether eBPF programs at interfaces take packets before the kernel's rules and routes
     reset: ResetScope = ResetScope()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyPart(Part):
-    """A mode of kube-proxy. It has no role of its own."""
+    """A mode of kube-proxy, or a CNI in its place. It has no role of its own."""
 
     kind: ClassVar[str] = "proxy"
+
+    cni: str = ""  # the CNI that implements services in place of kube-proxy, which the cluster does not have
 
     nft_tables: tuple[str, ...] = ()
     nft_tables6: tuple[str, ...] = ()

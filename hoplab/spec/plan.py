@@ -59,7 +59,8 @@ def dataplane(lab: LabSpec | LabPlan) -> str:
 
 def in_words(cni: CniSpec, proxy_mode: str, ipv6: Ipv6Spec | None) -> str:
     own = " with nftables" if cni.nftables else ""
-    return f"{cni.name} {cni.backend}{own}, kube-proxy {proxy_mode}{', dual-stack' if ipv6 else ''}"
+    proxy = "no kube-proxy" if proxy_mode == cni.name else f"kube-proxy {proxy_mode}"
+    return f"{cni.name} {cni.backend}{own}, {proxy}{', dual-stack' if ipv6 else ''}"
 
 
 def host_address6(network: IPv6Network, number: int) -> IPv6Address:

@@ -208,7 +208,7 @@ DECLARED: tuple[Setting, ...] = (
         "see [image.md](image.md)",
         default_text="`[]`",
         allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_traefik`, `ingress_haproxy`, "
-        "`ingress_ingress_nginx`",
+        "`ingress_ingress_nginx`, `cni_cilium`",
     ),
 )
 

@@ -46,7 +46,10 @@ def field_issues(spec: LabSpec, parts: Parts, wrong: Collection[str], given: Col
     placement = [] if {"libvirt", "controlPlane.placement"} & set(wrong) else placement_issues(spec)
     ranges = _range_issues(spec, parts, wrong, given) + _range6_issues(spec, wrong)
     of_parts = (
-        _pool_issues(spec, parts, wrong) + _gateway_issues(spec, parts, wrong) + _policy_issues(spec, parts, wrong)
+        _proxy_issues(spec, parts, wrong)
+        + _pool_issues(spec, parts, wrong)
+        + _gateway_issues(spec, parts, wrong)
+        + _policy_issues(spec, parts, wrong)
     )
     return family + placement + ranges + of_parts
 
@@ -155,6 +158,16 @@ def _gateway_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list
         return []
     problem = "there is no controller to serve it" if chosen == "none" else f"{chosen} does not serve the Gateway API"
     return [SpecIssue("ingress.gatewayApi", problem, f"ingress.controller: {' or '.join(('auto', *able))}, or false")]
+
+
+def _proxy_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
+    """Return an issue where a CNI shall do kube-proxy's work that the lab does not have."""
+    part = parts.proxy.get(spec.proxy_mode)
+    if part is None or part.cni in ("", spec.cni.name) or {"cni.name", "proxy.mode"} & set(wrong):
+        return []
+    others = ", ".join(name for name in usable(parts.proxy) if not parts.proxy[name].cni)
+    problem = f"{part.name} is the work of the CNI {part.cni}, and this lab has {spec.cni.name}"
+    return [SpecIssue("proxy.mode", problem, f"one of {others}, or cni.name: {part.cni}")]
 
 
 def _policy_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:

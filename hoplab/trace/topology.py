@@ -15,6 +15,7 @@ from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IP6TABLES, Iptables
 from hoplab.observe.facts.iptables_legacy import IP6TABLES_LEGACY, IPTABLES_LEGACY
@@ -35,6 +36,7 @@ _WITHOUT = {  # facts that older recordings lack, and what stands for them there
     IPSET.name: (),
 }
 _NOT_RECORDED = "rules of nftables beside kube-proxy's and the CNI's, and of iptables-legacy, were not recorded"
+_PROGRAMS = "programs of eBPF are not followed ({names}): a packet that they take does not go the way that is shown"
 _NOT_RECORDED6 = "policy rules and switches of IPv6 ({names}) were not recorded: the usual ones are assumed"
 
 
@@ -57,6 +59,9 @@ class NodeRules:
         """Yield what is not known because the recording lacks it."""
         if {NFT_RULESET.name, IPTABLES_LEGACY.name} - set(self.facts.outputs):
             yield _NOT_RECORDED
+        programs = self.facts[BPF_PROGRAMS] if BPF_PROGRAMS.name in self.facts.outputs else ()
+        if programs:
+            yield _PROGRAMS.format(names=", ".join(sorted({program.name for program in programs})))
         if ipv6 and (lacking := [fact.name for fact in (RULES6, SYSCTLS6) if fact.name not in self.facts.outputs]):
             yield _NOT_RECORDED6.format(names=", ".join(lacking))
 

@@ -17,6 +17,9 @@ from hoplab.expectations.cni import NodeExpectations, Tunnel
 from hoplab.expectations.parts import known_parts
 from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.netfilter.ruleset import Rule, postrouting, prerouting
+from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
+from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
+from hoplab.observe.facts.cilium_services import CILIUM_SERVICES
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.neighbours import NEIGHBOURS
@@ -98,6 +101,16 @@ class PodPath:
         return cni.expectations(self.lab)[self.pod.node.name]
 
     @property
+    def by_programs(self) -> bool:
+        """Return whether programs of eBPF take the packet before routes and rules."""
+        return cni.by_programs(self.lab)
+
+    def identity(self, pod: Pod) -> int | None:
+        """Return a pod's identity in the map of the first node; None where it has no entry."""
+        found = [owner for owner in self.pod.node[CILIUM_IPCACHE] if pod.address in owner.range]
+        return max(found, key=lambda owner: owner.range.prefixlen).identity if found else None
+
+    @property
     def tunnel(self) -> Tunnel | None:
         return self.expected.tunnel
 
@@ -131,9 +144,9 @@ def _table(paths: Sequence[PodPath]) -> str:
                 path.name,
                 f"`{decide_on(path.pod.node.facts, Flow(path.other.address)).route}`",
                 _wrapped(path),
-                str(path.pod.eth0.mtu) if path.pod.eth0 else NOTHING,
-                f"one range on `{path.expected.bridge}`" if path.expected.bridge else "a route for each",
-                proxy.of(path.lab).SERVICES_ARE_IN,
+                str(path.pod.mtu or NOTHING),
+                _own_pods(path),
+                f"maps of {path.lab.setting.cni}" if path.by_programs else proxy.of(path.lab).SERVICES_ARE_IN,
             ]
             for path in paths
         ),
@@ -146,10 +159,17 @@ def _rows(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])
 
 
+def _own_pods(path: PodPath) -> str:
+    if path.by_programs:
+        return "an entry of a map for each"
+    return f"one range on `{path.expected.bridge}`" if path.expected.bridge else "a route for each"
+
+
 def _wrapped(path: PodPath) -> str:
     if path.tunnel is None:
         return "nothing"
-    what = "WireGuard" if path.tunnel.encrypted else "VXLAN" if path.tunnel.vni is not None else "IP"
+    vxlan = path.tunnel.vni is not None or path.tunnel.vni_per_packet
+    what = "WireGuard" if path.tunnel.encrypted else "VXLAN" if vxlan else "IP"
     return f"{what}, {path.tunnel.overhead} bytes"
 
 
@@ -169,6 +189,8 @@ def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
             "its other end",
             f"{end.name}, {f'a port of {end.master}' if end.master else f'no port of a bridge, {end.mac}'}",
         )
+    if path.by_programs:
+        yield from _by_programs(path)
     route = decide_on(node.facts, Flow(to)).route
     yield "the node", route or NOTHING
     for planned in path.expected.routes:
@@ -183,11 +205,21 @@ def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
         yield "its FDB", next((entry for entry in node[FDB] if entry.dev == route.dev and entry.mac in macs), NOTHING)
     for peer in path.expected.peers:
         yield "its peer", next((record for record in node[WIREGUARD] if peer.met_by(record)), NOTHING)
-    yield "translated", _translated(postrouting(node, Packet(pod.address, to, dport=workload.PORT)))
+    met = [] if path.by_programs else postrouting(node, Packet(pod.address, to, dport=workload.PORT))
+    yield "translated", "no: it meets no rule" if path.by_programs else _translated(met)
     yield "on the wire", _on_the_wire(path)
     yield "the other node", decide_on(other.node.facts, Flow(to)).route or NOTHING
     if path.lab.setting.ipv6:
         yield "the node, by IPv6", decide_on(node.facts, Flow(other.address6)).route or NOTHING
+
+
+def _by_programs(path: PodPath) -> Iterator[tuple[str, object]]:
+    """Yield the program that takes a pod's packet, and the entry of the map that says where it goes."""
+    end, node, to = path.pod.host_end, path.pod.node, path.other.address
+    taking = [found for found in node[BPF_PROGRAMS] if end and (found.dev, found.direction) == (end.name, "ingress")]
+    yield "its program", next(iter(taking), NOTHING)
+    owners = [owner for owner in node[CILIUM_IPCACHE] if to in owner.range]
+    yield "its map", max(owners, key=lambda owner: owner.range.prefixlen, default=NOTHING)
 
 
 def _translated(ends: Sequence[Outcome[Rule]]) -> str:
@@ -202,6 +234,9 @@ def _on_the_wire(path: PodPath) -> str:
     outer = f"IP {path.pod.node.address} > {path.other.node.address}"
     if path.tunnel.encrypted:
         return f"{outer}: {path.tunnel.filter.replace('udp', 'UDP')}: WireGuard, encrypted"
+    if path.tunnel.vni_per_packet:
+        known_port = path.tunnel.filter.replace("udp", "UDP")
+        return f"{outer}: {known_port}: VXLAN, vni {path.identity(path.pod)}, the sender's identity: IP {inner}"
     if path.tunnel.vni is None:
         return f"{outer}: IPIP: IP {inner}"
     link = next((link for link in path.pod.node[LINKS] if link.name == path.tunnel.dev), None)
@@ -216,7 +251,11 @@ def _to_service(path: PodPath) -> Iterator[tuple[str, object]]:
     )
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
-        for end in prerouting(node, proxy.connection(pod.address, service)):
+        if path.by_programs:
+            sent_to = (service.cluster_ip, service.port)
+            behind = [found for found in node[CILIUM_SERVICES] if (found.address, found.port) == sent_to]
+            yield "which a map has", next(iter(behind), NOTHING)
+        for end in () if path.by_programs else prerouting(node, proxy.connection(pod.address, service)):
             chains = [chain for chain in end.chains if not chain.startswith(_chain_prefixes())]
             yield "which goes by", " -> ".join([*chains, end.to or end.verdict])
             yield "", _written(end.last) if end.last else NOTHING

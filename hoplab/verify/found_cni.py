@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from hoplab.core.errors import FactError
 from hoplab.expectations import cni as cnis
-from hoplab.expectations.cni import calico, flannel
+from hoplab.expectations.cni import calico, cilium, flannel
 from hoplab.expectations.registry import modules
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.observe.facts.cni_config import CNI_CONFIG, called
@@ -42,6 +42,8 @@ def backend(name: str, seen: Snapshot, documents: Documents) -> Found[str]:
             return _flannel(seen, documents)
         case calico.PART.name:
             return _calico(seen, documents)
+        case cilium.PART.name:
+            return Found(UNKNOWN, "its ConfigMap, which has too many modes, is not read")
         case _:
             return Found("")
 

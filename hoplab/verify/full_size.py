@@ -74,9 +74,9 @@ def _paths_of(session: Observations, pod: Pod, across: Pod | None) -> Iterator[P
 
 
 def _mtu(pod: Pod) -> int:
-    if not pod.eth0:
+    if pod.mtu is None:
         raise ClaimFailed(f"{pod} has no eth0")
-    return pod.eth0.mtu
+    return pod.mtu
 
 
 def _uplink(node: Node) -> int:

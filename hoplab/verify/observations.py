@@ -18,6 +18,7 @@ from hoplab.expectations.parts import known_parts
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.observe.facts import Fact, Facts
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.cilium_conntrack import CILIUM_CONNTRACK, Tracked
 from hoplab.observe.facts.conntrack import CONNTRACK, Flow
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IPTABLES
@@ -177,6 +178,11 @@ class Observations:
             command = f"{command} && {CONNTRACK.command} --orig-dst {client}"
         found = {CONNTRACK.name: self.hosts.batch(node.name, {"flows": command})["flows"]}
         return Facts(node.name, found)[CONNTRACK]
+
+    def tracked(self, node: Node, client: IPv4Address) -> tuple[Tracked, ...]:
+        """Return the connections of a pod in the maps of a node's programs, where its CNI has such."""
+        found = {CILIUM_CONNTRACK.name: self.hosts.batch(node.name, {"maps": CILIUM_CONNTRACK.command})["maps"]}
+        return tuple(entry for entry in Facts(node.name, found)[CILIUM_CONNTRACK] if entry.src == client)
 
     def rules(self) -> dict[str, Facts]:
         """Return the present address translation rules of every node."""

@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "needs(cni, backend, proxy, nodes, ingress, service, load_balancer, ipv6, cni_nftables, policies, policy, "
-        "facts, own_lab, one_subnet, node_ranges, workload_pods, outside): what a lab must have",
+        "programs, kube_proxy, facts, own_lab, one_subnet, node_ranges, workload_pods, outside): what a lab must have",
     )
     config.addinivalue_line("markers", "watches_scaling: looks at what the lab does while a deployment is scaled")
     config.addinivalue_line("markers", "beside_scaling: is not disturbed by that, so it runs meanwhile")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hoplab.core.errors import LabError, UnavailableError
+from hoplab.expectations.parts import known_parts
 from hoplab.expectations.policy import of as enforcer_of
 from hoplab.expectations.registry import UnknownPart
 from hoplab.observe.facts import CommandMissing, discover
@@ -42,6 +43,8 @@ def skip_reason(
     cni_nftables: bool | None = None,
     policies: bool | None = None,
     policy: str = "",
+    programs: bool | None = None,
+    kube_proxy: bool = False,
     facts: tuple[str, ...] = (),
     own_lab: bool = False,
     one_subnet: bool = False,
@@ -77,7 +80,11 @@ def skip_reason(
         return f"needs the service {service} of the verification workload, {why}"
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
-    if reason := _policy_reason(has, policies, policy) or _without_fact(lab, facts):
+    if (
+        reason := _program_reason(has, programs, kube_proxy=kube_proxy)
+        or _policy_reason(has, policies, policy)
+        or _without_fact(lab, facts)
+    ):
         return reason
     if ipv6 and not has.ipv6:
         return "needs a dual-stack lab (ipv6 in its spec); this one has IPv4 alone"
@@ -134,11 +141,25 @@ def _raise_outage(lab: Snapshot, place: str) -> None:
 def _policy_reason(has: Setting, policies: bool | None, policy: str) -> str:
     """Return why a lesson about NetworkPolicy does not apply; "" when it does."""
     if policies and not enforcer_of(has):
-        return "needs something that enforces policies: networkPolicy in the spec, or Calico with iptables"
+        return "needs something that enforces policies: networkPolicy in the spec, Cilium, or Calico with iptables"
     if policies is False and enforcer_of(has):
         return "needs a lab in which nothing enforces policies"
     if policy and has.network_policy != policy:
         return f"needs networkPolicy: {policy}; this lab has {has.network_policy}"
+    return ""
+
+
+def _program_reason(has: Setting, programs: bool | None, *, kube_proxy: bool) -> str:
+    """Return why a lesson about tables and rules, or about programs in their place, does not apply; "" when it does."""
+    parts = known_parts()
+    cni, proxy = parts.cni.get(has.cni), parts.proxy.get(has.proxy_mode)
+    by_programs = cni is not None and cni.programs
+    if programs and not by_programs:
+        return f"needs a CNI of eBPF programs; {has.cni} is none"
+    if programs is False and by_programs:
+        return f"needs a CNI whose packets pass the kernel's tables and rules; here programs of {has.cni} take them"
+    if kube_proxy and proxy is not None and proxy.cni:
+        return f"needs the rules of kube-proxy; this lab has none, {proxy.cni} does its work"
     return ""
 
 

@@ -7,7 +7,7 @@ from pathlib import PurePath
 import pytest
 
 from hoplab.expectations import cni
-from hoplab.expectations.cni import calico
+from hoplab.expectations.cni import calico, cilium
 from hoplab.observe.facts.addresses import ADDRESSES
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS
 from hoplab.observe.facts.cni_config import CNI_CONFIG, MULTUS, called
@@ -53,6 +53,7 @@ def test_a_node_has_the_interfaces_of_its_cni(lab: Snapshot, claim: Claim) -> No
 def _other_veths(lab: Snapshot, node: Node) -> frozenset[str]:
     """Return the names of veths to other namespaces that are not the CNI's."""
     bridge = cni.expectations(lab)[node.name].bridge
+    ends_of_cni = (calico.HOST_END, cilium.HOST_END)
     ends = {pod.host_end.name for pod in lab.pods_on(node) if pod.host_end}
     further = {link.peer_index for pod in lab.pods_on(node) for link in pod[LINKS] if link.name != "eth0"}
     return frozenset(
@@ -60,7 +61,7 @@ def _other_veths(lab: Snapshot, node: Node) -> frozenset[str]:
         for link in node[LINKS]
         if link.peer_elsewhere
         and link.name not in ends
-        and (link.index in further or (link.master != bridge if bridge else not link.name.startswith(calico.HOST_END)))
+        and (link.index in further or (link.master != bridge if bridge else not link.name.startswith(ends_of_cni)))
     )
 
 
@@ -159,24 +160,28 @@ def test_calico_has_no_bridge(lab: Snapshot, claim: Claim) -> None:
     says="^(?P<dev>[^ ]+) on [^ ]+ has the MTU [0-9]+, not (?P<mtu>[0-9]+)",
 )
 def test_encapsulation_leaves_room_in_the_mtu(lab: Snapshot, claim: Claim) -> None:
-    """Encapsulation between nodes takes its bytes, 50 for VXLAN and 20 for IPIP, from the MTU of the pods."""
+    """Encapsulation between nodes takes its bytes, 50 for VXLAN and 20 for IPIP, from the MTU of the pods; with Cilium
+    from that of their default route."""
     expected, seen = cni.expectations(lab), []
     for node in lab.nodes:
         outer, tunnel, bridge = node.link(node.uplink), expected[node.name].tunnel, expected[node.name].bridge
         claim.require(outer, f"{node.name} has no {node.uplink}")
         assert outer
         room = outer.mtu - expected[node.name].overhead
-        inner = {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
-        inner |= {name: node.link(name) for name in (bridge, tunnel.dev if tunnel else "") if name}
-        for name, link in inner.items():
-            mtu = link.mtu if link else None
+        if expected[node.name].mtu_by_route:
+            inner = {f"the default route of {pod}": pod.mtu for pod in lab.pods_on(node)}
+        else:
+            links = {f"eth0 of {pod}": pod.eth0 for pod in lab.pods_on(node)}
+            links |= {name: node.link(name) for name in (bridge, tunnel.dev if tunnel else "") if name}
+            inner = {name: link.mtu if link else None for name, link in links.items()}
+        for name, mtu in inner.items():
             smaller = bool(lab.setting.foreign and mtu and mtu < room)  # somebody may have chosen it
             claim.require(mtu == room or smaller, f"{name} on {node.name} has the MTU {mtu}, not {room}")
         seen.append(f"{node.name} sends {room} " + (f"inside of {outer.mtu} bytes" if tunnel else "bytes as they are"))
     claim.saw(listed(seen))
 
 
-@pytest.mark.needs(backend="vxlan")
+@pytest.mark.needs(backend="vxlan", programs=False)
 @pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni", "every_node_has_its_own_address")
 def test_vxlan_is_sent_from_the_nodes_address(lab: Snapshot, claim: Claim) -> None:
     """A VXLAN interface sends through eth0 with the node's own address as source."""

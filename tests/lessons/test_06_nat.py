@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from hoplab.expectations import cni, proxy
 from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import postrouting
 from hoplab.observe.capture import Capture
@@ -33,7 +34,8 @@ def test_what_leaves_the_pod_range_is_masqueraded(lab: Snapshot, claim: Claim) -
                     *end.path,
                 )
             for other in lab.pods:
-                for end in postrouting(node, Packet(pod.address, other.address)):
+                route = decide_on(node.facts, Flow(other.address)).route
+                for end in postrouting(node, Packet(pod.address, other.address, out_dev=route.dev if route else "")):
                     claim.require(
                         end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
                     )
@@ -89,7 +91,7 @@ def test_the_outside_sees_the_nodes_address(lab: Snapshot, session: LabSession, 
 )
 def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> None:
     """From pod to pod, also across nodes, the receiver sees the sender's own address."""
-    seen = []
+    seen, by_programs = [], cni.by_programs(session.snapshot)
     pairs = dict(zip(session.echo_pods, (*session.echo_pods[1:], session.echo_pods[0]), strict=True))
     asked_all = session.request_all({pod: f"http://{other.address}:{workload.PORT}/" for pod, other in pairs.items()})
     for pod, other in pairs.items():
@@ -99,12 +101,21 @@ def test_pod_to_pod_is_never_translated(session: LabSession, claim: Claim) -> No
             f"{other} on {other.node.name} saw {answer.remote}, not {pod.address} of {pod}",
         )
         claim.require(answer.node == other.node.name, f"{answer.pod} on {answer.node} answered for {other}")
-        flows = [flow for flow in asked.flows if flow.original.dst == str(other.address)]
-        claim.require(
-            flows and not any(flow.source_translated or flow.destination_translated for flow in flows),
-            f"conntrack on {pod.node.name} has no untranslated entry for {pod.address} to {other.address}",
-            *asked.flows,
-        )
+        if by_programs:
+            tracked = session.tracked(pod.node, pod.address)
+            ours = [entry for entry in tracked if (entry.kind, entry.dst) == ("OUT", other.address)]
+            claim.require(
+                any(not entry.service for entry in ours),
+                f"the map of {pod.node.name} has no untranslated connection of {pod.address} to {other.address}",
+                *tracked,
+            )
+        else:
+            flows = [flow for flow in asked.flows if flow.original.dst == str(other.address)]
+            claim.require(
+                flows and not any(flow.source_translated or flow.destination_translated for flow in flows),
+                f"conntrack on {pod.node.name} has no untranslated entry for {pod.address} to {other.address}",
+                *asked.flows,
+            )
         seen.append(f"{other} on {other.node.name} saw {answer.remote}, the address of {pod} on {pod.node.name}")
     claim.saw(listed(seen))
 
@@ -153,16 +164,25 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
         )
     reached = {str(answer.local) for answer in answers}
     claim.require(len(behind) == 1 or len(reached) > 1, f"all {connections} connections reached {listed(reached)}")
-    flows = [flow for flow in asked.flows if flow.original.dst == str(service.cluster_ip)]
-    claim.require(
-        flows and all(flow.destination_translated for flow in flows),
-        f"conntrack on {client.node.name} has no translated entry for {service}",
-        *asked.flows,
-    )
-    claim.saw(f"{connections} connections to {service} reached {listed(sorted(reached))}; conntrack has {flows[-1]}")
+    if proxy.by_sockets(session.snapshot):
+        where = "its socket was given the pod's address, before there was a packet"
+    elif cni.by_programs(session.snapshot):
+        tracked = session.tracked(client.node, client.address)
+        ours = [entry for entry in tracked if (entry.kind, entry.dst) == ("SVC", service.cluster_ip)]
+        claim.require(ours, f"the map of {client.node.name} has no connection to {service}", *tracked)
+        where = f"Cilium's map has {ours[-1]}"
+    else:
+        flows = [flow for flow in asked.flows if flow.original.dst == str(service.cluster_ip)]
+        claim.require(
+            flows and all(flow.destination_translated for flow in flows),
+            f"conntrack on {client.node.name} has no translated entry for {service}",
+            *asked.flows,
+        )
+        where = f"conntrack has {flows[-1]}"
+    claim.saw(f"{connections} connections to {service} reached {listed(sorted(reached))}; {where}")
 
 
-@pytest.mark.needs(nodes=2)
+@pytest.mark.needs(nodes=2, kube_proxy=True)
 @pytest.mark.rests_on("a_cluster_ip_is_a_pod_chosen_per_connection")
 def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -> None:
     """A pod sends to the ClusterIP, its node translates the destination to a pod, and the reply comes back from the
@@ -172,12 +192,14 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
     way = decide_on(client.node.facts, Flow(server.address)).route
     claim.require(client.host_end and way, f"{client.node.name} has no route to {server}, or {client} no veth pair")
     assert client.host_end and way
+    tunnel = cni.expectations(session.snapshot)[client.node.name].tunnel
+    leaves = tunnel.dev if tunnel else way.dev  # a program needs no route
     asked = session.request(
         client,
         f"http://{service.cluster_ip}:{service.port}/",
         {
             "pod": Capture(client.host_end.name, f"tcp and host {client.address}"),
-            "node": Capture(way.dev, f"tcp and host {client.address}"),
+            "node": Capture(leaves, f"tcp and host {client.address}"),
         },
     )
     claim.require(asked.answered, f"{service} does not answer {client}: {asked.why}")
@@ -186,7 +208,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
     replies = [packet for packet in asked.packets["pod"] if packet.dst == client.address]
     for found, wanted, where in (
         (before, (service.cluster_ip, service.port), client.host_end.name),
-        (after, (server.address, workload.PORT), way.dev),
+        (after, (server.address, workload.PORT), leaves),
     ):
         claim.require(
             found and all((packet.dst, packet.dport) == wanted for packet in found),
@@ -198,7 +220,7 @@ def test_the_destination_changes_on_the_way(session: LabSession, claim: Claim) -
         f"not every reply to {client} comes from {service.cluster_ip}:{service.port}",
         *replies,
     )
-    claim.saw(f"{client.host_end.name}: {before[0]}; {way.dev}: {after[0]}; {client.host_end.name}: {replies[0]}")
+    claim.saw(f"{client.host_end.name}: {before[0]}; {leaves}: {after[0]}; {client.host_end.name}: {replies[0]}")
 
 
 @pytest.mark.beside_scaling
@@ -223,7 +245,7 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(nodes=2, outside=True)
+@pytest.mark.needs(nodes=2, outside=True, kube_proxy=True)
 @pytest.mark.rests_on("a_local_service_stays_on_its_node", "a_node_port_answers_on_every_node")
 def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: Claim) -> None:
     """externalTrafficPolicy: Local keeps the client's address (DNAT, no SNAT); nodes without a pod do not answer."""
@@ -248,7 +270,7 @@ def test_the_local_policy_keeps_the_clients_address(session: LabSession, claim: 
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(own_lab=True)
+@pytest.mark.needs(own_lab=True, kube_proxy=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints", "a_node_port_answers_on_every_node")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_a_load_balancers_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:

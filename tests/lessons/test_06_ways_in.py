@@ -115,7 +115,7 @@ def test_one_node_answers_arp_for_a_balancers_address(session: LabSession, claim
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(load_balancer="metallb", own_lab=True)
+@pytest.mark.needs(load_balancer="metallb", own_lab=True, kube_proxy=True)
 @pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "a_load_balancers_address_reaches_the_pods")
 @pytest.mark.rests_on("nothing_drops_what_comes_in_by_a_load_balancer")
 def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim) -> None:
@@ -142,7 +142,7 @@ def test_an_announced_address_reaches_the_pods(session: LabSession, claim: Claim
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True)
+@pytest.mark.needs(load_balancer="metallb", nodes=2, own_lab=True, kube_proxy=True)
 @pytest.mark.rests_on("one_node_answers_arp_for_a_balancers_address", "the_local_policy_keeps_the_clients_address")
 def test_a_local_service_is_announced_where_its_pod_is(session: LabSession, claim: Claim) -> None:
     """With externalTrafficPolicy: Local a node with a pod answers ARP, and the pod sees the client's address."""

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.remedy("ssh {node} sudo {service_rules}")
 ICMP_UNREACHABLE = 3  # ICMP's type
 
 
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on(
     "services_have_a_range_of_their_own", "only_rules_know_a_cluster_ip", "one_rule_draws_one_of_the_endpoints"
 )
@@ -60,6 +61,7 @@ def _of_the_proxy(chains: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(chain for chain in chains if not chain.startswith(calico.FELIX))
 
 
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_every_endpoint_gets_the_same_share(lab: Snapshot, claim: Claim) -> None:
@@ -88,6 +90,7 @@ def _shares(found: dict[str, float]) -> str:
     return listed(f"{probability:.2f} for {to}" for to, probability in sorted(found.items()))
 
 
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
@@ -116,6 +119,7 @@ def test_marked_packets_are_masked(lab: Snapshot, claim: Claim) -> None:
     )
 
 
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on("marked_packets_are_masked", "a_service_is_found_in_a_map")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
@@ -145,7 +149,7 @@ def test_node_ports_come_last(lab: Snapshot, claim: Claim) -> None:
     )
 
 
-@pytest.mark.needs(nodes=2, workload_pods=True)
+@pytest.mark.needs(nodes=2, workload_pods=True, kube_proxy=True)
 @pytest.mark.rests_on("node_ports_come_last")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
@@ -181,7 +185,7 @@ def test_a_local_service_stays_on_its_node(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{listed(services)} is answered by {listed(sorted(homes))} only, and dropped elsewhere")
 
 
-@pytest.mark.needs(service="sticky")
+@pytest.mark.needs(service="sticky", kube_proxy=True)
 @pytest.mark.rests_on("a_service_leads_to_its_endpoints")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_sticky_service_remembers_its_clients(lab: Snapshot, claim: Claim) -> None:
@@ -239,7 +243,7 @@ def test_portals_are_gone(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"none among {counted(chains, 'chain')}")
 
 
-@pytest.mark.needs(workload_pods=True)
+@pytest.mark.needs(workload_pods=True, kube_proxy=True)
 @pytest.mark.rests_on("kube_proxy_hooks_in_its_chains", "kube_proxys_table_is_called_by_the_kernel")
 @pytest.mark.remedy("ssh {node} sudo {service_rules}", mends=RESTART_KUBE_PROXY)
 def test_a_service_without_endpoints_rejects(lab: Snapshot, claim: Claim) -> None:
@@ -286,6 +290,7 @@ def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) ->
     claim.saw(f"{pod}: {asked.output.err.strip()}; on {pod.host_end.name}: {said[0]}")
 
 
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on(
     "services_have_a_range_of_their_own", "a_service_without_endpoints_rejects", "a_service_is_found_in_a_map"
 )
@@ -300,6 +305,7 @@ def test_only_rules_know_a_cluster_ip(lab: Snapshot, claim: Claim) -> None:
 
 
 @pytest.mark.watches_scaling
+@pytest.mark.needs(kube_proxy=True)
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each", "a_service_leads_to_its_endpoints")
 def test_scaling_changes_the_endpoints_at_once(session: LabSession, claim: Claim) -> None:
     """When a deployment is scaled, the rules of every node follow its pods."""

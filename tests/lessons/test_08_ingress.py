@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hoplab.expectations import cni
 from hoplab.observe.facts.api_ingress_classes import API_INGRESS_CLASSES
 from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.snapshot import Snapshot
@@ -222,6 +223,13 @@ def test_no_cluster_ip_on_the_way(session: LabSession, claim: Claim) -> None:
         flows = session.flows(node, front.address, either_end=True)
         by_service = [flow for flow in flows if flow.original.dst in {str(address) for address in services}]
         claim.require(not by_service, f"{front} goes by a ClusterIP", *by_service)
+        if cni.by_programs(session.snapshot):  # conntrack does not have what they pass on
+            tracked = session.tracked(node, front.address)
+            ours = [entry for entry in tracked if entry.kind == "OUT" and f"{entry.dst}:{entry.dport}" == answer.to]
+            claim.require(ours, f"the map of {node.name} has no connection of {front} to {answer.to}", *tracked)
+            claim.require(not any(entry.service for entry in ours), f"what {front} sends is translated", *ours)
+            seen.append(f"{front} to {answer.pod}: {ours[-1]}")
+            continue
         direct = [
             flow
             for flow in flows

@@ -14,6 +14,7 @@ from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.neighbours import NEIGHBOURS6
 from hoplab.observe.facts.routes import ROUTES6
 from hoplab.observe.facts.sysctls import SYSCTLS
+from hoplab.observe.routing import Flow, decide_on
 from hoplab.observe.snapshot import Snapshot
 from hoplab.spec.model import Ipv6Spec
 from hoplab.verify import workload
@@ -112,7 +113,7 @@ def test_nodes_route_ipv6_as_they_route_ipv4(lab: Snapshot, claim: Claim) -> Non
     claim.saw(listed(seen))
 
 
-@pytest.mark.needs(backend="vxlan", nodes=2)
+@pytest.mark.needs(backend="vxlan", nodes=2, programs=False)
 @pytest.mark.rests_on("a_node_has_the_interfaces_of_its_cni")
 @pytest.mark.rests_on("everybody_has_an_address_of_each_family", anywhere=True)
 def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
@@ -135,7 +136,7 @@ def test_who_unwraps_ipv6_is_written_down(lab: Snapshot, claim: Claim) -> None:
     claim.saw(f"{counted(entries, 'entry')}; on {lab.nodes[0].name}: {listed((*first.neighbours, *first.fdb))}")
 
 
-@pytest.mark.needs(workload_pods=True)
+@pytest.mark.needs(workload_pods=True, kube_proxy=True)
 @pytest.mark.rests_on("kube_proxys_table_is_called_by_the_kernel")
 def test_a_service_of_both_families_has_two_addresses(lab: Snapshot, claim: Claim) -> None:
     """A dual-stack service has a ClusterIP of each family; rules of their own lead from the IPv6 one to the IPv6
@@ -180,7 +181,9 @@ def test_what_leaves_the_ipv6_pod_range_is_masqueraded(lab: Snapshot, claim: Cla
                     *end.path,
                 )
             for other in lab.pods:
-                for end in postrouting(node, Packet(pod.address6, other.address6)):
+                route = decide_on(node.facts, Flow(other.address6)).route
+                out = route.dev if route else ""
+                for end in postrouting(node, Packet(pod.address6, other.address6, out_dev=out)):
                     claim.require(
                         end.verdict == "ACCEPT", f"on {node.name} a packet of {pod} to {other} is translated", *end.path
                     )
@@ -211,9 +214,11 @@ def test_pods_of_two_nodes_talk_by_ipv6(session: LabSession, claim: Claim) -> No
     claim.require(ours, f"nothing for {other} left {pod.node.name} by {pod.node.uplink}", *asked.packets["outer"])
     for packet in ours:
         outer = (packet.src, packet.dst, packet.vni)
-        wanted = (
-            (pod.node.address6, other.node.address6, tunnel.vni) if tunnel else (pod.address6, other.address6, None)
-        )
+        wanted: tuple[object, ...] = (pod.address6, other.address6, None)
+        if tunnel and tunnel.vni_per_packet:  # Cilium wraps both families in IPv4; the VNI is the sender's identity
+            wanted = (pod.node.address, other.node.address, packet.vni)
+        elif tunnel:
+            wanted = (pod.node.address6, other.node.address6, tunnel.vni)
         claim.require(
             outer == wanted,
             f"on {pod.node.uplink} it is from {packet.src} to {packet.dst}, not wrapped as expected",

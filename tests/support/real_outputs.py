@@ -40,6 +40,11 @@ def real_outputs() -> dict[str, list[str]]:
             young = tuple(name for name in young if not any(texts.get(name, ())))
     for name, *files in (
         ("bgp", "bgp.txt"),
+        ("bpf_programs", "bpftool-net.json"),
+        ("cilium_endpoints", "cilium-endpoint.json"),
+        ("cilium_ipcache", "cilium-ipcache.json"),
+        ("cilium_policy", "cilium-policy.json"),
+        ("cilium_services", "cilium-lb.json"),
         ("counters", "counters.txt"),
         ("disks", "df.txt"),
         ("ipam_blocks", "ipam_blocks.json"),

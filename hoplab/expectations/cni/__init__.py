@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from hoplab.core.ip import IPAddress, IPNetwork
-from hoplab.expectations.registry import UnknownPart, get_module
+from hoplab.expectations.registry import UnknownPart, get_module, modules
+from hoplab.observe.facts.bpf_programs import Program
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour, Neighbour6
 from hoplab.observe.facts.routes import Route, Route6, printed
@@ -105,6 +106,21 @@ class PeerExpectation:
 
 
 @dataclass(frozen=True)
+class ProgramExpectation:
+    """A program of eBPF that the kernel runs for packets in one direction at an interface."""
+
+    dev: str
+    direction: str  # "ingress" or "egress"
+    name: str
+
+    def met_by(self, record: Program) -> bool:
+        return (record.dev, record.direction, record.name) == (self.dev, self.direction, self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.direction} of {self.dev}"
+
+
+@dataclass(frozen=True)
 class Tunnel:
     """The interface that encapsulates packets to other nodes."""
 
@@ -113,6 +129,7 @@ class Tunnel:
     filter: str  # tcpdump's filter of encapsulated packets on the node's uplink: "udp port 8472"
     mac: str = ""  # of VXLAN: the interface's own, as the other nodes are told it
     vni: int | None = None  # of VXLAN
+    vni_per_packet: bool = False  # of VXLAN: a program gives each packet its own, with the node it goes to
     encrypted: bool = False  # whether the payload is encrypted
 
 
@@ -132,6 +149,8 @@ class NodeExpectations:
     fdb: tuple[FdbExpectation, ...] = ()
     peers: tuple[PeerExpectation, ...] = ()  # of an encrypted tunnel
     bgp: tuple[IPv4Address, ...] = ()  # BGP peers of the node
+    programs: tuple[ProgramExpectation, ...] = ()  # of eBPF at its interfaces, without those of pods
+    mtu_by_route: bool = False  # whether pods' default route, and not their interface, leaves room for encapsulation
 
     @property
     def overhead(self) -> int:
@@ -163,6 +182,13 @@ def expectations(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
     """Return the same for IPv6, in a lab that has it."""
     return _known(lab).expectations6(lab)
+
+
+def by_programs(lab: Snapshot) -> bool:
+    """Return whether programs of the lab's CNI take pods' packets before the kernel's tables and rules do."""
+    return any(
+        part.programs for part, _ in modules(__name__) if isinstance(part, CniPart) and part.name == lab.setting.cni
+    )
 
 
 def _known(lab: Snapshot) -> Cni:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any, Literal, Protocol
 
-from hoplab.netfilter.ruleset import HasFacts, Rule
+from hoplab.netfilter.ruleset import HasFacts
 from hoplab.observe.facts import Fact
 from hoplab.observe.snapshot import Pod
 
@@ -29,8 +29,11 @@ class Enforcer(Protocol):
     def place(self, pod: Pod, direction: Direction) -> str:
         """Return the chain or table in which packets to or from a pod are stopped."""
 
-    def stopping(self, host: HasFacts, pod: Pod, direction: Direction) -> tuple[Rule, ...]:
-        """Return the rules that stop what no policy allows to or from a pod; none where no policy concerns it."""
+    def stopping(self, host: HasFacts, pod: Pod, direction: Direction) -> tuple[object, ...]:
+        """Return the rules, or what a map lacks, that stop what no policy allows to or from a pod; as text evidence.
+
+        None where no policy concerns the pod.
+        """
 
     def stopped(self, host: HasFacts, pod: Pod, direction: Direction) -> int:
         """Return the number of packets that these rules, or the program that decides, have got."""

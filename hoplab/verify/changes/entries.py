@@ -20,6 +20,9 @@ from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.api_tls_secrets import API_TLS_SECRETS
 from hoplab.observe.facts.base_chains import BASE_CHAINS
 from hoplab.observe.facts.bgp import BGP
+from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
+from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
+from hoplab.observe.facts.cilium_services import CILIUM_SERVICES
 from hoplab.observe.facts.clock import CLOCK
 from hoplab.observe.facts.cni_config import CNI_CONFIG
 from hoplab.observe.facts.conntrack import CONNTRACK
@@ -41,7 +44,7 @@ from hoplab.observe.facts.sockets import SOCKETS
 from hoplab.observe.facts.sysctls import SYSCTLS, SYSCTLS6
 from hoplab.observe.facts.units import NODE_UNITS
 from hoplab.observe.facts.wireguard import WIREGUARD
-from hoplab.verify.changes import hosts, objects, rulesets
+from hoplab.verify.changes import hosts, maps, objects, rulesets
 from hoplab.verify.changes.entry import Entry
 
 
@@ -98,6 +101,9 @@ READINGS = (
     Reading(NFT_RULESET, rulesets.nftables),
     Reading(NFQUEUE, hosts.packet_queues),
     Reading(IPSET, rulesets.ipsets),
+    Reading(BPF_PROGRAMS, maps.programs),
+    Reading(CILIUM_SERVICES, maps.services),
+    Reading(CILIUM_IPCACHE, maps.owners),
     Reading(CONNTRACK, hosts.flows),
 )
 
@@ -106,6 +112,8 @@ LEFT_OUT = {
     "proc_routes": "another form of the fact routes",
     "counters": "counts packets",
     "dns_log": "lines of a log",
+    "cilium_endpoints": "numbers that the agent of a node gives its pods",
+    "cilium_policy": "identities and endpoints by numbers, which another node or start has otherwise",
     "unreachable": "an experiment with the kernel",
     "subnet_sums": "an experiment with the kernel",
     "all_hooks": "an experiment with the kernel",

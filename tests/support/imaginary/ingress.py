@@ -108,6 +108,7 @@ class World:
     routes: bool = True  # are shown
     secrets: bool = True
     loses: bool = False
+    of: Snapshot = RECORDED  # the lab it is
     third_is_asked: bool = True
     follows_rules: bool = True
     answers: bool = True
@@ -264,9 +265,9 @@ class World:
         return {}
 
     def session(self) -> LabSession:
-        lab = RECORDED
+        lab = self.of
         if not self.fronts:
-            lab = replace(RECORDED)
+            lab = replace(self.of)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
         return WithoutRules(
             lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED

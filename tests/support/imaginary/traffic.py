@@ -290,7 +290,7 @@ class World:
         """The rules of both nodes, with as many endpoints behind `single` as kube-proxy has followed."""
         if any(name.startswith(capture.PREFIX) for name in commands):
             return {node.name: {node.name: Output(0, "")} for node in RECORDED.nodes}
-        edit = _iptables if self.lab is RECORDED else _nftables
+        edit = _nftables if self.lab.setting.proxy_mode == "nftables" else _iptables
         return {node: edit(self, facts) for node, facts in self.lab.node_facts.items()}
 
     @property

@@ -92,8 +92,8 @@ FAULTS = (
 
 
 def names() -> tuple[str, ...]:
-    """The lessons that send packets, but those with worlds of their own: chapters 8 and 9, and policies."""
-    others = ("test_07_policies", "test_08_", "test_09_")
+    """The lessons that send packets, but those with worlds of their own: chapters 8 to 10, and policies."""
+    others = ("test_07_policies", "test_08_", "test_09_", "test_10_")
     return tuple(
         name
         for name in with_traffic()

@@ -1,8 +1,8 @@
 """Faults: one place of a real lab broken by hand, the lessons that have to notice, and the way back.
 
 Each is a pair of shell commands, run on a node (or in the network namespace of one of its pods) with everything filled
-in that the lab alone knows. While they are tried, kube-proxy, flanneld and Felix stand still (SIGSTOP) on all nodes:
-they would repair within seconds what is broken here.
+in that the lab alone knows. While they are tried, kube-proxy, flanneld, Felix and cilium-agent stand still (SIGSTOP) on
+all nodes: they would repair within seconds what is broken here.
 
 A family of faults is a module here; ``FAULTS`` has those of all families, in the order in which they are tried.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tests.system.faults import (
     calico,
+    cilium,
     filters,
     hosts,
     ingress,
@@ -42,5 +43,6 @@ FAULTS: tuple[Fault, ...] = (
     *hosts.FAULTS,
     *ingress.FAULTS,
     *calico.FAULTS,
+    *cilium.FAULTS,
     *ipv6.FAULTS,
 )

@@ -41,7 +41,7 @@ class Fault:
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower().replace("'", "")) + ".json"
 
 
-FLANNEL, CALICO = {"cni": "flannel"}, {"cni": "calico"}
+FLANNEL, CALICO, CILIUM = ({"cni": name} for name in ("flannel", "calico", "cilium"))
 FLANNEL_VXLAN = {**FLANNEL, "backend": "vxlan"}
 FLANNEL6, FLANNEL6_VXLAN = ({**needs, "ipv6": True} for needs in (FLANNEL, FLANNEL_VXLAN))
 

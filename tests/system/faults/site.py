@@ -17,7 +17,7 @@ from hoplab.verify import session as lab_session
 from hoplab.verify import workload
 from hoplab.verify.session import LabSession
 
-PEACE = ("kube-proxy", "flanneld", "calico-node")
+PEACE = ("kube-proxy", "flanneld", "calico-node", "cilium-agent")
 PATIENCE = 300.0  # seconds until Kubernetes has followed
 
 

@@ -17,6 +17,7 @@ from hoplab.cluster.readiness import ClusterObjects, NodeRow, missing, node_row
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
 from hoplab.expectations.parts import known_parts
+from hoplab.spec.model import CniSpec
 from tests.support.labs import PLAN
 from tests.support.progress import RecordingProgress
 
@@ -95,7 +96,7 @@ def test_a_node_without_a_pod_range_is_not_usable() -> None:
 
 def test_a_cluster_misses_what_is_not_installed() -> None:
     seen = ClusterObjects(usable().nodes, [], [], [])
-    assert missing(seen, NAMES) == ["kube-proxy is not installed", "coredns is not installed"]
+    assert missing(seen, NAMES) == ["coredns is not installed"]
 
 
 def test_a_daemon_set_must_be_on_every_node_we_planned() -> None:
@@ -130,6 +131,12 @@ def test_a_load_balancer_is_waited_for_where_the_lab_has_one() -> None:
     seen.daemon_sets.append(owner("metallb-speaker", "metallb-system", {"desiredNumberScheduled": 2, "numberReady": 1}))
     seen.deployments.append(owner("metallb-controller", "metallb-system", {"availableReplicas": 0}, replicas=1))
     assert missing(seen, NAMES) == ["metallb-speaker: 1 of 2 ready", "metallb-controller: 0 of 1 ready"]
+
+
+def test_kube_proxy_is_waited_for_where_no_cni_does_its_work() -> None:
+    own = replace(PLAN, cni=CniSpec("cilium", "vxlan"), proxy_mode="cilium")
+    assert readiness.essential(own, known_parts()) == ("coredns", "cilium", "cilium-operator")
+    assert readiness.essential(replace(own, proxy_mode="iptables"), known_parts())[0] == "kube-proxy"
 
 
 def test_what_enforces_policies_is_waited_for_where_the_lab_has_it() -> None:

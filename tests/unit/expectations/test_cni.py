@@ -189,5 +189,75 @@ def test_a_route_names_its_maker_where_that_is_expected() -> None:
 
 
 def test_an_unknown_cni_is_named() -> None:
-    with pytest.raises(LabError, match=r"there is no CNI 'weave'; known: calico, flannel$"):
+    with pytest.raises(LabError, match=r"there is no CNI 'weave'; known: calico, cilium, flannel$"):
         cni.get_cni("weave")
+
+
+def with_cilium(backend: str) -> Snapshot:
+    """The same nodes and pods in a lab with Cilium."""
+    nodes = json.loads(RECORDED.api.outputs["nodes"].out)
+    for index, item in enumerate(nodes["items"]):
+        item["metadata"]["annotations"] = {
+            "network.cilium.io/ipv4-cilium-host": str(RECORDED.nodes[index].pod_cidr[77]),
+            "network.cilium.io/ipv6-cilium-host": f"fd00:244:0:{index}::77",
+        }
+        item["spec"]["podCIDRs"] = [item["spec"]["podCIDR"], f"fd00:244:0:{index}::/64"]
+    output = replace(RECORDED.api.outputs["nodes"], out=json.dumps(nodes))
+    return replace(
+        RECORDED,
+        setting=replace(RECORDED.setting, cni="cilium", backend=backend),
+        api=Facts("api", {**RECORDED.api.outputs, "nodes": output}),
+    )
+
+
+def test_cilium_routes_to_the_program_that_wraps() -> None:
+    expected, router = cni.expectations(with_cilium("vxlan"))[FIRST.name], FIRST.pod_cidr[77]
+    assert [str(route) for route in expected.own_routes] == [
+        f"{FIRST.pod_cidr} via {router} dev cilium_host proto kernel",
+        f"{router}/32 dev cilium_host",
+    ]
+    assert [str(route) for route in expected.routes] == [f"{SECOND.pod_cidr} via {router} dev cilium_host proto kernel"]
+    assert expected.interfaces == ("lo", "eth0", "cilium_net", "cilium_host", "cilium_vxlan")
+    assert [str(program) for program in expected.programs] == [
+        "cil_to_host at ingress of cilium_host",
+        "cil_from_host at egress of cilium_host",
+        "cil_to_host at ingress of cilium_net",
+        "cil_from_netdev at ingress of eth0",
+        "cil_from_overlay at ingress of cilium_vxlan",
+        "cil_to_overlay at egress of cilium_vxlan",
+    ]
+    assert (expected.pod_gateway, expected.bridge, expected.overhead) == (router, "", 50)
+    tunnel = expected.tunnel
+    assert tunnel and (tunnel.filter, tunnel.mac, tunnel.vni, tunnel.vni_per_packet) == (
+        "udp port 8472",
+        "",
+        None,
+        True,
+    )
+
+
+def test_cilium_without_a_tunnel_routes_to_the_node() -> None:
+    expected = cni.expectations(with_cilium("native"))[FIRST.name]
+    assert [str(route) for route in expected.routes] == [
+        f"{SECOND.pod_cidr} via {SECOND.address} dev eth0 proto kernel"
+    ]
+    assert (expected.tunnel, expected.interfaces[-1]) == (None, "cilium_host")
+
+
+def test_without_kube_proxy_a_program_sees_what_leaves_the_node() -> None:
+    lab = with_cilium("native")
+    lab = replace(lab, setting=replace(lab.setting, proxy_mode="cilium"))
+    assert "cil_to_netdev at egress of eth0" in map(str, cni.expectations(lab)[FIRST.name].programs)
+
+
+def test_a_route_of_ipv6_by_cilium_has_no_gateway() -> None:
+    expected = cni.expectations6(with_cilium("vxlan"))[FIRST.name]
+    assert [str(route) for route in expected.own_routes] == ["fd00:244::/64 dev cilium_host proto kernel"]
+    assert [str(route) for route in expected.routes] == ["fd00:244:0:1::/64 dev cilium_host proto kernel"]
+
+
+def test_a_node_without_ciliums_address_is_named() -> None:
+    lab = replace(RECORDED, setting=replace(RECORDED.setting, cni="cilium"))
+    with pytest.raises(LabError, match=f"cilium-agent on {FIRST.name} announces no ipv4-cilium-host") as caught:
+        cni.expectations(lab)
+    assert "logs ds/cilium" in caught.value.remedy

@@ -62,7 +62,7 @@ def test_the_spec_takes_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"name": "weave"}, "cni.name: 'weave' is unknown; one of flannel, calico, madeup"),
+        ({"name": "weave"}, "cni.name: 'weave' is unknown; one of flannel, calico, cilium, madeup"),
         ({"name": "madeup", "backend": "z"}, "cni.backend: 'z' is unknown; one of x, y"),
         ({"name": "madeup", "blockSize": 26}, "cni.blockSize: madeup has no blocks"),
         ({"name": "madeup", "nftables": True}, "cni.nftables: is no choice that madeup has"),
@@ -133,5 +133,5 @@ def without_routes(facts: Facts) -> Facts:
 
 
 def test_an_unknown_one_is_told_from_those_that_there_are() -> None:
-    with pytest.raises(LabError, match=r"there is no CNI 'weave'; known: calico, flannel, madeup$"):
+    with pytest.raises(LabError, match=r"there is no CNI 'weave'; known: calico, cilium, flannel, madeup$"):
         cni.get_cni("weave")

@@ -32,7 +32,7 @@ Change = Callable[[Any], Any]
 # What an expectation is about, with the nodes of endpoints; and affinity, whose lesson needs a younger service than
 # this recording has.
 NOT_EXPECTED = {"service", "external_policy", "node", "affinity"}
-ON_THE_WIRE = {"filter", "encrypted"}  # what packets are asked for; test_cni has it
+ON_THE_WIRE = {"filter", "encrypted", "vni_per_packet"}  # what packets are asked for; test_cni has it
 ONLY_FROM_OUTSIDE = {"node_port", "external_chain"}
 
 

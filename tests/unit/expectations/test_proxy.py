@@ -77,7 +77,7 @@ def test_both_modes_have_the_same_expectations() -> None:
 
 
 def test_a_mode_that_nobody_wrote_is_named() -> None:
-    with pytest.raises(LabError, match=r"there is no mode of kube-proxy 'ipvs'; known: iptables, nftables$"):
+    with pytest.raises(LabError, match=r"there is no mode of kube-proxy 'ipvs'; known: cilium, iptables, nftables$"):
         proxy.get_mode("ipvs")
 
 

@@ -75,6 +75,20 @@ def test_files_come_out_of_the_module_that_was_built(tmp_path: Path, monkeypatch
     gobuild._take_files(component, stage.directory / gobuild.SHARE, log)
     disk._link_files({"go.one": stage}, tmp_path / "share")
     assert (tmp_path / "share" / "one.yaml").read_text() == "---\nkind: a\n---\nkind: b\n"
+    folders = dataclasses.replace(component, files={"src/": "*/b.*", "src/all/": "crds/**/*"})
+    (module / "crds" / "deep").mkdir()
+    (module / "crds" / "deep" / "c.yaml").write_text("c")
+    (module / "crds" / "b.yaml").chmod(0o444)
+    other = Stage("go-other-1", tmp_path / "other-stage", "")
+    other.directory.mkdir()
+    gobuild._take_files(folders, other.directory / gobuild.SHARE, log)
+    copied = other.directory / gobuild.SHARE / "src"
+    assert {str(file.relative_to(copied)) for file in copied.rglob("*") if file.is_file()} == {
+        *("crds/b.yaml", "all/a.yaml", "all/b.yaml", "all/deep/c.yaml")
+    }
+    (copied / "all" / "b.yaml").write_text("in Go's cache this is refused")
+    disk._link_files({"go.other": other}, tmp_path / "no-folders")
+    assert not list((tmp_path / "no-folders").iterdir())
     gone = dataclasses.replace(component, files={"one.yaml": "gone/*.yaml"})
     with pytest.raises(ImageError, match="has no gone") as caught:
         gobuild._take_files(gone, tmp_path / "other", log)

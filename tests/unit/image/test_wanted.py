@@ -10,14 +10,16 @@ import pytest
 
 from hoplab import image
 from hoplab.core.errors import HostError
-from hoplab.image import commands, containers, gobuild, wanted
+from hoplab.image import commands, containers, debian, disk, gobuild, wanted
 from hoplab.image.store import Stage, Store
-from hoplab.spec.catalog import GoComponent, components
+from hoplab.spec.catalog import DebianSystem, GoComponent, components
+from tests.support.image_stages import fill
 from tests.support.labs import IMAGE
 from tests.support.progress import RecordingProgress
 from tests.support.roles import defaults
 
 ROLE = "policy_kube_network_policies"
+CILIUM = "cni_cilium"
 TABLE = components()
 
 
@@ -31,11 +33,22 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
             for program in component.programs:
                 progress.task(f"building {program}")
                 (output / program).write_text(program)
+            for name in component.files:
+                (output / gobuild.SHARE / name).mkdir(parents=True)
+                (output / gobuild.SHARE / name / "lib.h").write_text(name)
             return {}
 
         return store.make(f"go-{component.name}", gobuild.key(component), write, space_gib=0)
 
+    def bootstrapped(system: DebianSystem, store: Store, _progress: RecordingProgress, _mirror: str) -> Stage:
+        def write(output: Path) -> dict[str, Any]:
+            (output / debian.ROOT_TAR).write_text(system.name)
+            return {}
+
+        return store.make(f"debian-{system.name}", debian.key(system), write, space_gib=0)
+
     monkeypatch.setattr(gobuild, "build", compiled)
+    monkeypatch.setattr(debian, "build", bootstrapped)
     monkeypatch.setattr(commands, "require", lambda _programs: None)
     monkeypatch.setattr(containers, "SPACE_GIB", 0.0)
     return Store(tmp_path / "hoplab" / "image")
@@ -80,9 +93,11 @@ def test_prune_keeps_what_would_be_used_again(store: Store) -> None:
 
 def test_a_node_image_has_nothing_of_it() -> None:
     shared = TABLE.shared
-    assert set(TABLE.go) - set(shared.go) == {"helm", "kube-network-policies"}
-    assert not {source for made in shared.images for source in made.files.values() if "network-policies" in source}
-    assert set(TABLE.wanted) == {ROLE}
+    assert set(TABLE.go) - set(shared.go) == {"helm", "kube-network-policies", "cilium", "cilium-cni"}
+    assert set(TABLE.debian) - set(shared.debian) == {"cilium"}
+    of_others = [source for made in shared.images for source in made.files.values()]
+    assert not {source for source in of_others if "network-policies" in source or "cilium" in source}
+    assert set(TABLE.wanted) == {ROLE, CILIUM}
 
 
 def test_what_is_asked_for_is_beside_the_image(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +106,31 @@ def test_what_is_asked_for_is_beside_the_image(store: Store, monkeypatch: pytest
     assert image.ensure_image("tcg", RecordingProgress(), needs=["cni_flannel"]) == made
     found = image.ensure_image("tcg", RecordingProgress(), needs=["cni_flannel", ROLE])
     assert found.digest == made.digest and found.beside[ROLE].exists()
+
+
+def test_what_the_table_names_is_in_the_node_image_and_in_no_other_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, TABLE.shared)
+    usual = image.ensure_image("tcg", RecordingProgress())
+    orders: list[disk.Order] = []
+
+    def build(order: disk.Order, store: Store, _progress: RecordingProgress) -> Stage:
+        orders.append(order)
+        facts = {"size_gib": 20, "versions": order.versions}
+        return store.make("node", order.key, lambda _output: facts, space_gib=0)
+
+    monkeypatch.setattr(disk, "build", build)
+    monkeypatch.setattr(commands, "require_short", lambda _path: None)
+    found, again = (image.ensure_image("tcg", RecordingProgress(), needs=[CILIUM]) for _ in range(2))
+    assert found == again and len(orders) == 1 and not found.beside
+    assert found.digest != usual.digest and image.ensure_image("tcg", RecordingProgress()) == usual
+    assert found.versions["cilium"] == TABLE.go["cilium"].version and "cilium" not in usual.versions
+    assert {"go.cilium", "go.cilium-cni", "containers-cni_cilium", "containers"} <= set(orders[0].stages)
+    archive = orders[0].stages["containers-cni_cilium"].directory / containers.ARCHIVE
+    assert "var/lib/cilium/bpf/lib/lib.h" in archive.read_text(errors="replace")
+
+
+def test_the_role_names_the_images_that_are_made() -> None:
+    asked = {value for name, value in defaults(CILIUM).items() if name.endswith("_image")}
+    assert asked == {made.name for made in TABLE.wanted[CILIUM]}

@@ -18,6 +18,7 @@ from hoplab.verify import observations
 from hoplab.verify.claims import Claim
 from tests.support.edited import (
     calico,
+    cilium,
     dns,
     filters,
     flannel,
@@ -31,7 +32,16 @@ from tests.support.edited import (
     tls,
     wireguard,
 )
-from tests.support.imaginary import gateway, ingress, policies, queued_policies, traffic, traffic_faults
+from tests.support.imaginary import (
+    cilium_ingress,
+    cilium_traffic,
+    gateway,
+    ingress,
+    policies,
+    queued_policies,
+    traffic,
+    traffic_faults,
+)
 from tests.support.imaginary import ipv6 as ipv6_traffic
 from tests.support.imaginary import wireguard as wireguard_traffic
 from tests.support.lesson_functions import applies, lessons, read_only
@@ -50,6 +60,7 @@ ON_RECORDINGS = (
     *nftables.FAULTS,
     *calico.FAULTS,
     *calico.MORE,
+    *cilium.FAULTS,
     *ipv6.FAULTS,
     *wireguard.FAULTS,
     *queues.FAULTS,
@@ -63,6 +74,8 @@ WORLDS: tuple[tuple[Any, Sequence[tuple[str, Any, tuple[str, ...], str]]], ...] 
     (queued_policies, queued_policies.FAULTS),
     (ipv6_traffic, ipv6_traffic.FAULTS),
     (wireguard_traffic, wireguard_traffic.FAULTS),
+    (cilium_traffic, cilium_traffic.FAULTS),
+    (cilium_ingress, cilium_ingress.FAULTS),
 )
 DEMANDS = ("require", "each_met")
 

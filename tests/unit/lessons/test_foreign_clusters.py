@@ -74,11 +74,11 @@ def test_a_fault_is_found_there_too() -> None:
 
 def test_lessons_of_an_unknown_cni_are_skipped_by_its_name() -> None:
     lab = as_foreign(recording("flannel-vxlan"))
-    found = outcomes(replace(lab, setting=replace(lab.setting, cni="cilium", backend="")))
+    found = outcomes(replace(lab, setting=replace(lab.setting, cni="antrea", backend="")))
     assert failed(found) == {}
     reasons = skipped(found)
-    assert "'cilium'" in reasons["a_node_has_the_interfaces_of_its_cni"]
-    assert reasons["a_pods_gateway_is_its_nodes_bridge"] == "needs the CNI flannel; this lab has cilium"
+    assert "'antrea'" in reasons["a_node_has_the_interfaces_of_its_cni"]
+    assert reasons["a_pods_gateway_is_its_nodes_bridge"] == "needs the CNI flannel; this lab has antrea"
     assert not found["a_service_leads_to_its_endpoints"]
 
 
@@ -205,13 +205,13 @@ def test_the_plugin_skips_what_is_not_known(tmp_path: Path) -> None:
         "def test_with_traffic(session):\n    pass\n"
     )
     seen = as_foreign(recording("flannel-vxlan"))
-    report = runner.new_report(replace(seen, setting=replace(seen.setting, cni="cilium")))
+    report = runner.new_report(replace(seen, setting=replace(seen.setting, cni="antrea")))
     with (tmp_path / "out").open("w") as out:
         runner.check(
-            replace(seen, setting=replace(seen.setting, cni="cilium")), report, ConsoleReporter(out), lessons=tmp_path
+            replace(seen, setting=replace(seen.setting, cni="antrea")), report, ConsoleReporter(out), lessons=tmp_path
         )
     ends = {result.name: (result.outcome, result.why) for result in report.results}
-    assert ends["test_of_the_cni"][0] == "skipped" and "there is no CNI 'cilium'" in ends["test_of_the_cni"][1]
+    assert ends["test_of_the_cni"][0] == "skipped" and "there is no CNI 'antrea'" in ends["test_of_the_cni"][1]
     assert ends["test_with_traffic"] == ("skipped", requirements.TRAFFIC)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from hoplab import practice
 from hoplab.core.paths import PROJECT
-from tests.support.edited import calico, dns, filters, flannel, hosts, ingress_classes, machines, tls
+from tests.support.edited import calico, cilium, dns, filters, flannel, hosts, ingress_classes, machines, tls
 from tests.support.lesson_functions import lessons
 from tests.system import faults
 
@@ -35,6 +35,7 @@ EDITED = (
     *flannel.FAULTS,
     *filters.FAULTS,
     *calico.FAULTS,
+    *cilium.FAULTS,
     *machines.FAULTS,
     *hosts.FAULTS,
     *dns.FAULTS,

@@ -66,3 +66,9 @@ def test_document_that_does_not_fit_names_what_is_wrong() -> None:
     del document["cni"]
     with pytest.raises(ValueError, match=r"^gateway: .* valid IPv4 address; cni: Field required; pool: [^;]*$"):
         setting.from_document(document)
+
+
+def test_what_implements_services_in_words() -> None:
+    made = setting.of_plan(plan_lab(LabSpec("dev"), lab_id="dev-0", accel="tcg"))
+    assert made.proxy == "kube-proxy iptables"
+    assert replace(made, cni="cilium", proxy_mode="cilium").proxy == "no kube-proxy"

@@ -96,6 +96,12 @@ def test_kubeadm_configuration_with_a_profile() -> None:
     assert seen["InitConfiguration"]["timeouts"]["kubeletHealthCheck"] == "600s"
 
 
+def test_a_cluster_without_kube_proxy() -> None:
+    seen = kubeadm(proxy_mode="none")
+    assert seen["ClusterConfiguration"]["proxy"] == {"disabled": True}
+    assert "KubeProxyConfiguration" not in seen and "proxy" not in kubeadm()["ClusterConfiguration"]
+
+
 def test_join_configuration() -> None:
     inputs = defaults("kubeadm_worker") | {
         "kubeadm_worker_node_name": "worker1",

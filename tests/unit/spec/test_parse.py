@@ -181,8 +181,6 @@ def test_other_namespaces_are_left_alone() -> None:
         ({"serviceCIDR": "10.1.0.0/28"}, None),
         ({"podCIDR": "10.96.0.0/16"}, None),
         ({"network": "10.244.3.0/24"}, None),
-        ({"cni": {"name": "cilium"}}, "cni.name: cilium is not available yet; one of flannel, calico"),
-        ({"cni": {"name": "flanel"}}, "cni.name: 'flanel' is unknown; did you mean flannel? one of flannel, calico"),
         ({"cni": {"name": "calico", "backend": "host-gw"}}, None),
         ({"cni": {"name": "calico", "blockSize": 31}}, "cni.blockSize: is 31; at most 30"),
         ({"cni": {"blockSize": 26}}, "cni.blockSize: flannel has no blocks; leave it out, or name: calico"),
@@ -194,7 +192,6 @@ def test_other_namespaces_are_left_alone() -> None:
             {"cni": {"backend": "vxln"}},
             "cni.backend: 'vxln' is unknown; did you mean vxlan? one of vxlan, host-gw, wireguard",
         ),
-        ({"proxy": {"mode": "ipvs"}}, "proxy.mode: ipvs is deprecated in Kubernetes; one of iptables, nftables"),
         (
             {"ingress": {"controller": "contour"}},
             "ingress.controller: contour is not available yet; one of auto, none, readable, nginx, ingress-nginx, "
@@ -235,12 +232,12 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"image": {"components": ["cni-calico"]}},
             "image.components: 'cni-calico' is unknown; did you mean cni_calico? a list of "
-            "cni_calico, ingress_nginx, ingress_traefik, ingress_haproxy, ingress_ingress_nginx",
+            "cni_calico, ingress_nginx, ingress_traefik, ingress_haproxy, ingress_ingress_nginx, cni_cilium",
         ),
         (
             {"image": {"components": "cni_calico"}},
             "image.components: is a text (cni_calico); a list of cni_calico, ingress_nginx, ingress_traefik, "
-            "ingress_haproxy, ingress_ingress_nginx",
+            "ingress_haproxy, ingress_ingress_nginx, cni_cilium",
         ),
         ({"image": {"mirror": "here"}}, "image.mirror: 'here' is not a URL; the URL of a Debian mirror"),
         ({"nodes": {"secure": "AAAB"}}, "nodes: is encrypted; plain settings: a spec holds no secrets"),

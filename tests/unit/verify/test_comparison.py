@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import comparison
 from tests.support.edits import HEALTHY, on_node, without
+from tests.support.imaginary import cilium
 
 RECORDINGS = PROJECT / "tests" / "recordings"
 PAGE = PROJECT / "docs" / "comparison.md"
@@ -52,3 +54,27 @@ def test_the_verb_prints_the_page() -> None:
     done = CliRunner().invoke(cli, ["compare", str(RECORDINGS / "flannel-vxlan.json")], catch_exceptions=False)
     assert done.output == comparison.page([HEALTHY])
     assert CliRunner().invoke(cli, ["compare"]).exit_code == 2
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "native"])
+def test_programs_and_maps_are_in_the_place_of_rules(backend: str) -> None:
+    text = comparison.page([cilium.lab(backend)])
+    assert "its program     cil_from_container at tcx/ingress of lxc" in text
+    assert re.search(
+        r"its map         10\.244\.0\.3/32 identity 6000" + (" behind 192.168.77.21" * (backend == "vxlan")), text
+    )
+    assert re.search(r"which a map has   10\.\S+:80/tcp ClusterIP: 10.244.\S+, 10.244.", text)
+    assert "translated      no: it meets no rule" in text
+    assert ("VXLAN, 50 bytes | 1450 |" in text) == (backend == "vxlan")
+    assert ("UDP port 8472: VXLAN, vni 6000, the sender's identity: IP " in text) == (backend == "vxlan")
+    assert "MASQUERADE in CILIUM_POST_nat" in text
+
+
+def test_an_entry_that_a_map_lacks_is_a_gap() -> None:
+    lab = cilium.lab()
+    first = lab.nodes[0].name
+    for fact in ("cilium_ipcache", "cilium_services", "bpf_programs"):
+        lab = on_node(fact, lambda _: "", lab, first)
+    text = comparison.page([lab])
+    assert re.search(r"^its program +-$", text, re.MULTILINE) and re.search(r"^its map +-$", text, re.MULTILINE)
+    assert re.search(r"^which a map has +-$", text, re.MULTILINE) and "vni None" in text

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
+from hoplab.expectations import cni
+from hoplab.expectations.registry import UnknownPart
 from hoplab.observe.script import Output
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Snapshot
@@ -157,17 +159,26 @@ def test_the_pool_of_calico_comes_before_kubeadms_range() -> None:
     assert (found.pod_cidr, found.block_size, found.backend) == (IPv4Network("192.168.0.0/16"), 27, "vxlan")
 
 
-def test_an_unknown_cni_and_none_have_names() -> None:
-    def config(plugin: str) -> str:
-        return f'==> /etc/cni/net.d/05-it.conflist <==\n{{"name": "it", "plugins": [{{"type": "{plugin}"}}]}}\n'
+def with_plugin(plugin: str) -> Snapshot:
+    """A lab whose nodes call one plugin for a pod, or "" for none."""
+    text = f'==> /etc/cni/net.d/05-it.conflist <==\n{{"name": "it", "plugins": [{{"type": "{plugin}"}}]}}\n'
+    seen, file = FLANNEL, text if plugin else ""
+    for node in ("worker1", "worker2"):
+        seen = on_node("cni_config", lambda _: file, seen, node)
+    return seen
 
-    seen = FLANNEL
-    for node in ("worker1", "worker2"):
-        seen = on_node("cni_config", lambda _: config("cilium-cni"), seen, node)
-    assert (found_of(seen).cni, found_of(seen).backend) == ("cilium", "")
-    for node in ("worker1", "worker2"):
-        seen = on_node("cni_config", lambda _: "", seen, node)
-    assert found_of(seen).cni == "unknown"
+
+def test_an_unknown_cni_and_none_have_names() -> None:
+    found = found_of(with_plugin("antrea-cni"))
+    assert (found.cni, found.backend) == ("antrea", "")
+    assert found_of(with_plugin("")).cni == "unknown"
+
+
+def test_a_cilium_of_others_is_in_no_mode_that_is_known() -> None:
+    found = found_of(with_plugin("cilium-cni"))
+    assert (found.cni, found.backend) == ("cilium", "unknown")
+    with pytest.raises(UnknownPart, match=r"needs cilium as hoplab knows it \(vxlan, native\), not unknown"):
+        cni.expectations(replace(FLANNEL, setting=replace(found, foreign=True)))
 
 
 def test_another_dns_address_is_written_down() -> None:

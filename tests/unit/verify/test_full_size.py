@@ -11,7 +11,7 @@ from hoplab.observe.script import Output
 from hoplab.verify import full_size
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.session import LabSession
-from tests.support.edits import in_pod, on_node
+from tests.support.edits import POD, changed, edited_facts, in_pod, on_node
 from tests.support.imaginary.traffic import RECORDED, World
 
 
@@ -95,3 +95,12 @@ def test_the_largest_that_arrives() -> None:
     paths = full_size.paths(session)
     assert set(full_size.unanswered(session, paths)) == set(paths)
     assert full_size.largest(session, paths[0]) == 1000
+
+
+def test_a_default_route_may_let_less_out_than_the_interface() -> None:
+    pod = replace(POD)  # with nothing looked up yet
+    assert pod.eth0 and pod.mtu == pod.eth0.mtu
+    smaller = edited_facts(pod.facts, "routes", changed({"dst": "default"}, metrics=[{"mtu": 1400}]))
+    assert replace(pod, facts=smaller).mtu == 1400
+    without = edited_facts(pod.facts, "links", lambda _: "[]")
+    assert replace(pod, facts=without).mtu is None
