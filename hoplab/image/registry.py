@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import cache
+from threading import Thread
 
 PATIENCE_S = 3.0  # a registry that needs longer is as good as none
 DOCKER = ("docker.io", "registry-1.docker.io")  # the host in names of its images, and the one that serves them
@@ -26,8 +27,17 @@ def url_of(name: str) -> str:
 def answers(name: str, get: Callable[..., object] = urllib.request.urlopen) -> bool:
     """Return whether the registry of an image answers within PATIENCE_S seconds, by a proxy of the environment if any.
 
-    A registry asks an unknown client who it is (401); that it asks is an answer.
+    A registry asks an unknown client who it is (401); that it asks is an answer. The time is that of a thread, because
+    the search for the address of its name has a longer one of its own, where nobody answers.
     """
+    said: list[bool] = []
+    asking = Thread(target=lambda: said.append(_answers(name, get)), daemon=True)
+    asking.start()
+    asking.join(PATIENCE_S)
+    return said == [True]
+
+
+def _answers(name: str, get: Callable[..., object]) -> bool:
     try:
         get(url_of(name), timeout=PATIENCE_S)
     except urllib.error.HTTPError as refused:

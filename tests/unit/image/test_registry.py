@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 from email.message import Message
+from threading import Event
 
 import pytest
 
@@ -44,6 +45,17 @@ def test_answers(outcome: int | Exception, wanted: bool) -> None:
     server = Server(outcome)
     assert registry.answers(NGINX, server) is wanted
     assert server.asked == [("https://registry-1.docker.io/v2/", registry.PATIENCE_S)]
+
+
+def test_a_name_that_nobody_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "PATIENCE_S", 0.05)
+    ended = Event()
+
+    def get(_url: str, timeout: float) -> object:
+        return ended.wait(60 + timeout)
+
+    assert registry.answers(NGINX, get) is False
+    ended.set()
 
 
 def test_a_registry_is_asked_once() -> None:

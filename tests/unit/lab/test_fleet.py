@@ -123,7 +123,8 @@ def test_write_specs_refuses_a_name_without_room_for_a_number(tmp_path: Path) ->
     assert refused.value.remedy == "give the spec 'a-course-with-a-name' a shorter name"
 
 
-def test_check_host_looks_at_memory(course: Fleet) -> None:
+def test_check_host_looks_at_memory(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostFacts, "disk_free_gib", lambda *_: 100.0)
     wanted = plans(course, 7)  # 2 GiB for a worker, 1 for its hosted control plane
     with pytest.raises(HostError, match="the machines need 21504 MiB of memory, and 20000"):
         fleet.check_host(course, wanted, HOST)

@@ -46,6 +46,7 @@ HARMLESS = (
     *(f"/var/lib/docker/containers/*/{file}" for file in ("hostname", "resolv.conf")),
     "/var/lib/kubelet/config.yaml",  # of which the lines from clusterDNS to the next key are kept
     "/run/calico/bird.ctl",
+    "/run/cilium/cilium.sock",  # only whether it is there
     "/proc/sys/",
     "/proc/net/",
     "/etc/cni/net.d/*.conf",
