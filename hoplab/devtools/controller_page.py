@@ -12,6 +12,7 @@ from typing import Any
 
 from hoplab.core import fs
 from hoplab.core.paths import PROJECT
+from hoplab.devtools.marks import between
 from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.parts import known_parts
 from hoplab.spec.parts import usable
@@ -24,14 +25,18 @@ NOT_MEASURED = "not measured"
 
 def page(text: str) -> str:
     """Return the page with its tables made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{tables(json.loads(FIGURES.read_text(encoding='utf-8')))}\n{END}{rest.partition(END)[2]}"
+    return between(text, BEGIN, END, f"\n{tables(_figures())}\n")
 
 
 def other_behaviours(name: str, figures: Mapping[str, Any] | None = None) -> Mapping[str, Mapping[str, Any]]:
     """Return what a controller is known to do otherwise: case of tests/system/conformance.py -> URL -> what it gets."""
-    known = json.loads(FIGURES.read_text(encoding="utf-8")) if figures is None else figures
+    known = _figures() if figures is None else figures
     found: Mapping[str, Mapping[str, Any]] = known[name]["others"] if name in known else {}
+    return found
+
+
+def _figures() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8"))
     return found
 
 

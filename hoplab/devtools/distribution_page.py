@@ -5,6 +5,7 @@ from __future__ import annotations
 from hoplab.core import fs
 from hoplab.core.packages import FAMILIES, PACKAGES, SETUP
 from hoplab.core.paths import PROJECT
+from hoplab.devtools.marks import between
 
 PAGE = PROJECT / "docs" / "distributions.md"
 BEGIN, END = "<!-- generated: distributions -->\n", "<!-- end of distributions -->\n"
@@ -12,8 +13,7 @@ BEGIN, END = "<!-- generated: distributions -->\n", "<!-- end of distributions -
 
 def page(text: str) -> str:
     """Return the page with its tables made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{rest.partition(END)[2]}"
+    return between(text, BEGIN, END, f"\n{tables()}\n")
 
 
 def tables() -> str:

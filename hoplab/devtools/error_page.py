@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hoplab.core import fs
 from hoplab.core.paths import PROJECT
+from hoplab.devtools.marks import between
 
 PAGE = PROJECT / "docs" / "troubleshooting.md"
 PACKAGE = PROJECT / "hoplab"
@@ -32,9 +33,7 @@ class Message:
 
 def page(text: str) -> str:
     """Return the page with the generated part made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{errors()}\n{END}{after}"
+    return between(text, BEGIN, END, f"\n\n{errors()}\n")
 
 
 def errors() -> str:

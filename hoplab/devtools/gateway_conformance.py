@@ -24,6 +24,7 @@ from hoplab.core.console import progress as new_progress
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths, cache_dir
 from hoplab.core.progress import Progress
+from hoplab.devtools.marks import between
 from hoplab.host import netns
 from hoplab.image import gobuild, oci
 from hoplab.image.commands import run
@@ -164,9 +165,7 @@ def section(found: Mapping[str, tuple[str, float]], report: Mapping[str, Any]) -
 
 def with_section(page: str, text: str) -> str:
     """Return the page with another generated part."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+    return between(page, BEGIN, END, f"\n\n{text}\n\n")
 
 
 def summary(found: Mapping[str, tuple[str, float]]) -> str:

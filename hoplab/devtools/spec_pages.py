@@ -6,6 +6,7 @@ import json
 
 from hoplab.core import fs
 from hoplab.core.paths import PROJECT
+from hoplab.devtools.marks import between
 from hoplab.expectations.parts import known_parts
 from hoplab.spec.schema import json_schema, markdown_table
 
@@ -17,8 +18,7 @@ END = "<!-- end -->\n"
 
 def page(text: str) -> str:
     """Return the page with the table between its marks regenerated."""
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{markdown_table(known_parts())}\n{END}{rest.partition(END)[2]}"
+    return between(text, BEGIN, END, f"\n{markdown_table(known_parts())}\n")
 
 
 def schema() -> str:

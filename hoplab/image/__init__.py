@@ -174,9 +174,11 @@ def _ensure_disk(
     needed = table.archives_of(needs)
     stages, brought = _find_stages(table, store), archives.find(needed)
     baked = [wanted.Wanted.of(role, components(kubernetes)) for role in sorted(needs) if role in table.baked]
-    whole = _complete(table, stages) and len(brought) == len(needed) and all(it.complete(store) for it in baked)
+    whole = _complete(table, stages) and len(brought) == len(needed)
     for it in baked:
-        stages |= it.find(store)
+        cached = it.find(store)
+        whole = whole and it.is_whole(cached)
+        stages |= cached
     if whole and (found := store.find("node", disk.key(accel, stages, brought))):
         return _image(store, found.directory)
     _check_host()

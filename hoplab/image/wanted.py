@@ -11,7 +11,7 @@ its role in ``baked``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,14 +53,15 @@ class Wanted:
             stages |= {self.archive: archived} if archived else {}
         return stages
 
-    def complete(self, store: Store) -> bool:
-        """Return whether all stages are cached."""
-        return len(self.find(store)) == len(self.go) + len(self.debian) + bool(self.archive)
+    def is_whole(self, stages: Mapping[str, Stage]) -> bool:
+        """Return whether ``find`` has found all stages."""
+        return len(stages) == len(self.go) + len(self.debian) + bool(self.archive)
 
     def ensure(self, store: Store, progress: Progress, mirror: str = "") -> dict[str, Stage]:
         """Return all stages, built or cached."""
-        if self.complete(store):
-            return self.find(store)
+        stages = self.find(store)
+        if self.is_whole(stages):
+            return stages
         commands.require((*PROGRAMS, *(DEBIAN_PROGRAMS if self.debian else ())))
         with store.locked(progress):
             return self.build(store, progress, mirror)

@@ -95,7 +95,8 @@ def pull_for_auto(spec: LabSpec, parts: Parts, progress: Progress) -> bool:
     Return False where registries were asked and gave none.
     """
     ranked = parts.auto_ingress(gateway_api=spec.gateway_api) if spec.ingress_controller == "auto" else ()
-    preferred = list(takewhile(lambda name: name not in ingress_controllers(), ranked))
+    at_hand = ingress_controllers()
+    preferred = list(takewhile(lambda name: name not in at_hand, ranked))
     for name in offered_ingress_controllers(preferred):
         progress.note(f"ingress controller: the image of {name} is not at hand, its registry answers: it is pulled")
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from hoplab.core.serialization import from_json, to_json
 from hoplab.spec.model import AddressRange, CniSpec, Ipv6Spec
 from hoplab.spec.parts import Parts
-from hoplab.spec.plan import LabPlan
+from hoplab.spec.plan import LabPlan, proxy_in_words
 
 UPLINK = "eth0"  # of every machine that hoplab makes
 
@@ -49,7 +49,7 @@ class Setting:
     @property
     def proxy(self) -> str:
         """Return what implements services, in words: "kube-proxy iptables"."""
-        return "no kube-proxy" if self.proxy_mode == self.cni else f"kube-proxy {self.proxy_mode}"
+        return proxy_in_words(self.cni, self.proxy_mode)
 
     @property
     def api_service_ip(self) -> IPv4Address:

@@ -59,8 +59,17 @@ def dataplane(lab: LabSpec | LabPlan) -> str:
 
 def in_words(cni: CniSpec, proxy_mode: str, ipv6: Ipv6Spec | None) -> str:
     own = " with nftables" if cni.nftables else ""
-    proxy = "no kube-proxy" if proxy_mode == cni.name else f"kube-proxy {proxy_mode}"
+    proxy = proxy_in_words(cni.name, proxy_mode)
     return f"{cni.name} {cni.backend}{own}, {proxy}{', dual-stack' if ipv6 else ''}"
+
+
+def proxy_in_words(cni: str, proxy_mode: str) -> str:
+    """Return what implements a lab's services.
+
+    >>> proxy_in_words("flannel", "iptables"), proxy_in_words("cilium", "cilium")
+    ('kube-proxy iptables', 'no kube-proxy')
+    """
+    return "no kube-proxy" if proxy_mode == cni else f"kube-proxy {proxy_mode}"
 
 
 def host_address6(network: IPv6Network, number: int) -> IPv6Address:

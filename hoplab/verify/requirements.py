@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hoplab.core.errors import LabError, UnavailableError
+from hoplab.expectations.cni import by_programs
 from hoplab.expectations.parts import known_parts
 from hoplab.expectations.policy import of as enforcer_of
 from hoplab.expectations.registry import UnknownPart
@@ -81,7 +82,7 @@ def skip_reason(
     if cni_nftables is not None and has.cni_nftables != cni_nftables:
         return f"needs a CNI that writes {'nftables' if cni_nftables else 'iptables'}; this lab's does not"
     if (
-        reason := _program_reason(has, programs, kube_proxy=kube_proxy)
+        reason := _program_reason(lab, programs, kube_proxy=kube_proxy)
         or _policy_reason(has, policies, policy)
         or _without_fact(lab, facts)
     ):
@@ -149,14 +150,13 @@ def _policy_reason(has: Setting, policies: bool | None, policy: str) -> str:
     return ""
 
 
-def _program_reason(has: Setting, programs: bool | None, *, kube_proxy: bool) -> str:
+def _program_reason(lab: Snapshot, programs: bool | None, *, kube_proxy: bool) -> str:
     """Return why a lesson about tables and rules, or about programs in their place, does not apply; "" when it does."""
-    parts = known_parts()
-    cni, proxy = parts.cni.get(has.cni), parts.proxy.get(has.proxy_mode)
-    by_programs = cni is not None and cni.programs
-    if programs and not by_programs:
+    has, taken = lab.setting, by_programs(lab)
+    proxy = known_parts().proxy.get(has.proxy_mode)
+    if programs and not taken:
         return f"needs a CNI of eBPF programs; {has.cni} is none"
-    if programs is False and by_programs:
+    if programs is False and taken:
         return f"needs a CNI whose packets pass the kernel's tables and rules; here programs of {has.cni} take them"
     if kube_proxy and proxy is not None and proxy.cni:
         return f"needs the rules of kube-proxy; this lab has none, {proxy.cni} does its work"

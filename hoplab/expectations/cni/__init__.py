@@ -11,7 +11,8 @@ from ipaddress import IPv4Address
 from typing import Protocol, cast
 
 from hoplab.core.ip import IPAddress, IPNetwork
-from hoplab.expectations.registry import UnknownPart, get_module, modules
+from hoplab.expectations.parts import known_parts
+from hoplab.expectations.registry import UnknownPart, get_module
 from hoplab.observe.facts.bpf_programs import Program
 from hoplab.observe.facts.fdb import FdbEntry
 from hoplab.observe.facts.neighbours import Neighbour, Neighbour6
@@ -186,9 +187,8 @@ def expectations6(lab: Snapshot) -> Mapping[str, NodeExpectations]:
 
 def by_programs(lab: Snapshot) -> bool:
     """Return whether programs of the lab's CNI take pods' packets before the kernel's tables and rules do."""
-    return any(
-        part.programs for part, _ in modules(__name__) if isinstance(part, CniPart) and part.name == lab.setting.cni
-    )
+    part = known_parts().cni.get(lab.setting.cni)
+    return part is not None and part.programs
 
 
 def _known(lab: Snapshot) -> Cni:

@@ -6,6 +6,7 @@ adds one for each identity that it allows. An identity stands for all pods with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from hoplab.expectations.policy.enforcer import Admission, Direction
@@ -18,12 +19,13 @@ from hoplab.observe.snapshot import Pod
 
 FACTS = (CILIUM_ENDPOINTS, CILIUM_IPCACHE, CILIUM_POLICY, CILIUM_METRICS)
 
+_WAY: Mapping[Direction, str] = {"to": "ingress", "from": "egress"}
 FIRST_IDENTITY = 256  # of pods; those below are of nodes, of the world, ...
 
 
 def place(pod: Pod, direction: Direction) -> str:
     """Return the pod's policy map in words: its name has a number that only its node knows."""
-    return f"the policy map of {pod}, {'ingress' if direction == 'to' else 'egress'},"
+    return f"the policy map of {pod}, {_WAY[direction]},"
 
 
 def entries(host: HasFacts, pod: Pod, direction: Direction) -> tuple[Entry, ...] | None:
@@ -44,10 +46,8 @@ def stopping(host: HasFacts, pod: Pod, direction: Direction) -> tuple[str, ...]:
 
 def stopped(host: HasFacts, _pod: Pod, direction: Direction) -> int:
     """Return the number of packets that the node's programs dropped by policy in that direction, of all its pods."""
-    way = "ingress" if direction == "to" else "egress"
-    return sum(
-        counter.packets for counter in host[CILIUM_METRICS] if (counter.reason, counter.direction) == (DENIED, way)
-    )
+    counted = (DENIED, _WAY[direction])
+    return sum(counter.packets for counter in host[CILIUM_METRICS] if (counter.reason, counter.direction) == counted)
 
 
 def admission(host: HasFacts, pod: Pod, _policy: str) -> Admission | None:

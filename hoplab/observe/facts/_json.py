@@ -82,6 +82,14 @@ def document(text: str, what: str) -> Any:
     return raw
 
 
+def list_of(text: str, what: str) -> list[Any]:
+    """Return the JSON list of a text; raise FactError for any other document."""
+    raw = document(text, what)
+    if not isinstance(raw, list):
+        raise FactError(f"{what} should be a list, not {type(raw).__name__}", remedy=REMEDY)
+    return raw
+
+
 def as_read(parse: Callable[[str], object], text: str) -> str:
     """Return the JSON document of a text reduced to what a parser reads: parsed again, it gives the same.
 
@@ -180,10 +188,7 @@ def gather_listed(text: str, what: str, read: Callable[[Item], Iterable[T]]) -> 
     """Return the records of a JSON list as `ip -j` prints it: an empty text means none, {} is an object left out."""
     if not text.strip():
         return Entries(())
-    raw = document(text, what)
-    if not isinstance(raw, list):
-        raise FactError(f"{what} should be a list, not {type(raw).__name__}", remedy=REMEDY)
-    return gather((entry for entry in raw if entry != {}), what, read)
+    return gather((entry for entry in list_of(text, what) if entry != {}), what, read)
 
 
 def gather_kubernetes(text: str, what: str, read: Callable[[Item], Iterable[T]]) -> Entries[T]:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hoplab.core.errors import FactError
-from hoplab.core.ip import REMEDY
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._cilium import in_agent
-from hoplab.observe.facts._json import Item, document
+from hoplab.observe.facts._json import Item, list_of
 
 
 @dataclass(frozen=True)
@@ -31,10 +29,7 @@ class Program:
 
 def parse(text: str) -> tuple[Program, ...]:
     """Return the programs in the order of the interfaces."""
-    raw = document(text, "programs") if text.strip() else []
-    if not isinstance(raw, list):
-        raise FactError(f"programs should be a list, not {type(raw).__name__}", remedy=REMEDY)
-    found = [Item(entry, "programs") for entry in raw]
+    found = [Item(entry, "programs") for entry in list_of(text, "programs")] if text.strip() else []
     return tuple(
         Program(
             item.text("devname"),

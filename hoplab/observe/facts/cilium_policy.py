@@ -13,7 +13,7 @@ from hoplab.core.errors import FactError
 from hoplab.core.ip import REMEDY
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._cilium import in_agent
-from hoplab.observe.facts._json import Item, document
+from hoplab.observe.facts._json import Item, list_of
 
 EVERYBODY = 0
 INGRESS, EGRESS = 0, 1
@@ -44,10 +44,7 @@ def parse(text: str) -> dict[int, tuple[Entry, ...]]:
     """Return endpoint -> entries of its map."""
     if not text.strip() or text.strip() == _NO_MAPS:
         return {}
-    raw = document(text, "policy maps")
-    if not isinstance(raw, list):
-        raise FactError(f"policy maps should be a list, not {type(raw).__name__}", remedy=REMEDY)
-    maps = [Item(found, "policy map") for found in raw]
+    maps = [Item(found, "policy map") for found in list_of(text, "policy maps")]
     return {_endpoint(found): tuple(map(_entry, found.items("Content"))) for found in maps}
 
 

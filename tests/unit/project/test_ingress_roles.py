@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment
 
 from hoplab.core.paths import PROJECT
-from hoplab.expectations.ingress import Access, ingress_nginx, nginx
+from hoplab.expectations.ingress import Access, get_controller, ingress_nginx, nginx
 from hoplab.expectations.ingress import readable as expectation
 from hoplab.image.readable import controller
 from hoplab.image.readable.addresses import Home, service_changes
@@ -20,6 +20,7 @@ from hoplab.image.readable.conf import HEALTH
 from hoplab.image.readable.gateway import our_gateways
 from hoplab.image.readable.objects import HTTP, HTTPS
 from hoplab.verify import workload
+from tests.support.controller_manifests import controller_container
 from tests.support.gateway_objects import cluster, gateway
 from tests.support.roles import defaults, documents, load, render
 
@@ -31,13 +32,7 @@ def readable() -> dict[str, Any]:
 
 def test_readable_is_what_its_module_says() -> None:
     seen = readable()
-    assert seen["Namespace"]["metadata"]["name"] == expectation.NAMESPACE
-    assert seen["IngressClass"]["spec"]["controller"] == expectation.CONTROLLER
-    assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
-    pod = seen["DaemonSet"]["spec"]["template"]
-    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == expectation.LABELS
-    (container,) = pod["spec"]["containers"]
-    assert container["name"] == expectation.CONTAINER
+    container = controller_container(seen, get_controller("readable"))
     (mounted,) = container["volumeMounts"]
     assert expectation.CONFIGURATION.startswith(f"{mounted['mountPath']}/")
 

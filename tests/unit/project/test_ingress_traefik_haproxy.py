@@ -10,6 +10,7 @@ import pytest
 from hoplab.core.paths import PROJECT
 from hoplab.expectations.ingress import Access, Controller, get_controller, haproxy, traefik
 from hoplab.verify import workload
+from tests.support.controller_manifests import controller_container
 from tests.support.roles import defaults, documents, render
 
 
@@ -24,13 +25,7 @@ def of_role(role: str, **values: Any) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(("role", "module"), [("traefik", traefik), ("haproxy", haproxy)])
 def test_a_controller_is_what_its_module_says(role: str, module: Controller) -> None:
     seen = of_role(role)
-    assert seen["Namespace"]["metadata"]["name"] == module.NAMESPACE
-    assert seen["IngressClass"]["spec"]["controller"] == module.CONTROLLER
-    assert seen["IngressClass"]["metadata"]["name"] == workload.INGRESS_CLASS
-    pod = seen["DaemonSet"]["spec"]["template"]
-    assert pod["metadata"]["labels"] == seen["DaemonSet"]["spec"]["selector"]["matchLabels"] == module.LABELS
-    (container,) = pod["spec"]["containers"]
-    assert container["name"] == module.CONTAINER
+    container = controller_container(seen, module)
     ports = {port.get("hostPort"): port["containerPort"] for port in container["ports"]}
     assert (ports[80], ports[443]) != (80, 443), "it may listen there without being root"
     assert {80, 443, None} == ports.keys()
