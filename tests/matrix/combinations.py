@@ -41,6 +41,7 @@ class Combination:
 
 
 VXLAN, HOST_GW, WIREGUARD = ({"name": "flannel", "backend": backend} for backend in ("vxlan", "host-gw", "wireguard"))
+CILIUM, CILIUM_NATIVE = ({"name": "cilium", "backend": backend} for backend in ("vxlan", "native"))
 BGP, IPIP, CALICO_VXLAN = ({"name": "calico", "backend": backend} for backend in ("bgp", "ipip", "vxlan"))
 
 COMBINATIONS = (
@@ -52,6 +53,8 @@ COMBINATIONS = (
     Combination("calico bgp, iptables", BGP),
     Combination("calico ipip, iptables", IPIP),
     Combination("calico vxlan, iptables", CALICO_VXLAN),
+    Combination("cilium vxlan, iptables", CILIUM),
+    Combination("cilium native, cilium", CILIUM_NATIVE, "cilium"),
     Combination("flannel vxlan, iptables, dual-stack", VXLAN, ipv6=True),
     Combination("calico bgp, iptables, dual-stack", BGP, ipv6=True),
 )

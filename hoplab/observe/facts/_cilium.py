@@ -1,4 +1,5 @@
-"""How Cilium's maps are read on a node: by cilium-dbg, in the mount namespace of cilium-agent's container."""
+"""How Cilium's maps are read on a node: by cilium-dbg, in the namespaces of cilium-agent's container (cilium-dbg reads
+/proc/self: mounts alone are not enough)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ SOCKET = "/run/cilium/cilium.sock"  # of a node that runs Cilium
 
 def in_agent(command: str) -> str:
     """Return a line of shell that runs a command where the agent runs; on a node without Cilium it prints nothing."""
-    return f'[ ! -S {SOCKET} ] || nsenter --target "$(pgrep -o -x {AGENT})" --mount {command}'
+    return f'[ ! -S {SOCKET} ] || nsenter --target "$(pgrep -o -x {AGENT})" --mount --pid {command}'
 
 
 def listed(text: str, what: str) -> dict[str, list[str]]:
