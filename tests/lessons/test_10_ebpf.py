@@ -8,11 +8,13 @@ import pytest
 
 from hoplab.expectations import cni, proxy
 from hoplab.expectations.cni import cilium
+from hoplab.expectations.proxy import iptables
 from hoplab.netfilter.ruleset import prerouting
 from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
 from hoplab.observe.facts.cilium_endpoints import CILIUM_ENDPOINTS
 from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
 from hoplab.observe.facts.cilium_services import CILIUM_SERVICES, Frontend
+from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify.claims import EVIDENCE, Claim, counted, listed
 from hoplab.verify.session import LabSession
@@ -128,6 +130,34 @@ def test_a_map_leads_a_service_to_its_endpoints(lab: Snapshot, claim: Claim) -> 
     claim.saw(
         f"{counted(len(services), 'service port')} in the map of {counted(len(lab.nodes), 'node')}, for one: {example} "
         f"to {listed(endpoint.to for endpoint in example.endpoints)}"
+    )
+
+
+@pytest.mark.needs(facts=(CILIUM_SERVICES.name,), proxy="cilium")
+@pytest.mark.rests_on("a_map_leads_a_service_to_its_endpoints")
+@pytest.mark.remedy(f"{AGENT}cilium-dbg bpf lb list", mends=RESTART)
+def test_no_rule_of_kube_proxy_is_left(lab: Snapshot, claim: Claim) -> None:
+    """With Cilium in the place of kube-proxy no node has a chain for services: NodePorts are in the map too, with each
+    address of the node."""
+    ports = [service for service in proxy.expectations(lab) if service.node_port]
+    for node in lab.nodes:
+        chains = [
+            chain
+            for table in iptables.CHAINS
+            for chain in sorted(node[IPTABLES].chains(table))
+            if chain.startswith(iptables.OF_SERVICES)
+        ]
+        claim.require(not chains, f"{node.name} has chains of kube-proxy: {listed(chains[:EVIDENCE])}")
+        known = {(found.address, found.port, found.protocol) for found in node[CILIUM_SERVICES] if found.kind}
+        for service in ports:
+            claim.require(
+                (node.address, service.node_port, service.protocol) in known,
+                f"the map of services on {node.name} lacks port {service.node_port} of {node.address}, of {service}",
+                *(found for found in node[CILIUM_SERVICES] if found.kind == "NodePort"),
+            )
+    claim.saw(
+        f"no chain {iptables.LOOKUP} on {counted(len(lab.nodes), 'node')}, and "
+        f"{listed(f'port {service.node_port} of {service}' for service in ports) or 'no NodePort'} in the map of each"
     )
 
 

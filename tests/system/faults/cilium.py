@@ -68,4 +68,11 @@ FAULTS = (
         "the map of {node} has no {pod_address} of {pod}",
         needs=CILIUM,
     ),
+    Fault(
+        "a chain of kube-proxy is left",
+        on_node("iptables -t nat -N KUBE-SVC-LEFT", "iptables -t nat -X KUBE-SVC-LEFT"),
+        ("no_rule_of_kube_proxy_is_left",),
+        "{node} has chains of kube-proxy: KUBE-SVC-LEFT",
+        needs={**CILIUM, "proxy": "cilium"},
+    ),
 )

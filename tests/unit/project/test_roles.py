@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -100,6 +101,16 @@ def test_a_cluster_without_kube_proxy() -> None:
     seen = kubeadm(proxy_mode="none")
     assert seen["ClusterConfiguration"]["proxy"] == {"disabled": True}
     assert "KubeProxyConfiguration" not in seen and "proxy" not in kubeadm()["ClusterConfiguration"]
+
+
+@pytest.mark.parametrize(("mode", "addons"), [("none", "coredns"), ("iptables", "all"), ("nftables", "all")])
+def test_the_phase_of_the_addons_installs_no_kube_proxy_that_is_disabled(mode: str, addons: str) -> None:
+    """kubeadm's phase looks at no configuration: only ``kubeadm init`` as a whole leaves kube-proxy out."""
+    wanted = load(PROJECT / "roles/kubeadm_control_plane/vars/main.yml")["kubeadm_control_plane_addons"]
+    assert jinja2.Template(wanted).render(kubeadm_control_plane_proxy_mode=mode) == addons
+    for tasks in ("init", "hosted"):
+        text = (PROJECT / f"roles/kubeadm_control_plane/tasks/{tasks}.yml").read_text()
+        assert "kubeadm_control_plane_addons" in text and "addon, all" not in text and "'addon', 'all'" not in text
 
 
 def test_join_configuration() -> None:
