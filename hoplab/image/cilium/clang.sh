@@ -10,14 +10,15 @@ case " $* " in
 esac
 kept=$generated/compiled
 mkdir -p "$kept"
-# The arguments, and the headers that the agent writes; the others never change in this container.
+# The arguments, with the headers that the agent writes in the place of their folders: it writes the same ones into another folder
+# when it learns more about the node, and compiles all again. Other headers never change in this container.
 key=$(
-    {
-        printf '%s\n' "$@"
-        for word; do
-            case $word in -I"$generated"/*) cat "${word#-I}"/*.h 2>/dev/null ;; esac
-        done
-    } | sha256sum
+    for word; do
+        case $word in
+        -I"$generated"/*) cat "${word#-I}"/*.h 2>/dev/null ;;
+        *) printf '%s\n' "$word" ;;
+        esac
+    done | sha256sum
 )
 made=$kept/${key%% *}
 # One compiler for each key; a second caller waits for the first one's result. It has no output of ours, which the agent would wait for.

@@ -69,6 +69,17 @@ def test_it_goes_on_when_its_caller_gives_up(real: Path, start: Start) -> None:
     assert out.startswith("made of ") and beginnings(real) == 1
 
 
+def test_the_same_headers_in_another_folder_are_compiled_once(real: Path, start: Start, tmp_path: Path) -> None:
+    Path(f"{real}.go").touch()
+    for name in ("one", "other"):
+        folder = tmp_path / "run/templates" / name
+        folder.mkdir(parents=True)
+        (folder / "ep_config.h").write_text("#define ENABLE_ROUTING 1\n")
+        out, _ = start(f"-I{folder}", "-c", "bpf_lxc.c", "-o", "-").communicate(timeout=10)
+        assert out.startswith("made of ")
+    assert beginnings(real) == 1
+
+
 def test_another_header_is_compiled_anew(real: Path, start: Start, tmp_path: Path) -> None:
     Path(f"{real}.go").touch()
     start("-c", "bpf_lxc.c", "-o", "-").communicate(timeout=10)
