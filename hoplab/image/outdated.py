@@ -86,7 +86,7 @@ def _newest(query: str, run: Callable[..., str]) -> str:
     argv = ["go", "list", "-m", "-f", "{{.Version}}", query]
     with tempfile.TemporaryDirectory() as empty:  # a go.mod in or above the folder would have a say
         printed = run(argv, f"the newest version of {module}", Path(empty), {**ENVIRONMENT, "GOFLAGS": "-mod=mod"})
-    return printed.strip().removeprefix("v")
+    return printed.partition("\n")[0].removeprefix("v")  # warnings of Go's come behind it
 
 
 def _packages(system: DebianSystem, here: Mapping[str, str], run: Callable[..., str]) -> list[Version]:

@@ -47,7 +47,7 @@ def asked(argv: list[str], what: str, cwd: Path | None, env: Mapping[str, str]) 
         if argv[-1] == "k8s.io/kubernetes@v1.36":
             return "v1.36.9\n"
         assert argv[-1].endswith("@latest")
-        return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\n"
+        return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\ngo: warning: ignoring go.mod in system temp root\n"
     assert "--simulate" in argv
     return OFFERS
 
