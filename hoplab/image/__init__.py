@@ -292,7 +292,7 @@ def _find_stages(table: Components, store: Store) -> dict[str, Stage]:
     for name, component in table.go.items():
         found[f"go.{name}"] = store.find(f"go-{name}", gobuild.key(component))
     for name, system in table.debian.items():
-        found[f"debian.{name}"] = store.find(f"debian-{name}", debian.key(system))
+        found[f"debian.{name}"] = debian.find(system, store)
     stages = {name: stage for name, stage in found.items() if stage}
     if {"go.initrd", "debian.node"} <= set(stages) and (boot := store.find("boot", initrd.key(stages))):
         stages["boot"] = boot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,21 @@ INITRD_HOOK = "/etc/kernel/postinst.d/initramfs-tools"
 INITRD_MODULES = ("virtio_blk",)
 
 
-def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
-    """Return mmdebstrap's command line. Without a mirror it uses the default, with the keys of Debian's keyring."""
-    argv = ["mmdebstrap", f"--variant={system.variant}", f"--include={','.join(system.packages)}"]
+# $1 is the root file system, in which mmdebstrap has made devices and apt's list of sources.
+UNPACK = (
+    "tar --extract --file={root} --directory=\"$1\" --numeric-owner --xattrs '--xattrs-include=*'"
+    " '--exclude=./dev/*' --exclude=./etc/apt/sources.list"
+)
+
+
+def command(system: DebianSystem, tar: Path, mirror: str, base: Path | None = None) -> list[str]:
+    """Return mmdebstrap's command line. Without a mirror it uses the default, with the keys of Debian's keyring.
+
+    With ``base``, the archive of the system that this one is added to, it installs only the packages in it.
+    """
+    variant = "custom" if base else system.variant
+    argv = ["mmdebstrap", f"--variant={variant}", f"--include={','.join(system.packages)}"]
+    argv += [f"--setup-hook={UNPACK.format(root=shlex.quote(str(base)))}"] if base else []
     argv += [f"--dpkgopt=path-exclude={path}" for path in UNWANTED]
     argv += [f"--dpkgopt=path-include={path}" for path in KEPT]
     if any(package.startswith("linux-image-") for package in system.packages):
@@ -36,22 +49,35 @@ def command(system: DebianSystem, tar: Path, mirror: str) -> list[str]:
     return [*argv, system.suite, str(tar), *([mirror] if mirror else [])]
 
 
-def key(system: DebianSystem) -> str:
+def key(system: DebianSystem, base: Stage | None = None) -> str:
     """Return the digest of the request, without the mirror, which does not determine the packages."""
-    return digest(command(system, Path("root.tar"), ""))
+    if base is None:
+        return digest(command(system, Path("root.tar"), ""))
+    return digest(command(system, Path("root.tar"), "", Path("base.tar")), base.content)
+
+
+def find(system: DebianSystem, store: Store) -> Stage | None:
+    """Return the cached stage, or None."""
+    base = find(system.onto, store) if system.onto else None
+    return None if system.onto and not base else store.find(f"debian-{system.name}", key(system, base))
 
 
 def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -> Stage:
-    """Return the stage with the root file system as a tar archive, built or cached; the node's has the kernel too."""
+    """Return the stage with the root file system as a tar archive, built or cached; the node's has the kernel too.
+
+    Of a system that is added to another one, that one is built first.
+    """
+    base = build(system.onto, store, progress, mirror) if system.onto else None
 
     def bootstrap(output: Path) -> dict[str, Any]:
         log = store.log(f"debian-{system.name}")
         log.unlink(missing_ok=True)
         tar = output / ROOT_TAR
         what = f"making a Debian {system.suite} root file system"
+        what += f" with {', '.join(system.packages)}" if base else ""
         progress.task(what)
         run(
-            isolated(command(system, tar, mirror)),
+            isolated(command(system, tar, mirror, base.directory / ROOT_TAR if base else None)),
             what,
             log,
             env={"TMPDIR": str(output.parent)},
@@ -61,7 +87,7 @@ def build(system: DebianSystem, store: Store, progress: Progress, mirror: str) -
             _take_boot_files(tar, output, log)
         return {"suite": system.suite}
 
-    return store.make(f"debian-{system.name}", key(system), bootstrap, space_gib=SPACE_GIB)
+    return store.make(f"debian-{system.name}", key(system, base), bootstrap, space_gib=SPACE_GIB)
 
 
 def _take_boot_files(tar: Path, output: Path, log: Path) -> None:

@@ -64,13 +64,12 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         log = store.log(f"node-{order.accel}")
         log.unlink(missing_ok=True)
         root = output.parent / "root"
-        system = order.stages["debian.node"].directory
         _link_programs(order.stages, output / BIN)
         _link_files(order.stages, output / SHARE)
         for file in (KERNEL, INITRD):
             os.link(order.stages["boot"].directory / file, output / file)
         progress.task("unpacking the root file system")
-        _unpack(system / ROOT_TAR, root, log)
+        _unpack(system(order.stages).directory / ROOT_TAR, root, log)
         _play(root, _variables(order, output / BIN), log, progress)
         progress.task("importing container images into the node's containerd")
         built = [stage.directory for name, stage in sorted(order.stages.items()) if name.startswith("containers")]
@@ -87,6 +86,11 @@ def build(order: Order, store: Store, progress: Progress) -> Stage:
         }
 
     return store.make("node", order.key, make, space_gib=SPACE_GIB)
+
+
+def system(stages: Mapping[str, Stage]) -> Stage:
+    """Return the stage with the root file system: the node's, or the one with tools in it."""
+    return stages.get("debian.node-tools", stages["debian.node"])
 
 
 def _link_programs(stages: Mapping[str, Stage], target: Path) -> None:

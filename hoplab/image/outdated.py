@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -70,8 +70,12 @@ def compare(
     found = [Version(name, item.version, newest[f"{item.source}@{wanted}"], item.held) for name, item, wanted in pinned]
     missing = []
     for name, system in table.debian.items():
-        if stage := store.find(f"debian-{name}", debian.key(system)):
-            found += _packages(system, installed(stage.directory / debian.ROOT_TAR), ask)
+        if stage := debian.find(system, store):
+            here = installed(stage.directory / debian.ROOT_TAR)
+            if system.onto and (base := debian.find(system.onto, store)):
+                there = installed(base.directory / debian.ROOT_TAR)  # compared as those of the other system
+                here = {package: version for package, version in here.items() if package not in there}
+            found += _packages(system, here, ask)
         elif not system.wanted_by:  # of the others nobody has to have one
             missing.append(name)
     return found, missing
@@ -82,12 +86,13 @@ def _newest(query: str, run: Callable[..., str]) -> str:
     argv = ["go", "list", "-m", "-f", "{{.Version}}", query]
     with tempfile.TemporaryDirectory() as empty:  # a go.mod in or above the folder would have a say
         printed = run(argv, f"the newest version of {module}", Path(empty), {**ENVIRONMENT, "GOFLAGS": "-mod=mod"})
-    return printed.strip().removeprefix("v")
+    return printed.partition("\n")[0].removeprefix("v")  # warnings of Go's come behind it
 
 
 def _packages(system: DebianSystem, here: Mapping[str, str], run: Callable[..., str]) -> list[Version]:
     """Return the versions of the packages that a system has and still would have."""
-    argv = [*debian.command(system, Path("-"), ""), "--simulate", "--verbose"]
+    whole = replace(system, packages=(*system.onto.packages, *system.packages)) if system.onto else system
+    argv = [*debian.command(whole, Path("-"), ""), "--simulate", "--verbose"]
     offered = dict(OFFERED.findall(run(argv, f"the packages of Debian {system.suite}", None, {})))
     if not offered:
         raise ImageError(

@@ -3,6 +3,7 @@
     ``./lab helm``                               -> go-helm
     ``lab:networkPolicy: kube-network-policies`` -> go-kube-network-policies -> the archive of its container image
     ``lab:cni.name: cilium``                     -> go-cilium, debian-cilium -> the same, and a node image with them
+    ``lab:image.components: [node_tools]``       -> go-cri-tools, debian-node-tools -> a node image of these
     ``./lab conformance``                        -> image/conformance.py
 
 They are stages of the same store. A lab's machines stay as they are when it asks for one more, unless the table names
@@ -39,14 +40,15 @@ class Wanted:
         images = table.wanted.get(asker, ())
         bases = sorted({image.base for image in images if image.base})
         programs = tuple(table.programs_of(asker).values())
-        systems = tuple(table.debian[base] for base in bases)
+        own = [name for name, system in table.debian.items() if asker and system.wanted_by == asker]
+        systems = tuple(table.debian[name] for name in dict.fromkeys((*bases, *own)))
         return cls(programs, systems, images, f"containers-{asker}" if images else "")
 
     def find(self, store: Store) -> dict[str, Stage]:
         """Return the cached stages: "go.<component>", "debian.<system>" and, with all of them, the archive's."""
         found = {f"go.{module.name}": store.find(f"go-{module.name}", gobuild.key(module)) for module in self.go}
         for system in self.debian:
-            found[f"debian.{system.name}"] = store.find(f"debian-{system.name}", debian.key(system))
+            found[f"debian.{system.name}"] = debian.find(system, store)
         stages = {name: stage for name, stage in found.items() if stage}
         if self.archive and stages.keys() == found.keys():
             archived = store.find(self.archive, containers.key(self.images, stages))

@@ -43,6 +43,7 @@ class DebianSystem:
     variant: str  # mmdebstrap's name for what is in it besides ``packages``
     packages: tuple[str, ...]
     wanted_by: str = ""  # as of a Go component
+    onto: DebianSystem | None = None  # it is this system, and ``packages`` installed in it
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ def parse(text: str, folder: Path, minor: str = "") -> Components:
         held = "" if name == "kubernetes" else f"kubeadm {minor} asks for this one"
         table["go"][name] |= {"version": version, "lock": f"{minor}/{name}", "held": held}
     go = {name: _go(name, entry, folder) for name, entry in table["go"].items()}
-    debian = {name: _debian(name, entry) for name, entry in table["debian"].items()}
+    debian: dict[str, DebianSystem] = {}
+    for name, entry in table["debian"].items():
+        debian[name] = _debian(name, entry, debian)
     images: dict[str, list[ContainerImage]] = {"": []}
     for entry in table["image"]:
         images.setdefault(entry.get("wanted_by", ""), []).append(_image(entry, go))
@@ -135,10 +138,12 @@ def parse(text: str, folder: Path, minor: str = "") -> Components:
     return Components(table["format"], go, debian, shared, archives, suite, wanted, frozenset(table.get("baked", ())))
 
 
-def _debian(name: str, entry: dict[str, Any]) -> DebianSystem:
-    return DebianSystem(
-        name, entry["suite"], entry["variant"], tuple(entry["packages"]), wanted_by=entry.get("wanted_by", "")
-    )
+def _debian(name: str, entry: dict[str, Any], above: Mapping[str, DebianSystem]) -> DebianSystem:
+    packages, wanted_by = tuple(entry["packages"]), entry.get("wanted_by", "")
+    if "onto" not in entry:
+        return DebianSystem(name, entry["suite"], entry["variant"], packages, wanted_by)
+    onto = above[entry["onto"]]
+    return DebianSystem(name, onto.suite, onto.variant, packages, wanted_by, onto)
 
 
 def _image(entry: dict[str, Any], go: Mapping[str, GoComponent]) -> ContainerImage:
@@ -163,7 +168,7 @@ def _conformance(entry: dict[str, Any], go: Mapping[str, GoComponent], folder: P
         more_sums=folder / entry["more_sums"],
     )
     images = tuple(_image(image, go) for image in entry["image"])
-    return ConformanceSuite(component, _debian("conformance", entry["debian"]), images)
+    return ConformanceSuite(component, _debian("conformance", entry["debian"], {}), images)
 
 
 def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:

@@ -119,7 +119,7 @@ class LabSpec:
     kubeconfig: Merging = "merge"  # whether the user's kubeconfig gets a context of the lab
     protect: bool = False  # what can't be made again: the control plane and the lab's disks as a whole
     image_mirror: str = ""  # of Debian packages, "" for the tools' own default
-    image_components: tuple[str, ...] = ()  # roles whose container images the node image has beside what the lab needs
+    image_components: tuple[str, ...] = ()  # components that the node image has beside what the lab needs
 
     @property
     def inner_name(self) -> str:

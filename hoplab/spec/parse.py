@@ -142,7 +142,7 @@ def supported_versions() -> tuple[str, ...]:
 
 
 def image_components() -> tuple[str, ...]:
-    """Return the components whose images only some node images have: added as archives, or built and baked in."""
+    """Return the components that only some node images have: images added as archives, or built and baked in."""
     table = components()
     return tuple(dict.fromkeys((*(entry.component for entry in table.archives), *sorted(table.baked))))
 

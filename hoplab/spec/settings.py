@@ -204,11 +204,11 @@ DECLARED: tuple[Setting, ...] = (
     ),
     Names(
         path="image.components",
-        meaning="components whose container images the node image has beside what the lab needs, "
+        meaning="components whose container images or programs the node image has beside what the lab needs, "
         "see [image.md](image.md)",
         default_text="`[]`",
         allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_traefik`, `ingress_haproxy`, "
-        "`ingress_ingress_nginx`, `cni_cilium`",
+        "`ingress_ingress_nginx`, `cni_cilium`, `node_tools`",
     ),
 )
 

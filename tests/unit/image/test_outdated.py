@@ -47,9 +47,17 @@ def asked(argv: list[str], what: str, cwd: Path | None, env: Mapping[str, str]) 
         if argv[-1] == "k8s.io/kubernetes@v1.36":
             return "v1.36.9\n"
         assert argv[-1].endswith("@latest")
-        return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\n"
+        return "v3.7.3\n" if "etcd" in argv[-1] else "v1.37.2\ngo: warning: ignoring go.mod in system temp root\n"
     assert "--simulate" in argv
     return OFFERS
+
+
+def write_root(archive: Path, status: str) -> None:
+    """Write a root file system with nothing but the list of its packages."""
+    with tarfile.open(archive, "w") as tar:
+        entry = tarfile.TarInfo(outdated.STATUS)
+        entry.size = len(status)
+        tar.addfile(entry, io.BytesIO(status.encode()))
 
 
 @pytest.fixture
@@ -58,10 +66,7 @@ def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "image")
 
     def bootstrap(output: Path) -> dict[str, Any]:
-        with tarfile.open(output / debian.ROOT_TAR, "w") as tar:
-            entry = tarfile.TarInfo(outdated.STATUS)
-            entry.size = len(STATUS)
-            tar.addfile(entry, io.BytesIO(STATUS.encode()))
+        write_root(output / debian.ROOT_TAR, STATUS)
         return {}
 
     found.make("debian-node", debian.key(components().debian["node"]), bootstrap, space_gib=0)
@@ -78,6 +83,29 @@ def test_modules_and_packages(store: Store) -> None:
     assert by_name["node: curl"] == Version("node: curl", "8.14.1-2", "8.14.1-2+deb13u7", package=True)
     assert not by_name["node: libc6"].outdated and "node: gone" not in by_name
     assert missing == ["container", "ingress"]
+
+
+def test_packages_that_were_added_are_compared_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools, asked_for = components().debian["node-tools"], []
+
+    def bootstrap(output: Path) -> dict[str, Any]:
+        write_root(output / debian.ROOT_TAR, STATUS + "\nPackage: pwru\nVersion: 1.0.5\n")
+        return {}
+
+    assert tools.onto
+    store.make("debian-node-tools", debian.key(tools, debian.find(tools.onto, store)), bootstrap, space_gib=0)
+
+    def more(argv: list[str], *rest: Any) -> str:
+        asked_for.append(argv)
+        return asked(argv, *rest) + ("Inst pwru (1.0.6 Debian:13.8/stable [amd64])\n" if argv[0] != "go" else "")
+
+    found, _ = compare(components(), store, more)
+    added = [version for version in found if version.name.startswith("node-tools: ")]
+    assert added == [Version("node-tools: pwru", "1.0.5", "1.0.6", package=True)]
+    argv = asked_for[-1]
+    assert "--variant=minbase" in argv and not any("hook" in word for word in argv)
+    (packages,) = [word for word in argv if word.startswith("--include=")]
+    assert {"curl", "pwru"} <= set(packages.removeprefix("--include=").split(","))
 
 
 def test_the_verb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

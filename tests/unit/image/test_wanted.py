@@ -20,6 +20,7 @@ from tests.support.roles import defaults
 
 ROLE = "policy_kube_network_policies"
 CILIUM = "cni_cilium"
+TOOLS = "node_tools"
 TABLE = components()
 
 
@@ -40,12 +41,14 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
         return store.make(f"go-{component.name}", gobuild.key(component), write, space_gib=0)
 
-    def bootstrapped(system: DebianSystem, store: Store, _progress: RecordingProgress, _mirror: str) -> Stage:
+    def bootstrapped(system: DebianSystem, store: Store, progress: RecordingProgress, mirror: str) -> Stage:
+        base = bootstrapped(system.onto, store, progress, mirror) if system.onto else None
+
         def write(output: Path) -> dict[str, Any]:
             (output / debian.ROOT_TAR).write_text(system.name)
             return {}
 
-        return store.make(f"debian-{system.name}", debian.key(system), write, space_gib=0)
+        return store.make(f"debian-{system.name}", debian.key(system, base), write, space_gib=0)
 
     monkeypatch.setattr(gobuild, "build", compiled)
     monkeypatch.setattr(debian, "build", bootstrapped)
@@ -93,8 +96,8 @@ def test_prune_keeps_what_would_be_used_again(store: Store) -> None:
 
 def test_a_node_image_has_nothing_of_it() -> None:
     shared = TABLE.shared
-    assert set(TABLE.go) - set(shared.go) == {"helm", "kube-network-policies", "cilium", "cilium-cni"}
-    assert set(TABLE.debian) - set(shared.debian) == {"cilium"}
+    assert set(TABLE.go) - set(shared.go) == {"helm", "kube-network-policies", "cilium", "cilium-cni", "cri-tools"}
+    assert set(TABLE.debian) - set(shared.debian) == {"cilium", "node-tools"}
     of_others = [source for made in shared.images for source in made.files.values()]
     assert not {source for source in of_others if "network-policies" in source or "cilium" in source}
     assert set(TABLE.wanted) == {ROLE, CILIUM}
@@ -108,20 +111,25 @@ def test_what_is_asked_for_is_beside_the_image(store: Store, monkeypatch: pytest
     assert found.digest == made.digest and found.beside[ROLE].exists()
 
 
-def test_what_the_table_names_is_in_the_node_image_and_in_no_other_one(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def orders(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[disk.Order]:
+    """The disks that are built, from the stages of every node image, which are there."""
     fill(store, TABLE.shared)
-    usual = image.ensure_image("tcg", RecordingProgress())
-    orders: list[disk.Order] = []
+    made: list[disk.Order] = []
 
     def build(order: disk.Order, store: Store, _progress: RecordingProgress) -> Stage:
-        orders.append(order)
-        facts = {"size_gib": 20, "versions": order.versions}
+        made.append(order)
+        names = [stage.name for stage in order.stages.values()]
+        facts = {"size_gib": 20, "versions": order.versions, "stages": names}
         return store.make("node", order.key, lambda _output: facts, space_gib=0)
 
     monkeypatch.setattr(disk, "build", build)
     monkeypatch.setattr(commands, "require_short", lambda _path: None)
+    return made
+
+
+def test_what_the_table_names_is_in_the_node_image_and_in_no_other_one(orders: list[disk.Order]) -> None:
+    usual = image.ensure_image("tcg", RecordingProgress())
     found, again = (image.ensure_image("tcg", RecordingProgress(), needs=[CILIUM]) for _ in range(2))
     assert found == again and len(orders) == 1 and not found.beside
     assert found.digest != usual.digest and image.ensure_image("tcg", RecordingProgress()) == usual
@@ -129,6 +137,33 @@ def test_what_the_table_names_is_in_the_node_image_and_in_no_other_one(
     assert {"go.cilium", "go.cilium-cni", "containers-cni_cilium", "containers"} <= set(orders[0].stages)
     archive = orders[0].stages["containers-cni_cilium"].directory / containers.ARCHIVE
     assert "var/lib/cilium/bpf/lib/lib.h" in archive.read_text(errors="replace")
+
+
+def test_tools_are_in_the_node_image_of_who_asks_for_them(store: Store, orders: list[disk.Order]) -> None:
+    usual = image.ensure_image("tcg", RecordingProgress())
+    found, again = (image.ensure_image("tcg", RecordingProgress(), needs=[TOOLS]) for _ in range(2))
+    assert found == again and found.digest != usual.digest and not found.beside
+    (order,) = orders
+    assert set(order.stages) - set(image._find_stages(TABLE.shared, store)) == {"go.cri-tools", "debian.node-tools"}
+    assert found.versions["cri-tools"] == TABLE.go["cri-tools"].version and "cri-tools" not in usual.versions
+    assert disk.system(order.stages) == order.stages["debian.node-tools"]
+    assert disk.system({"debian.node": order.stages["debian.node"]}) == order.stages["debian.node"]
+    image.prune_images({found.digest})
+    assert image.ensure_image("tcg", RecordingProgress(), needs=[TOOLS]) == found
+
+
+def test_packages_are_added_to_the_system_that_there_is(store: Store) -> None:
+    """A node with tools is the node without them: another base is another system, and without one there is none."""
+    tools = TABLE.debian["node-tools"]
+    assert tools.onto == TABLE.debian["node"] and debian.find(tools, store) is None
+    base = debian.build(tools.onto, store, RecordingProgress(), "")
+    made = debian.build(tools, store, RecordingProgress(), "")
+    assert debian.find(tools, store) == made
+    argv = debian.command(tools, Path("root.tar"), "", Path("/a b/root.tar"))
+    assert argv[1:3] == ["--variant=custom", "--include=bpftool,bpftrace,pwru"]
+    (hook,) = [word for word in argv if word.startswith("--setup-hook=")]
+    assert "--file='/a b/root.tar' --directory=\"$1\"" in hook
+    assert debian.key(tools, base) != debian.key(tools, replace(base, content="another"))
 
 
 def test_the_role_names_the_images_that_are_made() -> None:
