@@ -5,7 +5,7 @@ A pod takes long to start and to go, so lessons that watch it do not each scale 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -81,8 +81,10 @@ class Scalings(Traffic, Objects):
         deployment = APP1 if ingress else _WITHOUT_INGRESS
         service, client = self.service(deployment), self.snapshot.setting.pod_cidr[-2]
 
-        def leads_to(rules: Facts) -> frozenset[str]:
-            return proxy.targets(rules, client, service)
+        def lead_to(wanted: Set[str]) -> Callable[[Facts], bool]:
+            if proxy.by_sockets(self.snapshot):  # there are no rules, so none follows
+                return lambda _rules: True
+            return lambda rules: proxy.targets(rules, client, service) == wanted
 
         stream, edited_to, path = Stream(), "", f"/{self.unique_path()}"
         before = self.endpoints(deployment)
@@ -96,10 +98,10 @@ class Scalings(Traffic, Objects):
                 if ingress:
                     second = self.endpoints(APP2)
                     edited_to = self.until(lambda: self.reached(f"http://{HOST1}{path}"), lambda to: to in second)
-                grown = self.rules_when(lambda rules: leads_to(rules) == more)
+                grown = self.rules_when(lead_to(more))
                 if ingress:
                     self.until(lambda: set(stream.reached), lambda reached: more <= reached)
-            shrunk = self.rules_when(lambda rules: leads_to(rules) == before)
+            shrunk = self.rules_when(lead_to(before))
             if ingress:  # until the pod, which still answers for a while, has gone
                 self.until(
                     lambda: self.endpoints(deployment, ending=True), lambda found: found == self.endpoints(deployment)

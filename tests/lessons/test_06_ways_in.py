@@ -17,7 +17,7 @@ pytestmark = pytest.mark.remedy("kubectl get services -A -o wide")
 
 
 @pytest.mark.beside_scaling
-@pytest.mark.needs(nodes=2, own_lab=True)
+@pytest.mark.needs(nodes=2, own_lab=True, kube_proxy=True)  # Cilium serves it once the service has an address
 @pytest.mark.rests_on("nodes_are_ready_with_a_range_each")
 def test_the_health_check_port_tells_where_pods_are(session: LabSession, claim: Claim) -> None:
     """For a Local service each node serves a health check port: 200 when it runs a pod of the service, otherwise

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 
 from hoplab.core.errors import ClusterError
+from hoplab.observe.facts import Facts
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.workload import APP1, APP2
@@ -81,6 +83,21 @@ def test_a_deployment_is_scaled_once_for_all_lessons() -> None:
     assert (first.deployment, len(first.before), len(first.more)) == (APP1, 2, 3)
     assert first.edited_to in session.endpoints(APP2)
     assert first.stream.sent and not first.stream.lost
+
+
+def test_rules_are_not_waited_for_where_programs_do_kube_proxys_work() -> None:
+    session, asked = World().session(), []
+    lab = session.snapshot
+
+    def rules_when(wanted: Callable[[Facts], bool]) -> dict[str, Facts]:
+        asked.append(wanted(Facts("worker1", {})))  # not one rule
+        return {}
+
+    object.__setattr__(session, "rules_when", rules_when)
+    without = replace(lab.setting, cni="cilium", proxy_mode="cilium")
+    object.__setattr__(session, "snapshot", replace(lab, setting=without))
+    assert len(session.scaling().more) == 3
+    assert asked == [True, True]
 
 
 def test_why_it_could_not_be_scaled_is_the_same_for_all_lessons() -> None:
