@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hoplab.core.paths import PROJECT
+from tests.matrix.combinations import COMBINATIONS
 
 pytestmark = pytest.mark.docs
 
@@ -92,3 +93,8 @@ def test_paths_that_pages_name_exist() -> None:
         if not re.search(r"[A-Z]{3}", path) and not (PROJECT / path).exists()
     }
     assert gone == set()
+
+
+def test_the_page_of_the_matrix_has_every_combination() -> None:
+    rows = {row.split("|")[1].strip() for row in (PROJECT / "docs/matrix.md").read_text().splitlines() if "|" in row}
+    assert {combination.name for combination in COMBINATIONS} <= rows
