@@ -35,7 +35,7 @@ from hoplab.image import NodeImage
 from hoplab.lab import state
 from hoplab.spec.plan import LabPlan
 
-RATIO = 1.3  # the maximum of the medians' ratio
+RATIO = 1.0  # the maximum of the medians' ratio
 NO_OP_S = 5.0
 RESTARTED = re.compile(r"; restarted it \(\d+ of at most")  # a message of hoplab.host.boot
 CHANGED = re.compile(r"^changed +(\d+) resources, (\d+) tasks$", re.MULTILINE)  # in the last lines of `./lab up`
