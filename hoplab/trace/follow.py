@@ -197,11 +197,11 @@ def _asymmetric(there: tuple[Hop, ...], back: tuple[Hop, ...]) -> list[str]:
         for hop in there
         if hop.place.kind == "node" and hop.direction == "out" and not hop.inner
     }
-    came = {hop.place: hop.interface for hop in back if hop.direction == "in" and not hop.inner}
+    came = {hop.place: (hop.interface, hop.port) for hop in back if hop.direction == "in" and not hop.inner}
     return [
-        f"the packet leaves {place} by {dev}, and its reply comes back by {came[place]}"
+        f"the packet leaves {place} by {dev}, and its reply comes back by {came[place][0]}"
         for place, dev in left.items()
-        if came.get(place, dev) != dev
+        if dev not in came.get(place, (dev,))
     ][:1]
 
 
