@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import ip_address
 
 from hoplab.core.ip import IPAddress
 from hoplab.observe.facts import Facts
@@ -64,6 +65,13 @@ class CiliumMaps:
         ]
         other = [frontend for frontend in found if frontend.internal and inside and frontend.backends]
         return next((frontend for frontend in (*other, *found) if inside or not frontend.internal), None)
+
+    def node_port(self, address: IPAddress, port: int, protocol: str) -> Frontend | None:
+        """Return the service of a port that all nodes have, where the address is a node's."""
+        if self.identity(address) not in (HOST, REMOTE_NODE):
+            return None
+        found = self.frontend(ip_address("0.0.0.0" if address.version == 4 else "::"), port, protocol, inside=True)
+        return found if found and found.kind == "NodePort" else None
 
     def serves(self, address: IPAddress) -> bool:
         """Return whether it is an address of a service."""

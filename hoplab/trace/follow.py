@@ -12,7 +12,7 @@ from hoplab.core.ip import IPAddress, with_port
 from hoplab.netfilter.packet import ECHO_REPLIES, Packet
 from hoplab.observe.facts.api_endpointslices import Endpoint, Endpoint6
 from hoplab.observe.snapshot import Snapshot
-from hoplab.trace import link
+from hoplab.trace import link, sockets
 from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
 from hoplab.trace.places import Options, Source, Target, ends
@@ -83,7 +83,7 @@ class _Follower:
             walk.bends += _masqueraded(there, sent_by, landing, to, walk)
             walk.reply = True
             walk.goal = str(sent_by.place)
-            back = self.sent(walk, landing.place, _reply(landing.packet))
+            back = sockets.restored(walk, self.sent(walk, landing.place, _reply(landing.packet)))
             self.require_sender(walk, back, sent_by, packet, there)
             walk.bends += _asymmetric(there, tuple(walk.hops))
         except Ended as ended:

@@ -21,13 +21,16 @@ from hoplab.observe.facts.cilium_services import Frontend
 from hoplab.trace import link
 from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import MAPS, Header, Hop
+from hoplab.trace.routes import decide
+from hoplab.trace.sockets import PROGRAM, stands_for_kube_proxy
 from hoplab.trace.topology import Space
 
 if TYPE_CHECKING:
     from hoplab.trace.walk import Walk
 
-PROGRAM = "program"  # the kind of an event, and of an end
 FROM_POD, FROM_HOST, FROM_TUNNEL = "cil_from_container", "cil_from_host", "cil_from_overlay"
+FROM_NETWORK = "cil_from_netdev"
+INSIDE_ONLY = "non-routable"  # the flag of a service that is not for clients outside of the cluster
 _MARKS, _MARK_OF_HOST = 0xF00, 0xC00  # bits of a packet's mark, and those that a rule of Cilium sets for the node's own
 
 
@@ -46,6 +49,8 @@ def comes_in(walk: Walk, node: Space, packet: Packet, dev: str, vni: int = 0) ->
         return _At(walk, node, program).from_pod(packet)
     if program and program.name == FROM_TUNNEL:
         return _At(walk, node, program).from_tunnel(packet, vni)
+    if program and program.name == FROM_NETWORK and stands_for_kube_proxy(node):
+        return _At(walk, node, program).from_network(packet)
     return Left(packet, dev)
 
 
@@ -69,9 +74,10 @@ class _At:
         maps, dev = self.node.maps, self.program.dev
         sender = next((pod for pod in maps.pods() if pod.index == self.node.links[dev].index), None)
         identity = sender.identity if sender else maps.identity(packet.src)
-        looped = self._looped(packet)
-        if looped and sender:
+        if self._looped(packet) and sender:
             return self._delivered(packet, sender, identity)
+        if self.walk.reply and not maps.endpoint(packet.dst) and self.walk.kept(self.node.place, packet):
+            return self._sent(self._restored(packet))
         came, translated = packet, self._translated(packet)
         itself = translated.dst == came.src
         if sender and not itself:
@@ -135,6 +141,40 @@ class _At:
         hop = self.walk.hops[-1]
         self.walk.hops[-1] = replace(hop, interface=HOST, port=hop.interface)
         return Left(packet, HOST)
+
+    # --- what comes from the network, in the place of kube-proxy ---
+
+    def from_network(self, packet: Packet) -> Landing | Left:
+        """Follow a packet for a NodePort or a balancer's address, or a reply that an endpoint elsewhere has sent."""
+        maps, place, dev = self.node.maps, self.node.place, self.program.dev
+        if self.walk.reply:
+            return self._sent(self._restored(packet)) if self.walk.kept(place, packet) else Left(packet, dev)
+        found = maps.frontend(packet.dst, packet.dport, packet.protocol, inside=False)
+        if found is None or packet.protocol not in SERVED:
+            return Left(packet, dev)
+        if INSIDE_ONLY in found.flags:
+            raise self._ended(packet, str(found), f"{self.program} of {place} drops it: {found} is for clients inside")
+        went = self._drawn(packet, found)
+        if maps.endpoint(went.dst):
+            self.walk.keep(place, packet, went)
+            return Left(went, dev)
+        owner = maps.owner(went.dst)
+        wrapped = owner is not None and owner.tunnel is not None and maps.program(VXLAN, "egress") is not None
+        by = HOST if wrapped else self.node.node.uplink
+        went = replace(went, src=self.node.source_to(went.dst, by) or went.src)
+        self._event("snat", "an endpoint elsewhere", f"source {packet.src} becomes {went.src}")
+        self.walk.keep(place, packet, went)
+        return self._forwarded(went, WORLD) or self._sent(went)
+
+    def _sent(self, packet: Packet) -> Landing:
+        """Follow a packet that a program sends itself, by the kernel's routes and past its rules."""
+        decided = decide(self.node, packet)
+        if not decided.dev:
+            why = f"{self.program} of {self.node.place} finds no route to {packet.dst}"
+            raise self._ended(packet, f"no route to {packet.dst}", why)
+        self.walk.event(decided.event.kind, decided.event.text, decided.event.where)
+        self._out(decided.dev, packet)
+        return link.out_of_node(self.walk, self.node, packet, decided, None)
 
     # --- where it goes ---
 
