@@ -76,7 +76,7 @@ class _At:
         identity = sender.identity if sender else maps.identity(packet.src)
         if self._looped(packet) and sender:
             return self._delivered(packet, sender, identity)
-        if self.walk.reply and not maps.endpoint(packet.dst) and self.walk.kept(self.node.place, packet):
+        if not maps.endpoint(packet.dst) and self._is_of_node_port(packet):
             return self._sent(self._restored(packet))
         came, translated = packet, self._translated(packet)
         itself = translated.dst == came.src
@@ -137,6 +137,8 @@ class _At:
         identity = self.node.maps.identity(packet.src) if vni == REMOTE_NODE else vni
         if pod and pod.id:
             return self._delivered(packet, pod, identity)
+        if self._is_of_node_port(packet):
+            return self._sent(self._restored(packet))
         self.walk.event(PROGRAM, str(self.program), result=f"to {HOST}, for the kernel")
         hop = self.walk.hops[-1]
         self.walk.hops[-1] = replace(hop, interface=HOST, port=hop.interface)
@@ -147,10 +149,10 @@ class _At:
     def from_network(self, packet: Packet) -> Landing | Left:
         """Follow a packet for a NodePort or a balancer's address, or a reply that an endpoint elsewhere has sent."""
         maps, place, dev = self.node.maps, self.node.place, self.program.dev
-        if self.walk.reply:
-            return self._sent(self._restored(packet)) if self.walk.kept(place, packet) else Left(packet, dev)
+        if self._is_of_node_port(packet):
+            return self._sent(self._restored(packet))
         found = maps.frontend(packet.dst, packet.dport, packet.protocol, inside=False)
-        if found is None or packet.protocol not in SERVED:
+        if found is None or packet.protocol not in SERVED or self.walk.reply:
             return Left(packet, dev)
         if INSIDE_ONLY in found.flags:
             raise self._ended(packet, str(found), f"{self.program} of {place} drops it: {found} is for clients inside")
@@ -165,6 +167,12 @@ class _At:
         self._event("snat", "an endpoint elsewhere", f"source {packet.src} becomes {went.src}")
         self.walk.keep(place, packet, went)
         return self._forwarded(went, WORLD) or self._sent(went)
+
+    def _is_of_node_port(self, packet: Packet) -> bool:
+        """Return whether it is the reply to what a program here has sent on from outside."""
+        return (
+            self.walk.reply and stands_for_kube_proxy(self.node) and self.walk.kept(self.node.place, packet) is not None
+        )
 
     def _sent(self, packet: Packet) -> Landing:
         """Follow a packet that a program sends itself, by the kernel's routes and past its rules."""

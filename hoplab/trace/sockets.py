@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hoplab.core.ip import with_port
 from hoplab.netfilter.packet import Packet
 from hoplab.observe.cilium_maps import SERVED
-from hoplab.trace.landing import Connection, Ended, Landing
+from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import MAPS, Event, Header, Hop
 from hoplab.trace.topology import Space
 
@@ -28,7 +28,7 @@ WHERE = f"{MAPS}, at the socket"
 def translated(walk: Walk, space: Space, packet: Packet) -> Packet:
     """Return a packet as a program at its sender's socket has it sent; raise Ended where it refuses the connection."""
     node = walk.topology.node_of(space)
-    if walk.reply or packet.protocol not in SERVED or not stands_for_kube_proxy(node):
+    if packet.protocol not in SERVED or not stands_for_kube_proxy(node):
         return packet
     frontend = node.maps.frontend(packet.dst, packet.dport, packet.protocol, inside=True)
     frontend = frontend or node.maps.node_port(packet.dst, packet.dport, packet.protocol)
@@ -40,16 +40,14 @@ def translated(walk: Walk, space: Space, packet: Packet) -> Packet:
         why = f"the program at the socket of {space.place} refuses the connection: {frontend}"
         raise Ended(walk.end(node.place, PROGRAM, str(frontend), why, missing=walk.missing(packet)))
     sent_to, to = with_port(packet.dst, packet.dport), with_port(backend.address, backend.port)
-    went = replace(packet, dst=backend.address, dport=backend.port)
     walk.first = (*walk.first, Event("dnat", str(frontend), WHERE, f"destination {sent_to} becomes {to}"))
-    walk.socket = Connection(Header.of(packet), Header.of(went))
-    return went
+    return replace(packet, dst=backend.address, dport=backend.port)
 
 
 def restored(walk: Walk, back: Landing) -> Landing:
     """Return where a reply has landed, with the address that its receiver asked for."""
     known = walk.socket
-    if known is None or not known.has_reply(back.packet):
+    if known is None or known.came == known.went or not known.has_reply(back.packet):
         return back
     packet = replace(back.packet, src=known.came.dst, sport=known.came.dport)
     walk.event("restored", "the address of the service", WHERE, f"{Header.of(back.packet)} becomes {Header.of(packet)}")

@@ -15,7 +15,7 @@ from hoplab.netfilter.ruleset import Rule
 from hoplab.observe.facts.links import Link
 from hoplab.observe.facts.sockets import SOCKETS
 from hoplab.observe.reverse_path import refusal
-from hoplab.trace import link, programs, sockets
+from hoplab.trace import link, programs
 from hoplab.trace.landing import Carried, Connection, Ended, Landing
 from hoplab.trace.model import OUTSIDE, PORTLESS, Direction, End, Event, Header, Hop, Place
 from hoplab.trace.routes import Decided, decide
@@ -42,7 +42,7 @@ class Walk:
         self.route: tuple[Place, str] = (OUTSIDE, "")  # the last routing decision
         self.entry = ""  # the node by which packets from outside come in, where no address says so
         self.first: tuple[Event, ...] = ()  # what is done to the packet before it has a hop
-        self.socket: Connection | None = None  # of the sender, where a program translates it there
+        self.socket: Connection | None = None  # of the sender: as it asks for it, and as it is sent
         self._connections: dict[Place, list[Connection]] = {}
         self._of_programs: dict[Place, list[Connection]] = {}  # what programs of eBPF translate there
 
@@ -82,7 +82,6 @@ class Walk:
 
     def send(self, space: Space, packet: Packet, carried: Carried | None = None) -> Landing:
         """Follow a packet that a namespace sends itself."""
-        packet = packet if carried else sockets.translated(self, space, packet)
         if space.firewall:
             return self._send_of_node(space, packet, carried)
         decided = decide(space, packet)

@@ -13,6 +13,7 @@ from hoplab.graph.path import path
 from hoplab.graph.views import UnknownPlace
 from hoplab.observe.facts import Facts
 from hoplab.observe.snapshot import Snapshot
+from tests.support.edited.cilium_services import without_kube_proxy
 from tests.support.files import RECORDINGS
 from tests.support.hurt import refused, without_nodes
 from tests.support.recordings import recording
@@ -94,6 +95,11 @@ def test_a_program_translates_for_pods_and_kube_proxy_for_nodes(sender: str, by:
     change = f"worker1 changes the destination 10.108.105.156, by {by}, to "
     assert f"{change}hoplab-verify/echo-kcc9t or hoplab-verify/echo-fsxx8." in found
     assert any(step.startswith(f"`{program}` takes it at ") for step in found)
+
+
+def test_without_kube_proxy_a_map_translates_for_nodes_too() -> None:
+    found = steps(without_kube_proxy(), "worker1", "hoplab-verify/echo")
+    assert found[0].startswith("worker1 changes the destination 10.108.105.156, by Cilium's map of services, to ")
 
 
 def test_what_no_program_takes_is_routed() -> None:
