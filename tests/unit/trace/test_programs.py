@@ -180,6 +180,12 @@ IDENTITY = 3358  # single's
             "no interface 999",
         ),
         (
+            edited("cilium_endpoints", _in_entry(r"ifindex=\d+", "ifindex=2"), FAR.node),
+            "far",
+            FAR.node,
+            "2: eth0 mtu 1500 up 52:54:00:a6:f4:80",
+        ),
+        (
             edited("cilium_endpoints", _in_entry(r" mac=\S+", " mac=02:00:00:00:00:01"), FAR.node),
             "far",
             FAR.node,
@@ -194,7 +200,7 @@ IDENTITY = 3358  # single's
     ],
     ids=[
         *("no entry", "an entry for another port", "an entry that denies", "no entry for what it sends"),
-        *("no backend", "no endpoint", "no interface", "another MAC", "no owner"),
+        *("no backend", "no endpoint", "no interface", "nobody's interface", "another MAC", "no owner"),
     ],
 )
 def test_a_program_ends_it(lab: Snapshot, to: str, at: str, cause: str) -> None:

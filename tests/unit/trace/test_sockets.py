@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hoplab.trace import render
 from hoplab.trace.model import Hop, Way
 from tests.support.edited.cilium_services import BALANCER, without_kube_proxy
+from tests.support.edits import on_node
 from tests.support.recordings import recording
 from tests.support.traced_faults import traced
 from tests.support.traced_packets import PACKETS
@@ -98,6 +100,15 @@ def test_an_endpoint_elsewhere_answers_by_the_node_where_it_came_in() -> None:
     assert way.there[3].wrapped == "VXLAN, VNI 2"  # the world's identity: it is no packet of a node
     at = next(hop for hop in way.back if hop.interface == "cilium_vxlan" and hop.direction == "in")
     assert kinds(at) == ["restored", "route"] and str(at.place) == "node worker2"
+
+
+def test_a_reply_that_a_program_has_no_route_for() -> None:
+    lab = on_node(
+        "routes", lambda text: json.dumps([r for r in json.loads(text) if r["dev"] != "eth0"]), LAB, "worker1"
+    )
+    end = traced(lab, "outside", "worker1:30080").shown.end
+    assert end and (end.kind, end.cause, end.reply) == ("program", "no route to 192.168.77.1", True)
+    assert end.why.startswith("cil_from_container at ") and end.why.endswith(" finds no route to 192.168.77.1")
 
 
 @pytest.mark.parametrize(
