@@ -22,7 +22,7 @@ from hoplab.trace import link
 from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import MAPS, Header, Hop
 from hoplab.trace.routes import decide
-from hoplab.trace.sockets import PROGRAM, stands_for_kube_proxy
+from hoplab.trace.sockets import PROGRAM, drawn, stands_for_kube_proxy
 from hoplab.trace.topology import Space
 
 if TYPE_CHECKING:
@@ -100,15 +100,12 @@ class _At:
         return self._drawn(packet, frontend) if frontend else packet
 
     def _drawn(self, packet: Packet, frontend: Frontend) -> Packet:
-        if not frontend.backends:
-            raise self._ended(packet, str(frontend), f"{self.program} of {self.node.place} refuses it: {frontend}")
-        backend = frontend.backends[self.walk.draw(len(frontend.backends))]
-        if backend.address is None:
-            gone = f"{frontend.where}: slot {backend.slot} leads {backend.to}"
-            raise self._ended(packet, gone, f"{self.program} of {self.node.place} refuses it: {gone}")
-        sent_to, to = with_port(packet.dst, packet.dport), with_port(backend.address, backend.port)
+        found = drawn(self.walk, frontend, packet)
+        if isinstance(found, str):
+            raise self._ended(packet, found, f"{self.program} of {self.node.place} refuses it: {found}")
+        sent_to, to = with_port(packet.dst, packet.dport), with_port(found.dst, found.dport)
         self._event("dnat", str(frontend), f"destination {sent_to} becomes {to}")
-        return replace(packet, dst=backend.address, dport=backend.port)
+        return found
 
     def _looped(self, packet: Packet) -> bool:
         """Return whether it is the reply of a pod to itself."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hoplab.core.ip import with_port
 from hoplab.netfilter.packet import Packet
 from hoplab.observe.cilium_maps import SERVED
+from hoplab.observe.facts.cilium_services import Frontend
 from hoplab.trace.landing import Ended, Landing
 from hoplab.trace.model import MAPS, Event, Header, Hop
 from hoplab.trace.topology import Space
@@ -34,13 +35,23 @@ def translated(walk: Walk, space: Space, packet: Packet) -> Packet:
     frontend = frontend or node.maps.node_port(packet.dst, packet.dport, packet.protocol)
     if frontend is None:
         return packet
-    backend = frontend.backends[walk.draw(len(frontend.backends))] if frontend.backends else None
-    if backend is None or backend.address is None:
+    found = drawn(walk, frontend, packet)
+    if isinstance(found, str):
         walk.hop(Hop(space.place, "", "out", Header.of(packet)))
-        why = f"the program at the socket of {space.place} refuses the connection: {frontend}"
-        raise Ended(walk.end(node.place, PROGRAM, str(frontend), why, missing=walk.missing(packet)))
-    sent_to, to = with_port(packet.dst, packet.dport), with_port(backend.address, backend.port)
+        why = f"the program at the socket of {space.place} refuses the connection: {found}"
+        raise Ended(walk.end(node.place, PROGRAM, found, why, missing=walk.missing(packet)))
+    sent_to, to = with_port(packet.dst, packet.dport), with_port(found.dst, found.dport)
     walk.first = (*walk.first, Event("dnat", str(frontend), WHERE, f"destination {sent_to} becomes {to}"))
+    return found
+
+
+def drawn(walk: Walk, frontend: Frontend, packet: Packet) -> Packet | str:
+    """Return the packet for the endpoint of a service that a random number draws; without one what the map has."""
+    if not frontend.backends:
+        return str(frontend)
+    backend = frontend.backends[walk.draw(len(frontend.backends))]
+    if backend.address is None:
+        return f"{frontend.where}: slot {backend.slot} leads {backend.to}"
     return replace(packet, dst=backend.address, dport=backend.port)
 
 

@@ -88,6 +88,7 @@ class Walk:
         if decided.local:
             self.route = (space.place, decided.event.text)
             self.hop(Hop(space.place, "lo", "out", Header.of(packet), events=(decided.event,)))
+            self.hop(Hop(space.place, "lo", "in", Header.of(packet)))
             return Landing(space.place, packet, space)
         self._require_route(space, packet, decided, f"{space.place} has no route to {packet.dst}")
         self.hop(Hop(space.place, decided.dev, "out", Header.of(packet), events=(decided.event,)))
@@ -156,6 +157,7 @@ class Walk:
         self._track(space, packet, sent, carried)
         leaving = kept.leaving(sent)
         if decided.local:
+            self._hop_of(space, "lo", "in", leaving, carried)
             return self._deliver(space, leaving, carried)
         if landing := None if carried else programs.goes_out(self, space, leaving, decided.dev):
             return landing

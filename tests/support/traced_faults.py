@@ -170,6 +170,15 @@ FAULTS = (
         "vxlan.calico 02:00:00:00:00:01",
     ),
     TracedFault(
+        "cilium-native-cilium/a-backend-is-taken-out-of-the-map",
+        "single",
+        "echo",
+        HOME,
+        "program",
+        "slot 1 leads nowhere",
+        drawn=True,
+    ),
+    TracedFault(
         "flannel-host-gw/the-route-to-a-host-gw-neighbours-pods-is-gone", "single", "far", OTHER, "route", EVERY_ROUTE
     ),
     TracedFault(

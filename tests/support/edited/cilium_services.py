@@ -1,6 +1,6 @@
 """A lab with Cilium's programs in the place of kube-proxy: those of the uplink, NodePorts in maps, no rules of KUBE-*.
 
-As Cilium 1.20's source has it. A recording of such a lab takes the place of this one.
+As Cilium 1.20's source has it with vxlan. The recording cilium-native-cilium is of a lab without tunnels.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _without_ports(hop: str) -> str:
     return re.sub(r"(10\.244\.\S+?):[0-9*]+", r"\1", hop)
 
 
-SEEN = {lab: seen(lab) for lab in ("cilium-vxlan",)}
+SEEN = {lab: seen(lab) for lab in ("cilium-vxlan", "cilium-native-cilium")}
 
 
 @pytest.mark.parametrize(("lab", "name"), [(lab, name) for lab, found in SEEN.items() for name in found])

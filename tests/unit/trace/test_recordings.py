@@ -66,6 +66,7 @@ TUNNELS = {
     "host-gw": "",
     "native": "",
 }
+SOCKET = f"{MAPS}, at the socket"  # where programs translate a connection without kube-proxy
 PAGE = PROJECT / "docs" / "trace.md"
 MARKS = ("<!-- generated: faults -->\n", "<!-- end of faults -->\n")
 
@@ -127,7 +128,11 @@ def require_complete(found: Trace) -> None:
             assert way.back[0].place == way.target and way.back[-1].place == way.source
             assert all(hop.evidence == "inferred" for hop in (*way.there, *way.back))
             got, sent = way.back[-1].header, way.header
-            if way.source.kind != "node":  # a node restores the addresses of its own connections after this hop
+            if any(event.where == SOCKET for event in way.there[0].events):  # which the sender's program does not see
+                restored = way.back[-1].events[-1]
+                assert restored.where == SOCKET
+                assert f" becomes {with_port(sent.dst, sent.dport)} > " in restored.result
+            elif way.source.kind != "node":  # a node restores the addresses of its own connections after this hop
                 assert (got.src, got.sport, got.dst) == (sent.dst, sent.dport, sent.src)
     assert found.complete
     assert not [note for note in found.notes if "could not be evaluated" in note]
@@ -188,7 +193,7 @@ def test_a_service_without_endpoints_is_refused_by_a_rule_or_a_program(lab: str)
     programs = by_programs(recording(lab))
     assert (way.end.kind, way.end.at.name) == ("program" if programs else "rule", pods(recording(lab))["single"].node)
     if programs:
-        assert way.end.cause.endswith(" ClusterIP: no backend") and "refuses it" in way.end.why
+        assert way.end.cause.endswith(" ClusterIP: no backend") and "refuses " in way.end.why
     else:
         assert "reject" in way.end.cause.lower() and "rejects it" in way.end.why
     assert way.end.missing == "service hoplab-verify/nobody"

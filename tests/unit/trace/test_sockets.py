@@ -72,7 +72,7 @@ def test_without_endpoints_there_is_no_connection() -> None:
 def test_an_endpoint_that_is_gone_refuses_it_too() -> None:
     lab = without_kube_proxy({"10.109.3.98:80/TCP (1)": ["backend 6 not found"]})
     end = traced(lab, "single", "service/single").shown.end
-    assert end and end.cause == "10.109.3.98:80/tcp ClusterIP: nowhere"
+    assert end and end.cause == "10.109.3.98:80/tcp: slot 1 leads nowhere"
 
 
 def test_a_ping_of_a_service_is_not_translated() -> None:
