@@ -14,8 +14,9 @@ from hoplab.observe import routing
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6
 from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.facts.bgp import BGP
+from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
 from hoplab.observe.facts.fdb import FDB
-from hoplab.observe.facts.links import LINKS, PAIRS, Link
+from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.facts.routes import NO_HOP, ROUTES, ROUTES6, RouteOf
 from hoplab.observe.facts.wireguard import WIREGUARD, Peer
 from hoplab.observe.snapshot import Node, Snapshot
@@ -40,7 +41,7 @@ def routes(lab: Snapshot, nodes: Sequence[Node], look: Look) -> Part:
     edges: list[Edge] = []
     for node in nodes:
         known: list[AnyRoute] = [*look.at(node.facts, ROUTES), *look.at(node.facts, ROUTES6, quiet=True)]
-        pairs = {link.name for link in node[LINKS] if link.kind in PAIRS}
+        pairs = {link.name for link in node[LINKS] if link.leads_elsewhere}
         others = [other for other in nodes if other is not node]
         found = [route for route in known if _drawn(lab, route, pairs)]
         own = [_vertex(node, route, _leads_to(lab, route, others, look)) for route in found]
@@ -195,7 +196,8 @@ def _wraps(node: Node, link: Link, other: Node, look: Look) -> bool:
     """Return whether a node knows another one as the other end of a device."""
     theirs = {str(address) for address in _own(other)}
     if link.vxlan and link.vxlan.external:
-        return True  # a program chooses the other end for each packet
+        owners = look.at(node.facts, CILIUM_IPCACHE, quiet=True)  # a program chooses the other end for each packet
+        return not owners or any(str(owner.tunnel) in theirs for owner in owners)
     if link.vxlan:
         macs = {found.mac for found in other[LINKS] if found.name == link.name}
         entries = [entry for entry in look.at(node.facts, FDB) if entry.dev == link.name and entry.dst in theirs]

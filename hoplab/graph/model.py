@@ -22,7 +22,7 @@ Kind = Literal[
 EdgeKind = Literal[
     "pair",  # pod to veth: two ends of one pair
     "port",  # veth to bridge
-    "routed",  # veth or bridge to the routing of its node: a route leads there
+    "routed",  # veth or bridge to the routing of its node: a route leads there, or the program of the label takes it
     "leads",  # route to the device by which packets leave
     "over",  # device to the device below it
     "link",  # device, or the host, to the lab network

@@ -10,7 +10,8 @@ from hoplab.graph.look import Look
 from hoplab.graph.model import DOWN, MISSING, OK, Edge, Vertex, names
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, AddressOf
 from hoplab.observe.facts.api_pods import ApiPod
-from hoplab.observe.facts.links import LINKS, PAIRS, Link
+from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
+from hoplab.observe.facts.links import LINKS, Link
 from hoplab.observe.facts.routes import ROUTES, ROUTES6
 from hoplab.observe.setting import Setting
 from hoplab.observe.snapshot import Node, Pod
@@ -87,7 +88,7 @@ def inside(node: Node, known: Iterable[ApiPod], pods: Mapping[str, Pod], look: L
         if pod and (end := _end(pod, links)):
             edges.append(Edge("pair", pod_id(api), device_id(node, end.name), "eth0"))
             ends.add(end.name)
-    veths = [link for link in links if link.kind in PAIRS or (link.name in ends and link.kind != "bridge")]
+    veths = [link for link in links if link.leads_elsewhere or (link.name in ends and link.kind != "bridge")]
     for link in links:
         if link.kind == "bridge":
             vertices.append(_bridge(node, link, addresses.get(link.name, ())))
@@ -168,15 +169,19 @@ def _device(node: Node, link: Link, addresses: Sequence[AddressOf[Any, Any]]) ->
 
 
 def _attached(node: Node, links: Sequence[Link], veths: Sequence[Link], look: Look) -> list[Edge]:
-    """Return what is a port of which bridge, what is routed, and which interface is above which."""
+    """Return which interface is a port, which is routed or taken by a program, and which is above which."""
     by_name = {link.name: link for link in links}
     routes: list[Any] = [*look.at(node.facts, ROUTES), *look.at(node.facts, ROUTES6, quiet=True)]
     routed = {hop.dev for route in routes if route.table != "local" for hop in route.hops if not _link_local(route.dst)}
+    programs = look.at(node.facts, BPF_PROGRAMS, quiet=True)
+    taking = {program.dev: program.name for program in programs if program.direction == "ingress"}
     edges = []
     for link in links:
         here = device_id(node, link.name)
         if link.master in by_name:
             edges.append(Edge("port", here, device_id(node, link.master)))
+        elif link in veths and link.name in taking:
+            edges.append(Edge("routed", here, routing_id(node), taking[link.name]))
         elif (link in veths or link.kind == "bridge") and link.name in routed:
             edges.append(Edge("routed", here, routing_id(node)))
         below = (link.vxlan.dev if link.vxlan else "") or link.parent

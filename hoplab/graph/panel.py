@@ -183,8 +183,14 @@ def _bundles(graph: Graph, node: Vertex) -> list[_Bundle]:
     found.sort(key=lambda bundle: -len(bundle.rows))
     rest = [row for row in rows if not (row.veth and row.veth.id in ports)]
     alone = [row for row in rest if row.veth and row.veth.id in routed]
-    found += [_Bundle(None, alone, "a route to each pod")] if alone else []
+    found += [_Bundle(None, alone, _at_the_bar(graph, alone))] if alone else []
     return [*found, _Bundle(None, [row for row in rest if row not in alone], "")]
+
+
+def _at_the_bar(graph: Graph, rows: Sequence[_Row]) -> str:
+    """Return what the bar of pairs without a bridge stands for: routes, or a program of eBPF."""
+    taking = {edge.source for edge in graph.edges_of("routed") if edge.label}
+    return "a program at each" if any(row.veth and row.veth.id in taking for row in rows) else "a route to each pod"
 
 
 def _put(panel: Panel, group: Group) -> None:

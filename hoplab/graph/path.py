@@ -1,4 +1,4 @@
-"""The part of a graph that a packet between two places crosses, by the routes of pods and nodes.
+"""The part of a graph that a packet between two places crosses, by the routes of pods and nodes, or Cilium's programs.
 
 What rules of netfilter do with the packet is not part of it, but that a node translates a service's address.
 """
@@ -17,11 +17,17 @@ from hoplab.graph.model import Graph, Vertex
 from hoplab.graph.of_node import device_id, pod_id, routing_id
 from hoplab.graph.views import UnknownPlace
 from hoplab.observe import routing
+from hoplab.observe.cilium_maps import CiliumMaps
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.links import LINKS
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 
 BY_ROUTES = (
     "The path follows the routes of pods and nodes; whether a rule of netfilter drops the packet is not part of it."
+)
+BY_PROGRAMS = (
+    "The path follows the routes of pods and nodes, and programs of eBPF where they take the packet; whether a rule of "
+    "netfilter or a policy drops it is not part of it."
 )
 
 
@@ -52,7 +58,7 @@ def path(lab: Snapshot, graph: Graph, begin: str, end: str) -> Graph:
     found = views.only(graph, [*walk.seen, *walk.nodes])
     steps = tuple(dict.fromkeys(walk.steps))
     title = f"from {one.label} to {other.label}"
-    notes = tuple(dict.fromkeys([BY_ROUTES, *graph.notes]))
+    notes = tuple(dict.fromkeys([BY_PROGRAMS if walk.by_programs else BY_ROUTES, *graph.notes]))
     edges = tuple(edge for edge in found.edges if edge.kind != "bgp")  # no packet of ours takes it
     return replace(found, of=f"path {begin} {end}", title=title, steps=steps, notes=notes, edges=edges)
 
@@ -66,6 +72,7 @@ class _Walk:
     seen: list[str] = field(default_factory=list)  # ids
     nodes: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    by_programs: bool = False  # a program of eBPF has taken the packet somewhere
 
     def see(self, *ids: str) -> None:
         self.seen += ids
@@ -114,17 +121,50 @@ class _Walk:
             return
         node = start.node if isinstance(start, Pod) else start
         names = " or ".join(views.full_name(end) for end in behind)
-        self.say(f"{node.name} changes the destination {service.cluster_ip}, by kube-proxy's rules, to {names}.")
+        by = "Cilium's map of services" if self.is_in_maps(start, node, service.cluster_ip) else "kube-proxy's rules"
+        self.say(f"{node.name} changes the destination {service.cluster_ip}, by {by}, to {names}.")
         for end in behind:
             for target, address in self.targets(end):
-                self.through(node, target, address)
+                self.onward(start, node, target, address)
+
+    def is_in_maps(self, start: Pod | Node, node: Node, address: IPAddress) -> bool:
+        """Return whether a program translates the address of a service for a sender: for all pods, or for nodes too."""
+        maps = CiliumMaps(node.facts)
+        for_all = self.lab.setting.proxy_mode == self.lab.setting.cni
+        return (isinstance(start, Pod) or for_all) and bool(maps.programs) and maps.serves(address)
 
     def go(self, start: Pod | Node, target: Pod | Node | None, address: IPAddress) -> None:
         """Follow a packet from a pod or a node to an address."""
         node = start.node if isinstance(start, Pod) else start
         if isinstance(start, Pod) and self.out_of(start, target, address):
             return
-        self.through(node, target, address)
+        self.onward(start, node, target, address)
+
+    def onward(self, start: Pod | Node, node: Node, target: Pod | Node | None, address: IPAddress) -> None:
+        """Follow a packet that is on its sender's node: a program takes it, or the node routes it."""
+        end = start.host_end if isinstance(start, Pod) else None
+        if not (end and self.taken(node, end.name, "ingress", target, address)):
+            self.through(node, target, address)
+
+    def taken(self, node: Node, dev: str, direction: str, target: Pod | Node | None, address: IPAddress) -> bool:
+        """Follow a packet that a program of eBPF takes at an interface; return whether one does."""
+        maps = CiliumMaps(node.facts)
+        program = maps.program(dev, direction)
+        if program is None:
+            return False
+        pod, owner = maps.endpoint(address), maps.owner(address)
+        tunnel = next((link for link in node[LINKS] if link.vxlan and link.vxlan.external), None)
+        if isinstance(target, Pod) and target.node is node and pod and pod.id:
+            self.say(f"`{program.name}` takes it at {dev} of {node.name}: its map has {address} there.")
+            self.into(target)
+        elif target and not pod and owner and owner.tunnel and tunnel:
+            self.say(f"`{program.name}` takes it at {dev} of {node.name}: its map has `{owner}`.")
+            self.see(device_id(node, tunnel.name))
+            self.between(node, tunnel.name, target, str(owner.tunnel))
+        else:
+            return False
+        self.by_programs = True
+        return True
 
     def out_of(self, pod: Pod, target: Pod | Node | None, address: IPAddress) -> bool:
         """Follow a packet out of a pod; return whether it has arrived: a bridge needs no route within its range."""
@@ -161,6 +201,8 @@ class _Walk:
             return
         dev = decision.hops[0].dev
         self.see(routing_id(node), route_id(node, decision.route), device_id(node, dev))
+        if self.taken(node, dev, "egress", target, address):
+            return
         if isinstance(target, Pod) and target.node is node:
             self.into(target)
             return
@@ -187,11 +229,15 @@ class _Walk:
             self.say(f"{node.uplink} sends it to {via} as it is.")
         self.see(device_id(other, other.uplink), routing_id(other))
         if isinstance(target, Pod):
+            if wrapped and self.taken(other, dev, "ingress", target, target.address):
+                return
             decision = _decide(other.facts, target.address)
             self.say(f"{other.name} {'unwraps it and ' if wrapped else ''}routes it by `{decision.way}`.")
             if decision.route is not None:
                 self.see(route_id(other, decision.route), *(device_id(other, hop.dev) for hop in decision.hops))
-            self.into(target)
+            out = decision.hops[0].dev if decision.hops else ""
+            if not self.taken(other, out, "egress", target, target.address):
+                self.into(target)
         else:
             self.say(f"There it has arrived: it is {other.name}'s own address.")
 

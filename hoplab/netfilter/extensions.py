@@ -232,6 +232,7 @@ MATCHES: Mapping[str, Mapping[str, Test]] = {
     },
     "rpfilter": dict.fromkeys(("--loose", "--validmark", "--accept-local", "--invert"), _silent),  # see `matches`
     "sctp": _PORTS,
+    "socket": {"--transparent": lambda _option, _packet: False},  # that of a proxy; no packet here has one
     "set": {
         "--match-set": address_sets.contain,
         "--update-counters": _silent,
@@ -260,7 +261,7 @@ MATCHES: Mapping[str, Mapping[str, Test]] = {
                 "dst",
             ),
             *("ecn", "esp", "eui64", "frag", "hashlimit", "hbh", "helper", "hl", "ipcomp", "ipv6header", "ipvs"),
-            *("length", "limit", "mac", "mh", "osf", "quota", "rateest", "realm", "rt", "socket", "srh"),
+            *("length", "limit", "mac", "mh", "osf", "quota", "rateest", "realm", "rt", "srh"),
             *("string", "tcpmss", "time", "tos", "ttl", "u32"),
         )
     },

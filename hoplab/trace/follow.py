@@ -12,12 +12,12 @@ from hoplab.core.ip import IPAddress, with_port
 from hoplab.netfilter.packet import ECHO_REPLIES, Packet
 from hoplab.observe.facts.api_endpointslices import Endpoint, Endpoint6
 from hoplab.observe.snapshot import Snapshot
-from hoplab.trace import link
-from hoplab.trace.landing import Ended, Landing
+from hoplab.trace import link, sockets
+from hoplab.trace.landing import Connection, Ended, Landing
 from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, End, Header, Hop, Place, Trace, Way
 from hoplab.trace.places import Options, Source, Target, ends
 from hoplab.trace.routes import decide
-from hoplab.trace.topology import Topology
+from hoplab.trace.topology import Space, Topology
 from hoplab.trace.walk import Walk
 
 ECHO_REQUESTS = {"icmp": 8, ICMP6: 128}  # types, by the protocol
@@ -59,8 +59,7 @@ class _Follower:
     def proxied(self, way: Way, to: Target) -> Trace:
         """Return the connection of an ingress controller to the endpoints of the service; the first that fails."""
         assert way.target
-        spaces = self.topology.nodes if way.target.kind == "node" else self.topology.pods
-        space = spaces[way.target.name]
+        space = self.space(way.target)
         owner = space.pod or space.node
         sent_by = Source(way.target, owner.address6 if to.endpoints[0].address.version == 6 else owner.address)
         traces = [self.trace(sent_by, self.to_endpoint(endpoint)) for endpoint in to.endpoints]
@@ -76,14 +75,16 @@ class _Follower:
         landing: Landing | None = None
         end: End | None = None
         try:
-            packet = self.with_source(sent_by, packet)
-            landing = self.sent(walk, sent_by.place, packet)
+            went = self.with_source(sent_by, self.from_socket(walk, sent_by.place, packet))
+            packet = replace(packet, src=went.src)
+            walk.socket = Connection(Header.of(packet), Header.of(went))
+            landing = self.sent(walk, sent_by.place, went)
             self.require_goal(walk, landing, to)
             there, walk.hops = tuple(walk.hops), []
             walk.bends += _masqueraded(there, sent_by, landing, to, walk)
             walk.reply = True
             walk.goal = str(sent_by.place)
-            back = self.sent(walk, landing.place, _reply(landing.packet))
+            back = sockets.restored(walk, self.sent(walk, landing.place, _reply(landing.packet)))
             self.require_sender(walk, back, sent_by, packet, there)
             walk.bends += _asymmetric(there, tuple(walk.hops))
         except Ended as ended:
@@ -101,11 +102,14 @@ class _Follower:
         own = decided.source or (packet.dst if decided.local else space.source_to(packet.dst, decided.dev))
         return replace(packet, src=own or packet.src)
 
+    def space(self, place: Place) -> Space:
+        return (self.topology.nodes if place.kind == "node" else self.topology.pods)[place.name]
+
+    def from_socket(self, walk: Walk, place: Place, packet: Packet) -> Packet:
+        return packet if place == OUTSIDE else sockets.translated(walk, self.space(place), packet)
+
     def sent(self, walk: Walk, place: Place, packet: Packet) -> Landing:
-        if place == OUTSIDE:
-            return link.from_outside(walk, packet)
-        spaces = self.topology.nodes if place.kind == "node" else self.topology.pods
-        return walk.send(spaces[place.name], packet)
+        return link.from_outside(walk, packet) if place == OUTSIDE else walk.send(self.space(place), packet)
 
     def require_goal(self, walk: Walk, landing: Landing, to: Target) -> None:
         """Raise Ended where the packet was delivered to somebody else."""
@@ -197,11 +201,11 @@ def _asymmetric(there: tuple[Hop, ...], back: tuple[Hop, ...]) -> list[str]:
         for hop in there
         if hop.place.kind == "node" and hop.direction == "out" and not hop.inner
     }
-    came = {hop.place: hop.interface for hop in back if hop.direction == "in" and not hop.inner}
+    came = {hop.place: (hop.interface, hop.port) for hop in back if hop.direction == "in" and not hop.inner}
     return [
-        f"the packet leaves {place} by {dev}, and its reply comes back by {came[place]}"
+        f"the packet leaves {place} by {dev}, and its reply comes back by {came[place][0]}"
         for place, dev in left.items()
-        if came.get(place, dev) != dev
+        if dev not in came.get(place, (dev,))
     ][:1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hoplab.netfilter.packet import Packet
-from hoplab.trace.model import End, Place
+from hoplab.trace.model import End, Header, Place
 from hoplab.trace.topology import Space
 
 
@@ -15,6 +15,18 @@ class Ended(Exception):
     def __init__(self, end: End) -> None:
         super().__init__(end.why)
         self.end = end
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A connection in a table of a node: its packet as it came, and as it went on."""
+
+    came: Header
+    went: Header
+
+    def has_reply(self, packet: Packet) -> bool:
+        went = self.went
+        return (went.dst, went.dport, went.src) == (packet.src, packet.sport, packet.dst)
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,16 @@ def out_of_pod(walk: Walk, space: Space, packet: Packet, decided: Decided) -> La
     """Follow a packet from a pod's interface to its node, or by a bridge to another pod."""
     node, end = walk.topology.node_of(space), walk.topology.host_end(space)
     to = decided.via or packet.dst
-    _require_up(walk, space, space.links.get(decided.dev), decided.dev, str(node.place))
+    require_up(walk, space, space.links.get(decided.dev), decided.dev, str(node.place))
     if end is None:
         why = f"{decided.dev} of {space.place} has no other end on {node.place}"
         raise _ended(walk, space.place, "link", decided.dev, why, str(node.place))
-    _require_up(walk, node, end, end.name, str(node.place), last=space.place)
+    require_up(walk, node, end, end.name, str(node.place), last=space.place)
     static = _static(space, to, decided.dev)
     if decided.via:
         near = (own.network for own in space.own if own.dev == decided.dev and packet.dst in own.network)
         walk.bends += [f"{packet.dst} is in {net} of {space.place}, and goes by `{walk.route_text()}`" for net in near]
-    if not end.master and decided.via is None:
+    if not end.master and decided.via is None and not node.has(to, end.name):
         why = f"{end.name} of {node.place} is a port of no bridge: {space.place} gets no answer to its {_question(to)}"
         raise _ended(walk, node.place, "link", str(end), why, str(node.place), last=space.place)
     if not end.master:
@@ -64,7 +64,7 @@ def out_of_node(
 ) -> Landing:
     """Follow a packet from an interface of a node; ``came_by`` is its port where the bridge itself passes it on."""
     dev, target = space.links.get(decided.dev), decided.via or packet.dst
-    _require_up(walk, space, dev, decided.dev, walk.missing(packet))
+    require_up(walk, space, dev, decided.dev, walk.missing(packet))
     assert dev
     if dev.kind not in FOLLOWED or (dev.vxlan and dev.vxlan.external):
         why = f"what {dev.name} of {space.place} does with a packet is not in the facts: a program may decide"
@@ -75,10 +75,10 @@ def out_of_node(
         return _by_wireguard(walk, space, packet, dev)
     if dev.kind == "ipip":
         outer = Packet(packet.src, target, IPIP_PROTOCOL, 0, mark=packet.mark)
-        return _wrapped(walk, space, packet, outer, "IPIP", "ipip")
+        return wrapped(walk, space, packet, outer, "IPIP", "ipip")
     for pod in walk.topology.attached(space, dev.name):
         if packet.dst in pod.addresses or (decided.via and decided.via in pod.addresses):
-            return _into_pod(walk, space, packet, dev, pod, came_by)
+            return into_pod(walk, space, packet, dev, pod, came_by)
     if dev.kind in ("bridge", "veth") and dev.name != space.node.uplink:
         missing = walk.missing(packet)
         owner = "no port" if dev.kind == "bridge" else "no pod"
@@ -87,13 +87,13 @@ def out_of_node(
     return _by_lab_network(walk, space, packet, dev, target, carried)
 
 
-def _into_pod(walk: Walk, node: Space, packet: Packet, dev: Link, pod: Space, came_by: str) -> Landing:
+def into_pod(walk: Walk, node: Space, packet: Packet, dev: Link, pod: Space, came_by: str = "") -> Landing:
     end, eth0 = walk.topology.host_end(pod), pod.pod.eth0 if pod.pod else None
     assert end and eth0
     if end.master:
         walk.hops[-1] = replace(walk.hops[-1], port=end.name)
-    _require_up(walk, node, end, end.name, str(pod.place))
-    _require_up(walk, pod, eth0, eth0.name, str(pod.place), last=node.place)
+    require_up(walk, node, end, end.name, str(pod.place))
+    require_up(walk, pod, eth0, eth0.name, str(pod.place), last=node.place)
     if came_by == end.name and end.port and not end.port.hairpin:
         why = f"{end.name} on {node.place} has no hairpin mode: {dev.name} sends nothing out of the port it came in by"
         raise _ended(walk, node.place, "port", f"{end.name} hairpin off", why, str(pod.place))
@@ -124,9 +124,7 @@ def _by_vxlan(walk: Walk, space: Space, packet: Packet, dev: Link, target: IPAdd
     if dev.vxlan.local:
         outer = replace(outer, src=ip_address(dev.vxlan.local))
     vni = entry.vni or dev.vxlan.id
-    return _wrapped(
-        walk, space, packet, outer, f"VXLAN, VNI {vni}", "vxlan", vni, known.mac, chosen=not dev.vxlan.local
-    )
+    return wrapped(walk, space, packet, outer, f"VXLAN, VNI {vni}", "vxlan", vni, known.mac, chosen=not dev.vxlan.local)
 
 
 def _by_wireguard(walk: Walk, space: Space, packet: Packet, dev: Link) -> Landing:
@@ -138,7 +136,7 @@ def _by_wireguard(walk: Walk, space: Space, packet: Packet, dev: Link) -> Landin
     walk.event("peer", str(peer))
     address, _, port = peer.endpoint.rpartition(":")
     outer = Packet(packet.src, ip_address(address.strip("[]")), "udp", int(port), sport=int(port))
-    return _wrapped(walk, space, packet, outer, "WireGuard", "wireguard")
+    return wrapped(walk, space, packet, outer, "WireGuard", "wireguard")
 
 
 def _peer(space: Space, dev: str, address: IPAddress) -> Peer | None:
@@ -152,7 +150,7 @@ def _peer(space: Space, dev: str, address: IPAddress) -> Peer | None:
     return max(found)[2] if found else None
 
 
-def _wrapped(
+def wrapped(
     walk: Walk,
     space: Space,
     packet: Packet,
@@ -189,14 +187,14 @@ def unwrapped(walk: Walk, space: Space, packet: Packet, carried: Carried) -> Lan
     if dev is None:
         why = f"{space.place} has no interface that unwraps {carried.how}"
         raise _ended(walk, space.place, "link", f"no interface of kind {carried.kind}", why, missing)
-    _require_up(walk, space, dev, dev.name, missing)
+    require_up(walk, space, dev, dev.name, missing)
     if carried.mac and carried.mac != dev.mac:
         why = f"{dev.name} of {space.place} has the MAC {dev.mac}; the frame is for {carried.mac}"
         raise _ended(walk, space.place, "address", f"{dev.name} {dev.mac}", why, missing)
     if carried.kind == "wireguard":
         _require_sender(walk, space, dev, carried)
     walk.event("unwrapped", f"{carried.how}, by {dev.name}")
-    return walk.arrive(space, carried.packet, dev.name)
+    return walk.arrive(space, carried.packet, dev.name, vni=carried.vni)
 
 
 def _require_sender(walk: Walk, space: Space, dev: Link, carried: Carried) -> None:
@@ -287,7 +285,7 @@ def _require_mac(walk: Walk, space: Space, address: IPAddress, dev: str, mac: st
         raise _ended(walk, space.place, "neighbour", known, why, missing)
 
 
-def _require_up(walk: Walk, space: Space, dev: Link | None, name: str, missing: str, last: Place | None = None) -> None:
+def require_up(walk: Walk, space: Space, dev: Link | None, name: str, missing: str, last: Place | None = None) -> None:
     if dev is None:
         why = f"{space.place} has no interface {name}"
         raise _ended(walk, space.place, "link", name, why, missing, last=last)

@@ -17,6 +17,7 @@ INFERRED = "inferred"  # the evidence of a hop or an event that follows from fac
 SEEN = "seen"  # ... that a capture, a report of nftables or a tracepoint shows
 UNPREDICTED = "seen, not predicted"
 OTHERWISE = "seen, otherwise"  # with other addresses than predicted
+MAPS = "maps of Cilium"  # where an event is decided that no rule is behind
 NOT_SEEN = "not seen"  # predicted, and seen neither there nor farther on the way
 
 
@@ -68,7 +69,7 @@ class Header:
 class Event:
     """One thing that happens to a packet at a hop."""
 
-    kind: str  # "route", "rule", "dnat", "snat", "restored", "neighbour", "fdb", "peer", "wrapped", "unwrapped", ...
+    kind: str  # "route", "rule", "dnat", "snat", "restored", "neighbour", "fdb", "peer", "wrapped", "program", ...
     text: str  # the rule, route or entry as its tool prints it
     where: str = ""  # of a rule: table and chains, "iptables nat, PREROUTING > KUBE-SERVICES"
     result: str = ""  # of a translation: "10.102.196.103:80 becomes 10.244.0.3:8080"
@@ -83,7 +84,7 @@ class Hop:
     interface: str
     direction: Direction
     header: Header
-    port: str = ""  # the port of a bridge by which it comes or goes
+    port: str = ""  # the port of a bridge by which it comes or goes; where a program took it that hands it over there
     inner: Header | None = None  # the packet that this one carries
     wrapped: str = ""  # how: "VXLAN, VNI 1", "IPIP", "WireGuard"
     events: tuple[Event, ...] = ()
@@ -96,7 +97,7 @@ class End:
 
     last: Place  # the last place that it reaches
     missing: str  # the first place that it does not reach: "pod hoplab-verify/echo-lm2p5", "the outside"
-    kind: str  # "rule", "route", "translation", "neighbour", "fdb", "peer", "link", "sysctl", "address", "socket", ...
+    kind: str  # "rule", "route", "translation", "neighbour", "fdb", "peer", "link", "sysctl", "socket", "program", ...
     cause: str  # the rule, route, entry, interface or sysctl that ends it, as its tool prints it; or what lacks
     why: str  # a sentence
     at: Place  # the place whose cause it is

@@ -9,6 +9,11 @@ from hoplab.observe.facts.api_ingresses import API_INGRESSES
 from hoplab.observe.facts.api_nodes import API_NODES
 from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
+from hoplab.observe.facts.cilium_endpoints import CILIUM_ENDPOINTS
+from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
+from hoplab.observe.facts.cilium_policy import CILIUM_POLICY
+from hoplab.observe.facts.cilium_services import CILIUM_SERVICES
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IP6TABLES, IPTABLES
@@ -28,6 +33,7 @@ NEEDED: frozenset[str] = frozenset(
     for fact in (
         *(ADDRESSES, LINKS, ROUTES, RULES, NEIGHBOURS, FDB, SYSCTLS, SOCKETS, WIREGUARD),
         *(IPTABLES, IPTABLES_LEGACY, IPSET, NFT_RULESET),
+        *(BPF_PROGRAMS, CILIUM_ENDPOINTS, CILIUM_IPCACHE, CILIUM_POLICY, CILIUM_SERVICES),
         *(API_NODES, API_PODS, API_SERVICES, API_ENDPOINTS, API_INGRESSES),
     )
 )

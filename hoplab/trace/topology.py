@@ -9,13 +9,14 @@ from ipaddress import IPv6Address
 
 from hoplab.core.errors import UnavailableError
 from hoplab.core.ip import IPAddress
+from hoplab.expectations.cni import cilium
 from hoplab.expectations.loadbalancer import get_load_balancer
 from hoplab.netfilter.hooks import Firewall
+from hoplab.observe.cilium_maps import CiliumMaps
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.facts.addresses import ADDRESSES, ADDRESSES6, Address, Address6, source6
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS
 from hoplab.observe.facts.api_services import API_SERVICES
-from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
 from hoplab.observe.facts.ipset import IPSET
 from hoplab.observe.facts.iptables import IP6TABLES, Iptables
 from hoplab.observe.facts.iptables_legacy import IP6TABLES_LEGACY, IPTABLES_LEGACY
@@ -59,9 +60,9 @@ class NodeRules:
         """Yield what is not known because the recording lacks it."""
         if {NFT_RULESET.name, IPTABLES_LEGACY.name} - set(self.facts.outputs):
             yield _NOT_RECORDED
-        programs = self.facts[BPF_PROGRAMS] if BPF_PROGRAMS.name in self.facts.outputs else ()
-        if programs:
-            yield _PROGRAMS.format(names=", ".join(sorted({program.name for program in programs})))
+        programs = {program.name for program in CiliumMaps(self.facts).programs.values()}
+        if others := programs - cilium.ALL_PROGRAMS:
+            yield _PROGRAMS.format(names=", ".join(sorted(others)))
         if ipv6 and (lacking := [fact.name for fact in (RULES6, SYSCTLS6) if fact.name not in self.facts.outputs]):
             yield _NOT_RECORDED6.format(names=", ".join(lacking))
 
@@ -79,6 +80,11 @@ class Space:
     @cached_property
     def links(self) -> dict[str, Link]:
         return {link.name: link for link in self.facts[LINKS]}
+
+    @cached_property
+    def maps(self) -> CiliumMaps:
+        """Return the programs at the interfaces of a node, with their maps."""
+        return CiliumMaps(self.facts)
 
     @cached_property
     def addresses(self) -> frozenset[IPAddress]:

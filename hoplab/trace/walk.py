@@ -15,8 +15,8 @@ from hoplab.netfilter.ruleset import Rule
 from hoplab.observe.facts.links import Link
 from hoplab.observe.facts.sockets import SOCKETS
 from hoplab.observe.reverse_path import refusal
-from hoplab.trace import link
-from hoplab.trace.landing import Carried, Ended, Landing
+from hoplab.trace import link, programs
+from hoplab.trace.landing import Carried, Connection, Ended, Landing
 from hoplab.trace.model import OUTSIDE, PORTLESS, Direction, End, Event, Header, Hop, Place
 from hoplab.trace.routes import Decided, decide
 from hoplab.trace.topology import Space, Topology
@@ -26,14 +26,6 @@ BEFORE_ROUTING = ("ingress", "prerouting")
 FORWARDING6 = "net.ipv6.conf.all.forwarding"  # that of an interface decides on router advertisements alone
 FORCED6 = "net.ipv6.conf.{}.force_forwarding"  # of Linux 6.17 and later: an interface from which packets go on anyway
 TRANSLATIONS = {"DNAT": "dnat", "REDIRECT": "dnat", "NETMAP": "dnat", "SNAT": "snat", "MASQUERADE": "snat"}
-
-
-@dataclass(frozen=True)
-class _Connection:
-    """A connection in the table of a node: its packet as it came, and as it went on."""
-
-    came: Header
-    went: Header
 
 
 class Walk:
@@ -49,12 +41,16 @@ class Walk:
         self.notes: list[str] = []
         self.route: tuple[Place, str] = (OUTSIDE, "")  # the last routing decision
         self.entry = ""  # the node by which packets from outside come in, where no address says so
-        self._connections: dict[Place, list[_Connection]] = {}
+        self.first: tuple[Event, ...] = ()  # what is done to the packet before it has a hop
+        self.socket: Connection | None = None  # of the sender: as it asks for it, and as it is sent
+        self._connections: dict[Place, list[Connection]] = {}
+        self._of_programs: dict[Place, list[Connection]] = {}  # what programs of eBPF translate there
 
     # --- what link.py and the caller use ---
 
     def hop(self, hop: Hop) -> None:
-        self.hops.append(hop)
+        self.hops.append(replace(hop, events=(*self.first, *hop.events)))
+        self.first = ()
         if len(self.hops) > MAX_HOPS:
             raise Ended(self.end(hop.place, "loop", str(self.route[1]), f"it goes in circles, now at {hop.place}"))
 
@@ -64,6 +60,20 @@ class Walk:
 
     def end(self, at: Place, kind: str, cause: str, why: str, *, missing: str = "", last: Place | None = None) -> End:
         return End(last or at, missing or self.goal, kind, cause, why, at, reply=self.reply)
+
+    def draw(self, count: int) -> int:
+        """Return which of so many equal outcomes a random number draws."""
+        index = self._choice(count)
+        self.share /= count
+        return index
+
+    def keep(self, at: Place, came: Packet, went: Packet) -> None:
+        """Note a connection that a program translates."""
+        self._of_programs.setdefault(at, []).append(Connection(Header.of(came), Header.of(went)))
+
+    def kept(self, at: Place, reply: Packet) -> Connection | None:
+        """Return the connection that a program has translated, and that a packet is a reply of."""
+        return next((known for known in self._of_programs.get(at, ()) if known.has_reply(reply)), None)
 
     def missing(self, packet: Packet) -> str:
         """Return the name of what the packet is for: the owner of its destination, or else the goal."""
@@ -78,6 +88,7 @@ class Walk:
         if decided.local:
             self.route = (space.place, decided.event.text)
             self.hop(Hop(space.place, "lo", "out", Header.of(packet), events=(decided.event,)))
+            self.hop(Hop(space.place, "lo", "in", Header.of(packet)))
             return Landing(space.place, packet, space)
         self._require_route(space, packet, decided, f"{space.place} has no route to {packet.dst}")
         self.hop(Hop(space.place, decided.dev, "out", Header.of(packet), events=(decided.event,)))
@@ -91,9 +102,18 @@ class Walk:
         port: str = "",
         carried: Carried | None = None,
         to: Link | None = None,
+        vni: int = 0,
     ) -> Landing:
-        """Follow a packet that comes in at a node; ``to`` is the port of a bridge that its frame is for."""
+        """Follow a packet that comes in at a node.
+
+        ``to`` is the port of a bridge that its frame is for, ``vni`` came with a packet that was unwrapped.
+        """
         self._hop_of(space, dev, "in", packet, carried, port)
+        if not carried:
+            left = programs.comes_in(self, space, packet, dev, vni)
+            if isinstance(left, Landing):
+                return left
+            packet, dev = left.packet, left.dev
         packet = replace(packet, mark=0, connmark=0)  # they are of one host
         called = bridged_too(space.facts, ipv6=packet.ipv6)  # IP's hooks, for what a bridge passes on
         kept = self._undone(space, packet, carried) if called or not to else _Undone(packet)
@@ -137,7 +157,10 @@ class Walk:
         self._track(space, packet, sent, carried)
         leaving = kept.leaving(sent)
         if decided.local:
+            self._hop_of(space, "lo", "in", leaving, carried)
             return self._deliver(space, leaving, carried)
+        if landing := None if carried else programs.goes_out(self, space, leaving, decided.dev):
+            return landing
         self.hops[-1] = replace(self.hops[-1], interface=decided.dev, header=Header.of(leaving))
         return link.out_of_node(self, space, leaving, decided, carried)
 
@@ -157,6 +180,8 @@ class Walk:
         self._describe(space, crossing.after, crossing.before, crossing.passage)
         self._track(space, crossing.came, crossing.passage.packet, carried)
         sent = crossing.kept.leaving(crossing.passage.packet)
+        if landing := None if carried else programs.goes_out(self, space, sent, decided.dev):
+            return landing
         self._hop_of(space, decided.dev, "out", sent, carried, to.name if to else "")
         return link.out_of_node(self, space, sent, decided, carried, came_by)
 
@@ -183,15 +208,17 @@ class Walk:
         for stop in found.unknown:
             how = "a program decides" if stop.queued else "could not be evaluated"
             self.notes.append(f"{how}: {stop}, of {space.place}")
-        index = 0
-        if len(options) > 1:
-            at = len(self.options)
-            index = self.choices[at] if at < len(self.choices) else 0
-            self.options.append(len(options))
-        chosen = options[index]
+        chosen = options[self._choice(len(options))]
         for step in chosen.steps:
             self.share *= step.probability
         return chosen
+
+    def _choice(self, count: int) -> int:
+        if count < 2:
+            return 0
+        at = len(self.options)
+        self.options.append(count)
+        return self.choices[at] if at < len(self.choices) else 0
 
     def _with_way(self, space: Space, packet: Packet, to: Link | None) -> Packet:
         """Return the packet with its way out, and whether the route to its source leads by where it came in."""
@@ -274,7 +301,7 @@ class Walk:
         if carried or not self.reply:
             return _Undone(replace(packet, state="NEW"))
         for known in self._connections.get(space.place, ()):
-            if (known.went.dst, known.went.dport, known.went.src) == (packet.src, packet.sport, packet.dst):
+            if known.has_reply(packet):
                 status = "dnat" if known.came.dst != known.went.dst else ""
                 middle = replace(packet, dst=known.came.src, state="ESTABLISHED", status=status, mark=0)
                 if known.came == known.went:
@@ -286,7 +313,7 @@ class Walk:
 
     def _track(self, space: Space, came: Packet, went: Packet, carried: Carried | None) -> None:
         if not carried and not self.reply:
-            self._connections.setdefault(space.place, []).append(_Connection(Header.of(came), Header.of(went)))
+            self._connections.setdefault(space.place, []).append(Connection(Header.of(came), Header.of(went)))
 
     def _hop_of(
         self, space: Space, dev: str, direction: Direction, packet: Packet, carried: Carried | None, port: str = ""

@@ -17,9 +17,7 @@ from hoplab.expectations.cni import NodeExpectations, Tunnel
 from hoplab.expectations.parts import known_parts
 from hoplab.netfilter.packet import Outcome, Packet
 from hoplab.netfilter.ruleset import Rule, postrouting, prerouting
-from hoplab.observe.facts.bpf_programs import BPF_PROGRAMS
-from hoplab.observe.facts.cilium_ipcache import CILIUM_IPCACHE
-from hoplab.observe.facts.cilium_services import CILIUM_SERVICES
+from hoplab.observe.cilium_maps import CiliumMaps
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.facts.neighbours import NEIGHBOURS
@@ -107,8 +105,8 @@ class PodPath:
 
     def identity(self, pod: Pod) -> int | None:
         """Return a pod's identity in the map of the first node; None where it has no entry."""
-        found = [owner for owner in self.pod.node[CILIUM_IPCACHE] if pod.address in owner.range]
-        return max(found, key=lambda owner: owner.range.prefixlen).identity if found else None
+        owner = CiliumMaps(self.pod.node.facts).owner(pod.address)
+        return owner.identity if owner else None
 
     @property
     def tunnel(self) -> Tunnel | None:
@@ -216,10 +214,9 @@ def _to_pod(path: PodPath) -> Iterator[tuple[str, object]]:
 def _by_programs(path: PodPath) -> Iterator[tuple[str, object]]:
     """Yield the program that takes a pod's packet, and the entry of the map that says where it goes."""
     end, node, to = path.pod.host_end, path.pod.node, path.other.address
-    taking = [found for found in node[BPF_PROGRAMS] if end and (found.dev, found.direction) == (end.name, "ingress")]
-    yield "its program", next(iter(taking), NOTHING)
-    owners = [owner for owner in node[CILIUM_IPCACHE] if to in owner.range]
-    yield "its map", max(owners, key=lambda owner: owner.range.prefixlen, default=NOTHING)
+    maps = CiliumMaps(node.facts)
+    yield "its program", (end and maps.program(end.name, "ingress")) or NOTHING
+    yield "its map", maps.owner(to) or NOTHING
 
 
 def _translated(ends: Sequence[Outcome[Rule]]) -> str:
@@ -252,9 +249,9 @@ def _to_service(path: PodPath) -> Iterator[tuple[str, object]]:
     if service is not None:
         yield "the pod sends to", f"{service.cluster_ip}:{service.port}"
         if path.by_programs:
-            sent_to = (service.cluster_ip, service.port)
-            behind = [found for found in node[CILIUM_SERVICES] if (found.address, found.port) == sent_to]
-            yield "which a map has", next(iter(behind), NOTHING)
+            maps = CiliumMaps(node.facts)
+            found = maps.frontend(service.cluster_ip, service.port, service.protocol, inside=True)
+            yield "which a map has", found or NOTHING
         for end in () if path.by_programs else prerouting(node, proxy.connection(pod.address, service)):
             chains = [chain for chain in end.chains if not chain.startswith(_chain_prefixes())]
             yield "which goes by", " -> ".join([*chains, end.to or end.verdict])

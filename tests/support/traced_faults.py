@@ -170,6 +170,15 @@ FAULTS = (
         "vxlan.calico 02:00:00:00:00:01",
     ),
     TracedFault(
+        "cilium-native-cilium/a-backend-is-taken-out-of-the-map",
+        "single",
+        "echo",
+        HOME,
+        "program",
+        "slot 1 leads nowhere",
+        drawn=True,
+    ),
+    TracedFault(
         "flannel-host-gw/the-route-to-a-host-gw-neighbours-pods-is-gone", "single", "far", OTHER, "route", EVERY_ROUTE
     ),
     TracedFault(
@@ -229,6 +238,7 @@ PASSING = frozenset(
         *("the-ranges-last-address-is-not-for-broadcast", "the-userspace-proxy-is-back"),
         *("younger/a-host-port-leads-to-a-pod-that-is-gone", "younger/a-node-is-behind-two-macs"),
         *("younger/a-udp-flow-is-kept-to-an-endpoint-that-is-gone", "younger/the-conntrack-table-is-full"),
+        *("cilium-vxlan/nobody-is-said-to-have-another-nodes-pods-address",),  # the range of its node leads there too
         *("younger/ipam-keeps-the-address-of-a-pod-that-is-gone",),
         *("younger/the-reverse-path-filter-is-strict-everywhere",),
     }

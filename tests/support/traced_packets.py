@@ -30,6 +30,7 @@ PACKETS: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # from, to, and opti
     "pod to outside": ("single", "outside", {}),
     "UDP to a port that nobody listens on": ("single", "far", {"protocol": "udp", "port": 9999}),
 }
+BY_BALANCER = "outside to LoadBalancer"
 EVERY_RUN = tuple(PACKETS)[:3]
 PACKETS6: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # of a lab that has both families
     "pod to ClusterIP by IPv6": ("single", "hoplab-verify/echo", {"ipv6": True}),
@@ -44,8 +45,11 @@ PACKETS6: Mapping[str, tuple[str, str, dict[str, Any]]] = {  # of a lab that has
 
 
 def packets_of(lab: Snapshot) -> Mapping[str, tuple[str, str, dict[str, Any]]]:
-    """Return the packets of a lab: those of IPv6 too, where it has both families."""
-    return {**PACKETS, **PACKETS6} if lab.setting.ipv6 else PACKETS
+    """Return the packets of a lab: those of IPv6 too, where it has both families, and of a load balancer it has."""
+    found = {**PACKETS, **PACKETS6} if lab.setting.ipv6 else dict(PACKETS)
+    if lab.setting.load_balancer == "none":
+        del found[BY_BALANCER]
+    return found
 
 
 def reals(trace: Trace) -> tuple[Sent, ...]:

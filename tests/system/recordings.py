@@ -43,6 +43,8 @@ FEW = {  # of other labs than the usual one there is one broken recording each
     "calico-bgp": "a BGP session is closed by hand",
     "calico-ipip": "what is for a pod elsewhere goes by eth0 and is not wrapped",
     "calico-vxlan": "vxlan.calico has another MAC than announced",
+    "cilium-vxlan": "nobody is said to have another node's pod's address",
+    "cilium-native-cilium": "a backend is taken out of the map",
 }
 
 # Lessons whose facts these recordings are older than: on machines their fault fails these too

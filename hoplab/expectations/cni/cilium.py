@@ -39,6 +39,7 @@ HOST, NET, VXLAN = "cilium_host", "cilium_net", "cilium_vxlan"
 HOST_END = "lxc"  # prefix of the names of host ends
 PORT = 8472  # Linux's own default; the port IANA gave VXLAN is 4789
 OVERHEAD = 50  # outer Ethernet 14 + IPv4 20 + UDP 8 + VXLAN 8
+LOOPBACK = {4: "169.254.42.1", 6: "fe80::1"}  # source of what a pod sends to itself by a service, by the family
 ROUTE_PROTOCOL = "kernel"  # what cilium-agent gives as the origin of its routes
 
 # Programs at each interface: what comes out of it into the node (ingress), and what goes into it (egress)
@@ -47,6 +48,12 @@ _PROGRAMS = {HOST: {"ingress": "cil_to_host", "egress": "cil_from_host"}, NET: {
 _OF_UPLINK = {"ingress": "cil_from_netdev"}
 _OF_SERVICES = {"egress": "cil_to_netdev"}  # at the uplink, in the place of kube-proxy: for what is to a NodePort
 _OF_VXLAN = {VXLAN: {"ingress": "cil_from_overlay", "egress": "cil_to_overlay"}}
+
+ALL_PROGRAMS = frozenset(
+    name
+    for programs in (FROM_POD, *_PROGRAMS.values(), _OF_UPLINK, _OF_SERVICES, *_OF_VXLAN.values())
+    for name in programs.values()
+)
 
 # Annotation of its Kubernetes node with the address of cilium_host
 ADDRESS, ADDRESS6 = "ipv4-cilium-host", "ipv6-cilium-host"

@@ -44,9 +44,12 @@ class Frontend:
     flags: tuple[str, ...]  # "non-routable", "sessionAffinity", ...
     backends: tuple[Backend, ...]
 
+    @property
+    def where(self) -> str:
+        return f"{with_port(self.address, self.port)}/{self.protocol}"
+
     def __str__(self) -> str:
-        where = f"{with_port(self.address, self.port)}/{self.protocol}"
-        return f"{where} {self.kind}: {', '.join(backend.to for backend in self.backends) or 'no backend'}"
+        return f"{self.where} {self.kind}: {', '.join(backend.to for backend in self.backends) or 'no backend'}"
 
 
 _KEY = re.compile(r"(?P<at>\S+):(?P<port>\d+)/(?P<protocol>\w+)(?P<internal>/i)? \((?P<slot>\d+)\)")

@@ -50,6 +50,11 @@ class Link:
     group: str = "default"  # which policy rules can exclude
     vrf_table: str = ""  # of a VRF: its routing table
 
+    @property
+    def leads_elsewhere(self) -> bool:
+        """Return whether it is an end of a pair whose other end is in another namespace, as a pod's is."""
+        return self.kind in PAIRS and not self.peer
+
     def __str__(self) -> str:
         other = self.peer_index or self.parent_index
         name = self.peer or self.parent

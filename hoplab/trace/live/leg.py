@@ -9,9 +9,9 @@ from ipaddress import ip_network
 from hoplab.trace.live.drops import Lookup
 from hoplab.trace.live.observed import NEAR_NS, WIRE, Observed
 from hoplab.trace.live.sightings import Sighting
-from hoplab.trace.model import ICMP6, NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop, Place
+from hoplab.trace.model import ICMP6, MAPS, NOT_SEEN, OTHERWISE, OUTSIDE, SEEN, UNPREDICTED, Event, Header, Hop, Place
 
-PROVEN = frozenset({"restored", "wrapped", "unwrapped", "bridge"})  # kinds of events that the next hop shows
+PROVEN = frozenset({"program", "restored", "wrapped", "unwrapped", "bridge"})  # kinds of events that the next hop shows
 WIREGUARD = "WireGuard"  # how a hop carries a packet that nobody can read there
 
 
@@ -227,7 +227,8 @@ def _proven(hop: Hop, after: Hop | None) -> Hop:
     """Return the hop with those events marked that are seen by the packet as it is before and after them."""
     if not after or (hop.place, hop.evidence, after.evidence) != (after.place, SEEN, SEEN):
         return hop
-    marked = (replace(event, evidence=SEEN) if event.kind in PROVEN else event for event in hop.events)
+    shown = (event.kind in PROVEN or event.where.startswith(MAPS) for event in hop.events)
+    marked = (replace(event, evidence=SEEN) if so else event for event, so in zip(hop.events, shown, strict=True))
     return replace(hop, events=tuple(marked))
 
 

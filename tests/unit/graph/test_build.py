@@ -16,13 +16,14 @@ from hoplab.observe.facts.api_services import API_SERVICES
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Snapshot
+from tests.support.edits import on_node
 from tests.support.files import RECORDINGS
 from tests.support.hurt import NO_API, refused, without_api, without_nodes
 from tests.support.recordings import recording
 
 HEALTHY = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 BROKEN = sorted(str(file.relative_to(RECORDINGS).with_suffix("")) for file in RECORDINGS.glob("broken/**/*.json"))
-VXLAN = "flannel-vxlan"
+VXLAN, CILIUM = "flannel-vxlan", "cilium-vxlan"
 
 
 def without(lab: Snapshot, *names: str, node: str = "") -> Snapshot:
@@ -63,7 +64,7 @@ def test_a_healthy_lab_hangs_together(name: str) -> None:
     assert set(pairs) == {f"pod/{pod}" for pod in lab.pods}
     ways = graph.edges_of("port") if lab.setting.cni == "flannel" else graph.edges_of("routed")
     assert set(pairs.values()) <= {edge.source for edge in ways}
-    tunnels = {"vxlan": 1, "wireguard": 1, "ipip": 1, "host-gw": 0, "bgp": 0}[lab.setting.backend]
+    tunnels = {"vxlan": 1, "wireguard": 1, "ipip": 1, "host-gw": 0, "bgp": 0, "native": 0}[lab.setting.backend]
     twice = 2 if lab.setting.ipv6 and lab.setting.backend == "vxlan" else 1
     assert len(graph.edges_of("tunnel")) == tunnels * twice
     assert bool(graph.edges_of("bgp")) == (lab.setting.cni == "calico" and lab.setting.backend != "vxlan")
@@ -92,6 +93,25 @@ def test_a_vertex_says_what_it_is() -> None:
 def test_a_tunnel_that_one_node_does_not_know_is_missing() -> None:
     graph = build(recording("broken/an-fdb-entry-is-gone"))
     assert [edge.state for edge in graph.edges_of("tunnel")] == [MISSING]
+
+
+def test_programs_of_ebpf_take_the_place_of_routes_to_pods() -> None:
+    lab = recording(CILIUM)
+    graph = build(lab)
+    ends = {pod.host_end.name for pod in lab.pods_on(lab.nodes[0]) if pod.host_end}
+    taken = {edge.source for edge in graph.edges_of("routed") if edge.label == "cil_from_container"}
+    assert {f"worker1/{end}" for end in ends} == {source for source in taken if source.startswith("worker1/")}
+    assert set(labels(graph, "veth", "worker1")) == ends
+    assert graph.by_id["worker1/cilium_host"].details == ("veth, mtu 1500", "10.244.1.181/32")
+    assert graph.by_id["worker1/cilium_vxlan"].details == ("VXLAN, mtu 1500",)
+    assert {route.to for route in graph.of_kind("route", parent="worker1")} == {"", "worker2"}
+
+
+def test_a_tunnel_whose_other_end_no_map_knows_is_missing() -> None:
+    lab = on_node(
+        "cilium_ipcache", lambda text: text.replace("192.168.77.21", "192.168.77.99"), recording(CILIUM), "worker1"
+    )
+    assert [edge.state for edge in build(lab).edges_of("tunnel")] == [MISSING]
 
 
 def test_a_missing_route_is_a_gap_that_names_the_range_and_the_node() -> None:

@@ -13,6 +13,7 @@ from hoplab.graph.path import path
 from hoplab.graph.views import UnknownPlace
 from hoplab.observe.facts import Facts
 from hoplab.observe.snapshot import Snapshot
+from tests.support.edited.cilium_services import without_kube_proxy
 from tests.support.files import RECORDINGS
 from tests.support.hurt import refused, without_nodes
 from tests.support.recordings import recording
@@ -64,6 +65,48 @@ def test_a_path_to_a_service_goes_to_each_endpoint() -> None:
     assert "hoplab-verify/single-659bfc6785-8hptb sends it to 10.102.196.103 by " in found.steps[0]
     assert len([step for step in found.steps if step.endswith("there it has arrived.")]) == 2
     assert [service.label for service in found.of_kind("service")] == ["echo"]
+
+
+def test_a_path_goes_by_the_programs_that_take_the_packet() -> None:
+    lab = recording("cilium-vxlan")
+    single, far = "hoplab-verify/single-659bfc6785-shbqt", "hoplab-verify/echo-fsxx8"
+    found = path(lab, build(lab), single, far)
+    assert found.steps == (
+        f"{single} sends it to 10.244.0.46 by `default via 10.244.1.181 dev eth0 mtu 1450`.",
+        "lxcb62f9ffb1a89 is its other end, on worker1.",
+        "`cil_from_container` takes it at lxcb62f9ffb1a89 of worker1: its map has "
+        "`10.244.0.46/32 identity 36854 behind 192.168.77.21`.",
+        "cilium_vxlan wraps it for 192.168.77.21 (VXLAN), and eth0 sends that to the network.",
+        "`cil_from_overlay` takes it at cilium_vxlan of worker2: its map has 10.244.0.46 there.",
+        f"lxc9e447dca1496 is the other end of eth0 of {far}: there it has arrived.",
+    )
+    assert found.of_kind("route") == () and "programs of eBPF" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("sender", "by", "program"),
+    [
+        ("hoplab-verify/single-659bfc6785-shbqt", "Cilium's map of services", "cil_from_container"),
+        ("worker1", "kube-proxy's rules", "cil_from_host"),
+    ],
+)
+def test_a_program_translates_for_pods_and_kube_proxy_for_nodes(sender: str, by: str, program: str) -> None:
+    found = steps(recording("cilium-vxlan"), sender, "hoplab-verify/echo")
+    change = f"worker1 changes the destination 10.108.105.156, by {by}, to "
+    assert f"{change}hoplab-verify/echo-kcc9t or hoplab-verify/echo-fsxx8." in found
+    assert any(step.startswith(f"`{program}` takes it at ") for step in found)
+
+
+def test_without_kube_proxy_a_map_translates_for_nodes_too() -> None:
+    found = steps(without_kube_proxy(), "worker1", "hoplab-verify/echo")
+    assert found[0].startswith("worker1 changes the destination 10.108.105.156, by Cilium's map of services, to ")
+
+
+def test_what_no_program_takes_is_routed() -> None:
+    lab = recording("cilium-vxlan")
+    found = path(lab, build(lab), "hoplab-verify/single-659bfc6785-shbqt", "192.168.77.1")
+    assert found.steps[-2:] == ("worker1 routes it by `192.168.77.0/24 dev eth0`.", "eth0 sends it to 192.168.77.1.")
+    assert "programs" not in found.notes[0]
 
 
 def test_a_path_from_a_node_and_to_the_outside() -> None:

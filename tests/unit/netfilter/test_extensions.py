@@ -106,7 +106,7 @@ def test_targets_that_do_not_end_the_walk() -> None:
         ('-m u32 --u32 "0x0=0x1"', None),
         ("-m mac --mac-source 02:00:00:00:00:01", None),
         ("-m time --timestart 09:00:00 --timestop 17:00:00", None),
-        ("-m socket --transparent", None),
+        ("-m socket --transparent", False),  # the socket of a transparent proxy takes none of these packets
         ("-m socket", None),
         ("-m quota2 --name x", None),  # of an extension that is not in the table
         ("-m limit --limit 3/min -s 10.9.0.0/16", False),  # unknown, but the rest does not match

@@ -10,7 +10,8 @@ import pytest
 
 from hoplab.core.ip import with_port
 from hoplab.core.paths import PROJECT
-from hoplab.trace.model import OUTSIDE, Trace, Way
+from hoplab.expectations.cni import by_programs
+from hoplab.trace.model import MAPS, OUTSIDE, Trace, Way
 from tests.support import traced_packets
 from tests.support.files import RECORDINGS
 from tests.support.recordings import recording
@@ -63,7 +64,9 @@ TUNNELS = {
     "wireguard": "WireGuard",
     "bgp": "",
     "host-gw": "",
+    "native": "",
 }
+SOCKET = f"{MAPS}, at the socket"  # where programs translate a connection without kube-proxy
 PAGE = PROJECT / "docs" / "trace.md"
 MARKS = ("<!-- generated: faults -->\n", "<!-- end of faults -->\n")
 
@@ -125,7 +128,11 @@ def require_complete(found: Trace) -> None:
             assert way.back[0].place == way.target and way.back[-1].place == way.source
             assert all(hop.evidence == "inferred" for hop in (*way.there, *way.back))
             got, sent = way.back[-1].header, way.header
-            if way.source.kind != "node":  # a node restores the addresses of its own connections after this hop
+            if any(event.where == SOCKET for event in way.there[0].events):  # which the sender's program does not see
+                restored = way.back[-1].events[-1]
+                assert restored.where == SOCKET
+                assert f" becomes {with_port(sent.dst, sent.dport)} > " in restored.result
+            elif way.source.kind != "node":  # a node restores the addresses of its own connections after this hop
                 assert (got.src, got.sport, got.dst) == (sent.dst, sent.dport, sent.src)
     assert found.complete
     assert not [note for note in found.notes if "could not be evaluated" in note]
@@ -154,7 +161,7 @@ def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str, ipv6: bo
     for way in found.ways:
         [dnat] = [event for hop in way.there for event in hop.events if event.kind == "dnat"]
         assert f"becomes {with_port(way.back[0].header.src, 8080)}" in dnat.result
-        assert "dnat" in dnat.text.lower()
+        assert dnat.where.startswith(MAPS) if by_programs(recording(lab)) else "dnat" in dnat.text.lower()
         assert any(event.kind == "restored" for hop in way.back for event in hop.events)
 
 
@@ -180,11 +187,15 @@ def test_an_ingress_controller_opens_a_connection_of_its_own(lab: str) -> None:
 
 
 @pytest.mark.parametrize("lab", LABS)
-def test_a_service_without_endpoints_is_refused_by_a_rule(lab: str) -> None:
+def test_a_service_without_endpoints_is_refused_by_a_rule_or_a_program(lab: str) -> None:
     way = traced(recording(lab), "single", "nobody").shown
     assert way.end and not way.arrives
-    assert (way.end.kind, way.end.at.name) == ("rule", pods(recording(lab))["single"].node)
-    assert "reject" in way.end.cause.lower() and "rejects it" in way.end.why
+    programs = by_programs(recording(lab))
+    assert (way.end.kind, way.end.at.name) == ("program" if programs else "rule", pods(recording(lab))["single"].node)
+    if programs:
+        assert way.end.cause.endswith(" ClusterIP: no backend") and "refuses " in way.end.why
+    else:
+        assert "reject" in way.end.cause.lower() and "rejects it" in way.end.why
     assert way.end.missing == "service hoplab-verify/nobody"
 
 

@@ -30,6 +30,8 @@ PAGE = PROJECT / "docs" / "trace.md"
         ("flannel_wireguard_ingress", "flannel-wireguard", "outside", "app1-service", {"via": "ingress"}),
         ("flannel_nft_outside", "flannel-nft-vxlan-nftables", "single", "outside", {}),
         ("no_endpoints", "flannel-vxlan", "single", "nobody", {}),
+        ("cilium_vxlan_service", "cilium-vxlan", "single", "hoplab-verify/echo", {}),
+        ("cilium_no_endpoints", "cilium-vxlan", "single", "nobody", {}),
         ("flannel_dual_service_ipv6", "flannel-vxlan-dual", "single", "hoplab-verify/echo", {"ipv6": True}),
         ("calico_dual_outside_ipv6", "calico-bgp-dual", "single", "outside", {"ipv6": True, "protocol": "icmp"}),
         ("fdb_entry_gone", "broken/an-fdb-entry-is-gone", "far", "single", {}),
@@ -54,7 +56,7 @@ def test_the_page_shows_real_traces() -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         PAGE.write_text(wanted)
     assert PAGE.read_text() == wanted, "if that is intended: UPDATE_GOLDEN=1 ./lab test --fast"
-    assert before.count("<!-- golden: ") == 4
+    assert before.count("<!-- golden: ") == 5
 
 
 def test_a_bent_packet_has_a_note() -> None:

@@ -18,7 +18,6 @@ from hoplab.trace.follow import follow
 from hoplab.trace.model import End
 from hoplab.trace.render import outcome
 from tests.support.edits import FIRST, HEALTHY, POD, SECOND, changed, edited_facts, in_pod, on_node, without
-from tests.support.imaginary import cilium
 from tests.support.recordings import recording
 from tests.support.traced_faults import traced
 
@@ -261,13 +260,6 @@ def test_a_rule_that_cannot_be_evaluated_is_noted() -> None:
     assert any(
         note.startswith("could not be evaluated: iptables filter: `-A FORWARD -m string") for note in found.notes
     )
-
-
-def test_programs_that_take_packets_are_noted() -> None:
-    lab = cilium.lab()
-    client, server = (next(pod for pod in lab.pods if pod.api.label("app") == app) for app in ("echo", "single"))
-    (note,) = [note for note in follow(lab, str(client), str(server)).notes if "eBPF" in note]
-    assert note.startswith("programs of eBPF are not followed (cil_from_container, cil_from_host, ")
 
 
 def test_facts_that_older_recordings_lack_are_noted() -> None:

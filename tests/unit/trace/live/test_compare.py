@@ -72,6 +72,24 @@ def test_all_is_seen(model: Trace) -> None:
     assert render.summary(found.sent) == "16 of 16 hops seen, all as predicted"
 
 
+def test_what_a_program_does_is_seen_by_the_next_hop() -> None:
+    """A reply to the node itself is seen at both interfaces that the program joins, and is one hop."""
+    lab = recording("cilium-vxlan")
+    model = traced(lab, "worker1", "hoplab-verify/echo")
+    way = next(way for way in model.ways if any(hop.inner for hop in way.there))
+    seen = sightings(way)
+    assert (way.back[-1].interface, way.back[-1].port) == ("cilium_host", "cilium_vxlan")
+    seen.append(replace(seen[-1], dev="cilium_vxlan", time=seen[-1].time - 1))
+    found = compared(model, observed(seen), goals(model))
+    assert found.complete and found.sent and found.sent.wrong == ()
+    assert render.summary(found.sent) == "12 of 12 hops seen, all as predicted"
+    programs = [event.evidence for hop in found.shown.there for event in hop.events if event.kind == "program"]
+    assert programs == [SEEN, SEEN]
+    of_pod = traced(lab, "single", "hoplab-verify/echo")
+    shown = compared(of_pod, observed(sightings(of_pod.ways[0])), goals(of_pod)).shown
+    assert [event.evidence for hop in shown.there for event in hop.events if event.kind == "dnat"] == [SEEN]
+
+
 def test_a_packet_that_was_never_sent_has_its_senders_error(model: Trace) -> None:
     found = compared(model, observed([], "Network is unreachable"), goals(model))
     end = found.shown.end

@@ -78,6 +78,8 @@ OBJECTS = {
     "a host port leads to a pod that is gone": "-j DNAT --to-destination {spare}:80",
     "a BGP session is closed by hand": "~ BGP session {mesh}: state up -> ",
     "what is for a pod elsewhere goes by eth0 and is not wrapped": "+ route {other_pod}/32 via {other_address} dev",
+    "a backend is taken out of the map": "~ service in Cilium's map {cluster_ip}:80: backends ",
+    "nobody is said to have another node's pod's address": "- address in Cilium's map {other_pod}/32 identity ",
 }
 
 
