@@ -74,14 +74,6 @@ def test_the_gateway_api() -> None:
         assert parse(ingress={"controller": controller, "gatewayApi": "true"}).gateway_api
 
 
-def test_a_controller_of_the_gateway_api_alone() -> None:
-    assert parse().gateway_controller == "none"
-    metallb = {"name": "metallb"}
-    for controller in ("none", "readable", "nginx", "auto"):
-        found = parse(ingress={"controller": controller, "gateway": "nginx"}, loadBalancer=metallb)
-        assert (found.gateway_controller, found.gateway_api) == ("nginx", False)
-
-
 def test_a_second_family() -> None:
     assert parse().ipv6 is None
     assert parse(ipv6=False).ipv6 is None
@@ -225,18 +217,6 @@ def test_other_namespaces_are_left_alone() -> None:
         ),
         ({"networkPolicy": "kube-network-policies", "cni": {"name": "calicoo"}}, None),
         ({"ingress": {"gatewayApi": "on"}}, "ingress.gatewayApi: is 'on'; true or false"),
-        (
-            {"ingress": {"gateway": "nginx"}},
-            "ingress.gateway: nginx makes a service of type LoadBalancer for each Gateway, and nothing gives it an "
-            "address; a load balancer, loadBalancer.name: metallb",
-        ),
-        (
-            {"ingress": {"gateway": "nginx", "gatewayApi": True}, "loadBalancer": {"name": "metallb"}},
-            "ingress.gateway: nginx serves the Gateway API, and so does the ingress controller (ingress.gatewayApi); "
-            "one of them: gatewayApi: false, or gateway: none",
-        ),
-        ({"ingress": {"gateway": "envoy"}}, "ingress.gateway: 'envoy' is unknown; one of none, nginx"),
-        ({"ingress": {"gateway": "nginx"}, "loadBalancer": {"name": "metalb"}}, None),
         ({"ingress": {"controller": "reedable", "gatewayApi": True}}, None),
         (
             {"loadBalancer": {"name": "metalb"}},
