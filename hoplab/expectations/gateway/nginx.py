@@ -4,9 +4,9 @@ An agent beside nginx gets the files from the control plane and reloads nginx. h
 an HTTPRoute. Where rules with the same path ask for more (a header, a query parameter, a method), JavaScript in nginx
 compares these in the order of matches.json and redirects to the first match's own location:
 
-    location / { set $match_key 1_0; js_content httpmatches.redirect; }
-    location /_ngf-internal-rule0-route0 { internal; proxy_pass http://hoplab-verify_app2-service_80$request_uri; }
-    {"1_0": [{"redirectPath": "/_ngf-internal-rule0-route0", "params": ["version=Exact=2"]}, ...]}
+    location / { set $match_key 1_2; js_content httpmatches.redirect; }
+    location /_ngf-internal-rule2-route0 { internal; proxy_pass http://hoplab-verify_app2-service_80$request_uri; }
+    {"1_2": [{"redirectPath": "/_ngf-internal-rule2-route0", "params": ["version=Exact=2"]}, ...]}
 """
 
 from __future__ import annotations

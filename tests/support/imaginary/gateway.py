@@ -128,12 +128,12 @@ class Fabric(World):
 
     def _configuration(self) -> str:
         of_app1, of_app2 = (f"{NAMESPACE}_{app}_80" for app in (APP1, APP2))
-        by_query = {"params": ["version=Exact=2"], "redirectPath": "/_ngf-internal-rule0-route0"}
-        every = {"any": True, "redirectPath": "/_ngf-internal-rule0-route1"}
+        by_query = {"params": ["version=Exact=2"], "redirectPath": "/_ngf-internal-rule2-route0"}
+        every = {"any": True, "redirectPath": "/_ngf-internal-rule2-route1"}
         locations = [
-            fabric.matching("/", "1_0"),
-            fabric.location("/_ngf-internal-rule0-route0", of_app2),
-            fabric.location("/_ngf-internal-rule0-route1", of_app1),
+            fabric.matching("/", "1_2"),
+            fabric.location("/_ngf-internal-rule2-route0", of_app2),
+            fabric.location("/_ngf-internal-rule2-route1", of_app1),
             *(fabric.location(words, of_app2) for words in ("/login/", "= /login")),
             *(fabric.location(words, of_app1) for words in ("/app/", "= /app") if self.configured),
         ]
@@ -141,7 +141,7 @@ class Fabric(World):
             {HOST if self.has_server else "x": locations},
             fabric.upstream(of_app1, *(f"{pod}:8080" for pod in PODS[APP1][:2])),
             fabric.upstream(of_app2, *(f"{pod}:8080" for pod in PODS[APP2][:1])),
-            matches={"1_0": [by_query, every] if self.listed else [every]},
+            matches={"1_2": [by_query, every] if self.listed else [every]},
         )
 
     def session(self) -> LabSession:

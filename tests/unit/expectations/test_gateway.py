@@ -11,7 +11,11 @@ import pytest
 from hoplab.core.errors import LabError
 from hoplab.expectations import gateway
 from hoplab.expectations.gateway import HttpRoute, ServedMatch, nginx, readable
+from hoplab.expectations.ingress import nginx_conf
+from hoplab.verify import gateway_workload
+from hoplab.verify.workload import APP1, APP2, NAMESPACE
 from tests.support.fabric import http_conf, location, matching, upstream
+from tests.support.files import CAPTURED
 from tests.support.imaginary.gateway import RECORDED
 
 
@@ -43,6 +47,69 @@ def test_which_of_them_serves_a_lab() -> None:
 def test_an_unknown_one() -> None:
     with pytest.raises(LabError, match="there is no gateway controller 'envoy'; known: nginx"):
         gateway.get_controller("envoy")
+
+
+def captured(name: str) -> str:
+    return (CAPTURED / f"fabric-{name}.conf").read_text()
+
+
+def test_what_it_makes_of_the_lessons_route() -> None:
+    app1, app2 = "10.99.1.10:8080, 10.99.1.11:8080", "10.99.1.12:8080"
+    route = gateway_workload.http_route(NAMESPACE, APP1, APP2)
+    assert [str(match) for match in nginx.served(captured("way"), route)] == [
+        f"hoplab-verify/way/0: location /, by matches.json to location /_ngf-internal-rule2-route1 -> {app1}",
+        f"hoplab-verify/way/1: location /login/ -> {app2}",
+        f"hoplab-verify/way/1: location = /login -> {app2}",
+        f"hoplab-verify/way/1: location /, by matches.json to location /_ngf-internal-rule2-route0 -> {app2}",
+        f"hoplab-verify/way/2: location /app/ -> {app1}",
+        f"hoplab-verify/way/2: location = /app -> {app1}",
+    ]
+
+
+def test_what_it_makes_of_methods_regular_expressions_missing_pods_and_services() -> None:
+    """app2-service has no pods there, and no service has the name missing."""
+    app1 = ("10.99.1.10:8080", "10.99.1.11:8080")
+    by_team = {"headers": [{"name": "X-Team", "type": "Exact", "value": "b"}], "method": "POST"}
+    asked = (
+        rule(path("/login"), {"queryParams": [{"name": "version", "value": "2"}]}),
+        rule({**path("/form", "Exact"), **by_team}),
+        rule(path("/none", "Exact")),
+        rule(path("/v[0-9]+", "RegularExpression")),
+    )
+    found = nginx.served(captured("more"), HttpRoute(f"{NAMESPACE}/way", gateway_workload.HOST, asked))
+    assert [(match.number, match.place, match.endpoints) for match in found] == [
+        (0, "location /login/", ()),
+        (0, "location = /login", ()),
+        (0, "location /, by matches.json to location /_ngf-internal-rule5-route0", ()),
+        (1, "location = /form, by matches.json to location /_ngf-internal-rule2-route0", ()),
+        (2, "location = /none", ()),
+        (3, "location ~ ^/v[0-9]+", app1),
+    ]
+
+
+def test_the_form_of_the_made_ones_is_the_captured_one() -> None:
+    of_app1, of_app2 = (f"{NAMESPACE}_{app}_80" for app in (APP1, APP2))
+    by_query, every = "/_ngf-internal-rule2-route0", "/_ngf-internal-rule2-route1"
+    made = http_conf(
+        {
+            gateway_workload.HOST: [
+                *(location(words, of_app2) for words in ("/login/", "= /login")),
+                *(location(words, of_app1) for words in ("/app/", "= /app")),
+                matching("/", "1_2"),
+                location(by_query, of_app2),
+                location(every, of_app1),
+            ]
+        },
+        upstream(of_app1, "10.99.1.10:8080", "10.99.1.11:8080"),
+        upstream(of_app2, "10.99.1.12:8080"),
+        matches={
+            "1_2": [
+                {"redirectPath": by_query, "params": ["version=Exact=2"]},
+                {"redirectPath": every, "any": True},
+            ]
+        },
+    )
+    assert nginx_conf.parse(made) == nginx_conf.parse(captured("way"))
 
 
 def test_a_prefix_has_two_locations_and_an_exact_path_one() -> None:
