@@ -87,6 +87,7 @@ def lab_facts(
         "proxy_mode": plan.proxy_mode,
         "ingress_controller": plan.ingress_controller,
         "gateway_api": plan.gateway_api,
+        "gateway_controller": plan.gateway_controller,
         "network_policy": plan.network_policy,
         "load_balancer": {"name": plan.load_balancer, "pool": str(plan.pool or "")},
         "kubernetes_version": plan.kubernetes_version,

@@ -49,7 +49,8 @@ def wait_usable(
 ) -> None:
     """Wait until pods can be used: nodes Ready with a pod range, kube-proxy and pod network on each, DNS ready.
 
-    The workloads of the lab's CNI, of its load balancer and of what enforces policies must be ready too.
+    The workloads of the lab's CNI, of its load balancer, of what serves the Gateway API and of what enforces policies
+    must be ready too.
     """
     names = [node.name for node in plan.nodes]
     patience = PATIENCE_S[plan.accel] if deadline_s is None else deadline_s
@@ -61,6 +62,7 @@ def essential(plan: LabPlan, parts: Parts) -> tuple[str, ...]:
     chosen = (
         parts.cni.get(plan.cni.name),
         parts.load_balancer.get(plan.load_balancer),
+        parts.gateway.get(plan.gateway_controller),
         parts.policy.get(plan.network_policy),
     )
     proxy = parts.proxy.get(plan.proxy_mode)

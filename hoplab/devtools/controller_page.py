@@ -13,6 +13,7 @@ from typing import Any
 from hoplab.core import fs
 from hoplab.core.paths import PROJECT
 from hoplab.devtools.marks import between
+from hoplab.expectations import gateway
 from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.parts import known_parts
 from hoplab.spec.parts import usable
@@ -63,6 +64,9 @@ def _own_ways(names: tuple[str, ...]) -> str:
     for name in names:
         ways = get_controller(name).WAYS
         lines.append(f"| `{name}` | {ways.proxy} | {ways.evidence} | {ways.running} | {ways.reloads} |")
+    for name in usable(known_parts().gateway):
+        ways = gateway.get_controller(name).WAYS
+        lines.append(f"| `gateway: {name}` | {ways.proxy} | {ways.evidence} | {ways.running} | {ways.reloads} |")
     return "\n".join(lines)
 
 

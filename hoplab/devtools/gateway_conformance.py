@@ -1,4 +1,4 @@
-"""Upstream's conformance tests of the Gateway API, on a running lab with ``ingress.gatewayApi`` and a load balancer.
+"""Upstream's conformance tests of the Gateway API, on a running lab that serves it and has a load balancer.
 
 ``python -m hoplab.devtools.gateway_conformance --lab NAME`` builds the suite from its Go module, brings the images of
 its workload to the nodes, runs it from the host end of the lab's network, and prints the outcome of each test. With
@@ -25,6 +25,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths, cache_dir
 from hoplab.core.progress import Progress
 from hoplab.devtools.marks import between
+from hoplab.expectations import gateway
 from hoplab.host import netns
 from hoplab.image import gobuild, oci
 from hoplab.image.commands import run
@@ -64,16 +65,21 @@ PATIENCE = {
 }
 OUTCOME = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): TestConformance/(\w+) \(([\d.]+)s\)$", re.MULTILINE)
 PAGE = PROJECT / "docs" / "gateway-api.md"
-BEGIN, END = "<!-- generated: conformance -->", "<!-- end of conformance -->"
 
 
-def require_gateways(setting: Setting) -> None:
-    """Raise LabError where a lab's Gateways do not exist, or have no addresses of their own, which the suite needs."""
-    if not setting.gateway_api or setting.load_balancer == "none":
+def tested_class(setting: Setting) -> str:
+    """Return the GatewayClass of a lab.
+
+    Raise LabError where there are no Gateways, or where they have no addresses of their own, which the suite needs.
+    """
+    server = gateway.of(setting)
+    if server is None or setting.load_balancer == "none":
         raise LabError(
             f"the lab {setting.lab} has no Gateways with addresses of their own",
-            remedy="a spec with lab:ingress: {controller: readable, gatewayApi: true} and lab:loadBalancer: metallb",
+            remedy="a spec with lab:loadBalancer: metallb, and lab:ingress: {controller: readable, gatewayApi: true} "
+            "or lab:ingress: {gateway: nginx}",
         )
+    return server.CLASS
 
 
 def build(store: Store, progress: Progress) -> Path:
@@ -120,15 +126,17 @@ def bring_images(paths: LabPaths, nodes: Iterable[str], archive: Path) -> None:
             )
 
 
-def arguments(report: Path, minutes: int, *, core: bool, emulated: bool, only: str = "") -> list[str]:
+def arguments(
+    gateway_class: str, report: Path, minutes: int, *, core: bool, emulated: bool, only: str = ""
+) -> list[str]:
     """Return the arguments of the suite. ``core`` leaves out what the GatewayClass claims beyond the core features."""
     given = {
-        "gateway-class": "readable",
+        "gateway-class": gateway_class,
         "conformance-profiles": PROFILE,
         "report-output": str(report),
         "organization": "hoplab",
-        "project": "readable",
-        "url": "hoplab/image/readable",
+        "project": gateway_class,
+        "url": "docs/gateway-api.md",
         "version": "1",
         "contact": "hoplab",
     }
@@ -163,9 +171,10 @@ def section(found: Mapping[str, tuple[str, float]], report: Mapping[str, Any]) -
     return "\n".join([*table, "", "```yaml", kept.rstrip(), "```"])
 
 
-def with_section(page: str, text: str) -> str:
-    """Return the page with another generated part."""
-    return between(page, BEGIN, END, f"\n\n{text}\n\n")
+def with_section(page: str, gateway_class: str, text: str) -> str:
+    """Return the page with another generated part, that of this GatewayClass."""
+    begin, end = (f"<!-- {what} conformance of {gateway_class} -->" for what in ("generated:", "end of"))
+    return between(page, begin, end, f"\n\n{text}\n\n")
 
 
 def summary(found: Mapping[str, tuple[str, float]]) -> str:
@@ -188,14 +197,14 @@ def gateway_conformance(*, name: str, core: bool, only: str, minutes: int, write
         return 0
     paths = LabPaths(name)
     lab = state.load(paths)
-    require_gateways(state.built_setting(lab, paths))
+    gateway_class = tested_class(state.built_setting(lab, paths))
     folder = paths.root / "gateway-conformance"
     folder.mkdir(parents=True, exist_ok=True)
     archive, log, report = folder / "images.tar", folder / "log", folder / "report.yaml"
     report.unlink(missing_ok=True)
     write_images(programs / SERVER, archive, folder)
     bring_images(paths, [node.name for node in lab.nodes], archive)
-    given = arguments(report, minutes, core=core, emulated=lab.accel == "tcg", only=only)
+    given = arguments(gateway_class, report, minutes, core=core, emulated=lab.accel == "tcg", only=only)
     run_suite(lab, paths, [str(programs / SUITE), *given], log)
     found = outcomes(log.read_text(errors="replace"))
     if not report.exists():
@@ -205,7 +214,7 @@ def gateway_conformance(*, name: str, core: bool, only: str, minutes: int, write
     print(summary(found))
     if write:
         text = section(found, yaml.safe_load(report.read_text()))
-        fs.write_if_changed(PAGE, with_section(PAGE.read_text(), text))
+        fs.write_if_changed(PAGE, with_section(PAGE.read_text(), gateway_class, text))
     return 1 if any(outcome == "FAIL" for outcome, _ in found.values()) else 0
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hoplab.expectations.registry import modules
 from hoplab.spec.parts import Parts
 
-PACKAGES = tuple(f"hoplab.expectations.{kind}" for kind in ("cni", "proxy", "ingress", "loadbalancer", "policy"))
+KINDS = ("cni", "proxy", "ingress", "gateway", "loadbalancer", "policy")
+PACKAGES = tuple(f"hoplab.expectations.{kind}" for kind in KINDS)
 
 
 def known_parts() -> Parts:

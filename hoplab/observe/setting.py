@@ -31,6 +31,7 @@ class Setting:
     network_policy: str = "none"  # what enforces NetworkPolicies beside the CNI
     ingress: str = "none"  # the ingress controller
     gateway_api: bool = False  # whether it serves the Gateway API, too
+    gateway_controller: str = "none"  # what serves the Gateway API in its place
     load_balancer: str = "none"
     pool: AddressRange | None = None  # of the load balancer
     block_size: int = CniSpec.block_size  # prefix length of Calico's blocks
@@ -45,6 +46,11 @@ class Setting:
     def gateway6(self) -> IPv6Address | None:
         """Return the host's address of IPv6 in the lab network; None where the lab has IPv4 alone."""
         return self.ipv6.network[1] if self.ipv6 else None
+
+    @property
+    def has_gateways(self) -> bool:
+        """Return whether something in the lab serves the Gateway API."""
+        return self.gateway_api or self.gateway_controller != "none"
 
     @property
     def proxy(self) -> str:
@@ -79,6 +85,7 @@ def of_plan(plan: LabPlan) -> Setting:
         network_policy=plan.network_policy,
         ingress=plan.ingress_controller,
         gateway_api=plan.gateway_api,
+        gateway_controller=plan.gateway_controller,
         load_balancer=plan.load_balancer,
         pool=plan.pool,
         block_size=plan.cni.block_size,
@@ -96,6 +103,8 @@ def omitted(setting: Setting, parts: Parts) -> frozenset[str]:
         without.add("cni_nftables")
     if setting.network_policy == "none":
         without.add("network_policy")
+    if setting.gateway_controller == "none":
+        without.add("gateway_controller")
     without |= {name for name in ("foreign", "uplinks", "dns", "gateway_api") if not getattr(setting, name)}
     return frozenset(without if setting.ipv6 else {*without, "ipv6", "nodes6"})
 

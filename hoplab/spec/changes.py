@@ -23,6 +23,7 @@ NAMES = {
     "network_policy": "networkPolicy",
     "ingress_controller": "ingress.controller",
     "gateway_api": "ingress.gatewayApi",
+    "gateway_controller": "ingress.gateway",
     "load_balancer": "loadBalancer.name",
     "load_balancer_pool": "loadBalancer.pool",
     "kubernetes_version": "kubernetes.version",

@@ -108,6 +108,7 @@ class LabSpec:
     network_policy: str = "none"  # what enforces NetworkPolicies where the CNI does not
     ingress_controller: str = "auto"
     gateway_api: bool = False  # whether the ingress controller serves the Gateway API, too
+    gateway_controller: str = "none"  # what serves the Gateway API in its place
     load_balancer: str = "none"
     load_balancer_pool: AddressRange | None = None  # None: the default (``pool_of``)
     kubernetes_version: str = "1.37.2"

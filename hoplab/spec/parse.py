@@ -112,6 +112,7 @@ def parse_spec(
         network_policy=read.part(top, part_at("networkPolicy"), parts),
         ingress_controller=read.part(ingress, part_at("ingress.controller"), parts),
         gateway_api=read.truth(ingress, "gatewayApi"),
+        gateway_controller=read.part(ingress, part_at("ingress.gateway"), parts),
         load_balancer=read.part(load_balancer, part_at("loadBalancer.name"), parts),
         load_balancer_pool=read.addresses(load_balancer, "pool"),
         kubernetes_version=read.version(

@@ -1,4 +1,4 @@
-"""Descriptors of the pluggable parts of a lab: CNI, kube-proxy mode, ingress controller, load balancer, policies.
+"""Descriptors of the pluggable parts of a lab: CNI, kube-proxy mode, controllers, load balancer, policies.
 
 A descriptor holds what other folders need to know of a part. The descriptors themselves are beside the part's
 expectations, in ``hoplab/expectations``; folders below it receive them as a ``Parts`` value.
@@ -93,6 +93,15 @@ class IngressPart(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GatewayPart(Part):
+    """A controller that serves the Gateway API alone, beside an ingress controller or without one."""
+
+    kind: ClassVar[str] = "gateway"
+
+    daemons: tuple[str, ...] = ()  # as of a CNI
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadBalancerPart(Part):
     """What assigns addresses to Services of type LoadBalancer."""
 
@@ -118,6 +127,7 @@ class Parts:
     cni: Mapping[str, CniPart] = field(default_factory=dict)
     proxy: Mapping[str, ProxyPart] = field(default_factory=dict)
     ingress: Mapping[str, IngressPart] = field(default_factory=dict)
+    gateway: Mapping[str, GatewayPart] = field(default_factory=dict)
     load_balancer: Mapping[str, LoadBalancerPart] = field(default_factory=dict)
     policy: Mapping[str, PolicyPart] = field(default_factory=dict)
 
@@ -129,6 +139,7 @@ class Parts:
             {part.name: part for part in ordered if isinstance(part, CniPart)},
             {part.name: part for part in ordered if isinstance(part, ProxyPart)},
             {part.name: part for part in ordered if isinstance(part, IngressPart)},
+            {part.name: part for part in ordered if isinstance(part, GatewayPart)},
             {part.name: part for part in ordered if isinstance(part, LoadBalancerPart)},
             {part.name: part for part in ordered if isinstance(part, PolicyPart)},
         )

@@ -97,6 +97,7 @@ class LabPlan:
     ingress_controller: str  # "none" or a role, ingress_<name>
     ingress_why: str  # how it was chosen; "" when the spec names it
     gateway_api: bool  # whether that controller serves the Gateway API, too
+    gateway_controller: str  # what serves it in its place: "none" or a role, gateway_<name>
     load_balancer: str
     pool: AddressRange | None  # of the load balancer's addresses; None without one
     kubernetes_version: str  # "1.37.2"
@@ -118,7 +119,12 @@ class LabPlan:
     @property
     def components(self) -> tuple[str, ...]:
         """Return the roles that the choices of the spec stand for: ``("cni_flannel", "ingress_nginx")``."""
-        chosen = [f"cni_{self.cni.name}", f"ingress_{self.ingress_controller}", f"policy_{self.network_policy}"]
+        chosen = [
+            f"cni_{self.cni.name}",
+            f"ingress_{self.ingress_controller}",
+            f"gateway_{self.gateway_controller}",
+            f"policy_{self.network_policy}",
+        ]
         return tuple(name.replace("-", "_") for name in chosen if not name.endswith("_none"))
 
     @property
@@ -212,6 +218,7 @@ def plan_lab(
         parts.cni.get(spec.cni.name),
         parts.proxy.get(spec.proxy_mode),
         parts.ingress.get(ingress_controller),
+        parts.gateway.get(spec.gateway_controller),
         parts.load_balancer.get(spec.load_balancer),
         parts.policy.get(spec.network_policy),
     )
@@ -267,6 +274,7 @@ def plan_lab(
         ingress_controller=ingress_controller,
         ingress_why=ingress_why,
         gateway_api=spec.gateway_api,
+        gateway_controller=spec.gateway_controller,
         load_balancer=spec.load_balancer,
         pool=pool_of(spec) if spec.load_balancer != "none" else None,
         kubernetes_version=spec.kubernetes_version,

@@ -136,6 +136,13 @@ DECLARED: tuple[Setting, ...] = (
     ),
     Truth(path="ingress.gatewayApi", meaning="whether it serves the Gateway API", allowed="true, false; of `readable`"),
     PartChoice(
+        path="ingress.gateway",
+        meaning="what serves the Gateway API beside the ingress controller; it needs a load balancer",
+        parts="gateway",
+        others=("none",),
+        default=DEFAULT.gateway_controller,
+    ),
+    PartChoice(
         path="loadBalancer.name",
         meaning="what gives addresses to services of type LoadBalancer: MetalLB in layer-2 mode",
         parts="load_balancer",
@@ -208,7 +215,7 @@ DECLARED: tuple[Setting, ...] = (
         "see [image.md](image.md)",
         default_text="`[]`",
         allowed="a list of `cni_calico`, `ingress_nginx`, `ingress_traefik`, `ingress_haproxy`, "
-        "`ingress_ingress_nginx`, `cni_cilium`, `node_tools`",
+        "`ingress_ingress_nginx`, `gateway_nginx`, `cni_cilium`, `node_tools`",
     ),
 )
 

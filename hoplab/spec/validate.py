@@ -151,7 +151,25 @@ def _range6_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
 
 
 def _gateway_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
-    """Return an issue where the Gateway API is asked of a controller without it."""
+    """Return issues of the Gateway API: asked of a controller without it, asked of two, or without addresses."""
+    return _ingress_gateway_issues(spec, parts, wrong) + _gateway_controller_issues(spec, wrong)
+
+
+def _gateway_controller_issues(spec: LabSpec, wrong: Collection[str]) -> list[SpecIssue]:
+    """Return an issue where what serves the Gateway API is not alone, or where nothing gives its Gateways addresses."""
+    chosen = spec.gateway_controller
+    if chosen == "none" or "ingress.gateway" in wrong:
+        return []
+    if spec.gateway_api:
+        problem = f"{chosen} serves the Gateway API, and so does the ingress controller (ingress.gatewayApi)"
+        return [SpecIssue("ingress.gateway", problem, "one of them: gatewayApi: false, or gateway: none")]
+    if spec.load_balancer == "none" and "loadBalancer.name" not in wrong:
+        problem = f"{chosen} makes a service of type LoadBalancer for each Gateway, and nothing gives it an address"
+        return [SpecIssue("ingress.gateway", problem, "a load balancer, loadBalancer.name: metallb")]
+    return []
+
+
+def _ingress_gateway_issues(spec: LabSpec, parts: Parts, wrong: Collection[str]) -> list[SpecIssue]:
     able = [name for name, part in parts.ingress.items() if part.gateway_api]
     chosen = spec.ingress_controller
     if not spec.gateway_api or chosen in ("auto", *able) or "ingress.controller" in wrong:

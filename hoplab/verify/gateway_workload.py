@@ -1,13 +1,15 @@
-"""The Gateway and the HTTPRoute of the verification workload, in labs with ``ingress.gatewayApi``.
+"""The Gateway and the HTTPRoute of the verification workload, in labs where something serves the Gateway API.
 
-They lead to the apps that the Ingress leads to, by another host. The GatewayClass is the controller's.
+They lead to the apps that the Ingress leads to, by another host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-GATEWAY_CLASS = "readable"
+from hoplab.expectations.gateway import HttpRoute
+
 NAME = "way"  # of both
 LISTENER = "http"
 HOST = "way.yash.com"
@@ -15,18 +17,24 @@ QUERY = ("version", "2")
 VERSION = "/app"  # a path whose rule comes before the one for the query
 
 
-def manifests(namespace: str, app1: str, app2: str) -> list[tuple[str, dict[str, Any]]]:
+def manifests(gateway_class: str, namespace: str, app1: str, app2: str) -> list[tuple[str, dict[str, Any]]]:
     """Return both objects, each with the path of its POST request."""
     where = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}"
     listener = {"name": LISTENER, "port": 80, "protocol": "HTTP", "hostname": "*.yash.com"}
-    gateway = {"gatewayClassName": GATEWAY_CLASS, "listeners": [listener]}
-    by_query = {"queryParams": [{"name": QUERY[0], "value": QUERY[1]}]}
-    route = {
-        "parentRefs": [{"name": NAME}],
-        "hostnames": [HOST],
-        "rules": [_rule(app1, _path("/")), _rule(app2, _path("/login"), by_query), _rule(app1, _path(VERSION))],
-    }
+    gateway = {"gatewayClassName": gateway_class, "listeners": [listener]}
+    route = {"parentRefs": [{"name": NAME}], "hostnames": [HOST], "rules": _rules(app1, app2)}
     return [(f"{where}/gateways", _object("Gateway", gateway)), (f"{where}/httproutes", _object("HTTPRoute", route))]
+
+
+def http_route(namespace: str, app1: str, app2: str) -> HttpRoute:
+    """Return the route as a configuration shows it."""
+    return HttpRoute(f"{namespace}/{NAME}", HOST, _rules(app1, app2))
+
+
+def service_of(rule: Mapping[str, Any]) -> str:
+    """Return the name of the service that a rule leads to."""
+    name: str = rule["backendRefs"][0]["name"]
+    return name
 
 
 def ways(app1: str, app2: str) -> dict[str, str]:
@@ -40,6 +48,11 @@ def ways(app1: str, app2: str) -> dict[str, str]:
         "/?version=3": app1,
         f"{VERSION}?{query}": app1,
     }
+
+
+def _rules(app1: str, app2: str) -> list[dict[str, Any]]:
+    by_query = {"queryParams": [{"name": QUERY[0], "value": QUERY[1]}]}
+    return [_rule(app1, _path("/")), _rule(app2, _path("/login"), by_query), _rule(app1, _path(VERSION))]
 
 
 def _path(value: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from hoplab.cluster.api import Api
 from hoplab.core.errors import UnavailableError
 from hoplab.core.wait import HOST, Timing
-from hoplab.expectations import proxy
+from hoplab.expectations import gateway, proxy
+from hoplab.expectations.gateway import GatewayServer, HttpRoute, ServedMatch
 from hoplab.expectations.ingress import Access, Controller, Served, get_controller
 from hoplab.expectations.parts import known_parts
 from hoplab.expectations.proxy import ServiceExpectation
@@ -25,7 +26,7 @@ from hoplab.observe.facts.iptables import IPTABLES
 from hoplab.observe.facts.nftables import NFTABLES
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 from hoplab.observe.ssh import Hosts
-from hoplab.verify import workload
+from hoplab.verify import gateway_workload, workload
 from hoplab.verify.claims import ClaimFailed
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.probe import ECHO, Probe
@@ -33,6 +34,7 @@ from hoplab.verify.traced import Request
 
 T = TypeVar("T")
 
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"  # label of what a controller makes for a Gateway
 LOG_LINES = 200  # lines read of an access log
 SETTLE_DEADLINE = 120.0  # seconds until kube-proxy has applied a new endpoint, on an idle machine
 
@@ -166,6 +168,39 @@ class Observations:
         lines = (self.controller.access(line) for line in str(found.get("message", "")).splitlines())
         return tuple(line for line in lines if line)
 
+    # What serves the Gateway API
+
+    @property
+    def gateway_server(self) -> GatewayServer:
+        """Return the module of what serves the lab's Gateways."""
+        found = gateway.of(self.snapshot.setting)
+        if found is None:
+            raise ClaimFailed("nothing serves the Gateway API")
+        return found
+
+    @cached_property
+    def gateway_pods(self) -> tuple[Pod, ...]:
+        """Return the pods that serve the Gateway of the verification workload."""
+        labels = self.gateway_server.LABELS
+        if labels is None:
+            return tuple(self.controller_pods.values())
+        wanted = {GATEWAY_NAME: gateway_workload.NAME, **labels}
+        found = [
+            pod
+            for pod in self.snapshot.pods
+            if pod.api.namespace == workload.NAMESPACE
+            and all(pod.api.label(name) == value for name, value in wanted.items())
+        ]
+        if not found:
+            self._require_whole(f"no pod serves the Gateway {gateway_workload.NAME}")
+            raise ClaimFailed(f"no pod that serves the Gateway {gateway_workload.NAME} runs on any node")
+        return tuple(found)
+
+    def served_route(self, pod: Pod, route: HttpRoute) -> tuple[ServedMatch, ...]:
+        """Return where a pod that serves a Gateway sends the requests of a route; () without the route's host."""
+        look = look_command(self.gateway_server, pod.netns)
+        return self.gateway_server.served(self.hosts.batch(pod.node.name, {"it": look})["it"].out, route)
+
     # Connections and rules
 
     def flows(self, node: Node, client: IPv4Address, *, either_end: bool = False) -> tuple[Flow, ...]:
@@ -202,7 +237,14 @@ class Observations:
         return self.until(lambda: Facts(node.name, self.hosts.batch(node.name, commands)), wanted)
 
 
-def look_command(controller: Controller, netns: str) -> str:
+class Shown(Protocol):
+    """What look_command has to know of a controller."""
+
+    CONFIGURATION: str
+    ENDPOINTS: str
+
+
+def look_command(controller: Shown, netns: str) -> str:
     """Return the command that prints, on a node, what the controller's pod in this network namespace serves."""
     look = []
     if controller.CONFIGURATION:

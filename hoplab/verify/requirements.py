@@ -70,8 +70,9 @@ def skip_reason(
         return f"needs {cni or 'a CNI'} with the backend {backend}; this lab has {has.backend}"
     if proxy and has.proxy_mode != proxy:
         return f"needs kube-proxy in {proxy} mode; this lab has {has.proxy_mode}"
-    if (ingress and has.ingress == "none") or (gateway_api and not has.gateway_api):
-        wanted = "the Gateway API (ingress.gatewayApi in its spec)" if gateway_api else "an ingress controller"
+    if (ingress and has.ingress == "none") or (gateway_api and not has.has_gateways):
+        of_gateways = "the Gateway API (ingress.gatewayApi or ingress.gateway in its spec)"
+        wanted = of_gateways if gateway_api else "an ingress controller"
         return f"needs {wanted}; this lab has none"
     if load_balancer and has.load_balancer != load_balancer:
         return f"needs the load balancer {load_balancer}; this lab has {has.load_balancer}"

@@ -23,7 +23,6 @@ from hoplab.core.errors import LabError, UnavailableError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import HOST, Timing, slowness
 from hoplab.expectations import cni, proxy
-from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.expectations.registry import UnknownPart
 from hoplab.lab import state
@@ -53,11 +52,7 @@ def opened(paths: LabPaths, say: Callable[[str], None] = lambda _text: None) -> 
     lab = state.load(paths)
     setting = state.built_setting(lab, paths)
     versions = {**image.versions_of(lab.image), "image": lab.image[:12], "accel": lab.accel}
-    options = workload.IngressOptions(
-        get_controller(lab.ingress).ANNOTATIONS if lab.ingress != "none" else {},
-        ensure_certificates(paths, workload.SITES),
-        setting.gateway_api,
-    )
+    options = workload.options(setting, ensure_certificates(paths, workload.SITES))
     with ExitStack() as stack:
         api = GuardedApi(stack.enter_context(connect(paths, lab.netns, timeout_s=API_TIMEOUT)))
         hosts = Hosts([node.name for node in lab.nodes], paths.ssh_config)

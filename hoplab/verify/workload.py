@@ -32,6 +32,9 @@ from typing import Any
 from hoplab.cluster.api import Api
 from hoplab.core.errors import ClusterError
 from hoplab.core.wait import HOST, Expired, NotYet, Timing
+from hoplab.expectations import gateway
+from hoplab.expectations.ingress import get_controller
+from hoplab.observe.setting import Setting
 from hoplab.pki.certificates import Pair
 from hoplab.verify import gateway_workload, waiting
 from hoplab.verify import probe as probes
@@ -62,14 +65,25 @@ DEADLINE = 300.0  # seconds until every pod answers, on an idle host
 
 @dataclass(frozen=True)
 class IngressOptions:
-    """Annotations and certificates of the Ingresses of the apps."""
+    """What the lab's controllers need of the apps' Ingresses and of the Gateway beside them."""
 
     annotations: Mapping[str, str] = field(default_factory=dict)  # required by the lab's controller
     certificates: Mapping[str, Pair] = field(default_factory=dict)  # of each of SITES
-    gateway_api: bool = False  # whether there are a Gateway and an HTTPRoute, too
+    gateway_class: str = ""  # of a Gateway, which has an HTTPRoute; "" for neither
+    gateway_workloads: Mapping[str, str] = field(default_factory=dict)  # made for that Gateway, as in CONTROLLERS
 
 
 NO_OPTIONS = IngressOptions()
+
+
+def options(setting: Setting, certificates: Mapping[str, Pair]) -> IngressOptions:
+    """Return what the controllers of a lab need of the workload."""
+    annotations = get_controller(setting.ingress).ANNOTATIONS if setting.ingress != "none" else {}
+    server = gateway.of(setting)
+    if server is None:
+        return IngressOptions(annotations, certificates)
+    made = {name.format(gateway=gateway_workload.NAME): kind for name, kind in server.WORKLOADS.items()}
+    return IngressOptions(annotations, certificates, server.CLASS, made)
 
 
 def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str, Any]]]:
@@ -137,7 +151,7 @@ def manifests(options: IngressOptions = NO_OPTIONS) -> list[tuple[str, dict[str,
             ingress("apps", ROUTES, tls=SITES if options.certificates else {}, annotations=options.annotations),
         ),
         (ingresses, ingress("orphan", {ORPHAN: {"/": APP1}}, ingress_class="nobody")),
-        *(gateway_workload.manifests(NAMESPACE, APP1, APP2) if options.gateway_api else ()),
+        *(gateway_workload.manifests(options.gateway_class, NAMESPACE, APP1, APP2) if options.gateway_class else ()),
     ]
 
 
@@ -284,7 +298,7 @@ def ensure(
     for path, body in manifests(options):
         _create(api, path, body)
     _give_address(api)
-    wait(lambda: unready(api) or (unannounced(api) if announced else ""))
+    wait(lambda: unready(api, {**CONTROLLERS, **options.gateway_workloads}) or (unannounced(api) if announced else ""))
     return made
 
 

@@ -1,9 +1,8 @@
-"""Chapter 8, Gateway API: ``kubectl get gateway,httproute``, requests, the controller's configuration."""
+"""Chapter 8, Gateway API: ``kubectl get gateway,httproute``, requests, the configuration of what serves it."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
-from typing import Any
 
 import pytest
 
@@ -66,25 +65,17 @@ def test_a_route_decides_by_more_than_the_path(session: LabSession, claim: Claim
 
 @pytest.mark.rests_on("a_gateway_says_what_it_serves", "pod_to_pod_is_never_translated")
 def test_each_rule_of_a_route_is_a_location(session: LabSession, claim: Claim) -> None:
-    """The controller turns each rule of an HTTPRoute into a location of nginx with the rule's name, and its service
-    into the pods' addresses."""
-    services = [rule["backendRefs"][0]["name"] for rule in _route()["rules"]]
-    for front in session.controller_pods.values():
-        blocks = {block.host: block for block in session.served(front)}
-        claim.require(HOST in blocks, f"{front} has no server block for {HOST}", *blocks.values())
-        for number, service in enumerate(services):
-            name, wanted = f"{workload.NAMESPACE}/{NAME}/{number}", session.endpoints(service)
-            found = blocks[HOST].paths.get(name, ())
+    """The controller turns each rule of an HTTPRoute into locations of nginx, and the rule's service into the pods'
+    addresses."""
+    route = gateway_workload.http_route(workload.NAMESPACE, workload.APP1, workload.APP2)
+    for front in session.gateway_pods:
+        found = session.served_route(front, route)
+        claim.require(bool(found), f"{front} has no server block for {HOST}")
+        for match in found:
+            wanted = session.endpoints(gateway_workload.service_of(route.rules[match.number]))
             claim.require(
-                set(found) == wanted,
-                f"{front} sends the rule {name} to {listed(found)}, not to {listed(sorted(wanted))}",
-                blocks[HOST],
+                set(match.endpoints) == wanted,
+                f"{front} sends the rule {match.rule} to {listed(match.endpoints)}, not to {listed(sorted(wanted))}",
+                *found,
             )
-    claim.saw(f"{front} has {blocks[HOST]}")
-
-
-def _route() -> dict[str, Any]:
-    """The spec of the HTTPRoute."""
-    made = gateway_workload.manifests(workload.NAMESPACE, workload.APP1, workload.APP2)
-    found: dict[str, Any] = next(body["spec"] for _, body in made if body["kind"] == "HTTPRoute")
-    return found
+    claim.saw(f"{front} has for {HOST} {listed(map(str, found))}")

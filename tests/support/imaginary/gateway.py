@@ -1,4 +1,4 @@
-"""An imaginary lab whose ingress controller serves the Gateway API, with a switch for each fault."""
+"""Imaginary labs with the Gateway API, served by the ingress controller or beside it, with a switch for each fault."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from hoplab.expectations.gateway import nginx
 from hoplab.spec.model import AddressRange
 from hoplab.verify import gateway_workload
 from hoplab.verify.external import Reply
+from hoplab.verify.observations import GATEWAY_NAME
 from hoplab.verify.session import LabSession
 from hoplab.verify.workload import APP1, APP2, NAMESPACE
+from tests.support import fabric
 from tests.support.imaginary import ingress
 from tests.support.imaginary.ingress import FIRST, FRONTS, PATIENCE, PODS
 from tests.support.lesson_functions import lessons
 
-__all__ = ["FAULTS", "PATIENCE", "RECORDED", "World", "names"]
+__all__ = ["FABRICS_FAULTS", "FAULTS", "PATIENCE", "RECORDED", "Fabric", "World", "names"]
 
 HOST = gateway_workload.HOST
 POOL = AddressRange(IPv4Address("192.168.77.245"), IPv4Address("192.168.77.254"))
@@ -102,6 +105,58 @@ class World(ingress.World):
         return replace(super().session(), snapshot=lab)
 
 
+def _of_fabric() -> Any:
+    """The lab with a pod of the Gateway on its second node."""
+    has = replace(RECORDED.setting, gateway_api=False, gateway_controller="nginx", load_balancer="metallb", pool=POOL)
+    lab = replace(RECORDED, setting=has)
+    front = FRONTS[ingress.SECOND.name]
+    labels = {GATEWAY_NAME: gateway_workload.NAME, **(nginx.LABELS or {})}
+    of_gateway = replace(
+        front, api=replace(front.api, namespace=NAMESPACE, name="way-nginx-1", labels=tuple(labels.items()))
+    )
+    vars(lab)["pods"] = (*RECORDED.pods, of_gateway)
+    return lab
+
+
+@dataclass
+class Fabric(World):
+    """A lab where NGINX Gateway Fabric serves the Gateway, in a pod of its own."""
+
+    own: str = "192.168.77.245"
+    listed: bool = True  # the rule that asks for a query parameter, in matches.json
+    of_another: bool = False  # whether the pod belongs to another Gateway
+
+    def _configuration(self) -> str:
+        of_app1, of_app2 = (f"{NAMESPACE}_{app}_80" for app in (APP1, APP2))
+        by_query = {"params": ["version=Exact=2"], "redirectPath": "/_ngf-internal-rule2-route0"}
+        every = {"any": True, "redirectPath": "/_ngf-internal-rule2-route1"}
+        locations = [
+            fabric.matching("/", "1_2"),
+            fabric.location("/_ngf-internal-rule2-route0", of_app2),
+            fabric.location("/_ngf-internal-rule2-route1", of_app1),
+            *(fabric.location(words, of_app2) for words in ("/login/", "= /login")),
+            *(fabric.location(words, of_app1) for words in ("/app/", "= /app") if self.configured),
+        ]
+        return fabric.http_conf(
+            {HOST if self.has_server else "x": locations},
+            fabric.upstream(of_app1, *(f"{pod}:8080" for pod in PODS[APP1][:2])),
+            fabric.upstream(of_app2, *(f"{pod}:8080" for pod in PODS[APP2][:1])),
+            matches={"1_2": [by_query, every] if self.listed else [every]},
+        )
+
+    def session(self) -> LabSession:
+        lab = OF_FABRIC
+        if not self.fronts or self.of_another:
+            lab = replace(OF_FABRIC)
+            *others, own = OF_FABRIC.pods
+            named = replace(own, api=replace(own.api, labels=((GATEWAY_NAME, "other"), *own.api.labels[1:])))
+            vars(lab)["pods"] = (*others, named) if self.of_another else tuple(others)
+        return replace(super().session(), snapshot=lab)
+
+
+OF_FABRIC = _of_fabric()
+
+
 def _conditions(given: dict[str, str]) -> list[dict[str, str]]:
     return [{"type": name, "status": status} for name, status in given.items()]
 
@@ -127,6 +182,17 @@ FAULTS = (
     ("configured", False, (LOCATION,), "sends the rule hoplab-verify/way/2 to nothing, not to"),
     ("has_server", False, (LOCATION,), "has no server block for way.yash.com"),
     ("fronts", False, (LOCATION,), "no pod of the ingress controller runs on worker2"),
+)
+
+
+FABRICS_FAULTS = (
+    ("own", "10.0.0.1", (SAYS,), "way has the addresses 10.0.0.1, not one of the load balancer's, 192.168.77.245-192"),
+    ("by_query", APP1, (DECIDES,), "answers for way.yash.com/?version=2, which is no pod of app2-service"),
+    ("configured", False, (LOCATION,), "way-nginx-1 sends the rule hoplab-verify/way/2 to nothing, not to"),
+    ("listed", False, (LOCATION,), "way-nginx-1 sends the rule hoplab-verify/way/1 to nothing, not to"),
+    ("has_server", False, (LOCATION,), "way-nginx-1 has no server block for way.yash.com"),
+    ("fronts", False, (LOCATION,), "no pod that serves the Gateway way runs on any node"),
+    ("of_another", True, (LOCATION,), "no pod that serves the Gateway way runs on any node"),
 )
 
 

@@ -25,7 +25,7 @@ NOT_ON_A_LAB = {
     "no_two_nodes_are_copies_of_one_machine",
     "one_class_is_the_default",
 }
-# What only a lab with `lab:ingress.gatewayApi` has, which no system test makes. Their faults are those of an imaginary
+# What only a lab with the Gateway API has, which no system test makes. Their faults are those of an imaginary
 # lab, in tests/support/imaginary/gateway.py.
 GATEWAY_API = {
     "a_gateway_says_what_it_serves",

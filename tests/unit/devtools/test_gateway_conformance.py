@@ -51,29 +51,37 @@ def test_the_section_has_what_ran_and_the_report() -> None:
     text = subject.section(subject.outcomes(LOG), REPORT)
     assert "| HTTPRouteMatching | passed | 12 |" in text and "| HTTPRouteWeight | **failed** | 61 |" in text
     assert "CORS" not in text and "implementation" not in text and "name: GATEWAY-HTTP" in text
-    page = f"before\n{subject.BEGIN}\nold\n{subject.END}\nafter\n"
-    assert subject.with_section(page, "new") == f"before\n{subject.BEGIN}\n\nnew\n\n{subject.END}\nafter\n"
-    assert subject.BEGIN in subject.PAGE.read_text() and subject.END in subject.PAGE.read_text()
+
+
+@pytest.mark.parametrize("name", ["readable", "nginx"])
+def test_each_class_has_a_section_of_its_own(name: str) -> None:
+    begin, end = f"<!-- generated: conformance of {name} -->", f"<!-- end of conformance of {name} -->"
+    other = "<!-- generated: conformance of other -->\nkept\n"
+    page = f"{other}{begin}\nold\n{end}\nafter\n"
+    assert subject.with_section(page, name, "new") == f"{other}{begin}\n\nnew\n\n{end}\nafter\n"
+    assert begin in subject.PAGE.read_text() and end in subject.PAGE.read_text()
 
 
 def test_arguments() -> None:
-    few = subject.arguments(Path("r.yaml"), 20, core=True, emulated=False)
+    few = subject.arguments("readable", Path("r.yaml"), 20, core=True, emulated=False)
     assert {"-supported-features=Gateway,HTTPRoute,ReferenceGrant", "-test.timeout=20m"} <= set(few)
     assert not any("timeout-config" in argument or "run-test" in argument for argument in few)
-    many = subject.arguments(Path("r.yaml"), 20, core=False, emulated=True, only="HTTPRouteWeight")
+    many = subject.arguments("readable", Path("r.yaml"), 20, core=False, emulated=True, only="HTTPRouteWeight")
     assert "-run-test=HTTPRouteWeight" in many and not any("supported-features" in argument for argument in many)
     (waiting,) = [argument for argument in many if "timeout-config" in argument]
     assert "NamespacesMustBeReady:900" in waiting and "MaxTimeToConsistency" not in waiting
     assert set(subject.CORE) <= set(FEATURES)
+    assert "-gateway-class=readable" in many
 
 
 def test_a_lab_without_gateways_of_their_own_addresses() -> None:
     own = replace(gateway.RECORDED.setting, load_balancer="metallb")
-    subject.require_gateways(own)
+    assert subject.tested_class(own) == "readable"
+    assert subject.tested_class(replace(own, gateway_api=False, gateway_controller="nginx")) == "nginx"
     for setting in (replace(own, gateway_api=False), gateway.RECORDED.setting):
         with pytest.raises(LabError, match="has no Gateways with addresses of their own") as raised:
-            subject.require_gateways(setting)
-        assert "gatewayApi: true" in raised.value.remedy
+            subject.tested_class(setting)
+        assert "gatewayApi: true" in raised.value.remedy and "gateway: nginx" in raised.value.remedy
 
 
 def test_the_archive_has_the_server_under_each_name(tmp_path: Path) -> None:

@@ -235,6 +235,8 @@ def test_add_says_what_was_added_and_what_is_still_missing(tmp_path: Path) -> No
         "ingress_traefik: still missing docker.io/library/traefik:v3.7.13",
         "ingress_haproxy: still missing docker.io/haproxytech/kubernetes-ingress:3.2.15",
         "ingress_ingress_nginx: still missing registry.k8s.io/ingress-nginx/controller:v1.15.1",
+        "gateway_nginx: still missing ghcr.io/nginx/nginx-gateway-fabric:2.6.5, "
+        "ghcr.io/nginx/nginx-gateway-fabric/nginx:2.6.5",
     ]
     others = [written(tmp_path / f"{n}.tar", oci_files(entry.name)) for n, entry in enumerate((node, controllers))]
     _, out = run("add", *map(str, others))

@@ -96,7 +96,14 @@ def test_prune_keeps_what_would_be_used_again(store: Store) -> None:
 
 def test_a_node_image_has_nothing_of_it() -> None:
     shared = TABLE.shared
-    assert set(TABLE.go) - set(shared.go) == {"helm", "kube-network-policies", "cilium", "cilium-cni", "cri-tools"}
+    assert set(TABLE.go) - set(shared.go) == {
+        "helm",
+        "kube-network-policies",
+        "cilium",
+        "cilium-cni",
+        "cri-tools",
+        "gateway-api-grpc",
+    }
     assert set(TABLE.debian) - set(shared.debian) == {"cilium", "node-tools"}
     of_others = [source for made in shared.images for source in made.files.values()]
     assert not {source for source in of_others if "network-policies" in source or "cilium" in source}

@@ -295,12 +295,19 @@ def test_readable_makes_services_of_gateways_where_a_load_balancer_gives_them_ad
 
 def test_readable_takes_the_definitions_of_the_image() -> None:
     files = tomllib.loads((PROJECT / "hoplab/image/components.toml").read_text())["go"]["gateway-api"]["files"]
-    variable = load(PROJECT / "inventory/group_vars/all.yml")["ingress_readable_gateway_crds"]
-    assert "\\" not in variable, "Ansible takes a backslash in a string as it is, Jinja alone does not"
+    variables = load(PROJECT / "inventory/group_vars/all.yml")
+    for name in ("gateway_crds", "gateway_crd_files"):
+        assert "\\" not in variables[name], "Ansible takes a backslash in a string as it is, Jinja alone does not"
     lab = {"image": {"bin": "/images/one/bin"}, "gateway_api": True}
     templar = Environment()
     templar.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
     templar.filters["dirname"] = lambda path: str(Path(path).parent)
-    given = yaml.safe_load(templar.from_string(variable).render(lab=lab))
-    assert set(given) == {f"/images/one/share/{file}" for file in files}
-    assert yaml.safe_load(templar.from_string(variable).render(lab={**lab, "gateway_api": False})) == []
+
+    def of(name: str, **given: Any) -> Any:
+        return yaml.safe_load(templar.from_string(variables[name]).render(**given))
+
+    crds = of("gateway_crds", gateway_crd_files=templar.from_string(variables["gateway_crd_files"]).render(lab=lab))
+    assert set(crds) == {f"/images/one/share/{file}" for file in files}
+    readables = "ingress_readable_gateway_crds"
+    assert of(readables, lab=lab, gateway_crds=crds) == crds
+    assert of(readables, lab={**lab, "gateway_api": False}, gateway_crds=crds) == []

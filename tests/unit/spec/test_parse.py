@@ -232,13 +232,13 @@ def test_other_namespaces_are_left_alone() -> None:
         (
             {"image": {"components": ["cni-calico"]}},
             "image.components: 'cni-calico' is unknown; did you mean cni_calico? a list of "
-            "cni_calico, ingress_nginx, ingress_traefik, ingress_haproxy, ingress_ingress_nginx, cni_cilium, "
-            "node_tools",
+            "cni_calico, ingress_nginx, ingress_traefik, ingress_haproxy, ingress_ingress_nginx, gateway_nginx, "
+            "cni_cilium, node_tools",
         ),
         (
             {"image": {"components": "cni_calico"}},
             "image.components: is a text (cni_calico); a list of cni_calico, ingress_nginx, ingress_traefik, "
-            "ingress_haproxy, ingress_ingress_nginx, cni_cilium, node_tools",
+            "ingress_haproxy, ingress_ingress_nginx, gateway_nginx, cni_cilium, node_tools",
         ),
         ({"image": {"mirror": "here"}}, "image.mirror: 'here' is not a URL; the URL of a Debian mirror"),
         ({"nodes": {"secure": "AAAB"}}, "nodes: is encrypted; plain settings: a spec holds no secrets"),

@@ -1,4 +1,4 @@
-"""CNIs and what implements services in a spec: names, and which of them go together."""
+"""CNIs, what implements services, and what serves the Gateway API: names, and which of them go together."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def parse(**config: Any) -> LabSpec:
             "one of iptables, nftables, or cni.name: cilium",
         ),
         ({"proxy": {"mode": "cilium"}, "cni": {"name": "caliko"}}, "cni.name: 'caliko' is unknown"),
+        (
+            {"ingress": {"gateway": "nginx"}},
+            "ingress.gateway: nginx makes a service of type LoadBalancer for each Gateway, and nothing gives it an "
+            "address; a load balancer, loadBalancer.name: metallb",
+        ),
+        (
+            {"ingress": {"gateway": "nginx", "gatewayApi": True}, "loadBalancer": {"name": "metallb"}},
+            "ingress.gateway: nginx serves the Gateway API, and so does the ingress controller (ingress.gatewayApi); "
+            "one of them: gatewayApi: false, or gateway: none",
+        ),
+        ({"ingress": {"gateway": "envoy"}}, "ingress.gateway: 'envoy' is unknown; one of none, nginx"),
+        (
+            {"ingress": {"gateway": "nginx"}, "loadBalancer": {"name": "metalb"}},
+            "loadBalancer.name: 'metalb' is unknown; did you mean metallb? one of none, metallb",
+        ),
     ],
 )
 def test_one_issue(config: dict[str, Any], issue: str) -> None:
@@ -46,3 +61,11 @@ def test_one_issue(config: dict[str, Any], issue: str) -> None:
 def test_cilium_does_the_work_of_kube_proxy() -> None:
     spec = parse(cni={"name": "cilium"}, proxy={"mode": "cilium"})
     assert (spec.cni, spec.proxy_mode) == (CniSpec("cilium", "vxlan"), "cilium")
+
+
+def test_a_controller_of_the_gateway_api_alone() -> None:
+    assert parse().gateway_controller == "none"
+    metallb = {"name": "metallb"}
+    for controller in ("none", "readable", "nginx", "auto"):
+        found = parse(ingress={"controller": controller, "gateway": "nginx"}, loadBalancer=metallb)
+        assert (found.gateway_controller, found.gateway_api) == ("nginx", False)

@@ -113,6 +113,12 @@ def test_auto_takes_a_controller_that_serves_what_is_asked() -> None:
     assert not plan(LabSpec("dev")).gateway_api
 
 
+def test_a_gateway_controller_is_a_component() -> None:
+    found = plan(LabSpec("dev", gateway_controller="nginx", load_balancer="metallb"))
+    assert "gateway_nginx" in found.components
+    assert not any(name.startswith("gateway_") for name in plan(LabSpec("dev")).components)
+
+
 def test_the_node_image_has_an_ingress_controller() -> None:
     assert "readable" in ingress_controllers()
 

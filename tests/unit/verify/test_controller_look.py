@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hoplab.expectations import gateway
 from hoplab.expectations.ingress import get_controller
 from hoplab.expectations.parts import known_parts
 from hoplab.spec.parts import usable
-from hoplab.verify.observations import look_command
+from hoplab.verify.observations import Shown, look_command
 
 IP = """\
 #!/bin/sh
@@ -20,11 +21,16 @@ IP = """\
 """
 
 
-@pytest.mark.parametrize("name", usable(known_parts().ingress))
-def test_files_and_then_what_is_in_memory(name: str, tmp_path: Path) -> None:
+CONTROLLERS: tuple[Shown, ...] = (
+    *(get_controller(name) for name in usable(known_parts().ingress)),
+    *(gateway.get_controller(name) for name in usable(known_parts().gateway)),
+)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_files_and_then_what_is_in_memory(controller: Shown, tmp_path: Path) -> None:
     (tmp_path / "ip").write_text(IP)
     (tmp_path / "ip").chmod(0o755)
-    controller = get_controller(name)
     command = look_command(controller, "pod-1").replace("/proc/$pid/root/", f"{tmp_path}/$pid/")
     for pattern in controller.CONFIGURATION.split():
         file = tmp_path / "1" / pattern.lstrip("/").replace("*", "one")

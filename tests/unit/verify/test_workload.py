@@ -191,10 +191,10 @@ def test_every_longer_path_leads_elsewhere() -> None:
 
 
 def test_gateways_are_of_labs_that_have_them() -> None:
-    plain, more = (workload.manifests(workload.IngressOptions(gateway_api=given)) for given in (False, True))
+    plain, more = (workload.manifests(workload.IngressOptions(gateway_class=given)) for given in ("", "readable"))
     assert [body["kind"] for _, body in more[len(plain) :]] == ["Gateway", "HTTPRoute"]
     assert more[: len(plain)] == plain
     assert {path for path, _ in more[len(plain) :]} == {
         f"/apis/gateway.networking.k8s.io/v1/namespaces/hoplab-verify/{kind}" for kind in ("gateways", "httproutes")
     }
-    assert workload.digest() != workload.digest(workload.IngressOptions(gateway_api=True))
+    assert workload.digest() != workload.digest(workload.IngressOptions(gateway_class="readable"))

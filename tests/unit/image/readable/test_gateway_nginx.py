@@ -252,7 +252,7 @@ def test_beside_ingresses(front: Front, pods: Pods) -> None:
 
 
 def test_the_route_of_the_verification_workload(front: Front, pods: Pods) -> None:
-    made = [body for _, body in gateway_workload.manifests("shop", "one", "two")]
+    made = [body for _, body in gateway_workload.manifests("readable", "shop", "one", "two")]
     for body in made:
         body["metadata"]["namespace"] = "shop"
     front.serve(with_pods(pods, *made))
