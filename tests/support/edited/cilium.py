@@ -9,9 +9,11 @@ from hoplab.observe.snapshot import Snapshot
 from tests.support import edits
 from tests.support.edits import Edit, Fault, changed, without
 from tests.support.imaginary import cilium
+from tests.support.recordings import recording
 
 LABS = {backend: cilium.lab(backend) for backend in ("vxlan", "native")}
 VXLAN, NATIVE = LABS.values()
+ALONE = recording("cilium-native-cilium")  # without kube-proxy
 FIRST, SECOND = VXLAN.nodes[:2]
 POD = next(pod for pod in VXLAN.pods_on(FIRST) if pod.api.label("app") == "echo")
 FAR = next(pod for pod in VXLAN.pods_on(SECOND) if pod.api.label("app") == "echo")
@@ -48,8 +50,14 @@ def replaced(old: str, new: str) -> Callable[[list[str]], list[str]]:
     return lambda entry: [value.replace(old, new) for value in entry]
 
 
+def _without_node_port(text: str) -> str:
+    gone = f"{ALONE.nodes[0].address}:30080/TCP (0)"
+    return json.dumps({key: entry for key, entry in json.loads(text).items() if key != gone})
+
+
 PROGRAMS, SERVICES = "a_program_takes_what_a_pod_sends", "a_map_leads_a_service_to_its_endpoints"
 ENDPOINTS, ADDRESSES = "a_map_knows_the_pods_of_its_node", "a_map_knows_whose_an_address_is"
+NOTHING_LEFT = "no_rule_of_kube_proxy_is_left"
 
 FAULTS = (
     Fault(
@@ -128,5 +136,17 @@ FAULTS = (
         ("a_node_routes_every_other_range_to_its_node",),
         f"{FIRST.name} has no route {SECOND.pod_cidr} via {SECOND.address} dev eth0 proto kernel",
         exactly=False,
+    ),
+    Fault(
+        "a chain of kube-proxy is left",
+        lambda: on_node("iptables", lambda text: text.replace("*nat\n", "*nat\n:KUBE-SVC-LEFT - [0:0]\n"), ALONE),
+        (NOTHING_LEFT,),
+        f"{ALONE.nodes[0].name} has chains of kube-proxy: KUBE-SVC-LEFT",
+    ),
+    Fault(
+        "a NodePort is in no map",
+        lambda: on_node("cilium_services", _without_node_port, ALONE),
+        (NOTHING_LEFT,),
+        f"the map of services on {ALONE.nodes[0].name} lacks port 30080 of {ALONE.nodes[0].address}",
     ),
 )
