@@ -20,11 +20,14 @@ from urllib.parse import urlsplit
 
 from hoplab.core.errors import HostError, UnavailableError
 from hoplab.core.ip import with_port
+from hoplab.core.wait import HOST
 from hoplab.host import netns
 from hoplab.host.remote import connection as connect
 from hoplab.host.remote import run as run_there
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.spec.libvirt_uri import RemoteHost
+
+TOLD_S = 5.0  # seconds until another host has told what its server was asked, on an idle machine
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,12 @@ class ExternalHost:
         return f"http://{with_port(self.address, self.port)}/{path}"
 
     def client_of(self, path: str) -> IPv4Address | IPv6Address | None:
-        """Return the client address of the request for the path; None when there was none."""
+        """Return the client address of the request for the path; None when there was none.
+
+        What another host's server was asked comes by SSH, and the answer may be here before it: that is waited for.
+        """
+        if self.remote:
+            return HOST.settled(lambda: self._asked.get(f"/{path}"), bool, TOLD_S, poll_s=0.05)
         return self._asked.get(f"/{path}")
 
     def get(self, url: str, timeout: float) -> str | None:

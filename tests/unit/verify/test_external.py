@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hoplab.core.errors import HostError, UnavailableError
+from hoplab.core.wait import Timing
 from hoplab.spec.libvirt_uri import RemoteHost
 from hoplab.verify import external
 
@@ -32,6 +34,22 @@ def test_a_server_and_requests_on_another_host(tmp_path: Path, monkeypatch: pyte
         assert outside.client_of("asked") == LOOPBACK
         assert outside.fetch(outside.url("again"), LOOPBACK, 20.0).status == 200
         assert outside.neighbour(LOOPBACK) == ""
+
+
+def test_what_another_host_was_asked_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of its server may be here before what it says by SSH."""
+    asked: dict[str, Any] = {}
+    there = external.ExternalHost(LOOPBACK, 80, "", asked, RACK)
+    looks = iter(range(3))
+
+    def sleep(_seconds: float) -> None:
+        if next(looks) == 2:
+            asked["/late"] = LOOPBACK
+
+    monkeypatch.setattr(external, "HOST", Timing(sleep=sleep, slowness=lambda: 1.0))
+    assert there.client_of("late") == LOOPBACK
+    monkeypatch.setattr(external, "TOLD_S", 0.0)
+    assert there.client_of("never") is None
 
 
 def test_another_host_without_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
