@@ -12,11 +12,12 @@ from hoplab.observe.facts._json import document
 
 AGENT = "cilium-agent"
 SOCKET = "/run/cilium/cilium.sock"  # of a node that runs Cilium
+ENTER = f'nsenter --target "$(pgrep -o -x {AGENT})" --mount --pid'  # before a command that runs where the agent runs
 
 
 def in_agent(command: str) -> str:
     """Return a line of shell that runs a command where the agent runs; on a node without Cilium it prints nothing."""
-    return f'[ ! -S {SOCKET} ] || nsenter --target "$(pgrep -o -x {AGENT})" --mount --pid {command}'
+    return f"[ ! -S {SOCKET} ] || {ENTER} {command}"
 
 
 def listed(text: str, what: str) -> dict[str, list[str]]:

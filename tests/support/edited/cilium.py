@@ -35,7 +35,9 @@ def detached(dev: str, lab: Snapshot = VXLAN) -> Callable[[], Snapshot]:
     return lambda: on_node("bpf_programs", edit, lab)
 
 
-def in_map(fact: str, key: str, change: Callable[[list[str]], list[str]] | None = None) -> Callable[[], Snapshot]:
+def in_map(
+    fact: str, key: str, change: Callable[[list[str]], list[str]] | None = None, lab: Snapshot = VXLAN
+) -> Callable[[], Snapshot]:
     """The lab with one entry of a map gone or changed."""
 
     def edit(text: str) -> str:
@@ -43,16 +45,11 @@ def in_map(fact: str, key: str, change: Callable[[list[str]], list[str]] | None 
         entry = found.pop(key)
         return json.dumps({**found, key: change(entry)} if change else found)
 
-    return lambda: on_node(fact, edit)
+    return lambda: on_node(fact, edit, lab)
 
 
 def replaced(old: str, new: str) -> Callable[[list[str]], list[str]]:
     return lambda entry: [value.replace(old, new) for value in entry]
-
-
-def _without_node_port(text: str) -> str:
-    gone = f"{ALONE.nodes[0].address}:30080/TCP (0)"
-    return json.dumps({key: entry for key, entry in json.loads(text).items() if key != gone})
 
 
 PROGRAMS, SERVICES = "a_program_takes_what_a_pod_sends", "a_map_leads_a_service_to_its_endpoints"
@@ -145,7 +142,7 @@ FAULTS = (
     ),
     Fault(
         "a NodePort is in no map",
-        lambda: on_node("cilium_services", _without_node_port, ALONE),
+        in_map("cilium_services", f"{ALONE.nodes[0].address}:30080/TCP (0)", lab=ALONE),
         (NOTHING_LEFT,),
         f"the map of services on {ALONE.nodes[0].name} lacks port 30080 of {ALONE.nodes[0].address}",
     ),

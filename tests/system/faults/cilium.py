@@ -13,7 +13,7 @@ PORT = "0x1f 0x90"  # 8080, of the pods of the verification workload
 def by_agents_tools(broken: str, repaired: str) -> Broken:
     """``agent COMMAND`` runs a program where the agent runs, which stands still."""
     # a function in parentheses: braces are for what commands are filled in with
-    agent = f'agent() ( nsenter --target "$(pgrep -o -x {_cilium.AGENT})" --mount --pid "$@"; ); '
+    agent = f'agent() ( {_cilium.ENTER} "$@"; ); '
     return on_node(agent + broken, agent + repaired)
 
 

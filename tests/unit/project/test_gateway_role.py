@@ -120,7 +120,7 @@ def test_its_kinds_are_those_that_it_may_list() -> None:
 def test_what_a_lab_without_it_removes_has_its_label() -> None:
     removal, _install = load(PROJECT / "playbooks/tasks/gateway.yml")
     found = [entry for name in TEMPLATES for entry in yaml.safe_load_all(manifest(name)) if entry]
-    removed = {item["kind"] for item in removal["loop"]}
+    removed = {item["kind"] for item in removal["vars"]["kinds"]}
     for entry in found:
         if entry["metadata"].get("labels", {}).get("hoplab.local/gateway"):
             assert entry["metadata"]["labels"]["hoplab.local/gateway"] == nginx.PART.name
