@@ -29,8 +29,9 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 import yaml
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]  # has no types
 
+from hoplab.cluster import pod_routes
 from hoplab.core import fs
-from hoplab.core.errors import ClusterError
+from hoplab.core.errors import ClusterError, HostError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import Expired, NotYet, until
 from hoplab.host import netns, processes
@@ -126,6 +127,7 @@ class HostedControlPlane:
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.root / "log").mkdir(exist_ok=True, mode=0o700)
         (self.root / "var/lib/etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
+        pod_routes.apply(self.root / "routes", self.netns)
         fs.write(self.conf, supervisord_conf(programs, self.root, self.run))
         started = []
         with self._supervisor() as supervisor:
@@ -153,6 +155,8 @@ class HostedControlPlane:
                 supervisor.shutdown()
             processes.end([pid], grace_s=END_S, at_once=at_once)
         stopped += self._end_strays(at_once=at_once)
+        with suppress(HostError):  # the namespace may be gone
+            pod_routes.remove(self.netns)
         return [f"control plane: {name}" for name in sorted(set(stopped))]
 
     def running(self) -> bool:

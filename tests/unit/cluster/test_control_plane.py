@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hoplab.cluster import control_plane
+from hoplab.cluster import control_plane, pod_routes
 from hoplab.cluster.control_plane import ORDER, HostedControlPlane, read_manifest, supervisord_conf
 from hoplab.core.errors import ClusterError
 from hoplab.core.paths import LabPaths
@@ -131,6 +131,21 @@ def test_a_hosted_control_plane_starts_restarts_and_stops(paths: LabPaths) -> No
     assert hosted.stop() == [f"control plane: {name}" for name in sorted(ORDER)]
     assert pids(paths) == {}
     assert hosted.stop() == []
+
+
+def test_the_routes_to_the_pods_come_and_go_with_it(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pod_routes, "apply", lambda *given: done.append(("set", *given)))
+    monkeypatch.setattr(pod_routes, "remove", lambda *given: done.append(("removed", *given)))
+    hosted = HostedControlPlane(paths, "")
+    hosted.start()
+    assert done == [("set", paths.control_plane / "routes", "")]
+    hosted.stop()
+    assert done[1:] == [("removed", "")]
+
+
+def test_a_stop_without_the_namespace_is_no_error(tmp_path: Path) -> None:
+    assert HostedControlPlane(LabPaths("dev", tmp_path), "hoplab-gone").stop() == []
 
 
 def test_a_control_plane_whose_data_nobody_needs_is_killed(paths: LabPaths, monkeypatch: pytest.MonkeyPatch) -> None:
