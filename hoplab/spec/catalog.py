@@ -165,6 +165,7 @@ def _conformance(entry: dict[str, Any], go: Mapping[str, GoComponent], folder: P
         name="conformance",
         programs=entry["programs"],
         tests=entry["tests"],
+        files=entry.get("files", {}),
         more_sums=folder / entry["more_sums"],
     )
     images = tuple(_image(image, go) for image in entry["image"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,24 @@ def test_checksums_are_of_modules_that_the_lock_has_not() -> None:
 class Built:
     """The cache, with builds of stages that only write what counts."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Path) -> None:
+        self.module = module
         self.store = Store(paths.cache_dir() / "image")
         self.commands: list[list[str]] = []
         monkeypatch.setattr(commands, "require", lambda _: None)
         monkeypatch.setattr(gobuild, "run", self._go)
         monkeypatch.setattr(debian, "run", self._mmdebstrap)
 
-    def _go(self, argv: list[str], *_: Any, cwd: Path, **__: Any) -> None:
+    def _go(self, argv: list[str], *_: Any, cwd: Path, on_line: Callable[[str], None] = print, **__: Any) -> None:
         self.commands.append(argv)
+        if argv[1] == "mod":  # download
+            for file in suite().go.files.values():
+                (self.module / file).parent.mkdir(parents=True, exist_ok=True)
+                (self.module / file).write_text(f"content of {Path(file).name}")
+            return
+        if argv[1] == "list":
+            on_line(str(self.module))
+            return
         module = Path(next(word for word in argv if word.startswith("-modfile=")).removeprefix("-modfile="))
         assert module.read_text() == (cwd / "go.mod").read_text()
         sums = suite().go.more_sums
@@ -83,9 +94,9 @@ class Built:
 
 
 @pytest.fixture
-def built(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Built:
+def built(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> Built:
     assert folder  # its cache is the test's own
-    return Built(monkeypatch)
+    return Built(monkeypatch, tmp_path / "kubernetes")
 
 
 def test_they_are_built_once_with_images_of_one_layer_and_agnhost(built: Built) -> None:
@@ -101,6 +112,18 @@ def test_they_are_built_once_with_images_of_one_layer_and_agnhost(built: Built) 
     asked = len(built.commands)
     assert conformance.ensure_suite(progress) == found
     assert len(built.commands) == asked
+
+
+def test_agnhost_has_the_certificate_that_it_serves_with_tls(built: Built) -> None:
+    archive = conformance.ensure_suite(RecordingProgress()).archive
+    assert built.commands
+    found: dict[str, bytes] = {}
+    with tarfile.open(archive) as images:
+        for blob in (images.extractfile(member) for member in images if member.name.startswith("blobs/")):
+            with suppress(tarfile.ReadError), tarfile.open(fileobj=blob) as layer:
+                found |= {member.name: content.read() for member in layer if (content := layer.extractfile(member))}
+    assert found["localhost.crt"] == b"content of localhost.crt"
+    assert found["localhost.key"] == b"content of localhost.key"
 
 
 def test_pruning_keeps_them(built: Built) -> None:

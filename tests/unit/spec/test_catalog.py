@@ -74,11 +74,12 @@ def test_container_images_are_made_of_components(table: Components) -> None:
                 assert name in table.debian
 
 
-def test_images_of_the_conformance_tests_are_made_of_their_programs() -> None:
+def test_images_of_the_conformance_tests_are_made_of_their_programs_and_files() -> None:
     suite = TABLE.conformance
     assert suite and {image.base for image in suite.images} == {suite.debian.name}
     sources = {source for image in suite.images for source in image.files.values()}
-    assert sources == {f"go.{suite.go.name}/{program}" for program in suite.go.programs}
+    made = [*suite.go.programs, *(f"share/{name}" for name in suite.go.files)]
+    assert sources == {f"go.{suite.go.name}/{name}" for name in made}
 
 
 def test_older_minors_do_not_change_the_default() -> None:
