@@ -184,6 +184,7 @@ def _go(name: str, entry: dict[str, Any], folder: Path) -> GoComponent:
         variables=tuple(_expanded(value, entry["version"]) for value in entry.get("variables", ())),
         cgo=entry.get("cgo", False),
         files=entry.get("files", {}),
+        more_sums=folder / entry["more_sums"] if "more_sums" in entry else None,
         wanted_by=entry.get("wanted_by", ""),
         held=entry.get("held", ""),
     )

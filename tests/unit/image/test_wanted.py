@@ -101,6 +101,7 @@ def test_a_node_image_has_nothing_of_it() -> None:
         "kube-network-policies",
         "cilium",
         "cilium-cni",
+        "hubble",
         "cri-tools",
         "gateway-api-grpc",
     }
