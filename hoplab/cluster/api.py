@@ -46,9 +46,10 @@ class Requests:
         raise NotImplementedError
 
     def __call__(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Return status and object of the answer; a text that is no object is its ``message``."""
+        """Return status and object of the answer; a text that is none, as a container's log, is its ``message``."""
         status, text = self.request(method, path, body)
-        return status, json.loads(text) if text.startswith("{") else {"message": text}
+        is_log = status == 200 and path.partition("?")[0].endswith("/log")  # its lines may be JSON
+        return status, json.loads(text) if text.startswith("{") and not is_log else {"message": text}
 
     def read(self, path: str) -> dict[str, Any]:
         """Return the object of a GET; raise ClusterError where the answer is another than 200."""

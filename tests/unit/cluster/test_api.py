@@ -45,6 +45,14 @@ def test_an_answer_that_is_no_object_is_a_message() -> None:
     assert client(Connection(status=503, body=b"busy"))("GET", "/x") == (503, {"message": "busy"})
 
 
+@pytest.mark.parametrize("log", ['{"msg": "one"}\n{"msg": "two"}\n', '{"msg": "the only line"}\n', "words\n"])
+def test_a_containers_log_is_a_message_also_where_its_lines_are_json(log: str) -> None:
+    path = "/api/v1/namespaces/traefik/pods/x/log?tailLines=2"
+    assert client(Connection(body=log.encode()))("GET", path) == (200, {"message": log})
+    refused = Connection(status=400, body=b'{"message": "container is waiting to start"}')
+    assert client(refused)("GET", path) == (400, {"message": "container is waiting to start"})
+
+
 def test_an_api_server_that_does_not_answer_is_a_cluster_error() -> None:
     with pytest.raises(ClusterError, match="does not answer GET /api/v1/nodes: connection refused") as caught:
         client(Connection(broken=True)).read("/api/v1/nodes")
