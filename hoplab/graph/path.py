@@ -18,7 +18,7 @@ from hoplab.graph.of_node import device_id, pod_id, routing_id
 from hoplab.graph.views import UnknownPlace
 from hoplab.observe import routing
 from hoplab.observe.cilium_maps import CiliumMaps
-from hoplab.observe.facts.api_services import API_SERVICES
+from hoplab.observe.facts.api_services import API_SERVICES, PROXY_LABEL
 from hoplab.observe.facts.links import LINKS
 from hoplab.observe.snapshot import Node, Pod, Snapshot
 
@@ -116,6 +116,11 @@ class _Walk:
         if not behind or service.cluster_ip is None:
             what = "endpoints" if service.cluster_ip else "ClusterIP"
             raise LabError(f"the service {name} has no {what}", remedy="name a pod, or another service")
+        if service.proxy:
+            raise LabError(
+                f"{service.proxy!r} implements the service {name} (label {PROXY_LABEL}), and no rule of kube-proxy",
+                remedy="name a pod, or another service",
+            )
         self.see(vertex.id)
         if isinstance(start, Pod) and self.out_of(start, None, service.cluster_ip):
             return
@@ -130,7 +135,7 @@ class _Walk:
     def is_in_maps(self, start: Pod | Node, node: Node, address: IPAddress) -> bool:
         """Return whether a program translates the address of a service for a sender: for all pods, or for nodes too."""
         maps = CiliumMaps(node.facts)
-        for_all = self.lab.setting.proxy_mode == self.lab.setting.cni
+        for_all = not self.lab.setting.has_kube_proxy
         return (isinstance(start, Pod) or for_all) and bool(maps.programs) and maps.serves(address)
 
     def go(self, start: Pod | Node, target: Pod | Node | None, address: IPAddress) -> None:

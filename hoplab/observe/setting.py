@@ -53,6 +53,11 @@ class Setting:
         return self.gateway_api or self.gateway_controller != "none"
 
     @property
+    def has_kube_proxy(self) -> bool:
+        """Return whether kube-proxy implements services, not the CNI in its place."""
+        return self.proxy_mode != self.cni
+
+    @property
     def proxy(self) -> str:
         """Return what implements services, in words: "kube-proxy iptables"."""
         return proxy_in_words(self.cni, self.proxy_mode)

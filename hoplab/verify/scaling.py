@@ -82,7 +82,7 @@ class Scalings(Traffic, Objects):
         service, client = self.service(deployment), self.snapshot.setting.pod_cidr[-2]
 
         def lead_to(wanted: Set[str]) -> Callable[[Facts], bool]:
-            if proxy.by_sockets(self.snapshot):  # there are no rules, so none follows
+            if not self.snapshot.setting.has_kube_proxy:  # there are no rules, so none follows
                 return lambda _rules: True
             return lambda rules: proxy.targets(rules, client, service) == wanted
 

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from hoplab.expectations import cni, proxy
+from hoplab.expectations import cni
 from hoplab.netfilter.packet import Packet
 from hoplab.netfilter.ruleset import postrouting
 from hoplab.observe.capture import Capture
@@ -164,7 +164,7 @@ def test_a_cluster_ip_is_a_pod_chosen_per_connection(session: LabSession, claim:
         )
     reached = {str(answer.local) for answer in answers}
     claim.require(len(behind) == 1 or len(reached) > 1, f"all {connections} connections reached {listed(reached)}")
-    if proxy.by_sockets(session.snapshot):
+    if not session.snapshot.setting.has_kube_proxy:
         where = "its socket was given the pod's address, before there was a packet"
     elif cni.by_programs(session.snapshot):
         tracked = session.tracked(client.node, client.address)
@@ -239,8 +239,8 @@ def test_a_node_port_answers_on_every_node(session: LabSession, claim: Claim) ->
             f"{answer.local} answered on {node.name}, not {session.single.address}",
         )
         own = {entry.address for entry in node[ADDRESSES]}
-        if proxy.by_sockets(session.snapshot) and node is session.single.node:  # programs masquerade what goes on alone
-            own = {session.snapshot.setting.gateway}
+        if node is session.single.node and not session.snapshot.setting.has_kube_proxy:
+            own = {session.snapshot.setting.gateway}  # programs masquerade only what goes on to another node
         claim.require(answer.remote in own, f"the pod saw {answer.remote}, which is no address of {node.name}", *own)
         seen.append(f"asked on {node.name}, {session.single} on {session.single.node.name} saw {answer.remote}")
     claim.saw(f"port {service.node_port}: {listed(seen)}")

@@ -128,7 +128,7 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
             ProgramExpectation(dev, direction, program)
             for dev, programs in (
                 _PROGRAMS
-                | {node.uplink: _OF_UPLINK | (_OF_SERVICES if lab.setting.proxy_mode == PART.name else {})}
+                | {node.uplink: _OF_UPLINK | ({} if lab.setting.has_kube_proxy else _OF_SERVICES)}
                 | (_OF_VXLAN if wrapped else {})
             ).items()
             for direction, program in programs.items()

@@ -114,11 +114,6 @@ def of(lab: Snapshot) -> Mode:
     return get_mode(lab.setting.proxy_mode)
 
 
-def by_sockets(lab: Snapshot) -> bool:
-    """Return whether a CNI does kube-proxy's work: its programs at sockets translate before there is a packet."""
-    return bool(of(lab).PART.cni)
-
-
 def expectations(lab: Snapshot) -> tuple[ServiceExpectation, ...]:
     """Return what the rules of every node have to contain, the same on all nodes."""
     return _expectations(lab, lab.api[API_ENDPOINTS], lambda service: service.cluster_ip)
@@ -136,7 +131,7 @@ def _expectations(
     return tuple(
         _expectation(mode, lab.nodes, service, port, cluster_ip, endpoints)
         for service in lab.api[API_SERVICES]
-        if (cluster_ip := address(service)) is not None
+        if not service.proxy and (cluster_ip := address(service)) is not None
         for port in service.ports
     )
 

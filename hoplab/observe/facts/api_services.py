@@ -9,6 +9,8 @@ from hoplab.core.ip import V4, V6, Address, Family, Network
 from hoplab.observe.facts import Fact
 from hoplab.observe.facts._json import Entries, Item, gather_kubernetes
 
+PROXY_LABEL = "service.kubernetes.io/service-proxy-name"  # the cluster's own proxy leaves a service with it alone
+
 
 @dataclass(frozen=True)
 class ServicePort:
@@ -34,6 +36,7 @@ class ApiService:
     cluster_ip6: IPv6Address | None = None  # a service of both families has two
     internal_policy: str = "Cluster"  # internalTrafficPolicy; "Local": a node sends to its own endpoints only
     balancer_ips6: tuple[IPv6Address, ...] = ()
+    proxy: str = ""  # who implements it, by PROXY_LABEL; "" for the cluster's own proxy
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -62,6 +65,7 @@ def _service(item: Item) -> ApiService:
         cluster_ip6=_first(given, V6),
         internal_policy=spec.text("internalTrafficPolicy") or "Cluster",
         balancer_ips6=_balancer_ips(status, V6),
+        proxy=meta.item("labels").text(PROXY_LABEL),
     )
 
 

@@ -12,6 +12,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT
 from hoplab.expectations import proxy
 from hoplab.expectations.proxy import iptables, nftables
+from hoplab.observe.facts.api_services import PROXY_LABEL
 from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
 from tests.support.edits import FIRST, HEALTHY, SECOND, api_item, in_api
@@ -101,6 +102,13 @@ def with_endpoints(values: dict[str, dict[str, Any]], lab: Snapshot = HEALTHY) -
         return json.dumps(document)
 
     return in_api("endpoints", edit, lab)
+
+
+def test_a_service_of_another_proxy_has_no_rules() -> None:
+    label = {PROXY_LABEL: "nobody"}
+    others = in_api("services", api_item("echo", lambda item: item["metadata"].setdefault("labels", {}).update(label)))
+    expected = {found.service for found in proxy.expectations(HEALTHY)}
+    assert {found.service for found in proxy.expectations(others)} == expected - {"hoplab-verify/echo"}
 
 
 ENDING = {"conditions": {"ready": False, "serving": True, "terminating": True}}

@@ -12,8 +12,10 @@ from hoplab.graph.build import build
 from hoplab.graph.path import path
 from hoplab.graph.views import UnknownPlace
 from hoplab.observe.facts import Facts
+from hoplab.observe.facts.api_services import PROXY_LABEL
 from hoplab.observe.snapshot import Snapshot
 from tests.support.edited.cilium_services import without_kube_proxy
+from tests.support.edits import FIRST, api_item, in_api
 from tests.support.files import RECORDINGS
 from tests.support.hurt import refused, without_nodes
 from tests.support.recordings import recording
@@ -199,6 +201,18 @@ def test_places_without_a_path_are_errors() -> None:
         with pytest.raises(LabError) as caught:
             path(lab, graph, *ends)
         assert (caught.value.message, caught.value.remedy) == (message, remedy)
+
+
+def test_a_service_of_another_proxy_has_no_path() -> None:
+    label = {PROXY_LABEL: "its-own"}
+    lab = in_api("services", api_item("echo", lambda item: item["metadata"].setdefault("labels", {}).update(label)))
+    with pytest.raises(LabError) as caught:
+        path(lab, build(lab), FIRST.name, "hoplab-verify/echo")
+    assert caught.value.message == (
+        "'its-own' implements the service hoplab-verify/echo (label service.kubernetes.io/service-proxy-name), "
+        "and no rule of kube-proxy"
+    )
+    assert caught.value.remedy == "name a pod, or another service"
 
 
 def test_a_pod_without_a_namespace_and_a_node_that_was_not_seen_are_errors() -> None:
