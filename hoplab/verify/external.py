@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from hoplab.core.errors import HostError, UnavailableError
 from hoplab.core.ip import with_port
@@ -46,6 +46,15 @@ class Reply:
 def _names(certificate: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the DNS names of a certificate, given as by ``SSLSocket.getpeercert``."""
     return tuple(name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS")
+
+
+def _path(url: SplitResult) -> str:
+    """Return what a request for the URL asks a server for.
+
+    >>> _path(urlsplit("http://way.yash.com/app?version=2")), _path(urlsplit("http://way.yash.com"))
+    ('/app?version=2', '/')
+    """
+    return urlunsplit(("", "", url.path or "/", url.query, ""))
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class ExternalHost:
     def get_all(self, url: str, paths: Sequence[str], timeout: float) -> list[str] | None:
         """Make a request, then one for each of the paths on the same connection; None where one gets no answer."""
         found = urlsplit(url)
-        asked, bodies = [found.path, *paths], []
+        asked, bodies = [_path(found), *paths], []
         with netns.entered(self.namespace):
             connection = HTTPConnection(found.hostname or "", found.port, timeout=timeout)
             try:
@@ -111,7 +120,7 @@ class ExternalHost:
                     names = _names(wrapped.getpeercert() or {})
                 headers = {"Host": found.netloc, "Connection": "close"}
                 with suppress(BrokenPipeError, ConnectionResetError):  # the answer is there nevertheless, or nothing is
-                    connection.request("POST" if body else "GET", found.path or "/", body or None, headers)
+                    connection.request("POST" if body else "GET", _path(found), body or None, headers)
                 response = connection.getresponse()
                 return Reply(response.status, response.read().decode(errors="replace"), names)
             except (OSError, HTTPException) as error:

@@ -36,6 +36,12 @@ def test_a_server_and_requests_on_another_host(tmp_path: Path, monkeypatch: pyte
         assert outside.neighbour(LOOPBACK) == ""
 
 
+def test_a_query_is_asked_for() -> None:
+    with external.serving(LOOPBACK, "") as outside:
+        assert json.loads(outside.fetch(outside.url("it?version=2"), LOOPBACK, 20.0).body)["path"] == "/it?version=2"
+        assert json.loads(outside.get(outside.url("it?version=3"), 20.0) or "")["path"] == "/it?version=3"
+
+
 def test_what_another_host_was_asked_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer of its server may be here before what it says by SSH."""
     asked: dict[str, Any] = {}
