@@ -143,6 +143,8 @@ def target(
     address = _address(name)
     service = _service(lab, name, address, exact=kind != "service") if kind in ("", "service") else None
     if service and name != "outside":
+        if not via and address in (*service.balancer_ips, *service.balancer_ips6):
+            via = "loadbalancer"
         return _of_service(lab, service, port, protocol, via, ipv6=ipv6)
     if via:
         raise LabError(f"--via {via} leads to a service, and {text} is none", remedy="name a service")

@@ -49,6 +49,7 @@ class Answer:
     host: str = ""  # the Host header
     path: str = ""
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    body: int | None = None  # bytes of the body; None from the pods of a lab that was made before they said so
 
     @property
     def to(self) -> str:
@@ -69,6 +70,7 @@ def parse_answer(text: str) -> Answer:
             host=raw.get("host", ""),
             path=raw.get("path", ""),
             headers={name: tuple(values) for name, values in raw.get("headers", {}).items()},
+            body=raw.get("body"),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ClaimFailed(f"the answer is not from an echo pod: {text[:80]!r}") from None

@@ -9,6 +9,7 @@ from hoplab.observe.snapshot import Pod
 from hoplab.verify.claims import Claim
 from hoplab.verify.objects import INGRESSES
 from hoplab.verify.session import LabSession
+from hoplab.verify.traffic import parse_answer
 from hoplab.verify.workload import HOST1
 
 pytestmark = pytest.mark.remedy("kubectl -n hoplab-verify get ingress apps -o yaml")
@@ -44,6 +45,8 @@ def test_bodies_and_silence_have_limits(session: LabSession, claim: Claim) -> No
         claim.require(
             reply.status == 200, f"{front} answers a body of {most} bytes with {reply}, and has {limits.body_from}"
         )
+        got = parse_answer(reply.body)
+        claim.require(got.body in (most, None), f"{got.pod} got {got.body} of the {most} bytes that {front} took")
         seen = f"{front} took a body of {most} bytes"
         if limits.body:
             reply = session.http_post(f"http://{HOST1}/", node, most + 1)

@@ -29,14 +29,21 @@ type answer struct {
 	Headers    http.Header `json:"headers"`
 	Hostname   string      `json:"hostname"`
 	Node       string      `json:"node"`
+	Body       int64       `json:"body"` // bytes
 }
 
+// handle answers when it has the whole body: who gets an answer earlier may stop sending, or wait until both ends give up.
 func handle(w http.ResponseWriter, r *http.Request) {
+	size, err := io.Copy(io.Discard, r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	name, _ := os.Hostname()
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(answer{r.RemoteAddr, local.String(), r.Host, r.Method, r.RequestURI, r.Header,
-		name, os.Getenv("NODE_NAME")})
+		name, os.Getenv("NODE_NAME"), size})
 }
 
 func serve(port int) error {

@@ -114,6 +114,7 @@ class World:
     answers: bool = True
     there: bool = True  # the Ingresses
     takes: int = 1024**2  # bytes of a body
+    swallows: int = 0  # of these bytes do not reach the pod
     asks: Mapping[str, str] = field(default_factory=dict)  # annotations of an Ingress
     log: dict[str, list[str]] = field(default_factory=dict, init=False)  # by node
     replicas: int = field(default=2, init=False)
@@ -147,7 +148,7 @@ class World:
         names: tuple[str, ...] = ()
         if scheme == "https":
             names = (host if self.certificates else HOST1,)
-        return Reply(200, self._told(node.name, scheme, host, path, endpoint), names)
+        return Reply(200, self._told(node.name, scheme, host, path, endpoint, len(body)), names)
 
     def _service(self, host: str, path: str) -> str:
         if host == HOST2:
@@ -166,7 +167,7 @@ class World:
         pods = PODS[service][: self.replicas if service == APP1 and self.third_is_asked else 2]
         return pods[self.turn % len(pods)]
 
-    def _told(self, node: str, scheme: str, host: str, path: str, endpoint: str) -> str:
+    def _told(self, node: str, scheme: str, host: str, path: str, endpoint: str, size: int = 0) -> str:
         """An echo's answer."""
         front = FRONTS[node].address
         headers = {"X-Forwarded-For": [self.forwarded_for], "X-Forwarded-Proto": [scheme if self.tells_scheme else "?"]}
@@ -176,6 +177,7 @@ class World:
             "host": host if self.tells_host else "pods",
             "path": path if self.tells_path else "/",
             "headers": headers,
+            "body": max(0, size - self.swallows),
         }
         return json.dumps({**found, "hostname": f"pod-{endpoint}", "node": node})
 
@@ -349,6 +351,7 @@ FAULTS = (
     ("follows_rules", False, (CHANGE,), "answers for the new path, which is no pod of app2-service"),
     ("takes", 1000, (LIMITS,), "answers a body of 1048576 bytes with 413, and has client_max_body_size 1m (nginx's"),
     ("takes", 2**30, (LIMITS,), "answers a body of 1048577 bytes with 200, not with 413"),
+    ("swallows", 1, (LIMITS,), "got 1048575 of the 1048576 bytes that ingress-readable/ingress-"),
     (
         "asks",
         {"nginx.ingress.kubernetes.io/proxy-body-size": "8m"},

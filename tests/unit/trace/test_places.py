@@ -60,6 +60,7 @@ def test_a_sender(text: str, place: Place) -> None:
         ("single", {"via": "nodeport"}, "service hoplab-verify/single", "192.168.77.20:30080"),
         ("single-local", {"via": "nodeport"}, "service hoplab-verify/single-local", "192.168.77.21:30081"),
         ("announced", {"via": "loadbalancer"}, "service hoplab-verify/announced", "192.168.77.245:80"),
+        ("192.168.77.245:80", {}, "service hoplab-verify/announced", "192.168.77.245:80"),
         ("single", {"via": "ingress"}, "the ingress controller readable", "192.168.77.20:80"),
     ],
 )
@@ -205,7 +206,7 @@ def test_a_sender_of_ipv6(text: str, place: Place, address: str) -> None:
         ("[fd00:96::3b83]:80", {}, "service hoplab-verify/echo", "[fd00:96::3b83]:80"),
         ("service/echo", {"via": "nodeport"}, "service hoplab-verify/echo", "[fd00:77::20]:30099"),
         ("service/echo", {"via": "loadbalancer"}, "service hoplab-verify/echo", "[fd00:77::9]:80"),
-        ("fd00:77::9", {}, "service hoplab-verify/echo", "[fd00:96::3b83]:80"),
+        ("fd00:77::9", {}, "service hoplab-verify/echo", "[fd00:77::9]:80"),
         ("app1-service", {"via": "ingress"}, "the ingress controller readable", "[fd00:77::20]:80"),
     ],
 )
