@@ -127,7 +127,7 @@ class HostedControlPlane:
         self.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.root / "log").mkdir(exist_ok=True, mode=0o700)
         (self.root / "var/lib/etcd").mkdir(parents=True, exist_ok=True, mode=0o700)
-        pod_routes.apply(self.root / "routes", self.netns)
+        pod_routes.apply(self.root / pod_routes.FILE, self.netns)
         fs.write(self.conf, supervisord_conf(programs, self.root, self.run))
         started = []
         with self._supervisor() as supervisor:

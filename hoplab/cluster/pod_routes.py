@@ -1,11 +1,11 @@
 """Routes from a hosted control plane to the pods.
 
 The API server connects to pods: for webhooks, for ``/proxy`` of pods and services, for aggregated APIs. A control plane
-in a machine is a node with routes of its pod network; a hosted one is outside of it. So the ranges of the pods lead to
-the machines, each of which forwards what is for a pod of another one. The role writes the routes, one command of ``ip``
-a line::
+in a machine is a node with routes of its pod network; a hosted one is outside of it, so the ranges of each node's pods
+lead to this node. By another node packets would take a way that their replies do not, and a node drops what belongs to
+no connection that it has seen. ``up`` writes the routes, one command of ``ip`` a line::
 
-    route replace 10.244.0.0/16 proto 120 nexthop via 192.168.77.20 nexthop via 192.168.77.21
+    route replace 10.244.1.0/24 proto 120 via 192.168.77.20
 
 They are in a lab's own network namespace only: on a workstation's own network they could take packets from others.
 """
@@ -13,12 +13,50 @@ They are in a lab's own network namespace only: on a workstation's own network t
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import Any
 
+from hoplab.cluster.api import Requests
+from hoplab.core import fs
 from hoplab.core.errors import ClusterError
 from hoplab.host import netns
 
-PROTOCOL = "120"  # says whose a route is; also in the role's template. rt_protos(5) has no name for it
+PROTOCOL = "120"  # says whose a route is; rt_protos(5) has no name for it
+FILE = "routes"  # below the root folder of the control plane
+BLOCKS = "/apis/crd.projectcalico.org/v1/blockaffinities"  # Calico's own ranges
+
+
+def learn(api: Requests, file: Path, namespace: str) -> None:
+    """Write the routes to the pods that nodes have now, and set them; raise ClusterError where ``ip`` refuses one."""
+    nodes = api.read("/api/v1/nodes")["items"]
+    status, blocks = api("GET", BLOCKS)
+    lines = sorted(commands(nodes, blocks["items"] if status == 200 else []))
+    fs.write_if_changed(file, "".join(f"{line}\n" for line in lines))
+    apply(file, namespace)
+
+
+def commands(nodes: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> Iterator[str]:
+    """Return the route to each range of pods: those that Kubernetes gave to nodes, and Calico's blocks."""
+    addresses = {
+        node["metadata"]["name"]: [
+            ip_address(known["address"])
+            for known in node.get("status", {}).get("addresses", [])
+            if known["type"] == "InternalIP"
+        ]
+        for node in nodes
+    }
+    ranges = [(node["metadata"]["name"], cidr) for node in nodes for cidr in node["spec"].get("podCIDRs", [])]
+    ranges += [
+        (block["spec"]["node"], block["spec"]["cidr"])
+        for block in blocks
+        if block["spec"].get("state") == "confirmed" and block["spec"].get("deleted") != "true"
+    ]
+    for name, cidr in ranges:
+        version = ip_network(cidr).version
+        if via := next((address for address in addresses.get(name, []) if address.version == version), None):
+            yield f"route replace {cidr} proto {PROTOCOL} via {via}"
 
 
 def apply(file: Path, namespace: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hoplab import engine
-from hoplab.cluster import readiness
+from hoplab.cluster import pod_routes, readiness
+from hoplab.cluster.api import connect
 from hoplab.cluster.control_plane import HostedControlPlane
 from hoplab.cluster.converge import ConvergeResult, converge, leave
 from hoplab.cluster.converge import reset as reset_cluster
@@ -173,6 +174,7 @@ def admit_node(context: LabContext, paths: LabPaths, node: str, progress: Progre
     wait_until_booted(replace(lab, nodes=tuple(found for found in lab.nodes if found.name == node)), paths, progress)
     converge(context.plan, paths, lab.netns, progress, only=node)
     readiness.wait_usable_nodes([node], paths, lab.netns, progress, readiness.PATIENCE_S[lab.accel])
+    _lead_to_pods(lab, paths)
 
 
 def members(paths: LabPaths) -> set[str] | None:
@@ -192,9 +194,17 @@ def make_cluster(
         converged = _converge_while_booting(context.plan, lab, paths, progress, full=full)
     with progress.phase("usable"):
         readiness.wait_usable(context.plan, paths, lab.netns, progress, known_parts())
+        _lead_to_pods(lab, paths)
     lab = replace(lab, phases=_phases(progress))
     state.save(lab, paths)
     return host_access.open_host(lab, paths, progress.note), converged
+
+
+def _lead_to_pods(lab: LabState, paths: LabPaths) -> None:
+    """Give a hosted control plane routes to the pods; not on a workstation's own network."""
+    if lab.hosted and lab.netns:
+        with connect(paths, lab.netns) as api:
+            pod_routes.learn(api, paths.control_plane / pod_routes.FILE, lab.netns)
 
 
 def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:

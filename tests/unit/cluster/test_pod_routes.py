@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
-from jinja2 import Environment
 
 from hoplab.cluster import pod_routes
+from hoplab.cluster.api import Requests
 from hoplab.core.errors import ClusterError
-from hoplab.core.paths import PROJECT
 from hoplab.host import netns
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
-TWO = (
-    "route replace 10.244.0.0/16 proto 120 nexthop via 192.168.77.20 nexthop via 192.168.77.21\n"
-    "route replace fd44::/56 proto 120 nexthop via fd77::20 nexthop via fd77::21\n"
-)
 
 
 @pytest.fixture
@@ -52,74 +48,74 @@ def routes(namespace: str) -> list[str]:
 
 
 @needs_root
-def test_the_routes_are_those_of_the_file(namespace: str, tmp_path: Path) -> None:
-    file = tmp_path / "routes"
-    file.write_text(TWO)
-    both = ["10.244.0.0/16 via 192.168.77.20", "10.244.0.0/16 via 192.168.77.21"]
-    both += ["fd44::/56 via fd77::20", "fd44::/56 via fd77::21"]
-    for _ in range(2):
-        pod_routes.apply(file, namespace)
-        assert routes(namespace) == both
-    file.write_text("route replace 10.245.0.0/16 proto 120 nexthop via 192.168.77.22\n")  # a spec with other ranges
-    pod_routes.apply(file, namespace)
-    assert routes(namespace) == ["10.245.0.0/16 via 192.168.77.22"]
-    pod_routes.remove(namespace)
-    assert routes(namespace) == []
-    file.unlink()
-    pod_routes.apply(file, namespace)
-    assert routes(namespace) == []
-
-
-@needs_root
 def test_a_route_that_cannot_be_set_is_named(namespace: str, tmp_path: Path) -> None:
     file = tmp_path / "routes"
-    file.write_text("route replace 10.244.0.0/16 proto 120 nexthop via 172.31.0.1\n")
+    file.write_text("route replace 10.244.0.0/16 proto 120 via 172.31.0.1\n")
     with pytest.raises(ClusterError, match=r"has no way to the pods: .*invalid gateway") as caught:
         pod_routes.apply(file, namespace)
     assert caught.value.remedy == "the lab's network has to be up: ./lab status, ./lab up"
     assert caught.value.log == str(file)
 
 
-def written(subnet: str, routers: list[str]) -> str:
-    """Return what the role writes, with Ansible's own test for addresses."""
-    environment = Environment(trim_blocks=True, autoescape=False)
-    environment.tests["search"] = lambda text, part: part in text
-    template = (PROJECT / "roles/kubeadm_control_plane/templates/routes.j2").read_text()
-    return environment.from_string(template).render(
-        kubeadm_control_plane_pod_subnet=subnet, kubeadm_control_plane_routers=routers
-    )
+def node(name: str, *addresses: str, pods: tuple[str, ...] = ()) -> dict[str, Any]:
+    known = [{"type": "Hostname", "address": name}, *({"type": "InternalIP", "address": one} for one in addresses)]
+    return {"metadata": {"name": name}, "spec": {"podCIDRs": list(pods)}, "status": {"addresses": known}}
 
 
-def test_each_range_leads_to_the_machines_of_its_family() -> None:
-    routers = ["192.168.77.20", "fd77::20", "192.168.77.21", "fd77::21"]
-    assert written("10.244.0.0/16,fd44::/56", routers) == TWO
-    assert written("10.244.0.0/16", []) == ""
+def block(node: str, cidr: str, **spec: str) -> dict[str, Any]:
+    return {"spec": {"node": node, "cidr": cidr, "state": "confirmed", "deleted": "false", **spec}}
 
 
-@pytest.mark.parametrize(
-    ("lab", "hosted", "routers"),
-    [
-        ({"netns": "hoplab-dev", "addresses": ["192.168.77.20"], "ipv6": {}, "node_ips": {}}, True, ["192.168.77.20"]),
-        (
-            {
-                "netns": "hoplab-dev",
-                "addresses": ["192.168.77.20"],
-                "ipv6": {"pod_cidr": "fd44::/56"},
-                "node_ips": {"worker1": ["192.168.77.20", "fd77::20"]},
-            },
-            True,
-            ["192.168.77.20", "fd77::20"],
-        ),
-        ({"netns": "", "addresses": ["192.168.77.20"], "ipv6": {}, "node_ips": {}}, True, []),
-        ({"netns": "hoplab-dev", "addresses": ["192.168.77.20"], "ipv6": {}, "node_ips": {}}, False, []),
-    ],
-    ids=["one family", "two families", "the workstation's own network", "a control plane in a machine"],
-)
-def test_only_a_hosted_control_plane_in_a_namespace_gets_routes(
-    lab: dict[str, object], hosted: bool, routers: list[str]
-) -> None:
-    given = yaml.safe_load((PROJECT / "inventory/group_vars/all.yml").read_text())["kubeadm_control_plane_routers"]
-    environment = Environment(autoescape=False)
-    environment.filters["flatten"] = lambda lists: [item for inner in lists for item in inner]
-    found = environment.compile_expression(given.strip().removeprefix("{{").removesuffix("}}"))(lab=lab, hosted=hosted)
-    assert found == routers
+class Cluster(Requests):
+    """An API with nodes and, where Calico is, its blocks."""
+
+    def __init__(self, nodes: list[dict[str, Any]], blocks: list[dict[str, Any]] | None = None) -> None:
+        self.nodes, self.blocks = nodes, blocks
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, str]:
+        assert (method, body) == ("GET", None)
+        if path == "/api/v1/nodes":
+            return 200, json.dumps({"items": self.nodes})
+        assert path == pod_routes.BLOCKS
+        return (404, "404 page not found") if self.blocks is None else (200, json.dumps({"items": self.blocks}))
+
+
+FIRST = node("worker1", "192.168.77.20", "fd77::20", pods=("10.244.1.0/24", "fd44:0:0:1::/64"))
+SECOND = node("worker2", "192.168.77.21", "fd77::21", pods=("10.244.0.0/24", "fd44::/64"))
+BOTH = ["10.244.0.0/24 via 192.168.77.21", "10.244.1.0/24 via 192.168.77.20"]
+BOTH6 = ["fd44:0:0:1::/64 via fd77::20", "fd44::/64 via fd77::21"]
+
+
+@needs_root
+def test_each_nodes_pods_are_reached_by_the_node(namespace: str, tmp_path: Path) -> None:
+    file = tmp_path / pod_routes.FILE
+    for _ in range(2):
+        pod_routes.learn(Cluster([FIRST, SECOND]), file, namespace)
+        assert sorted(routes(namespace)) == sorted(BOTH + BOTH6)
+    pod_routes.learn(Cluster([SECOND]), file, namespace)  # a worker less
+    assert sorted(routes(namespace)) == [BOTH[0], BOTH6[1]]
+    pod_routes.remove(namespace)
+    assert routes(namespace) == []
+    pod_routes.apply(file, namespace)  # a start without Ansible
+    assert sorted(routes(namespace)) == [BOTH[0], BOTH6[1]]
+
+
+def test_calicos_blocks_are_reached_by_their_nodes() -> None:
+    blocks = [
+        block("worker1", "10.244.235.128/26"),
+        block("worker2", "fd44:0:0:9::40/122"),
+        block("worker2", "10.244.9.0/26", state="pending"),
+        block("worker2", "10.244.9.64/26", deleted="true"),
+        block("worker3", "10.244.9.128/26"),  # its node is gone
+    ]
+    found = set(pod_routes.commands([FIRST, SECOND], blocks)) - set(pod_routes.commands([FIRST, SECOND], []))
+    assert found == {
+        "route replace 10.244.235.128/26 proto 120 via 192.168.77.20",
+        "route replace fd44:0:0:9::40/122 proto 120 via fd77::21",
+    }
+
+
+def test_a_range_of_a_family_that_the_node_lacks_has_no_route() -> None:
+    alone = node("worker1", "192.168.77.20", pods=("10.244.1.0/24", "fd44::/64"))
+    assert list(pod_routes.commands([alone], [])) == ["route replace 10.244.1.0/24 proto 120 via 192.168.77.20"]
+    assert list(pod_routes.commands([node("worker2", "192.168.77.21")], [])) == []  # it has just joined
