@@ -5,10 +5,8 @@ Both ends are of one family: IPv4, or IPv6 where the user asks for it or where o
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TypedDict, Unpack
 
 from hoplab.core.errors import LabError
@@ -19,14 +17,13 @@ from hoplab.observe.facts.api_nodes import ApiNode
 from hoplab.observe.facts.api_pods import API_PODS, ApiPod
 from hoplab.observe.facts.api_services import API_SERVICES, ApiService, ServicePort
 from hoplab.observe.snapshot import Snapshot
+from hoplab.trace import names
 from hoplab.trace.model import ICMP6, OUTSIDE, PORTLESS, Place
 
 HTTP = 80
 KUBELET = 10250
-KINDS = {"pod": "pod", "node": "node", "svc": "service", "service": "service"}  # before a name: "pod/default/web"
 VIA = ("nodeport", "ingress", "loadbalancer")
 PROTOCOLS = ("tcp", "udp", "icmp")
-FEW = 5  # names in an error message
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def names_ipv6(*texts: str) -> bool:
 
 
 def _named(text: str) -> IPAddress | None:
-    return _address(_with_port(_kind(text)[1], None)[0])
+    return names.address(names.with_port(names.kind(text)[1], None)[0])
 
 
 def _is_of_6(lab: Snapshot, sender: str, receiver: str, *, ipv6: bool) -> bool:
@@ -109,10 +106,10 @@ def source(lab: Snapshot, text: str, *, ipv6: bool = False) -> Source:
     gateway = _gateway(lab, ipv6=ipv6)
     if text == "outside":
         return Source(OUTSIDE, gateway)
-    kind, name = _kind(text)
+    kind, name = names.kind(text)
     if kind == "service":
         raise LabError(f"{text} is a service: it sends nothing", remedy="name a pod, a node or `outside`")
-    address = _address(name)
+    address = names.address(name)
     if address == gateway:
         return Source(OUTSIDE, gateway)
     for node in lab.cluster_nodes:
@@ -138,9 +135,9 @@ def target(
 ) -> Target:
     """Return the receiver of a name; raise LabError where it is none, or has no such port."""
     protocol = ICMP6 if ipv6 and protocol == "icmp" else protocol
-    kind, name = _kind(text)
-    name, port = _with_port(name, port)
-    address = _address(name)
+    kind, name = names.kind(text)
+    name, port = names.with_port(name, port)
+    address = names.address(name)
     service = _service(lab, name, address, exact=kind != "service") if kind in ("", "service") else None
     if service and name != "outside":
         if not via and address in (*service.balancer_ips, *service.balancer_ips6):
@@ -316,34 +313,6 @@ def _gateway(lab: Snapshot, *, ipv6: bool) -> IPAddress:
     return lab.setting.gateway6 if ipv6 and lab.setting.gateway6 else lab.setting.gateway
 
 
-def _kind(text: str) -> tuple[str, str]:
-    """Return the kind that a name begins with, "" without one, and the rest."""
-    first, slash, rest = text.partition("/")
-    return (KINDS[first], rest) if slash and first in KINDS else ("", text)
-
-
-def _with_port(name: str, port: int | None) -> tuple[str, int | None]:
-    """Return a name without the port behind it, and that port; an address of IPv6 with a port is in brackets."""
-    found, colon, number = name.rpartition(":")
-    if name.startswith("[") and name.endswith("]"):
-        return name[1:-1], port
-    bracketed = found.startswith("[") and found.endswith("]")
-    if not colon or (":" in found and not bracketed):
-        return name, port
-    if not number.isdecimal() or not 0 < int(number) < 65536:
-        raise LabError(f"{name!r}: {number!r} is not a port", remedy="a port is a number from 1 to 65535")
-    if port and port != int(number):
-        raise LabError(f"{name!r} and --port {port} name two ports", remedy="name one of them")
-    return found[1:-1] if bracketed else found, int(number)
-
-
-def _address(name: str) -> IPAddress | None:
-    try:
-        return ip_address(name.strip("[]"))
-    except ValueError:
-        return None
-
-
 def _pod(lab: Snapshot, name: str, address: IPAddress | None) -> ApiPod | None:
     """Return the pod of a name, of the unique beginning of one, or of an address."""
     running = [pod for pod in lab.api[API_PODS] if pod.running and not pod.going]
@@ -352,7 +321,7 @@ def _pod(lab: Snapshot, name: str, address: IPAddress | None) -> ApiPod | None:
     exact = [pod for pod in running if name in (str(pod), pod.name)]
     found = exact or [pod for pod in running if name and (str(pod).startswith(name) or pod.name.startswith(name))]
     if len(found) > 1:
-        raise LabError(f"{name!r} may be any of {len(found)} pods", remedy=f"name one: {_few(map(str, found))}")
+        raise LabError(f"{name!r} may be any of {len(found)} pods", remedy=f"name one: {names.few(map(str, found))}")
     return found[0] if found else None
 
 
@@ -363,9 +332,11 @@ def _service(lab: Snapshot, name: str, address: IPAddress | None, *, exact: bool
         return next((service for service in services if address in _addresses(service)), None)
     found = [service for service in services if name in (str(service), service.name)]
     if len(found) > 1:
-        raise LabError(f"{name!r} may be any of {len(found)} services", remedy=f"name one: {_few(map(str, found))}")
+        raise LabError(
+            f"{name!r} may be any of {len(found)} services", remedy=f"name one: {names.few(map(str, found))}"
+        )
     if not found and not exact:
-        raise LabError(f"there is no service {name!r}", remedy=_near(name, [str(s) for s in services]))
+        raise LabError(f"there is no service {name!r}", remedy=names.near(name, [str(s) for s in services]))
     return found[0] if found else None
 
 
@@ -374,28 +345,13 @@ def _addresses(service: ApiService) -> tuple[IPAddress | None, ...]:
 
 
 def _unknown(lab: Snapshot, text: str, *, services: bool) -> LabError:
-    names = [node.name for node in lab.cluster_nodes] + [str(pod) for pod in lab.api[API_PODS] if pod.running]
-    names += [str(service) for service in lab.api[API_SERVICES]] if services else []
+    known = [node.name for node in lab.cluster_nodes] + [str(pod) for pod in lab.api[API_PODS] if pod.running]
+    known += [str(service) for service in lab.api[API_SERVICES]] if services else []
     kinds = "pod, node, service" if services else "pod, node"
-    return LabError(f"{text!r} is no {kinds} or address of lab {lab.setting.lab}", remedy=_near(text, names))
-
-
-def _near(text: str, names: list[str]) -> str:
-    """Return a remedy with the names that are most like a text."""
-    short = {name.rpartition("/")[2]: name for name in names}
-    near = difflib.get_close_matches(text, [*names, *short], n=FEW, cutoff=0.5)
-    near += [name for name in names if text and text in name]
-    found = list(dict.fromkeys(short.get(name, name) for name in near))
-    return f"is it one of these? {_few(found)}" if found else f"there are {_few(names)}"
-
-
-def _few(names: Iterable[str]) -> str:
-    known = list(names)
-    more = f" and {len(known) - FEW} more" if len(known) > FEW else ""
-    return ", ".join(known[:FEW]) + more
+    return LabError(f"{text!r} is no {kinds} or address of lab {lab.setting.lab}", remedy=names.near(text, known))
 
 
 def _others(lab: Snapshot, have: Callable[[ApiService], object]) -> str:
     """Return a remedy with the services that have what another one lacks."""
     has = [service for service in lab.api[API_SERVICES] if have(service)]
-    return f"these have one: {_few(map(str, has))}" if has else "no service has one"
+    return f"these have one: {names.few(map(str, has))}" if has else "no service has one"
