@@ -64,6 +64,15 @@ def test_the_agent_writes_the_file_that_is_expected() -> None:
     assert volumes[mounts[folder]]["hostPath"]["path"] == "/etc/cni/net.d"
 
 
+def test_hubble_finds_the_agent_that_serves_it() -> None:
+    (container,) = pod("agent")["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    scheme, _, socket = env["HUBBLE_SERVER"].partition("://")
+    assert (scheme, socket) == ("unix", "/var/run/cilium/hubble.sock")  # where the agent's default is
+    assert settings()["enable-hubble"] == "true"
+    assert socket.rpartition("/")[0] in {mount["mountPath"] for mount in container["volumeMounts"]}
+
+
 @pytest.mark.parametrize("template", ["agent", "operator"])
 @pytest.mark.parametrize("probes", [True, False])
 def test_daemons(template: str, probes: bool) -> None:
