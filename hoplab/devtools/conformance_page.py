@@ -84,20 +84,24 @@ def tables(known: Figures) -> str:
 
 def _sums(known: Figures) -> str:
     lines = ["| | network | for conformance | others | seconds | Kubernetes | date |", "|---|---|---|---|---|---|---|"]
+    everywhere = {name for entry in known.values() for name in entry["specs"] if CONFORMANCE in name}
     for network, entry in known.items():
         specs = entry["specs"]
+        left = len(everywhere - specs.keys())
         conformance = [spec for name, spec in specs.items() if CONFORMANCE in name]
         others = [spec for name, spec in specs.items() if CONFORMANCE not in name]
         seconds = sum(spec["seconds"] for spec in specs.values())
         lines.append(
-            f"| {_letter(known, network)} | {network} | {_passed(conformance)} | {_passed(others)} | {seconds:.0f} "
-            f"| {entry['kubernetes']} | {entry['seen']} |"
+            f"| {_letter(known, network)} | {network} | {_passed(conformance, left)} | {_passed(others)} "
+            f"| {seconds:.0f} | {entry['kubernetes']} | {entry['seen']} |"
         )
     return "\n".join(lines)
 
 
-def _passed(specs: list[dict[str, Any]]) -> str:
-    return f"{sum('failed' not in spec for spec in specs)} of {len(specs)} passed" if specs else ""
+def _passed(specs: list[dict[str, Any]], left: int = 0) -> str:
+    """Return how many passed, and how many were not run of those that ran in some network."""
+    not_run = f", {left} not run" if left else ""
+    return f"{sum('failed' not in spec for spec in specs)} of {len(specs) + left} passed{not_run}" if specs else ""
 
 
 def _specs(known: Figures, names: Collection[str]) -> str:

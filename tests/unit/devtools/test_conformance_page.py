@@ -34,7 +34,7 @@ def test_networks_and_their_specs() -> None:
     slow = SpecResult(NODE_PORT, "failed", 196.7, why="not reachable", where="network/service.go:769")
     known = add(known, report("calico bgp, kube-proxy iptables", SpecResult(DNS, "passed", 40), slow), "2026-12-01")
     text = tables(known)
-    assert "| A | flannel vxlan, kube-proxy iptables | 1 of 1 passed |  | 42 | 1.37.2 | 2026-11-30 |" in text
+    assert "| A | flannel vxlan, kube-proxy iptables | 1 of 2 passed, 1 not run |  | 42 | 1.37.2 | 2026-11-30 |" in text
     assert "| B | calico bgp, kube-proxy iptables | 1 of 2 passed |  | 237 | 1.37.2 | 2026-12-01 |" in text
     assert "| DNS should answer | 41.9 | 40.0 |" in text
     assert f"| Services should have a node port | {conformance_page.NOT_RUN} | **failed** 197 |" in text
