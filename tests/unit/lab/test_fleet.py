@@ -142,6 +142,7 @@ def test_check_host_looks_at_disk_space(course: Fleet, monkeypatch: pytest.Monke
 
 def test_up_makes_labs_and_sheets(course: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet_members.write_specs(course, 3)
+    monkeypatch.setattr(HostFacts, "disk_free_gib", lambda *_: 100.0)
     monkeypatch.setattr("hoplab.lab.libvirt_host.facts_of", lambda *_: HOST)
     monkeypatch.setattr(
         fleet, "node_image", lambda spec, paths, _: (plan_lab(spec, lab_id=paths.id, accel="tcg"), None)
