@@ -12,15 +12,15 @@ They are in a lab's own network namespace only: on a workstation's own network t
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from hoplab.cluster.api import Requests
 from hoplab.core import fs
-from hoplab.core.errors import ClusterError
+from hoplab.core.errors import ClusterError, HostError
 from hoplab.host import netns
 
 PROTOCOL = "120"  # says whose a route is; rt_protos(5) has no name for it
@@ -68,17 +68,19 @@ def apply(file: Path, namespace: str) -> None:
     if not file.exists():
         return
     with netns.entered(namespace):
-        done = subprocess.run(["ip", "-batch", str(file)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ClusterError(
-            f"the hosted control plane has no way to the pods: {' '.join(done.stderr.split())}",
-            remedy="the lab's network has to be up: ./lab status, ./lab up",
-            log=str(file),
-        )
+        try:
+            netns.ip("-batch", str(file))
+        except HostError as error:
+            raise ClusterError(
+                f"the hosted control plane has no way to the pods: {' '.join(error.message.split())}",
+                remedy="the lab's network has to be up: ./lab status, ./lab up",
+                log=str(file),
+            ) from None
 
 
 def remove(namespace: str) -> None:
     """Remove the routes; those that are not there, in a kernel without IPv6 for instance, are no error."""
     with netns.entered(namespace):
         for family in ("-4", "-6"):
-            subprocess.run(["ip", family, "route", "flush", "proto", PROTOCOL], capture_output=True, check=False)
+            with suppress(HostError):
+                netns.ip(family, "route", "flush", "proto", PROTOCOL)

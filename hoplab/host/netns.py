@@ -40,8 +40,8 @@ def create(name: str) -> None:
     """
     if not exists(name):
         (NAMED / name).unlink(missing_ok=True)
-        _ip("netns", "add", name)
-    _ip("-n", name, "link", "set", "lo", "up")
+        ip("netns", "add", name)
+    ip("-n", name, "link", "set", "lo", "up")
     with entered(name):
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")  # /proc/sys/net shows the opening thread's namespace
         for forwarding in Path("/proc/sys/net/ipv6/conf").glob("all/forwarding"):  # a kernel may have no IPv6
@@ -53,7 +53,7 @@ def create(name: str) -> None:
 def delete(name: str) -> bool:
     """Remove the name; True when there was one. Ends no process: the namespace lives on while one is in it."""
     if exists(name):
-        _ip("netns", "delete", name)
+        ip("netns", "delete", name)
         return True
     (NAMED / name).unlink(missing_ok=True)
     return False
@@ -63,7 +63,7 @@ def processes(name: str) -> list[int]:
     """Return the ids of processes in the namespace, none when it does not exist."""
     if not exists(name):
         return []
-    return sorted(int(pid) for pid in _ip("netns", "pids", name).split())
+    return sorted(int(pid) for pid in ip("netns", "pids", name).split())
 
 
 def end_processes(name: str) -> list[str]:
@@ -95,8 +95,8 @@ def _setns(descriptor: int) -> None:
         raise HostError(f"cannot enter a network namespace: {reason}", remedy="run as root: sudo ./lab ...")
 
 
-def _ip(*arguments: str) -> str:
-    """Run `ip`; return its output."""
+def ip(*arguments: str) -> str:
+    """Run `ip`, also where it is not in PATH; return its output. Raise HostError where it fails."""
     tool = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if tool is None:
         raise HostError("the command `ip` is missing", remedy=install_remedy(["ip"]))

@@ -151,7 +151,7 @@ def test_a_host_without_iproute2_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -
 def test_an_error_of_ip_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hoplab.host.netns.os.geteuid", lambda: 1000)
     with pytest.raises(HostError, match=r"`ip -n hoplab-none link` failed: .+") as error:
-        netns._ip("-n", "hoplab-none", "link")
+        netns.ip("-n", "hoplab-none", "link")
     assert error.value.remedy.startswith("run as root")
 
 
