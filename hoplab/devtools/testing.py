@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ NO_TESTS = 5  # pytest's exit code when it collected nothing
 AGAIN = re.compile(
     r"E   |_{3,} (?!coverage).* _{3,}$"
 )  # pytest's line of an error's message, and the title above a failure
-AGAIN_LINES = 60  # the last ones
+AGAIN_LINES = 60  # the first ones: what fails later often follows from the first failure
 PARSERS = ("tests/unit/observe/facts",)
 SLOWEST = ("--durations=25", "--durations-min=5")  # lists the slowest tests
 PARALLEL = ("-n", "auto", "--dist", "worksteal")  # a worker for each processor; neighbouring tests share fixtures
@@ -187,13 +187,13 @@ def _run_stage(stage: Stage, project: Path, say: Callable[[str], None]) -> Ended
         errors="replace",
     )
     last = ""
-    seen: deque[str] = deque(maxlen=AGAIN_LINES)
+    seen: list[str] = []
     assert process.stdout is not None
     with process, process.stdout:
         for line in process.stdout:
             say(line.rstrip("\n"))
             last = line if line.strip() else last
-            if program == "pytest" and AGAIN.match(line):
+            if program == "pytest" and len(seen) < AGAIN_LINES and AGAIN.match(line):
                 seen.append(line.rstrip("\n"))
     seconds = time.monotonic() - began
     if program != "pytest":

@@ -91,12 +91,16 @@ def _kept(file: Path) -> Kept | None:
         with tarfile.open(file) as tar:
             index = next(member for member in tar if member.name == "index.json")
             (entry,) = json.loads(_opened(tar, index).read())["manifests"]
+        return Kept(entry["annotations"][NAMES[0]], entry["digest"], entry["annotations"][SOURCE], file)
     except FileNotFoundError:
         return None
-    except (tarfile.TarError, StopIteration, ValueError) as error:
+    except (tarfile.TarError, StopIteration, ValueError, TypeError) as error:
         raise ImageError(f"{file} is damaged: {error}", remedy="remove it, then `./lab image add` it again") from None
-    name, source = entry["annotations"][NAMES[0]], entry["annotations"][SOURCE]
-    return Kept(name, entry["digest"], source, file)
+    except KeyError as error:  # a file that was put there by hand
+        raise ImageError(
+            f"{file} was not written by `./lab image add`: its index.json has no {error}",
+            remedy="move it to another folder, then `./lab image add` it",
+        ) from None
 
 
 def add(archive: Path, table: Sequence[ArchivedImage]) -> tuple[list[tuple[ArchivedImage, Kept]], list[str]]:

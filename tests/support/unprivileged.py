@@ -2,6 +2,7 @@
 
 In a mount namespace /etc/passwd, /etc/subuid and their like have a line more, the user's home is a folder of the test,
 and /dev/net/tun may be used by everybody, as udev's rules let it. Processes of the user are in that namespace.
+Each worker of pytest-xdist has another user: a user's holder ends what an earlier one of that user left.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 
 from hoplab.core.paths import PROJECT
 
-NAME, ID = "hoplab-unit", 59_876  # above the users of a host, below systemd's
-FIRST = 1_900_000_000  # of the subordinate ids: far above those of users
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NAME, ID = "hoplab-unit", 59_876 + WORKER  # above the users of a host, below systemd's
+COUNT = 65_536
+FIRST = 1_900_000_000 + WORKER * COUNT  # of the subordinate ids: far above those of users
 TOP = Path("/mnt")  # where the user finds things; what the host has there is not seen
 HOME, CHECKOUT = TOP / "home", TOP / "checkout"
 NEEDED = ("unshare", "nsenter", "setpriv", "mount", "newuidmap", "ip")
@@ -27,8 +30,8 @@ PYTHON = (TOP / "python", TOP / "venv")
 FILES = {  # below /etc: a line of the user
     "passwd": f"{NAME}:x:{ID}:{ID}::{HOME}:/bin/bash",
     "group": f"{NAME}:x:{ID}:",
-    "subuid": f"{NAME}:{FIRST}:65536",
-    "subgid": f"{NAME}:{FIRST}:65536",
+    "subuid": f"{NAME}:{FIRST}:{COUNT}",
+    "subgid": f"{NAME}:{FIRST}:{COUNT}",
 }
 
 
@@ -128,7 +131,7 @@ def processes() -> list[str]:
         try:
             owner = int((folder / "status").read_text().partition("\nUid:")[2].split()[0])
             words = (folder / "cmdline").read_text().replace("\0", " ").strip()  # none once it has ended
-            if words and (owner == ID or FIRST <= owner < FIRST + 65_536):
+            if words and (owner == ID or FIRST <= owner < FIRST + COUNT):
                 found.append(words)
         except (OSError, IndexError):
             pass

@@ -113,6 +113,16 @@ def test_what_pytest_saw_is_said_again_at_the_end(programs: Path) -> None:
     ]
 
 
+def test_the_first_failures_are_said_again(programs: Path) -> None:
+    """Tests of one lab follow each other: the first failure is the cause of many."""
+    (programs / "bin" / "pytest").write_text((programs / "bin" / "pytest-failing").read_text())
+    told = [line for number in range(70) for line in (f"_____ test_{number} _____", "E   no space left")]
+    _, lines = lines_of([Stage("system", ("pytest", *told, "== 70 failed =="))], programs)
+    again = lines[lines.index("system: failed in 0s") + 1 : -2]
+    assert again == told[: testing.AGAIN_LINES]
+    assert lines[-1] == "0 passed, 70 failed, 0 skipped"
+
+
 def test_a_stage_without_files_is_named_and_left_out(programs: Path) -> None:
     code, lines = lines_of([Stage("roles", ("fail",), only_with="roles/*.yml")], programs)
     assert code == 0

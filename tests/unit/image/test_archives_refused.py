@@ -165,3 +165,13 @@ def test_a_kept_archive_that_was_damaged_is_named(tmp_path: Path) -> None:
         archives.find(TABLE)
     assert str(kept.file) in failed.value.message
     assert "remove it" in failed.value.remedy
+
+
+def test_a_file_that_was_put_there_by_hand_is_named(tmp_path: Path) -> None:
+    file = archives.file_of(CNI)
+    file.parent.mkdir(parents=True)
+    written(file, oci_files())
+    with pytest.raises(ImageError, match="was not written by `./lab image add`: .* 'hoplab.local/source'") as failed:
+        archives.find(TABLE)
+    assert str(file) in failed.value.message
+    assert "move it" in failed.value.remedy
