@@ -171,7 +171,7 @@ def test_a_file_that_was_put_there_by_hand_is_named(tmp_path: Path) -> None:
     file = archives.file_of(CNI)
     file.parent.mkdir(parents=True)
     written(file, oci_files())
-    with pytest.raises(ImageError, match="was not written by `./lab image add`: .* 'hoplab.local/source'") as failed:
+    with pytest.raises(ImageError, match=r"was not written by `./lab image add`: .* 'hoplab.local/source'") as failed:
         archives.find(TABLE)
     assert str(file) in failed.value.message
     assert "move it" in failed.value.remedy
