@@ -12,51 +12,27 @@ They are in a lab's own network namespace only: on a workstation's own network t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from hoplab.cluster.api import Requests
 from hoplab.core import fs
 from hoplab.core.errors import ClusterError, HostError
 from hoplab.host import netns
 
 PROTOCOL = "120"  # says whose a route is; rt_protos(5) has no name for it
 FILE = "routes"  # below the root folder of the control plane
-BLOCKS = "/apis/crd.projectcalico.org/v1/blockaffinities"  # Calico's own ranges
+
+Way: TypeAlias = tuple[IPv4Network | IPv6Network, IPv4Address | IPv6Address]  # to these pods by this node
 
 
-def learn(api: Requests, file: Path, namespace: str) -> None:
-    """Write the routes to the pods that nodes have now, and set them; raise ClusterError where ``ip`` refuses one."""
-    nodes = api.read("/api/v1/nodes")["items"]
-    status, blocks = api("GET", BLOCKS)
-    lines = sorted(commands(nodes, blocks["items"] if status == 200 else []))
-    fs.write_if_changed(file, "".join(f"{line}\n" for line in lines))
+def set_to(ways: Iterable[Way], file: Path, namespace: str) -> None:
+    """Write a route for each way to pods, and set them; raise ClusterError where ``ip`` refuses one."""
+    lines = sorted({f"route replace {pods} proto {PROTOCOL} via {node}\n" for pods, node in ways})
+    fs.write_if_changed(file, "".join(lines))
     apply(file, namespace)
-
-
-def commands(nodes: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> Iterator[str]:
-    """Return the route to each range of pods: those that Kubernetes gave to nodes, and Calico's blocks."""
-    addresses = {
-        node["metadata"]["name"]: [
-            ip_address(known["address"])
-            for known in node.get("status", {}).get("addresses", [])
-            if known["type"] == "InternalIP"
-        ]
-        for node in nodes
-    }
-    ranges = [(node["metadata"]["name"], cidr) for node in nodes for cidr in node["spec"].get("podCIDRs", [])]
-    ranges += [
-        (block["spec"]["node"], block["spec"]["cidr"])
-        for block in blocks
-        if block["spec"].get("state") == "confirmed" and block["spec"].get("deleted") != "true"
-    ]
-    for name, cidr in ranges:
-        version = ip_network(cidr).version
-        if via := next((address for address in addresses.get(name, []) if address.version == version), None):
-            yield f"route replace {cidr} proto {PROTOCOL} via {via}"
 
 
 def apply(file: Path, namespace: str) -> None:

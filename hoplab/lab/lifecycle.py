@@ -31,6 +31,7 @@ from hoplab.lab import doctor, host_access, libvirt_host, power, state
 from hoplab.lab.checkpoint import journal, kept
 from hoplab.lab.checkpoint.manifest import Manifest
 from hoplab.lab.context import node_image, resolve
+from hoplab.lab.pod_ways import ways_to_pods
 from hoplab.lab.power import wait_until_booted
 from hoplab.lab.protection import refuse_protected
 from hoplab.lab.spec_file import load_spec
@@ -204,7 +205,7 @@ def _lead_to_pods(lab: LabState, paths: LabPaths) -> None:
     """Give a hosted control plane routes to the pods; not on a workstation's own network."""
     if lab.hosted and lab.netns:
         with connect(paths, lab.netns) as api:
-            pod_routes.learn(api, paths.control_plane / pod_routes.FILE, lab.netns)
+            pod_routes.set_to(ways_to_pods(api), paths.control_plane / pod_routes.FILE, lab.netns)
 
 
 def _phases(progress: ConsoleProgress) -> tuple[tuple[str, float], ...]:

@@ -31,7 +31,8 @@ def test_a_hosted_control_plane_learns_where_pods_are(
         yield f"API in {netns}"
 
     monkeypatch.setattr(lifecycle, "connect", connect)
-    monkeypatch.setattr(pod_routes, "learn", lambda *given: asked.append(given))
+    monkeypatch.setattr(lifecycle, "ways_to_pods", lambda api: f"ways that the {api} has")
+    monkeypatch.setattr(pod_routes, "set_to", lambda *given: asked.append(given))
     lifecycle._lead_to_pods(replace(MADE, placement=placement, netns=namespace), paths)  # type: ignore[arg-type]
-    expected = (f"API in {namespace}", paths.control_plane / "routes", namespace)
+    expected = (f"ways that the API in {namespace} has", paths.control_plane / "routes", namespace)
     assert asked == ([expected] if learns else [])
