@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import subprocess
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ def namespace() -> Iterator[str]:
     )
     for command in commands:
         subprocess.run(["ip", "-n", name, *command.split()], check=True)
+    for setting in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
+        subprocess.run(["ip", "netns", "exec", name, "sysctl", "-qw", f"net.{setting}=1"], check=True)
     yield name
     netns.delete(name)
 
@@ -38,8 +41,9 @@ def routes(namespace: str) -> list[str]:
     """Return what leads to pods, "10.244.0.0/16 via 192.168.77.20", one of each way."""
     found = []
     for family in ("-4", "-6"):
-        command = ["ip", "-n", namespace, "-o", family, "route", "show", "proto", pod_routes.PROTOCOL]
-        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        which = ["table", pod_routes.TABLE, "proto", pod_routes.PROTOCOL]
+        command = ["ip", "-n", namespace, "-o", family, "route", "show", *which]
+        for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
             words = line.replace("\\", " ").split()
             found += [f"{words[0]} via {words[at + 1]}" for at, word in enumerate(words) if word == "via"]
     return found
@@ -76,3 +80,41 @@ def test_each_nodes_pods_are_reached_by_the_node(namespace: str, tmp_path: Path)
     assert routes(namespace) == []
     pod_routes.apply(file, namespace)  # a start without Ansible
     assert routes(namespace) == alone
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("pod", "by", "node"),
+    [("10.244.1.5", "192.168.77.20", "192.168.77.21"), ("fd44:0:0:1::5", "fd77::20", "fd77::21")],
+    ids=["IPv4", "IPv6"],
+)
+def test_what_a_node_sends_there_is_not_forwarded_to_a_pod(
+    namespace: str, tmp_path: Path, pod: str, by: str, node: str
+) -> None:
+    """A pod whose node has lost a route must not be reached by way of the control plane."""
+
+    def way(*more: str) -> str:
+        command = ["ip", "-n", namespace, "route", "get", pod, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    file = tmp_path / pod_routes.FILE
+    pod_routes.set_to(FIRST, file, namespace)
+    assert f" via {by} " in way()
+    assert by not in way("from", node, "iif", "end")
+    pod_routes.remove(namespace)
+    assert by not in way()
+
+
+@needs_root
+def test_routes_of_an_older_version_are_replaced(namespace: str, tmp_path: Path) -> None:
+    """They were in the main table, for forwarded packets too."""
+    subprocess.run(
+        ["ip", "-n", namespace, "route", "add", "10.244.1.0/24", "proto", "120", "via", "192.168.77.20"], check=True
+    )
+    pod_routes.set_to(SECOND, tmp_path / pod_routes.FILE, namespace)
+    found = subprocess.run(["ip", "-n", namespace, "route"], capture_output=True, text=True, check=True).stdout
+    assert "10.244" not in found
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(pod_routes).failed == 0
