@@ -185,4 +185,5 @@ def _kubernetes_of(lab: LabState) -> str:
 
 def _about(lab: LabState, setting: Setting, suite: BuiltSuite) -> str:
     cni = f"{setting.cni} {setting.backend}".strip()
-    return f"lab {lab.lab}: Kubernetes {suite.version}, {cni}, {setting.proxy}, {lab.accel}"
+    policies = () if setting.network_policy == "none" else (setting.network_policy,)
+    return f"lab {lab.lab}: Kubernetes {suite.version}, {', '.join((cni, setting.proxy, *policies, lab.accel))}"

@@ -11,12 +11,13 @@ import yaml
 
 @dataclass(frozen=True)
 class Combination:
-    """A CNI with its settings, a mode of kube-proxy, and one family of addresses or both."""
+    """A CNI with its settings, a mode of kube-proxy, one family of addresses or both, and what enforces policies."""
 
     name: str
     cni: Mapping[str, Any]
     proxy: str = "iptables"
     ipv6: bool = False
+    policies: str = "none"
 
     def spec(self, components: Sequence[str] = ()) -> str:
         """The lab's spec, whose node image has these components too, so that all of them have the same one."""
@@ -28,6 +29,8 @@ class Combination:
             "lab:engine": "embedded",
             "lab:checkpoint": "off",
         }
+        if self.policies != "none":
+            config["lab:networkPolicy"] = self.policies
         if self.ipv6:
             config["lab:ipv6"] = True
         if components:
@@ -50,6 +53,7 @@ COMBINATIONS = (
     Combination("flannel vxlan with nftables, nftables", {**VXLAN, "nftables": True}, "nftables"),
     Combination("flannel host-gw, iptables", HOST_GW),
     Combination("flannel wireguard, iptables", WIREGUARD),
+    Combination("flannel vxlan, iptables, kube-network-policies", VXLAN, policies="kube-network-policies"),
     Combination("calico bgp, iptables", BGP),
     Combination("calico ipip, iptables", IPIP),
     Combination("calico vxlan, iptables", CALICO_VXLAN),

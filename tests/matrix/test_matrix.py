@@ -49,6 +49,7 @@ USUAL: dict[str, Any] = {
     "cni_nftables": False,
     "proxy_mode": "iptables",
     "ipv6": None,
+    "network_policy": "none",
 }
 
 
@@ -60,7 +61,7 @@ class Figures:
 
     def __str__(self) -> str:
         head = (
-            f"{'combination':<40} {'up':>7} {'verify':>7} {'passed':>7} {'skipped':>8} {'hops seen':>12} {'faults':>7}"
+            f"{'combination':<45} {'up':>7} {'verify':>7} {'passed':>7} {'skipped':>8} {'hops seen':>12} {'faults':>7}"
         )
         return "\n".join(["", head, *self.rows])
 
@@ -109,7 +110,7 @@ def test_the_lessons_hold(combination: Combination, lab: LabCommand, paths: LabP
     if os.environ.get("HOPLAB_RECORD") and combination is not COMBINATIONS[0]:  # the usual lab has many broken ones
         recordings.main(LAB)
     figures.rows.append(
-        f"{combination.name:<40} {clock(up):>7} {clock(report['seconds']):>7} {report['passed']:>7} "
+        f"{combination.name:<45} {clock(up):>7} {clock(report['seconds']):>7} {report['passed']:>7} "
         f"{report['skipped']:>8} {hops:>12} {tried:>7}"
     )
 

@@ -110,6 +110,14 @@ def test_specs_that_cannot_run_alone_need_no_node(world: World) -> None:
     assert not world.brought and not world.cleaned
 
 
+def test_what_enforces_policies_beside_the_cni_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = replace(state.built_setting(state.load(world.paths), world.paths), network_policy="kube-network-policies")
+    monkeypatch.setattr(state, "built_setting", lambda *_: built)
+    ended = world.run("Policy")
+    assert [result.name for result in ended.run.results] == [POLICY]
+    assert ended.run.about == "lab dev: Kubernetes 1.37.2, flannel vxlan, kube-proxy iptables, kube-network-policies, tcg"
+
+
 def test_an_interrupted_run_is_cleaned_up_and_reported(world: World) -> None:
     def interrupt(task: str) -> None:
         if "[HANG]" in task:
