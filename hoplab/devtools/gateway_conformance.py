@@ -225,6 +225,11 @@ def main() -> None:
     except LabError as error:
         print(f"error: {error.message}\n  -> {error.remedy}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -150,3 +151,22 @@ def test_it_is_of_the_version_of_the_definitions() -> None:
     labs = (Path(subject.__file__).parents[1] / "image/go/gateway-api/go.mod").read_text()
     version = re.findall(r"sigs.k8s.io/gateway-api (\S+)", labs)
     assert re.findall(r"sigs.k8s.io/gateway-api(?:/conformance)? (v\S+)", ours) == version * 2
+
+
+def test_a_wrong_option_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["gateway_conformance", "--minutes", "0"])
+    with pytest.raises(SystemExit) as ended:
+        subject.main()
+    assert ended.value.code == 2
+    assert "Invalid value for '--minutes'" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subject, "build", interrupted)
+    monkeypatch.setattr(sys, "argv", ["gateway_conformance"])
+    with pytest.raises(SystemExit) as ended:
+        subject.main()
+    assert ended.value.code == 130
