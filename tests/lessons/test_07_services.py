@@ -276,13 +276,20 @@ def test_a_refused_service_says_so_at_once(session: LabSession, claim: Claim) ->
     service, pod = session.service("nobody"), session.client
     claim.require(pod.host_end, f"{pod} has no veth pair")
     assert pod.host_end
-    answers = {"answers": Capture(pod.host_end.name, f"icmp and dst host {pod.address}")}
+    at_socket = not session.snapshot.setting.has_kube_proxy  # a program refuses there, before there is a packet
+    wanted = f"host {service.cluster_ip}" if at_socket else f"icmp and dst host {pod.address}"
+    answers = {"answers": Capture(pod.host_end.name, wanted)}
     asked = session.request(pod, f"http://{service.cluster_ip}:{service.port}/", answers)
     refused = 7  # curl: failed to connect; 28 would be a timeout
     claim.require(
         asked.output.code == refused,
         f"{pod} asked {service} and was not refused: {asked.output.err.strip() or asked.output.out}",
     )
+    if at_socket:
+        left = asked.packets["answers"]
+        claim.require(not left, f"{pod} was not refused at its socket: packets left it for {service}", *left)
+        claim.saw(f"{pod}: {asked.output.err.strip()}, at its socket; {pod.host_end.name} saw no packet of it")
+        return
     own: set[IPAddress | None] = {entry.address for entry in pod.node[ADDRESSES]}
     if cni.by_programs(session.snapshot):  # the program at the pod's interface turns the packet round
         own.add(service.cluster_ip)

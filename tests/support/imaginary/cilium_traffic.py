@@ -6,16 +6,18 @@ What its programs track are entries of a map in the look of cilium-dbg. The kern
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from hoplab.observe.pcap import CapturedPacket
 from hoplab.observe.script import Output
 from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.verify import workload
 from tests.support.edited.cilium import VXLAN
 from tests.support.imaginary import traffic
-from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD
+from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD, REFUSED
 
 RECORDED = VXLAN
+ALONE = replace(VXLAN, setting=replace(VXLAN.setting, proxy_mode="cilium"))  # without kube-proxy
 PATIENCE = traffic.PATIENCE
 BYPASSED = "programs_translate_before_any_rule"
 NUMBER = 5  # of each service
@@ -37,6 +39,12 @@ class World(traffic.World):
         if set(commands) == {"maps"}:
             return {"maps": Output(0, "\n".join(self.tracked.get(node, ())))}
         return super().batch(node, commands)
+
+    def read(self, outputs: Mapping[str, Output]) -> dict[str, tuple[CapturedPacket, ...]]:
+        """What a capture saw at the interface of the pod that asked last."""
+        pod, _ = self.sent
+        answer = CapturedPacket(0.0, "lxc", protocol="icmp", src=pod.node.address, dst=pod.address, icmp_type=3)
+        return {"answers": (answer,) if self.sees else ()}
 
     def request(self, pod: Pod, host: str, port: str, path: str) -> tuple[Output, str]:
         service = next((found for found in self.services.values() if str(found.cluster_ip) == host), None)
@@ -65,4 +73,10 @@ FAULTS = (
     ("remembers", True, (BYPASSED,), "the kernel's conntrack on worker1 has it as well"),
     ("counts", True, (BYPASSED,), "a rule on worker1 has counted it"),
     ("numbered", True, (POD_TO_POD,), "has no untranslated connection of"),
+    (
+        "lab",
+        ALONE,
+        (REFUSED,),
+        "was not refused at its socket",
+    ),  # an answer by ICMP, as a program at the interface gives
 )

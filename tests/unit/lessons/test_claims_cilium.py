@@ -7,15 +7,16 @@ from dataclasses import replace
 import pytest
 
 from hoplab.expectations.cni import cilium
+from hoplab.observe import capture
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
 from tests.support import edits
 from tests.support.edited.cilium import FAULTS, LABS, VXLAN
 from tests.support.edits import Fault
 from tests.support.imaginary import cilium_ingress, cilium_traffic
-from tests.support.imaginary.cilium_traffic import BYPASSED, World
+from tests.support.imaginary.cilium_traffic import ALONE, BYPASSED, World
 from tests.support.imaginary.ingress import DIRECT
-from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD
+from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD, REFUSED
 from tests.support.lesson_functions import applies, failures, lessons, read_only
 
 
@@ -63,15 +64,22 @@ def test_what_programs_track_is_seen() -> None:
     assert failures(WITH_MAPS, VXLAN, World().session()) == {}
 
 
+def test_without_kube_proxy_a_refused_connection_sends_no_packet(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(lab=ALONE, sees=False)
+    monkeypatch.setattr(capture, "read", world.read)
+    assert failures([REFUSED], ALONE, world.session()) == {}
+
+
 @pytest.mark.parametrize(
     ("switch", "value", "caught_by", "says"),
     cilium_traffic.FAULTS,
     ids=[f"{switch}-{caught_by[0]}" for switch, _, caught_by, _ in cilium_traffic.FAULTS],
 )
 def test_what_rules_or_conntrack_saw_is_not_bypassed(
-    switch: str, value: bool, caught_by: tuple[str, ...], says: str
+    switch: str, value: object, caught_by: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()
+    monkeypatch.setattr(capture, "read", world.read)
     setattr(world, switch, value)
     assert says in failures(caught_by[:1], VXLAN, world.session())[caught_by[0]]
 
