@@ -76,6 +76,7 @@ OBJECTS = {
     "a UDP flow is kept to an endpoint that is gone": "+ dead connection a flow to {dns}:53 goes to {spare}:53",
     "a node is behind two MACs": "+ FDB entry 02:00:00:00:00:01 dev flannel.1 dst {other_address}",
     "a host port leads to a pod that is gone": "-j DNAT --to-destination {spare}:80",
+    "nobody reads the queue of policies": "- packet queue 98, read by a program",
     "a BGP session is closed by hand": "~ BGP session {mesh}: state up -> ",
     "what is for a pod elsewhere goes by eth0 and is not wrapped": "+ route {other_pod}/32 via {other_address} dev",
     "a backend is taken out of the map": "~ service in Cilium's map {cluster_ip}:80: backends ",
