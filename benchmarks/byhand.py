@@ -24,7 +24,7 @@ from typing import IO
 
 import click
 
-from benchmarks.labs import BenchLab, Report, bench_lab, last_line, main, results_folder, settings, spec_options
+from benchmarks.labs import BenchLab, Report, bench_lab, last_line, results_folder, settings, spec_options
 from benchmarks.sheets import Sheets, sheets
 from hoplab.cluster import readiness
 from hoplab.cluster.api import connect
@@ -34,6 +34,7 @@ from hoplab.core.console import PlainProgress
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LabPaths
 from hoplab.core.wait import Expired, NotYet, until
+from hoplab.devtools.programs import main
 from hoplab.engine import libvirt_xml, schema
 from hoplab.expectations.parts import known_parts
 from hoplab.host import machines

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from benchmarks.labs import BenchLab, Report, last_line, load, main, results_folder, table
+from benchmarks.labs import BenchLab, Report, last_line, load, results_folder, table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
+from hoplab.devtools.programs import main
 
 SHOWN = 15  # claims
 

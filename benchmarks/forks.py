@@ -17,9 +17,10 @@ from pathlib import Path
 import click
 import yaml
 
-from benchmarks.labs import MARK, Report, last_line, load, main, results_folder, table
+from benchmarks.labs import MARK, Report, last_line, load, results_folder, table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.devtools.programs import main
 from hoplab.host import netns
 from hoplab.lab.checkpoint.store import Store
 from hoplab.lab.fleet_members import Fleet

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,20 +194,3 @@ def last_line(text: str) -> str:
 def load() -> float:
     """Return the load average of the last minute, which shows other work on this machine."""
     return round(os.getloadavg()[0], 1)
-
-
-def main(command: click.Command) -> None:
-    """Run a benchmark's command; show a LabError as `./lab` does."""
-    try:
-        code = command.main(standalone_mode=False)
-    except LabError as error:
-        print(f"error: {error.message}\n  -> {error.remedy}", file=sys.stderr)
-        if error.log:
-            print(f"  log: {error.log}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)

@@ -18,8 +18,9 @@ from typing import Any
 
 import click
 
-from benchmarks.labs import Report, load, main, results_folder
+from benchmarks.labs import Report, load, results_folder
 from hoplab.core.paths import LabPaths
+from hoplab.devtools.programs import main
 from hoplab.expectations.parts import known_parts
 from hoplab.observe.facts import Fact, Facts, T
 from hoplab.observe.script import Output

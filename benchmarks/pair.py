@@ -24,13 +24,13 @@ from benchmarks.labs import (
     engine_option,
     last_line,
     load,
-    main,
     results_folder,
     settings,
     spec_options,
     table,
 )
 from hoplab.core.errors import LabError
+from hoplab.devtools.programs import main
 from hoplab.image import NodeImage
 from hoplab.lab import state
 from hoplab.spec.plan import LabPlan

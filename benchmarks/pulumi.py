@@ -16,9 +16,10 @@ from pathlib import Path
 
 import click
 
-from benchmarks.labs import Report, load, main, results_folder, table
+from benchmarks.labs import Report, load, results_folder, table
 from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths
+from hoplab.devtools.programs import main
 from hoplab.engine.pulumi_cli import environment, workspace
 
 ABOVE_S = 2.0  # the maximum difference between the lab's no-op and the empty program's

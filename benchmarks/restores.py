@@ -20,7 +20,6 @@ from benchmarks.labs import (
     engine_option,
     last_line,
     load,
-    main,
     results_folder,
     settings,
     spec_options,
@@ -30,6 +29,7 @@ from benchmarks.soak import bring_up, percentile, restart_counts
 from hoplab.cluster.api import connect
 from hoplab.cluster.readiness import not_ready
 from hoplab.core.errors import LabError
+from hoplab.devtools.programs import main
 from hoplab.lab import state
 
 NAME = "benchmark"

@@ -23,7 +23,6 @@ from benchmarks.labs import (
     engine_option,
     last_line,
     load,
-    main,
     results_folder,
     settings,
     spec_options,
@@ -32,6 +31,7 @@ from benchmarks.labs import (
 from benchmarks.pair import boot_retries
 from hoplab.cluster.api import connect
 from hoplab.core.errors import ClusterError
+from hoplab.devtools.programs import main
 from hoplab.host import machines, processes
 from hoplab.lab import state
 

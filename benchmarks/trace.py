@@ -9,8 +9,9 @@ import statistics
 
 import click
 
-from benchmarks.labs import Report, load, main, results_folder, table
+from benchmarks.labs import Report, load, results_folder, table
 from hoplab.core.paths import LabPaths
+from hoplab.devtools.programs import main
 from hoplab.trace import needs
 from hoplab.verify import live_look
 from tests.support.traced_packets import PACKETS, reals, sent

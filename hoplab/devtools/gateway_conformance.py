@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import PROJECT, LabPaths, cache_dir
 from hoplab.core.progress import Progress
 from hoplab.devtools.marks import between
+from hoplab.devtools.programs import main
 from hoplab.expectations import gateway
 from hoplab.host import netns
 from hoplab.image import gobuild, oci
@@ -218,19 +218,5 @@ def gateway_conformance(*, name: str, core: bool, only: str, minutes: int, write
     return 1 if any(outcome == "FAIL" for outcome, _ in found.values()) else 0
 
 
-def main() -> None:
-    """Run the command; show a LabError as `./lab` does."""
-    try:
-        sys.exit(gateway_conformance.main(standalone_mode=False))
-    except LabError as error:
-        print(f"error: {error.message}\n  -> {error.remedy}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    main(gateway_conformance)

@@ -6,7 +6,6 @@ over one SSH session, which uses the lab's shared connection.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from hoplab.cluster.direct import connect_directly
 from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
+from hoplab.lab.api_facts import read_fact
 from hoplab.observe.facts.api_pods import API_PODS
 from hoplab.observe.live import places
 from hoplab.observe.live.clocks import HERE
@@ -82,7 +82,7 @@ def _resolved(paths: LabPaths, lab: state.LabSummary, targets: Sequence[Target])
     if not places.needs_pods(targets, nodes):
         return places.resolve(targets, nodes, ())
     with connect_directly(paths, lab.netns) as api:
-        pods = API_PODS.parse(json.dumps(api.read(API_PODS.command)))
+        pods = read_fact(api, API_PODS)
     return places.resolve(targets, nodes, pods)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from hoplab.cluster.api import Requests
 from hoplab.cluster.pod_routes import Way
+from hoplab.lab.api_facts import read_fact
 from hoplab.observe.facts.api_ipam_blocks import API_IPAM_BLOCKS, API_IPAM_BLOCKS6
 from hoplab.observe.facts.api_nodes import API_NODES
 
 
 def ways_to_pods(api: Requests) -> Iterator[Way]:
     """Yield the way to each range that Kubernetes gave to a node, and to each of Calico's blocks."""
-    nodes = API_NODES.parse(json.dumps(api.read(API_NODES.command)))
+    nodes = read_fact(api, API_NODES)
     status, text = api.request("GET", API_IPAM_BLOCKS.command)
     blocks = text if status == 200 else '{"items": []}'  # where there is no Calico
     ranges = [(node.name, node.pod_cidr) for node in nodes]

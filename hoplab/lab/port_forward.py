@@ -8,7 +8,6 @@ nodes have rules for ClusterIPs. kube-proxy's rules apply in each of these cases
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from hoplab.cluster.api import connect
 from hoplab.core.errors import ClusterError, LabError
 from hoplab.core.paths import LabPaths
 from hoplab.lab import state
-from hoplab.observe.facts import Fact, T
+from hoplab.lab.api_facts import read_fact
 from hoplab.observe.facts.api_endpointslices import API_ENDPOINTS, Endpoint
 from hoplab.observe.facts.api_ingresses import API_INGRESSES, ApiIngress
 from hoplab.observe.facts.api_nodes import API_NODES, ApiNode
@@ -98,16 +97,12 @@ def look(paths: LabPaths) -> ClusterView:
     """Return the nodes, services, endpoints and Ingresses of the lab's API."""
     lab = state.load(paths)
     with connect(paths, lab.netns) as api:
-
-        def ask(fact: Fact[T]) -> T:
-            return fact.parse(json.dumps(api.read(fact.command)))
-
         return ClusterView(
             network=state.built_setting(lab, paths).network,
-            nodes=ask(API_NODES),
-            services=ask(API_SERVICES),
-            endpoints=ask(API_ENDPOINTS),
-            ingresses=ask(API_INGRESSES),
+            nodes=read_fact(api, API_NODES),
+            services=read_fact(api, API_SERVICES),
+            endpoints=read_fact(api, API_ENDPOINTS),
+            ingresses=read_fact(api, API_INGRESSES),
         )
 
 

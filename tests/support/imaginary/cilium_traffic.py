@@ -17,7 +17,7 @@ from tests.support.imaginary import traffic
 from tests.support.imaginary.traffic_faults import CLUSTER_IP, POD_TO_POD, REFUSED
 
 RECORDED = VXLAN
-ALONE = replace(VXLAN, setting=replace(VXLAN.setting, proxy_mode="cilium"))  # without kube-proxy
+ALONE = replace(VXLAN, setting=replace(VXLAN.setting, proxy_mode=VXLAN.setting.cni))  # without kube-proxy
 PATIENCE = traffic.PATIENCE
 BYPASSED = "programs_translate_before_any_rule"
 NUMBER = 5  # of each service
@@ -73,10 +73,5 @@ FAULTS = (
     ("remembers", True, (BYPASSED,), "the kernel's conntrack on worker1 has it as well"),
     ("counts", True, (BYPASSED,), "a rule on worker1 has counted it"),
     ("numbered", True, (POD_TO_POD,), "has no untranslated connection of"),
-    (
-        "lab",
-        ALONE,
-        (REFUSED,),
-        "was not refused at its socket",
-    ),  # an answer by ICMP, as a program at the interface gives
+    ("lab", ALONE, (REFUSED,), "was not refused at its socket"),  # but by ICMP, as at the interface
 )

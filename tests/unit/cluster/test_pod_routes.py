@@ -41,9 +41,9 @@ def routes(namespace: str) -> list[str]:
     """Return what leads to pods, "10.244.0.0/16 via 192.168.77.20", one of each way."""
     found = []
     for family in ("-4", "-6"):
-        which = ["table", pod_routes.TABLE, "proto", pod_routes.PROTOCOL]
+        which = ["table", "all", "proto", pod_routes.PROTOCOL]
         command = ["ip", "-n", namespace, "-o", family, "route", "show", *which]
-        for line in subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines():
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
             words = line.replace("\\", " ").split()
             found += [f"{words[0]} via {words[at + 1]}" for at, word in enumerate(words) if word == "via"]
     return found
@@ -93,16 +93,16 @@ def test_what_a_node_sends_there_is_not_forwarded_to_a_pod(
 ) -> None:
     """A pod whose node has lost a route must not be reached by way of the control plane."""
 
-    def way(*more: str) -> str:
+    def route(*more: str) -> str:
         command = ["ip", "-n", namespace, "route", "get", pod, *more]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     file = tmp_path / pod_routes.FILE
     pod_routes.set_to(FIRST, file, namespace)
-    assert f" via {by} " in way()
-    assert by not in way("from", node, "iif", "end")
+    assert f" via {by} " in route()
+    assert by not in route("from", node, "iif", "end")
     pod_routes.remove(namespace)
-    assert by not in way()
+    assert by not in route()
 
 
 @needs_root

@@ -17,6 +17,7 @@ from hoplab.core.errors import LabError
 from hoplab.core.paths import LabPaths
 from hoplab.core.progress import Progress
 from hoplab.devtools import gateway_conformance as subject
+from hoplab.devtools import programs
 from hoplab.image.readable.status import FEATURES
 from hoplab.image.store import Store
 from tests.support.imaginary import gateway
@@ -156,7 +157,7 @@ def test_it_is_of_the_version_of_the_definitions() -> None:
 def test_a_wrong_option_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["gateway_conformance", "--minutes", "0"])
     with pytest.raises(SystemExit) as ended:
-        subject.main()
+        programs.main(subject.gateway_conformance)
     assert ended.value.code == 2
     assert "Invalid value for '--minutes'" in capsys.readouterr().err
 
@@ -168,5 +169,5 @@ def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(subject, "build", interrupted)
     monkeypatch.setattr(sys, "argv", ["gateway_conformance"])
     with pytest.raises(SystemExit) as ended:
-        subject.main()
+        programs.main(subject.gateway_conformance)
     assert ended.value.code == 130

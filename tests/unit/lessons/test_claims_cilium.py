@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from hoplab.expectations.cni import cilium
 from hoplab.observe import capture
 from hoplab.observe.snapshot import Snapshot
 from hoplab.verify import requirements
@@ -48,12 +45,11 @@ def test_lessons_about_tables_say_why_they_do_not_apply() -> None:
 
 
 def test_lessons_about_kube_proxys_rules_need_one() -> None:
-    without = replace(VXLAN, setting=replace(VXLAN.setting, proxy_mode=cilium.PART.name))
-    assert requirements.skip_reason(without, kube_proxy=True) == (
+    assert requirements.skip_reason(ALONE, kube_proxy=True) == (
         "needs the rules of kube-proxy; this lab has none, cilium does its work"
     )
     assert not requirements.skip_reason(VXLAN, kube_proxy=True)
-    (wrong,) = failures(read_only(), without).items()  # it has kube-proxy's rules
+    (wrong,) = failures(read_only(), ALONE).items()  # it has kube-proxy's rules
     assert wrong[0] == "no_rule_of_kube_proxy_is_left" and "worker1 has chains of kube-proxy: KUBE-EXT-" in wrong[1]
 
 
