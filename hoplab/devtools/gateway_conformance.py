@@ -8,7 +8,6 @@ its workload to the nodes, runs it from the host end of the lab's network, and p
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -38,16 +37,14 @@ MODULE = Path(__file__).parent / "go" / "gateway-conformance"  # what is built, 
 SUITE, SERVER = "gateway.test", "echo-basic"
 PACKAGES = {
     SUITE: (["go", "test", "-c"], "sigs.k8s.io/gateway-api/conformance"),
-    SERVER: (["go", "build"], "sigs.k8s.io/gateway-api/conformance/echo-basic"),
+    SERVER: (["go", "build"], "sigs.k8s.io/gateway-api-conformance-images/echo-basic"),
 }
 SPACE_GIB = 1.0
 FOLDER = "gateway-conformance"  # in the cache; not that of node images, whose builds would wait for this one
 PROFILE = "GATEWAY-HTTP"
 CORE = ("Gateway", "HTTPRoute", "ReferenceGrant")  # its features that every implementation has
-# The suite's manifests have these names. Its own release built the first two from other commits of the same server.
-SERVER_IMAGES = tuple(f"registry.k8s.io/gateway-api/echo-basic:{version}" for version in ("v1.5.1", "v1.6.0-dev.3"))
-DNS_IMAGE = "registry.k8s.io/coredns/coredns"  # of routes for UDP, which the profile has none of: it only has to start
-DNS_VERSION = "v1.12.2"
+# The suite's manifests have these names; both are built from the version that the module proxy serves.
+SERVER_IMAGES = tuple(f"registry.k8s.io/gateway-api/conformance/echo-basic:{tag}" for tag in ("v0.1.0", "v0.2.0"))
 # Seconds that emulated machines need. MaxTimeToConsistency stays: a conformant implementation has at most 30 s.
 PATIENCE = {
     "CreateTimeout": 120,
@@ -109,15 +106,10 @@ def write_images(server: Path, archive: Path, scratch: Path) -> None:
 
 
 def bring_images(paths: LabPaths, nodes: Iterable[str], archive: Path) -> None:
-    """Import the archive on each node, and name the node's coredns as the suite does; raise LabError on failure."""
-    script = (
-        "set -e; ctr -n k8s.io images import --local - >/dev/null; "
-        f"known=$(ctr -n k8s.io images ls -q | grep -m 1 '^{DNS_IMAGE}:'); "
-        f"ctr -n k8s.io images tag --force $known {DNS_IMAGE}:{DNS_VERSION} >/dev/null"
-    )
+    """Import the archive on each node; raise LabError on failure."""
     for node in nodes:
         with archive.open("rb") as file:
-            argv = ["ssh", "-F", str(paths.ssh_config), node, f"sudo sh -c {shlex.quote(script)}"]
+            argv = ["ssh", "-F", str(paths.ssh_config), node, "sudo ctr -n k8s.io images import --local - >/dev/null"]
             ran = subprocess.run(argv, stdin=file, capture_output=True, text=True, check=False)
         if ran.returncode != 0:
             raise LabError(

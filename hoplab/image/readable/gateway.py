@@ -53,7 +53,8 @@ class Attachment:
 
     route: str
     parent: Object  # the parentRef
-    listeners: tuple[tuple[Listener, tuple[str, ...]], ...]  # that took it, each with the hosts that it may have there
+    # those that took it, each with the hosts that it may have there, and which of its own hostnames each comes from
+    listeners: tuple[tuple[Listener, tuple[tuple[str, str], ...]], ...]
     problems: tuple[Problem, ...]
 
 
@@ -249,10 +250,10 @@ def selects(selector: Object, labels: Mapping[str, str]) -> bool:
     return equal and all(holds(part["key"], part["operator"], part.get("values", ())) for part in expressions)
 
 
-def _hosts_of(listener: Listener, route: Object) -> tuple[str, ...]:
-    """The hosts that a route may have at a listener."""
-    names = [common(listener.hostname, name) for name in route["spec"].get("hostnames") or [""]]
-    return tuple(dict.fromkeys(name for name in names if name is not None))
+def _hosts_of(listener: Listener, route: Object) -> tuple[tuple[str, str], ...]:
+    """The hosts that a route may have at a listener, each with the hostname of the route that it comes from."""
+    names = [(common(listener.hostname, own), own) for own in route["spec"].get("hostnames") or [""]]
+    return tuple((name, own) for name, own in names if name is not None)
 
 
 # --- Hosts
@@ -267,17 +268,20 @@ def hosts(
     """The server blocks of all listeners that are served.
 
     A request goes to the most specific listener for its host, and only to routes of that one. There it goes to the
-    routes with the most specific hostname that fits; where none of these matches it, to the next.
+    routes with the most specific hostname that fits; where none of these matches it, to the next. What counts is the
+    hostname that a route itself has: of "*.com" and "a.com" at a listener for "a.com" the second is more specific.
     """
     routes: dict[Listener, dict[str, list[Rule]]] = {listener: {} for listener in found if listener.served}
+    served = {listener: {listener.hostname} for listener in routes}
     for attachment in attachments:
         for listener, names in attachment.listeners:
-            for name in names if listener in routes else ():
-                known = routes[listener].setdefault(name, [])
+            for name, own in names if listener in routes else ():
+                served[listener].add(name)
+                known = routes[listener].setdefault(own, [])
                 known += [rule for rule in asked[attachment.route] if rule not in known]
     for listener, by_host in routes.items():
         others = [other for other in routes if other.door == listener.door]
-        for name in sorted({listener.hostname, *by_host}):
+        for name in sorted(served[listener]):
             nearest = max((other for other in others if fits(other.hostname, name)), key=_specific)
             if nearest is listener and (listener.door, name) not in taken:
                 fitting = {host: group for host, group in by_host.items() if fits(host, name)}

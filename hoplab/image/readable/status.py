@@ -19,6 +19,7 @@ FEATURES = (
     "Gateway",
     "GatewayHTTPListenerIsolation",
     "GatewayPort8080",
+    "GatewayRouteHostnameIntersectionPrecedence",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
@@ -117,7 +118,8 @@ def gateway_statuses(
     """The bodies of the PATCH requests that make each status right, by their paths; only of those that are not.
 
     ``nodes`` are the addresses of the nodes; ``refused`` is what nginx has against the configuration, "" where it
-    serves it.
+    serves it. A list of a status may have entries of others, and a PATCH replaces the whole list: each names the
+    version that it is made of, so that the API server refuses it where somebody wrote since.
     """
     if "Gateway" not in seen:
         return {}
@@ -132,7 +134,10 @@ def gateway_statuses(
         body = _route(route, [each for each in found.attachments if each.route == key(route)], now)
         wanted.append((_path(route, "httproutes"), route, body))
     return {
-        f"/apis/{GROUP}/v1/{path}/status": {"status": body}
+        f"/apis/{GROUP}/v1/{path}/status": {
+            "metadata": {"resourceVersion": item["metadata"].get("resourceVersion", "")},
+            "status": body,
+        }
         for path, item, body in wanted
         if any(item.get("status", {}).get(field) != value for field, value in body.items())
     }
@@ -145,7 +150,7 @@ def _path(item: Object, kind: str) -> str:
 def _class(item: Object, features: Iterable[str], now: datetime) -> dict[str, Any]:
     known = item.get("status", {}).get("conditions", ())
     return {
-        "conditions": conditions({"Accepted": "Accepted"}, (), item, known, now),
+        "conditions": with_foreign(conditions({"Accepted": "Accepted"}, (), item, known, now), known),
         "supportedFeatures": [{"name": name} for name in features],
     }
 
@@ -172,11 +177,12 @@ def _gateway(
         text = "no pod of the controller is ready, or the load balancer gave no address"
         problems.append(Problem("Programmed", "AddressNotAssigned", text))
     good = {"Accepted": "ListenersNotValid" if wrong else "Accepted", "Programmed": "Programmed"}
+    before = status.get("conditions", ())
     known = {entry["name"]: entry for entry in status.get("listeners", ())}
     attached = [listener for attachment in attachments for listener, _ in attachment.listeners]
     return {
         "addresses": [{"type": "IPAddress", "value": address} for address in at],
-        "conditions": conditions(good, problems, gateway, status.get("conditions", ()), now),
+        "conditions": with_foreign(conditions(good, problems, gateway, before, now), before),
         "listeners": [
             {
                 "name": listener.name,
@@ -196,7 +202,8 @@ def _listener(listener: Listener, gateway: Object, known: Iterable[Object], now:
         problems.append(Problem("Programmed", "Invalid", "it is not served"))
     found = conditions(names, problems, gateway, known, now)
     conflict = next((problem for problem in listener.problems if problem.condition == "Conflicted"), None)
-    return [*found, _condition("Conflicted", conflict is not None, conflict or "NoConflicts", gateway, known, now)]
+    found.append(_condition("Conflicted", conflict is not None, conflict or "NoConflicts", gateway, known, now))
+    return with_foreign(found, known)
 
 
 def _route(route: Object, attachments: Iterable[Attachment], now: datetime) -> dict[str, Any]:
@@ -209,7 +216,8 @@ def _route(route: Object, attachments: Iterable[Attachment], now: datetime) -> d
         before: Object = next(
             (entry for entry in known if entry not in others and entry["parentRef"] == attachment.parent), {}
         )
-        found = conditions(good, attachment.problems, route, before.get("conditions", ()), now)
+        written = before.get("conditions", ())
+        found = with_foreign(conditions(good, attachment.problems, route, written, now), written)
         mine.append({"parentRef": attachment.parent, "controllerName": CONTROLLER, "conditions": found})
     return {"parents": [*others, *mine]} if [*others, *mine] != known else {}
 
@@ -224,6 +232,12 @@ def conditions(
     return [
         _condition(name, name not in first, first.get(name, reason), item, known, now) for name, reason in names.items()
     ]
+
+
+def with_foreign(ours: list[dict[str, Any]], known: Iterable[Object]) -> list[dict[str, Any]]:
+    """Our conditions, and those that are known of types that we do not write: they are of somebody else."""
+    types = {condition["type"] for condition in ours}
+    return [*ours, *(entry for entry in known if entry["type"] not in types)]
 
 
 def _condition(

@@ -104,8 +104,7 @@ def test_images_are_brought_to_each_node(tmp_path: Path, monkeypatch: pytest.Mon
     script = {
         "ssh": 'echo "ssh $3" >> $TOLD; exec sh -c "$4"',
         "sudo": 'exec "$@"',
-        "ctr": 'echo "ctr $*" >> $TOLD; [ "$4" != ls ] || printf "x/y:1\\nregistry.k8s.io/coredns/coredns:v1.14.6\\n"\n'
-        '[ "$4" != import ] || [ "$(cat)" = images ]',
+        "ctr": 'echo "ctr $*" >> $TOLD; [ "$(cat)" = images ]',
     }
     for name, text in script.items():
         (tools / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -115,12 +114,8 @@ def test_images_are_brought_to_each_node(tmp_path: Path, monkeypatch: pytest.Mon
     archive = tmp_path / "images.tar"
     archive.write_text("images")
     subject.bring_images(LabPaths("gw", tmp_path), ["worker1", "worker2"], archive)
-    assert told.read_text().splitlines()[:4] == [
-        "ssh worker1",
-        "ctr -n k8s.io images import --local -",
-        "ctr -n k8s.io images ls -q",
-        f"ctr -n k8s.io images tag --force {subject.DNS_IMAGE}:v1.14.6 {subject.DNS_IMAGE}:{subject.DNS_VERSION}",
-    ]
+    brought = "ctr -n k8s.io images import --local -"
+    assert told.read_text().splitlines() == ["ssh worker1", brought, "ssh worker2", brought]
     archive.write_text("something else")
     with pytest.raises(LabError, match="cannot be brought to worker1"):
         subject.bring_images(LabPaths("gw", tmp_path), ["worker1"], archive)

@@ -127,7 +127,7 @@ def test_the_verb(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_held_version_has_its_reason() -> None:
     held = {name for name, component in components().go.items() if component.held}
-    assert held == {"cni-plugins", "etcd", "coredns", "flannel-cni", "gateway-api", "gateway-api-grpc"}
+    assert held == {"etcd", "coredns", "flannel-cni"}
 
 
 def test_without_a_network(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

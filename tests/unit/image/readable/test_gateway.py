@@ -236,6 +236,26 @@ def test_the_more_specific_host_is_tried_first() -> None:
     ]
 
 
+def test_a_host_is_as_specific_as_its_route_says() -> None:
+    """Upstream's GatewayRouteHostnameIntersectionPrecedence: all of these are for one host at that listener."""
+    text = "[{name: http, port: 80, protocol: HTTP, hostname: x.a.com}]"
+    wild = route("wild", yaml.safe_dump({"hostnames": ["*.com"], "rules": [to("one", "/long")]}))
+    wider = route("wider", yaml.safe_dump({"rules": [to("one", "/long/longer")]}))
+    nearer = route("nearer", yaml.safe_dump({"hostnames": ["*.a.com"], "rules": [to("one", "/l"), to("one")]}))
+    exact = simple("young", hostnames=["x.a.com"])
+    assert led(cluster(gateway(listeners=text), wild, wider, nearer, exact)) == {
+        "x.a.com": ["young/", "nearer/l", "nearer/", "wild/long", "wider/long/longer"]
+    }
+
+
+def test_of_equal_rules_the_first_is_tried_first() -> None:
+    """Upstream's HTTPRouteRuleOrder: headers are a set."""
+    one, two = {"name": "x-one", "value": "1"}, {"name": "x-two", "value": "2"}
+    equal = [to("two", "/", headers=[two, one]), to("one", "/", headers=[one, two])]
+    found = gateways(cluster(gateway(), route("web", yaml.safe_dump({"rules": equal}))))
+    assert [[rule.number for _, rule in host.matches] for host in found.hosts] == [[0, 1]]
+
+
 def test_a_route_at_two_sections_is_there_once() -> None:
     twice = simple(parentRefs=[{"name": "way"}, {"name": "way", "sectionName": "http"}])
     found = gateways(cluster(gateway(), twice))

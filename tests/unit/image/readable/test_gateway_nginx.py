@@ -109,6 +109,23 @@ def test_a_path_that_no_rule_matches(front: Front, pods: Pods) -> None:
     assert [front.get("a.com", path).status for path in ("/a", "/", "/b")] == [200, 404, 404]
 
 
+def test_of_equal_rules_the_first_answers(front: Front, pods: Pods) -> None:
+    text = """
+    rules:
+    - matches: [{headers: [{name: version, value: one}, {name: color, value: blue}]}]
+      backendRefs: [{name: one, port: 80}]
+    - matches: [{headers: [{name: color, value: blue}, {name: version, value: one}]}]
+      backendRefs: [{name: two, port: 80}]
+    - matches: [{path: {type: Exact, value: /gone}}]
+      backendRefs: [{name: gone, port: 80}]
+    - matches: [{path: {type: Exact, value: /gone}}]
+      backendRefs: [{name: two, port: 80}]
+    """
+    front.serve(with_pods(pods, gateway(), route("web", text)))
+    assert front.get("a.com", color="blue", version="one").pod == "one"
+    assert front.get("a.com", "/gone").status == 500
+
+
 def test_weights(front: Front, pods: Pods) -> None:
     text = """
     rules:

@@ -153,6 +153,32 @@ def test_parents_of_other_controllers_stay() -> None:
     assert told(cluster(gateway(), asked))[WEB] == {"parents": [other]}, "what is ours no more is taken away"
 
 
+def test_conditions_of_others_stay() -> None:
+    """Upstream's suite calls these tests provisional: GatewayPreserveForeignConditions and the one of HTTPRoutes."""
+    seen = cluster(gateway(), web())
+    written(seen, told(seen))
+    theirs = {"type": "example.org/Seen", "status": "True", "observedGeneration": 1, "lastTransitionTime": "2026-01-01"}
+    way, asked = seen["Gateway"]["shop/way"], seen["HTTPRoute"]["shop/web"]
+    status = way["status"], way["status"]["listeners"][0], asked["status"]["parents"][0]
+    for each in (*status, seen["GatewayClass"]["/readable"]["status"]):
+        each["conditions"].append(theirs)
+    assert told(seen, now=LATER) == {}, "it is right as it is"
+    for item in (way, asked, seen["GatewayClass"]["/readable"]):
+        item["metadata"]["generation"] = 9
+    found = told(seen, now=LATER)
+    ours = found[WAY], found[WAY]["listeners"][0], found[WEB]["parents"][0], found[CLASS]
+    for each in ours:
+        *own, last = each["conditions"]
+        assert last == theirs and {condition["observedGeneration"] for condition in own} == {9}
+
+
+def test_a_status_is_written_on_the_version_that_it_was_made_of() -> None:
+    """What somebody writes in between is in the list that replaces theirs, or nothing is written."""
+    seen = cluster(gateway(resourceVersion="17"), web())
+    bodies = gateway_statuses(gateways(seen), seen, NODES, "", NOW)
+    assert bodies[WAY]["metadata"] == {"resourceVersion": "17"}
+
+
 def test_nothing_is_written_on_what_is_not_ours() -> None:
     theirs = gateway("way")
     theirs["spec"]["gatewayClassName"] = "other"
