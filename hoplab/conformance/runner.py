@@ -55,7 +55,10 @@ def run(paths: LabPaths, progress: Progress, *, focus: str = "", quick: bool = F
         program.require_images(suite, program.listed(suite, "images", folder))
         names = selection.parse_list(program.listed(suite, "tests", folder))
         enforces = setting.network_policy != "none" or known_parts().cni[setting.cni].enforces_policies
-        chosen = selection.select(names, setting, focus=focus, quick=quick, enforces_policies=enforces)
+        emulated = lab.accel == "tcg"
+        chosen = selection.select(
+            names, setting, focus=focus, quick=quick, enforces_policies=enforces, emulated=emulated
+        )
     for name, reason in chosen.impossible.items():
         progress.note(f"left out  {short(name)}: {reason}")
     if (own := _kubernetes_of(lab)) != suite.version:

@@ -128,7 +128,7 @@ def arguments(
         "report-output": str(report),
         "organization": "hoplab",
         "project": gateway_class,
-        "url": "docs/gateway-api.md",
+        "url": "https://hoplab.local/docs/gateway-api.md",
         "version": "1",
         "contact": "hoplab",
     }
@@ -138,7 +138,8 @@ def arguments(
         given["run-test"] = only
     if emulated:
         given["timeout-config-overrides"] = ";".join(f"{name}:{seconds}" for name, seconds in PATIENCE.items())
-    return ["-test.v", f"-test.timeout={minutes}m", *(f"-{name}={value}" for name, value in given.items())]
+    own = ["-test.v", "-test.run=^TestConformance$", f"-test.timeout={minutes}m"]
+    return [*own, *(f"-{name}={value}" for name, value in given.items())]
 
 
 def run_suite(lab: LabSummary, paths: LabPaths, argv: list[str], log: Path) -> None:

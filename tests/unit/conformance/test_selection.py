@@ -19,9 +19,15 @@ LAB = setting.of_plan(PLAN)
 
 
 def select(
-    focus: str = "", *, quick: bool = False, lab: Setting = LAB, enforces: bool = False, names: tuple[str, ...] = NAMES
+    focus: str = "",
+    *,
+    quick: bool = False,
+    lab: Setting = LAB,
+    enforces: bool = False,
+    emulated: bool = False,
+    names: tuple[str, ...] = NAMES,
 ) -> selection.Selection:
-    return selection.select(names, lab, focus=focus, quick=quick, enforces_policies=enforces)
+    return selection.select(names, lab, focus=focus, quick=quick, enforces_policies=enforces, emulated=emulated)
 
 
 def test_specs_are_read_from_the_list_of_e2e_test() -> None:
@@ -74,6 +80,16 @@ def test_what_a_lab_has_is_not_left_out() -> None:
     assert select(".", enforces=True, names=(POLICY,)).run == (POLICY,)
     assert select(".", lab=replace(LAB, load_balancer="metallb"), names=names).run == names
     assert "lab:loadBalancer" in select(".", lab=replace(LAB, load_balancer="none"), names=names).impossible[names[0]]
+
+
+def test_policies_for_sctp_are_left_out_on_emulated_machines_only() -> None:
+    name = (
+        "[sig-network] Netpol [Feature:SCTPConnectivity] [LinuxOnly] NetworkPolicy should enforce policy based on Ports"
+    )
+    other = "[sig-network] Networking Granular Checks: should function for pod-pod: sctp [Feature:SCTPConnectivity]"
+    assert select(".", enforces=True, names=(name, other)).run == (name, other)
+    chosen = select(".", enforces=True, emulated=True, names=(name, other))
+    assert chosen.run == (other,) and "closes at once" in chosen.impossible[name]
 
 
 def test_an_expression_that_is_none_is_refused() -> None:

@@ -74,6 +74,9 @@ def test_arguments() -> None:
     assert "NamespacesMustBeReady:900" in waiting and "MaxTimeToConsistency" not in waiting
     assert set(subject.CORE) <= set(FEATURES)
     assert "-gateway-class=readable" in many
+    assert "-test.run=^TestConformance$" in many, "upstream's tests of the suite itself read files of its repository"
+    (where,) = [argument for argument in many if argument.startswith("-url=")]
+    assert where.startswith("-url=https://"), "the suite refuses a report without"
 
 
 def test_a_lab_without_gateways_of_their_own_addresses() -> None:
