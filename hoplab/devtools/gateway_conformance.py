@@ -61,6 +61,7 @@ PATIENCE = {
     "DefaultPollInterval": 1,
 }
 OUTCOME = re.compile(r"^ {4}--- (PASS|FAIL|SKIP): TestConformance/(\w+) \(([\d.]+)s\)$", re.MULTILINE)
+ERROR = re.compile(r"^\s+Error:\s+(.+?)\n\s+Test:\s", re.MULTILINE | re.DOTALL)  # of a test that failed
 PAGE = PROJECT / "docs" / "gateway-api.md"
 
 
@@ -177,6 +178,12 @@ def summary(found: Mapping[str, tuple[str, float]]) -> str:
     return f"{count['PASS']} passed, {count['FAIL']} failed{''.join(f'{chr(10)}  {name}' for name in failed)}"
 
 
+def last_error(log: str) -> str:
+    """Return the last error that the suite printed, after a line break; "" where there is none."""
+    found = ERROR.findall(log)
+    return "\n" + " ".join(found[-1].split()) if found else ""
+
+
 @click.command(help=__doc__)
 @click.option("--lab", "name", default="dev", show_default=True, help="A running lab.")
 @click.option("--core", is_flag=True, help="Only the core features of the profile.")
@@ -199,10 +206,12 @@ def gateway_conformance(*, name: str, core: bool, only: str, minutes: int, write
     bring_images(paths, [node.name for node in lab.nodes], archive)
     given = arguments(gateway_class, report, minutes, core=core, emulated=lab.accel == "tcg", only=only)
     run_suite(lab, paths, [str(programs / SUITE), *given], log)
-    found = outcomes(log.read_text(errors="replace"))
+    printed = log.read_text(errors="replace")
+    found = outcomes(printed)
     if not report.exists():
         raise LabError(
-            f"the conformance suite ended without a report; {summary(found)}", remedy=f"see its output in {log}"
+            f"the conformance suite ended without a report; {summary(found)}{last_error(printed)}",
+            remedy=f"see its output in {log}",
         )
     print(summary(found))
     if write:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +151,38 @@ def test_it_is_of_the_version_of_the_definitions() -> None:
     labs = (Path(subject.__file__).parents[1] / "image/go/gateway-api/go.mod").read_text()
     version = re.findall(r"sigs.k8s.io/gateway-api (\S+)", labs)
     assert re.findall(r"sigs.k8s.io/gateway-api(?:/conformance)? (v\S+)", ours) == version * 2
+
+
+def test_a_suite_that_does_not_begin_says_why() -> None:
+    lines = (
+        "        \tError Trace:\tconformance.go:105",
+        "        \tError:      \tReceived unexpected error:",
+        "        \t            \timplementation's url is invalid: url must be absolute (missing scheme)",
+        "        \tTest:       \tTestConformance",
+        "        \tMessages:   \tsupplied Implementation details are not valid",
+        "--- FAIL: TestConformance (0.00s)",
+    )
+    log = "\n".join(lines)
+    assert subject.last_error(log).startswith("\nReceived unexpected error: implementation's url is invalid: url must")
+    assert subject.last_error(log).endswith("(missing scheme)")
+    assert subject.last_error("panic: test timed out after 45m0s") == ""
+
+
+def test_a_run_without_a_report_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(_lab: object, _paths: LabPaths, _argv: list[str], log: Path) -> None:
+        log.write_text("    --- PASS: TestConformance/HTTPRouteWeight (20.00s)\n\tError: \tno address\n\tTest: \tit")
+
+    lab: Any = SimpleNamespace(nodes=(), accel="tcg")
+    monkeypatch.setattr(subject, "build", lambda *_: tmp_path)
+    monkeypatch.setattr(subject, "LabPaths", lambda name: LabPaths(name, tmp_path))
+    monkeypatch.setattr(subject.state, "load", lambda _: lab)
+    monkeypatch.setattr(subject.state, "built_setting", lambda *_: None)
+    monkeypatch.setattr(subject, "tested_class", lambda _: "readable")
+    monkeypatch.setattr(subject, "write_images", lambda *_: None)
+    monkeypatch.setattr(subject, "run_suite", ended)
+    with pytest.raises(LabError, match=r"ended without a report; 1 passed, 0 failed\nno address$") as raised:
+        subject.gateway_conformance.main(["--lab", "gw"], standalone_mode=False)
+    assert "gateway-conformance/log" in raised.value.remedy
 
 
 def test_a_wrong_option_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
