@@ -237,7 +237,7 @@ def conditions(
 def with_foreign(ours: list[dict[str, Any]], known: Iterable[Object]) -> list[dict[str, Any]]:
     """Our conditions, and those that are known of types that we do not write: they are of somebody else."""
     types = {condition["type"] for condition in ours}
-    return [*ours, *(entry for entry in known if entry["type"] not in types)]
+    return [*ours, *(dict(entry) for entry in known if entry["type"] not in types)]
 
 
 def _condition(

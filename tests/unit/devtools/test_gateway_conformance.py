@@ -21,6 +21,7 @@ from hoplab.devtools import gateway_conformance as subject
 from hoplab.devtools import programs
 from hoplab.image.readable.status import FEATURES
 from hoplab.image.store import Store
+from hoplab.lab import state
 from tests.support.imaginary import gateway
 
 LOG = """\
@@ -175,8 +176,8 @@ def test_a_run_without_a_report_is_an_error(tmp_path: Path, monkeypatch: pytest.
     lab: Any = SimpleNamespace(nodes=(), accel="tcg")
     monkeypatch.setattr(subject, "build", lambda *_: tmp_path)
     monkeypatch.setattr(subject, "LabPaths", lambda name: LabPaths(name, tmp_path))
-    monkeypatch.setattr(subject.state, "load", lambda _: lab)
-    monkeypatch.setattr(subject.state, "built_setting", lambda *_: None)
+    monkeypatch.setattr(state, "load", lambda _: lab)
+    monkeypatch.setattr(state, "built_setting", lambda *_: None)
     monkeypatch.setattr(subject, "tested_class", lambda _: "readable")
     monkeypatch.setattr(subject, "write_images", lambda *_: None)
     monkeypatch.setattr(subject, "run_suite", ended)
