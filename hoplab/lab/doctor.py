@@ -41,7 +41,7 @@ TOOLS = (
 )
 IPV6 = Path("/proc/sys/net/ipv6")  # missing where IPv6 is disabled
 PYTHON = (3, 11)
-GO = (1, 26)
+GO = (1, 27)
 CACHE_GIB = 15.0  # a first build: Go's caches 6, binaries and image 4, and as much again during the build
 LAB_GIB = 2.0  # overlays of the machines after their first boot
 

