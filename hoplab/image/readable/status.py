@@ -36,6 +36,7 @@ FEATURES = (
     "HTTPRouteSchemeRedirect",
     "ReferenceGrant",
 )
+WRONG = ("Conflicted",)  # the conditions that are true where something is wrong
 GRACE = 5.0  # seconds that something has to be wrong before people are told
 
 
@@ -150,7 +151,7 @@ def _path(item: Object, kind: str) -> str:
 def _class(item: Object, features: Iterable[str], now: datetime) -> dict[str, Any]:
     known = item.get("status", {}).get("conditions", ())
     return {
-        "conditions": with_foreign(conditions({"Accepted": "Accepted"}, (), item, known, now), known),
+        "conditions": conditions({"Accepted": "Accepted"}, (), item, known, now),
         "supportedFeatures": [{"name": name} for name in features],
     }
 
@@ -177,12 +178,11 @@ def _gateway(
         text = "no pod of the controller is ready, or the load balancer gave no address"
         problems.append(Problem("Programmed", "AddressNotAssigned", text))
     good = {"Accepted": "ListenersNotValid" if wrong else "Accepted", "Programmed": "Programmed"}
-    before = status.get("conditions", ())
     known = {entry["name"]: entry for entry in status.get("listeners", ())}
     attached = [listener for attachment in attachments for listener, _ in attachment.listeners]
     return {
         "addresses": [{"type": "IPAddress", "value": address} for address in at],
-        "conditions": with_foreign(conditions(good, problems, gateway, before, now), before),
+        "conditions": conditions(good, problems, gateway, status.get("conditions", ()), now),
         "listeners": [
             {
                 "name": listener.name,
@@ -196,14 +196,16 @@ def _gateway(
 
 
 def _listener(listener: Listener, gateway: Object, known: Iterable[Object], now: datetime) -> list[dict[str, Any]]:
-    names = {"Accepted": "Accepted", "ResolvedRefs": "ResolvedRefs", "Programmed": "Programmed"}
-    problems = [problem for problem in listener.problems if problem.condition != "Conflicted"]
+    names = {
+        "Accepted": "Accepted",
+        "ResolvedRefs": "ResolvedRefs",
+        "Programmed": "Programmed",
+        "Conflicted": "NoConflicts",
+    }
+    problems = list(listener.problems)
     if not listener.served:
         problems.append(Problem("Programmed", "Invalid", "it is not served"))
-    found = conditions(names, problems, gateway, known, now)
-    conflict = next((problem for problem in listener.problems if problem.condition == "Conflicted"), None)
-    found.append(_condition("Conflicted", conflict is not None, conflict or "NoConflicts", gateway, known, now))
-    return with_foreign(found, known)
+    return conditions(names, problems, gateway, known, now)
 
 
 def _route(route: Object, attachments: Iterable[Attachment], now: datetime) -> dict[str, Any]:
@@ -216,8 +218,7 @@ def _route(route: Object, attachments: Iterable[Attachment], now: datetime) -> d
         before: Object = next(
             (entry for entry in known if entry not in others and entry["parentRef"] == attachment.parent), {}
         )
-        written = before.get("conditions", ())
-        found = with_foreign(conditions(good, attachment.problems, route, written, now), written)
+        found = conditions(good, attachment.problems, route, before.get("conditions", ()), now)
         mine.append({"parentRef": attachment.parent, "controllerName": CONTROLLER, "conditions": found})
     return {"parents": [*others, *mine]} if [*others, *mine] != known else {}
 
@@ -225,19 +226,18 @@ def _route(route: Object, attachments: Iterable[Attachment], now: datetime) -> d
 def conditions(
     names: Mapping[str, str], problems: Iterable[Problem], item: Object, known: Iterable[Object], now: datetime
 ) -> list[dict[str, Any]]:
-    """Conditions with their reasons where nothing is wrong; with the first problem of each in its place."""
+    """Conditions with their reasons where nothing is wrong; with the first problem of each in its place.
+
+    Those that are ``known`` of other types follow as they are: somebody else writes them.
+    """
     first: dict[str, Problem] = {}
     for problem in problems:
         first.setdefault(problem.condition, problem)
-    return [
-        _condition(name, name not in first, first.get(name, reason), item, known, now) for name, reason in names.items()
+    ours = [
+        _condition(name, (name in first) == (name in WRONG), first.get(name, reason), item, known, now)
+        for name, reason in names.items()
     ]
-
-
-def with_foreign(ours: list[dict[str, Any]], known: Iterable[Object]) -> list[dict[str, Any]]:
-    """Our conditions, and those that are known of types that we do not write: they are of somebody else."""
-    types = {condition["type"] for condition in ours}
-    return [*ours, *(dict(entry) for entry in known if entry["type"] not in types)]
+    return [*ours, *(dict(entry) for entry in known if entry["type"] not in names)]
 
 
 def _condition(
