@@ -11,19 +11,19 @@ starts an interpreter (nothing runs between fork and exec), and that forks safel
 from __future__ import annotations
 
 import json
-import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ansible_runner
 
+from hoplab.core.pipe_lines import PipeLines
+
 KEPT = ("host", "task", "res", "ignore_errors")  # of an event's data: what converge's handler reads
-ASK_S = 1.0  # between two looks whether the run is cancelled
 LOST = "lost"  # the status of a run whose process ended before it reported one
 
 
@@ -33,28 +33,23 @@ def run(arguments: Mapping[str, Any], handler: Callable[[dict[str, Any]], bool],
     status = LOST
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin and process.stdout
+        stdin = process.stdin
+
+        def look() -> None:
+            if not stdin.closed and cancelled():
+                stdin.close()
+
         with suppress(BrokenPipeError):  # then its output ends at once, too
-            process.stdin.write(f"{json.dumps(dict(arguments))}\n".encode())
-        for line in _lines(process.stdout, process.stdin, cancelled):
+            stdin.write(f"{json.dumps(dict(arguments))}\n".encode())
+        for line in PipeLines(process.stdout, look):
+            if not line.endswith(b"\n"):
+                break  # the process ended within it
             said = json.loads(line)
             if "status" in said:
                 status = said["status"]
             else:
                 handler(said)
     return status
-
-
-def _lines(output: IO[bytes], stdin: IO[bytes], cancelled: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield each line as it comes; close ``stdin`` when the run is cancelled."""
-    rest = b""
-    while True:
-        if select.select([output], [], [], ASK_S)[0]:
-            if not (some := os.read(output.fileno(), 1 << 16)):
-                return
-            *whole, rest = (rest + some).split(b"\n")
-            yield from whole
-        if not stdin.closed and cancelled():
-            stdin.close()
 
 
 def main() -> None:

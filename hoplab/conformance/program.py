@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from hoplab.core.errors import ImageError, LabError
+from hoplab.core.pipe_lines import PipeLines
 from hoplab.host import netns as namespaces
 from hoplab.image.conformance import BuiltSuite
 
 SEED = 1  # e2e.test shuffles the specs; one seed is one order
-LOOK_S = 1.0  # between two looks for a Ctrl-C while nothing is printed
 LIST_S = 120.0  # e2e.test reads all of its three thousand specs before it lists them
 
 
@@ -95,14 +92,15 @@ def run(
             start_new_session=True,  # the terminal's Ctrl-C is for this process, which passes it on
         )
         assert process.stdout  # PIPE above
-        output = Lines(process.stdout)
+        output = PipeLines(process.stdout)  # a Ctrl-C of any moment is seen
         try:
             while True:
                 try:
                     for line in output:
-                        file.write(f"{line}\n")
+                        text = line.decode(errors="replace").rstrip("\n")
+                        file.write(f"{text}\n")
                         file.flush()
-                        on_line(line)
+                        on_line(text)
                     process.wait()
                     return interrupted
                 except KeyboardInterrupt:
@@ -116,29 +114,3 @@ def run(
                 process.kill()
                 process.wait()
             process.stdout.close()
-
-
-class Lines:
-    """The lines of a pipe as they come; after a Ctrl-C they go on where they were.
-
-    A Ctrl-C that comes just before a read would wait for its end, which may be minutes away: this looks now and then.
-    """
-
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self.pipe = pipe
-        self.rest = b""  # read, and not yet a line
-        self.ended = False
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        while b"\n" not in self.rest and not self.ended:
-            if select.select([self.pipe], [], [], LOOK_S)[0]:
-                some = os.read(self.pipe.fileno(), 1 << 16)
-                self.rest += some
-                self.ended = not some
-        if not self.rest:
-            raise StopIteration
-        line, _, self.rest = self.rest.partition(b"\n")
-        return line.decode(errors="replace")

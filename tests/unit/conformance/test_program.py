@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -98,34 +97,11 @@ def test_the_second_interruption_kills(tmp_path: Path) -> None:
     assert not run.report.exists()
 
 
-def test_lines_are_those_of_a_pipe_and_its_end() -> None:
-    reading, writing = os.pipe()
-    with open(reading, "rb", buffering=0) as pipe:
-        lines = program.Lines(pipe)
-        os.write(writing, b"one\n\ntw")
-        assert [next(lines), next(lines)] == ["one", ""]
-        os.write(writing, b"o\xff\nlast")
-        assert next(lines) == "two\N{REPLACEMENT CHARACTER}"
-        os.close(writing)
-        assert list(lines) == ["last"]
-
-
-def test_an_interruption_just_before_a_read_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noted, and ends no call: nothing is read before the next look."""
-    reading, writing = os.pipe()
-    looks: list[float] = []
-
-    def look(*_: object) -> tuple[list[int], list[int], list[int]]:
-        looks.append(program.LOOK_S)
-        if len(looks) == 2:
-            signal.raise_signal(signal.SIGINT)
-        return [], [], []
-
-    monkeypatch.setattr(select, "select", look)
-    with open(reading, "rb", buffering=0) as pipe, pytest.raises(KeyboardInterrupt):
-        next(program.Lines(pipe))
-    os.close(writing)
-    assert len(looks) == 2
+def test_bytes_that_are_no_text_and_an_end_within_a_line(tmp_path: Path) -> None:
+    run = Started(tmp_path)
+    run.argv = ["printf", "two\\377\\nlast"]
+    assert run.run() is False
+    assert run.lines == ["two\N{REPLACEMENT CHARACTER}", "last"]
 
 
 def test_lists_are_what_the_program_prints(tmp_path: Path) -> None:
