@@ -128,8 +128,4 @@ def _color() -> bool | None:
 
 
 def _print_error(error: LabError) -> None:
-    click.echo(f"{click.style('error:', fg='red')} {error.message}", err=True, color=_color())
-    if error.remedy:
-        click.echo(f"  -> {error.remedy}", err=True)
-    if error.log:
-        click.echo(f"  log: {error.log}", err=True)
+    click.echo(f"{click.style('error:', fg='red')} {error.whole()}", err=True, color=_color())

@@ -14,9 +14,7 @@ def main(command: click.Command) -> None:
     try:
         code = command.main(standalone_mode=False)
     except LabError as error:
-        print(f"error: {error.message}\n  -> {error.remedy}", file=sys.stderr)
-        if error.log:
-            print(f"  log: {error.log}", file=sys.stderr)
+        print(f"error: {error.whole()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

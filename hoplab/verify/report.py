@@ -211,10 +211,12 @@ class ConsoleReporter:
         self._chapter = ""
 
     def doing(self, text: str) -> None:
-        """Show the current task on a terminal; "" removes it."""
+        """Show the current task, on a terminal until the next one or "" takes its place; elsewhere as a line."""
         self._status.update(text)
         if text and self._console.is_terminal:
             self._status.start()
+        elif text:
+            self._console.print(f"{markup.escape(text)} ...")
         else:
             self._status.stop()
 
