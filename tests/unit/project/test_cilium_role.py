@@ -45,6 +45,8 @@ def pod(template: str, **values: Any) -> dict[str, Any]:
             set(),
         ),
         ({"settings": {"bpf-lb-algorithm": "maglev"}}, {"bpf-lb-algorithm": "maglev", "enable-ipv6": "false"}, set()),
+        ({}, {"policy-cidr-match-mode": "pods"}, set()),
+        ({"settings": {"policy-cidr-match-mode": ""}}, {"policy-cidr-match-mode": ""}, set()),
         ({}, {"kube-proxy-replacement": "false", "cni-chaining-mode": "portmap"}, set()),
         ({"replaces_kube_proxy": True}, {"kube-proxy-replacement": "true", "cni-chaining-mode": "portmap"}, set()),
     ],
