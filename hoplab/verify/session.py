@@ -9,7 +9,7 @@ with opened(paths) as session:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,12 +26,13 @@ from hoplab.expectations import cni, proxy
 from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.expectations.registry import UnknownPart
 from hoplab.lab import state
+from hoplab.observe.cilium_maps import CiliumMaps
 from hoplab.observe.facts import CommandMissing
 from hoplab.observe.facts.fdb import FDB
 from hoplab.observe.facts.neighbours import NEIGHBOURS
 from hoplab.observe.facts.routes import ROUTES
 from hoplab.observe.outage import API, ETCD
-from hoplab.observe.snapshot import Snapshot
+from hoplab.observe.snapshot import Node, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.pki.certificates import ensure_certificates
 from hoplab.verify import external, observations, workload
@@ -127,15 +128,27 @@ def _reaches_everywhere(seen: Snapshot) -> bool:
 
 
 def _leads_everywhere(seen: Snapshot) -> bool:
-    """Return whether the rules of every node lead to every ready endpoint."""
+    """Return whether every node leads a service to every ready endpoint."""
     clients: list[tuple[IPv4Address | IPv6Address, tuple[ServiceExpectation, ...]]] = [
         (seen.setting.pod_cidr[-2], proxy.expectations(seen))
     ]
     if seen.setting.ipv6:
         clients.append((seen.setting.ipv6.pod_cidr[-2], proxy.expectations6(seen)))
     return all(
-        {endpoint.to for endpoint in service.on(node.name).endpoints} <= proxy.targets(node, client, service)
+        {endpoint.to for endpoint in service.on(node.name).endpoints} <= found
         for node in seen.nodes
         for client, services in clients
         for service in services
+        for found in _targets(seen, node, client, service)
     )
+
+
+def _targets(
+    seen: Snapshot, node: Node, client: IPv4Address | IPv6Address, service: ServiceExpectation
+) -> Iterator[Set[str]]:
+    """Yield where a service leads by the rules of a node, and by the map of Cilium, which may be alone there."""
+    if seen.setting.has_kube_proxy:
+        yield proxy.targets(node, client, service)
+    if seen.setting.cni == "cilium":
+        at = CiliumMaps(node.facts).frontend(service.cluster_ip, service.port, service.protocol, inside=True)
+        yield {backend.to for backend in at.backends} if at else set()

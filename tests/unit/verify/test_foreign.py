@@ -53,7 +53,8 @@ def test_verify_shows_first_what_it_found_and_ends_with_claims(
     code = runner.run(LabPaths("dev"), target=Target(kubeconfig, Path("config")), out=out)
     lines = out.getvalue().splitlines()
     assert code == 0, out.getvalue()
-    assert lines[0] == "cluster prod-eu-1, which hoplab did not make" and "1 Addresses" in lines
+    doing = ["reading the cluster's nodes ...", "logging in to the nodes ...", "looking at the nodes ..."]
+    assert lines[:4] == [*doing, "cluster prod-eu-1, which hoplab did not make"] and "1 Addresses" in lines
     assert f"      skipped: {requirements.TRAFFIC}" in lines
 
 
