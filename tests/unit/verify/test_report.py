@@ -285,18 +285,12 @@ def test_the_screen_has_sentences_by_chapter() -> None:
     ]
 
 
-def test_what_goes_on_is_a_line_where_no_terminal_shows_it() -> None:
-    out = io.StringIO()
-    say = ConsoleReporter(out)
-    say.doing("looking at [the] nodes")
-    say.doing("")
-    assert out.getvalue() == "looking at [the] nodes ...\n"
-
-
-def test_nothing_is_beside_the_json() -> None:
-    out = io.StringIO()
-    ConsoleReporter(out, quiet=True).doing("looking at the nodes")
-    assert out.getvalue() == ""
+def test_what_goes_on_is_a_line_where_no_terminal_shows_it_and_never_beside_json() -> None:
+    text, beside_json = io.StringIO(), io.StringIO()
+    for say in (ConsoleReporter(text), ConsoleReporter(beside_json, quiet=True)):
+        say.doing("looking at [the] nodes")
+        say.doing("")
+    assert text.getvalue() == "looking at [the] nodes ...\n" and beside_json.getvalue() == ""
 
 
 # Outages
