@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
+from hoplab.core.wait import Timing
 from hoplab.expectations.ingress import readable
 from hoplab.observe.facts import Facts
 from hoplab.observe.script import Output
@@ -24,13 +25,14 @@ from hoplab.verify.session import LabSession
 from hoplab.verify.workload import APP1, APP2, HOST1, HOST2, ORPHAN
 from tests.support.imaginary.traffic import RECORDED as LAB
 from tests.support.lesson_functions import lessons
-from tests.support.timing import UNSCALED
 
-PATIENCE = 2.0  # seconds: what is so comes at once here, also on a busy machine
+PATIENCE = 2.0  # seconds of the imaginary lab's own clock: ten looks, a stream makes a request between two
 WITHOUT = replace(LAB, setting=replace(LAB.setting, ingress="none"))
 GATEWAY = WITHOUT.setting.gateway
 CLUSTER_IPS = {APP1: "10.96.7.1", APP2: "10.96.7.2"}
 PODS = {APP1: ("10.244.0.71", "10.244.1.71", "10.244.0.73"), APP2: ("10.244.1.72",)}
+STREAM = "requests"  # the thread that makes consecutive ones
+STUCK_S = 60.0
 NAMES = {"ingress-a": "worker1", "ingress-b": "worker2"}
 
 
@@ -120,11 +122,15 @@ class World:
     replicas: int = field(default=2, init=False)
     turn: int = field(default=0, init=False)
     extra: dict[str, str] = field(default_factory=dict, init=False)  # paths that were added
+    slept: float = field(default=0.0, init=False)
+    streamed: threading.Event = field(default_factory=threading.Event, init=False)  # another request of a stream
 
     namespace, port = "hoplab-test", 36511
 
     def fetch(self, url: str, to: IPv4Address, _timeout: float, _ca: Path | None = None, body: bytes = b"") -> Reply:
         """What a client outside gets."""
+        if threading.current_thread().name == STREAM:
+            self.streamed.set()
         scheme, host, path = re.findall(r"(\w+)://([^/]+)(/.*)", url)[0]
         if body and len(body) > self.takes:
             return Reply(413)
@@ -141,7 +147,7 @@ class World:
         if (scheme == "https" and not self.https) or (node is SECOND and not self.second_answers):
             return Reply(why="timed out")
         self.turn += 1
-        if self.loses and self.turn % 5 == 0 and threading.current_thread().name == "requests":
+        if self.loses and self.turn % 5 == 0 and threading.current_thread().name == STREAM:
             return Reply(502)
         endpoint = self._endpoint(self._service(host, path))
         self._note(node.name, host, path, 200, f"{self.logs_upstream or endpoint}:8080")
@@ -272,8 +278,19 @@ class World:
             lab = replace(self.of)
             vars(lab)["pods"] = (FRONTS[FIRST.name],)
         return WithoutRules(
-            lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=UNSCALED
+            lab, cast("Hosts", self), cast("ExternalHost", self), self.api, lambda: lab, timing=self.timing
         )
+
+    @property
+    def timing(self) -> Timing:
+        """A clock that stands still unless somebody waits, so that a busy machine is no slow lab."""
+        return Timing(clock=lambda: self.slept, sleep=self._sleep, slowness=lambda: 1.0)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        if any(thread.name == STREAM for thread in threading.enumerate()):
+            self.streamed.clear()
+            assert self.streamed.wait(STUCK_S), "the stream makes no request"
 
 
 def _slices(service: str, addresses: tuple[str, ...]) -> dict[str, Any]:
