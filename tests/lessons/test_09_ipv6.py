@@ -67,20 +67,22 @@ def test_everybody_has_an_address_of_each_family(lab: Snapshot, claim: Claim) ->
 @pytest.mark.rests_on("everybody_has_an_address_of_each_family", anywhere=True)
 def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
     """A pod has an IPv6 default route: with a bridge CNI through the bridge, which has the first address of the node's
-    range, with Calico through the link-local address of its veth's other end."""
+    range, with Calico through the link-local address of its veth's other end, with Cilium through the address of
+    cilium_host."""
     expected = cni.expectations6(lab)
     for pod in lab.pods:
-        gateway, bridge = expected[pod.node.name].pod_gateway, expected[pod.node.name].bridge
+        of_node = expected[pod.node.name]
+        gateway, one_for_all = of_node.pod_gateway, of_node.bridge or of_node.gateway_dev
         defaults = [route for route in pod[ROUTES6] if route.dst.prefixlen == 0 and route.kind == "unicast"]
         claim.require(
             [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],
             f"{pod} has the default routes {listed(defaults)}, not one via {gateway} dev eth0",
             *pod[ROUTES6],
         )
-        end = bridge or (pod.host_end.name if pod.host_end else "")
+        end = one_for_all or (pod.host_end.name if pod.host_end else "")
         owners = [entry.dev for entry in pod.node[ADDRESSES6] if entry.address == gateway]
         claim.require(
-            end in owners and (not bridge or len(owners) == 1),
+            end in owners and (not one_for_all or len(owners) == 1),
             f"{gateway} is on {listed(owners)} of {pod.node.name}, not on {end}",
         )
     claim.saw(
