@@ -74,8 +74,8 @@ def test_a_pods_way_out_by_ipv6(lab: Snapshot, claim: Claim) -> None:
     cilium_host."""
     expected = cni.expectations6(lab)
     for pod in lab.pods:
-        of_node = expected[pod.node.name]
-        gateway, one_for_all = of_node.pod_gateway, of_node.bridge or of_node.gateway_dev
+        gateway = expected[pod.node.name].pod_gateway
+        one_for_all = cilium.HOST if cni.by_programs(lab) else expected[pod.node.name].bridge
         defaults = [route for route in pod[ROUTES6] if route.dst.prefixlen == 0 and route.kind == "unicast"]
         claim.require(
             [(route.via, route.dev) for route in defaults] == [(gateway, "eth0")],

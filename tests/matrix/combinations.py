@@ -61,4 +61,5 @@ COMBINATIONS = (
     Combination("cilium native, cilium", CILIUM_NATIVE, "cilium"),
     Combination("flannel vxlan, iptables, dual-stack", VXLAN, ipv6=True),
     Combination("calico bgp, iptables, dual-stack", BGP, ipv6=True),
+    Combination("cilium native, cilium, dual-stack", CILIUM_NATIVE, "cilium", ipv6=True),
 )

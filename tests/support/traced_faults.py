@@ -218,6 +218,15 @@ FAULTS = (
         {"ipv6": True},
     ),
     TracedFault(
+        "cilium-native-dual-cilium/forwarding-of-ipv6-is-off",
+        "single",
+        "far",
+        HOME,
+        "sysctl",
+        "net.ipv6.conf.all.forwarding = 0",
+        {"ipv6": True},
+    ),
+    TracedFault(
         "flannel-vxlan-dual/the-route-of-ipv6-to-the-other-nodes-pods-is-gone",
         "single",
         "far",

@@ -151,7 +151,6 @@ class NodeExpectations:
     peers: tuple[PeerExpectation, ...] = ()  # of an encrypted tunnel
     bgp: tuple[IPv4Address, ...] = ()  # BGP peers of the node
     programs: tuple[ProgramExpectation, ...] = ()  # of eBPF at its interfaces, without those of pods
-    gateway_dev: str = ""  # the interface with that gateway, where it is no bridge and not the end of each pod's pair
     mtu_by_route: bool = False  # whether pods' default route, and not their interface, leaves room for encapsulation
 
     @property

@@ -133,6 +133,5 @@ def _node(lab: Snapshot, node: Node, family: _Family) -> NodeExpectations:
             ).items()
             for direction, program in programs.items()
         ),
-        gateway_dev=HOST,
         mtu_by_route=wrapped,
     )

@@ -9,16 +9,23 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from hoplab.expectations import proxy
+from hoplab.expectations.proxy import ServiceExpectation
 from hoplab.observe.snapshot import Snapshot
 from tests.support import edits
 from tests.support.edits import Edit, Fault, api_item, changed, in_api, lines_without, without
 from tests.support.recordings import recording
 
+
+def echo_of(lab: Snapshot) -> ServiceExpectation:
+    return next(expected for expected in proxy.expectations6(lab) if expected.service == "hoplab-verify/echo")
+
+
 RECORDED = recording("flannel-vxlan-dual")
+CILIUM = recording("cilium-native-dual-cilium")
+ECHO = echo_of(RECORDED)
 FIRST, SECOND = RECORDED.nodes[:2]
 POD = next(pod for pod in RECORDED.pods_on(FIRST) if pod.api.label("app") == "echo")
 OTHER = next(pod for pod in RECORDED.pods_on(SECOND) if pod.api.label("app") == "echo")
-ECHO = next(expected for expected in proxy.expectations6(RECORDED) if expected.service == "hoplab-verify/echo")
 GATEWAY = IPv6Address("fd00:77::1")
 
 EVERYBODY, WAY_OUT = "everybody_has_an_address_of_each_family", "a_pods_way_out_by_ipv6"
@@ -126,6 +133,13 @@ FAULTS = (
         lambda: on_node("addresses6", lambda text: text.replace(f'"{FIRST.pod_cidr6[1]}"', '"fd00:244:0:9::1"')),
         (WAY_OUT,),
         f"{FIRST.pod_cidr6[1]} is on nothing of {FIRST.name}, not on cni0",
+    ),
+    Fault(
+        "cilium_host has not the pods' gateway of IPv6",
+        lambda: edits.on_node("addresses6", lambda text: text.replace("cilium_host", "eth1"), CILIUM, "worker1"),
+        (WAY_OUT,),
+        "is on eth1 of worker1, not on cilium_host",
+        exactly=False,
     ),
     Fault(
         "a node has no route of IPv6 to the other's pods",

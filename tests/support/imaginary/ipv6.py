@@ -15,7 +15,7 @@ from hoplab.observe.snapshot import Pod, Snapshot
 from hoplab.observe.ssh import Hosts
 from hoplab.verify.external import ExternalHost
 from hoplab.verify.session import LabSession
-from tests.support.edited.ipv6 import CLUSTER_IP, ECHO, GATEWAY, OTHER, OUTSIDE, RECORDED, TALK
+from tests.support.edited.ipv6 import CLUSTER_IP, GATEWAY, OTHER, OUTSIDE, RECORDED, TALK, echo_of
 from tests.support.timing import UNSCALED
 
 OUTSIDE_PORT = 36511
@@ -31,7 +31,7 @@ class World:
     wraps: bool = True
     stranger_answers: bool = False
     keeps_clients: bool = True
-    reaches_itself: bool = False  # by the ClusterIP: no fault, its node's address stands for it then
+    reaches_itself: bool = False  # by the ClusterIP: no fault; with kube-proxy its node's address stands for it then
     masquerades: bool = True
     answers: bool = True
     lab: Snapshot = RECORDED
@@ -58,14 +58,15 @@ class World:
             return "{}"
         kept = self.keeps_pod_addresses
         target = next((other for other in self.lab.pods if other.address6 == to), OTHER)
-        if to == ECHO.cluster_ip:
+        echo = echo_of(self.lab)
+        if to == echo.cluster_ip:
             kept = self.keeps_clients
-            behind = {endpoint.address for endpoint in ECHO.endpoints}
+            behind = {endpoint.address for endpoint in echo.endpoints}
             target = next(other for other in self.lab.pods if other.address6 in behind and other is not pod)
             if self.stranger_answers:
                 target = next(other for other in self.lab.pods if other.address6 not in behind)
             if self.reaches_itself:
-                target, kept = pod, False
+                target, kept = pod, self.keeps_clients and not self.lab.setting.has_kube_proxy
                 if not self.keeps_clients:
                     masked = next(node.address6 for node in self.lab.nodes if node is not pod.node)
         found = {"remote_addr": f"[{pod.address6 if kept else masked}]:4000", "local_addr": f"[{target.address6}]:8080"}

@@ -8,7 +8,7 @@ import pytest
 
 from hoplab.observe import capture
 from hoplab.verify import observations
-from tests.support.edited.ipv6 import CLUSTER_IP, LIVE
+from tests.support.edited.ipv6 import CILIUM, CLUSTER_IP, LIVE
 from tests.support.imaginary.ipv6 import FAULTS, PATIENCE, World
 from tests.support.lesson_functions import failures
 
@@ -28,6 +28,11 @@ def test_all_hold_in_a_healthy_world(checked: Callable[[World], dict[str, str]])
     assert checked(World()) == {}
     assert checked(World(reaches_itself=True)) == {}
     assert set(checked(World(reaches_itself=True, keeps_clients=False))) == {CLUSTER_IP}  # seen as another node
+
+
+def test_a_socket_that_was_given_its_own_address_keeps_it(checked: Callable[[World], dict[str, str]]) -> None:
+    assert CLUSTER_IP not in checked(World(lab=CILIUM, reaches_itself=True))
+    assert CLUSTER_IP in checked(World(lab=CILIUM, reaches_itself=True, keeps_clients=False))
 
 
 @pytest.mark.parametrize(("switch", "value", "caught_by", "says"), FAULTS)
