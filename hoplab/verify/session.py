@@ -149,6 +149,6 @@ def _targets(
     """Yield where a service leads by the rules of a node, and by the map of Cilium, which may be alone there."""
     if seen.setting.has_kube_proxy:
         yield proxy.targets(node, client, service)
-    if seen.setting.cni == "cilium":
+    if cni.by_programs(seen):
         at = CiliumMaps(node.facts).frontend(service.cluster_ip, service.port, service.protocol, inside=True)
         yield {backend.to for backend in at.backends} if at else set()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address
 
 import pytest
 
-from hoplab.core.ip import IPAddress, with_port
+from hoplab.core.ip import with_port
 from hoplab.expectations import cni, proxy
 from hoplab.expectations.cni import cilium
 from hoplab.netfilter.packet import Packet
@@ -245,12 +245,12 @@ def test_an_ipv6_cluster_ip_is_a_pod(session: LabSession, claim: Claim) -> None:
     claim.saw(f"{service.cluster_ip} is {answer.local}, {answer.pod} on {answer.node}, which saw {answer.remote}")
 
 
-def stands_for_itself(lab: Snapshot, pod: Pod) -> set[IPAddress]:
+def stands_for_itself(lab: Snapshot, pod: Pod) -> set[IPv6Address]:
     """Return whom a pod may see where a service has led it to itself."""
     if not lab.setting.has_kube_proxy:  # its socket was given its own address, and nothing was translated
-        return {pod.address6} if pod.address6 else set()
+        return {pod.address6}
     of_node = {entry.address for entry in pod.node[ADDRESSES6]}  # the bridge's, or eth0's where there is none
-    return {*of_node, ip_address(cilium.LOOPBACK[6])} if cni.by_programs(lab) else {*of_node}
+    return of_node | {IPv6Address(cilium.LOOPBACK[6])} if cni.by_programs(lab) else of_node
 
 
 @pytest.mark.needs(own_lab=True)
