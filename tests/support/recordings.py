@@ -10,6 +10,8 @@ from hoplab.observe.recording_format import load
 from hoplab.observe.snapshot import Snapshot
 from tests.support.files import RECORDINGS
 
+RECORDED_LABS = tuple(sorted(file.stem for file in RECORDINGS.glob("*.json")))  # names of the healthy recordings
+
 
 @cache
 def recording(name: str) -> Snapshot:

@@ -19,9 +19,8 @@ from hoplab.observe.snapshot import Snapshot
 from tests.support.edits import on_node
 from tests.support.files import RECORDINGS
 from tests.support.hurt import NO_API, refused, without_api, without_nodes
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 
-HEALTHY = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 BROKEN = sorted(str(file.relative_to(RECORDINGS).with_suffix("")) for file in RECORDINGS.glob("broken/**/*.json"))
 VXLAN, CILIUM = "flannel-vxlan", "cilium-vxlan"
 
@@ -38,7 +37,7 @@ def labels(graph: Graph, kind: str, parent: str | None = None) -> list[str]:
     return [v.label for v in graph.vertices if v.kind == kind and parent in (None, v.parent)]
 
 
-@pytest.mark.parametrize("name", [*HEALTHY, *BROKEN])
+@pytest.mark.parametrize("name", [*RECORDED_LABS, *BROKEN])
 def test_everything_of_a_snapshot_is_there_once_and_edges_end_somewhere(name: str) -> None:
     lab = recording(name)
     graph = build(lab)
@@ -54,7 +53,7 @@ def test_everything_of_a_snapshot_is_there_once_and_edges_end_somewhere(name: st
     assert {vertex.parent for vertex in graph.vertices if vertex.parent} <= {node.name for node in lab.cluster_nodes}
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_a_healthy_lab_hangs_together(name: str) -> None:
     lab = recording(name)
     graph = build(lab)
@@ -70,7 +69,7 @@ def test_a_healthy_lab_hangs_together(name: str) -> None:
     assert bool(graph.edges_of("bgp")) == (lab.setting.cni == "calico" and lab.setting.backend != "vxlan")
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_a_healthy_node_has_a_route_to_the_pods_of_every_other_node(name: str) -> None:
     graph = build(recording(name))
     for node in graph.of_kind("node"):

@@ -16,12 +16,10 @@ from hoplab.graph.lines import between
 from hoplab.graph.model import Failure, Graph
 from hoplab.graph.path import path
 from hoplab.graph.scene import Box, Group, Line, Rect, Scene, Text, shortened, text_width, wrapped
-from tests.support.files import RECORDINGS
 from tests.support.graphs import large
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 
-NAMES = sorted(file.stem for file in RECORDINGS.glob("*.json"))
-NAMES += ["broken/a-veth-that-belongs-to-no-pod", "broken/a-host-end-left-the-bridge"]
+NAMES = (*RECORDED_LABS, "broken/a-veth-that-belongs-to-no-pod", "broken/a-host-end-left-the-bridge")
 PANELS = ("node", "routing")  # they contain what others draw
 
 

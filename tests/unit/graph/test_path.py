@@ -16,11 +16,9 @@ from hoplab.observe.facts.api_services import PROXY_LABEL
 from hoplab.observe.snapshot import Snapshot
 from tests.support.edited.cilium_services import without_kube_proxy
 from tests.support.edits import FIRST, api_item, in_api
-from tests.support.files import RECORDINGS
 from tests.support.hurt import refused, without_nodes
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 
-HEALTHY = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 VXLAN = "flannel-vxlan"
 SINGLE = "hoplab-verify/single-659bfc6785-8hptb"
 
@@ -29,7 +27,7 @@ def steps(lab: Snapshot, one: str, other: str) -> tuple[str, ...]:
     return path(lab, build(lab), one, other).steps
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_a_packet_arrives_at_a_pod_of_another_node_and_of_its_own(name: str) -> None:
     lab = recording(name)
     first, second = lab.nodes[:2]

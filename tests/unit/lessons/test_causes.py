@@ -29,9 +29,8 @@ from tests.support.edited import (
     queues,
     wireguard,
 )
-from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import causes_of, failures, lessons, read_only
-from tests.support.recordings import healthy_of, recording
+from tests.support.recordings import RECORDED_LABS, healthy_of, recording
 from tests.system.faults import FAULTS, Site
 from tests.system.recordings import BROKEN
 
@@ -116,7 +115,7 @@ def test_at_most_one_of_twenty_is_missed() -> None:
     assert len(CASES) > 200 and share >= ENOUGH
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in RECORDINGS.glob("*.json")))
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_nothing_is_named_on_a_healthy_lab(name: str) -> None:
     lab = recording(name)
     assert causes_of(failures(read_only(), lab), lab) == ()

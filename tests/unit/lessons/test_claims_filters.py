@@ -27,16 +27,15 @@ from tests.support.edited.filters import (
     with_all_tables,
 )
 from tests.support.edits import FIRST, SECOND, Fault
-from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import applies, failures, lessons, read_only
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 
 pytestmark = pytest.mark.thorough
 
 OURS = (ALL_RULES, ON_ONE_NODE, BETWEEN_NODES, TO_THE_NODE, TO_OUTSIDE, *THROUGH_SERVICES, TO_KUBELETS)
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in RECORDINGS.glob("*.json")))
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_nothing_is_dropped_on_a_healthy_lab(name: str) -> None:
     lab = with_all_tables(recording(name))
     assert failures(OURS, lab) == {}

@@ -36,11 +36,8 @@ from tests.support.edited.hosts import (
     rp_filter,
 )
 from tests.support.edits import Fault, added, api_item, in_api, lines_without, on_node
-from tests.support.files import RECORDINGS
 from tests.support.lesson_functions import failures, lessons
-from tests.support.recordings import recording
-
-ALL = sorted(file.stem for file in RECORDINGS.glob("*.json"))
+from tests.support.recordings import RECORDED_LABS, recording
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -58,7 +55,7 @@ def everywhere(value: int, lab: Snapshot) -> Snapshot:
     )
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 @pytest.mark.parametrize("value", [1, 2])
 def test_what_distributions_set_fails_nothing(name: str, value: int) -> None:
     """RHEL's strict filter and systemd's loose one, of each interface."""
@@ -94,13 +91,13 @@ def test_felix_with_a_rule_of_its_own_needs_no_sysctl() -> None:
 # What is left over
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_nothing_is_left_over_on_a_healthy_lab(name: str) -> None:
     assert failures((ROOM, FLOWS, RESERVED, HOST_PORTS, ONE_MAC), recording(name)) == {}
 
 
 def test_host_ports_of_pods_are_found_on_every_lab() -> None:
-    for name in ALL:
+    for name in RECORDED_LABS:
         node = recording(name).nodes[0]
         assert {str(port.to) for port in leftovers.host_ports(node)}, name
 

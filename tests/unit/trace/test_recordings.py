@@ -14,11 +14,10 @@ from hoplab.expectations.cni import by_programs
 from hoplab.trace.model import MAPS, OUTSIDE, Trace, Way
 from tests.support import traced_packets
 from tests.support.files import RECORDINGS
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 from tests.support.traced_faults import BENDS, FAULTS, PASSING, TracedFault, pods, trace_of, traced
 from tests.support.traced_packets import packets_of
 
-LABS = sorted(file.stem for file in RECORDINGS.glob("*.json"))
 PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pod to pod on one node": ("single", "near", {}),
     "pod to pod on two nodes": ("single", "far", {}),
@@ -38,7 +37,7 @@ PACKETS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pod to outside": ("single", "outside", {}),
     "pod to an address far outside": ("far", "198.51.100.9", {}),
 }
-DUAL = [lab for lab in LABS if recording(lab).setting.ipv6]
+DUAL = [lab for lab in RECORDED_LABS if recording(lab).setting.ipv6]
 PACKETS6: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pod to pod on one node": ("single", "near", {}),
     "pod to pod on two nodes": ("single", "far", {}),
@@ -93,7 +92,7 @@ def continuous(way: Way) -> bool:
     return way.there[0].place == way.source and way.there[-1].place == way.target
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", RECORDED_LABS)
 @pytest.mark.parametrize("name", PACKETS)
 def test_a_packet_arrives_and_its_reply_returns(lab: str, name: str) -> None:
     require_complete(between(lab, name))
@@ -138,7 +137,7 @@ def require_complete(found: Trace) -> None:
     assert not [note for note in found.notes if "could not be evaluated" in note]
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", RECORDED_LABS)
 @pytest.mark.parametrize("ipv6", [False, True])
 def test_between_nodes_it_travels_as_the_backend_says(lab: str, ipv6: bool) -> None:
     if ipv6 and lab not in DUAL:
@@ -152,7 +151,7 @@ def test_between_nodes_it_travels_as_the_backend_says(lab: str, ipv6: bool) -> N
         assert len([hop for hop in hops if hop.place.kind == "node" and hop.interface == "eth0"]) == 2
 
 
-@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in LABS), *((lab, True) for lab in DUAL)])
+@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in RECORDED_LABS), *((lab, True) for lab in DUAL)])
 def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str, ipv6: bool) -> None:
     found = between(lab, "pod to ClusterIP", ipv6=ipv6)
     known = pods(recording(lab))
@@ -165,7 +164,7 @@ def test_a_service_leads_to_each_endpoint_with_the_same_share(lab: str, ipv6: bo
         assert any(event.kind == "restored" for hop in way.back for event in hop.events)
 
 
-@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in LABS), *((lab, True) for lab in DUAL)])
+@pytest.mark.parametrize(("lab", "ipv6"), [*((lab, False) for lab in RECORDED_LABS), *((lab, True) for lab in DUAL)])
 def test_what_leaves_is_masqueraded(lab: str, ipv6: bool) -> None:
     [way] = between(lab, "pod to outside", ipv6=ipv6).ways
     [snat] = [event for hop in way.there for event in hop.events if event.kind == "snat"]
@@ -177,7 +176,7 @@ def test_what_leaves_is_masqueraded(lab: str, ipv6: bool) -> None:
     assert way.there[-1].header.src == own == way.back[0].header.dst
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", RECORDED_LABS)
 def test_an_ingress_controller_opens_a_connection_of_its_own(lab: str) -> None:
     found = between(lab, "outside to ingress")
     [inner] = found.then
@@ -186,7 +185,7 @@ def test_an_ingress_controller_opens_a_connection_of_its_own(lab: str) -> None:
     assert "app1-service" in str(inner.shown.target)
 
 
-@pytest.mark.parametrize("lab", LABS)
+@pytest.mark.parametrize("lab", RECORDED_LABS)
 def test_a_service_without_endpoints_is_refused_by_a_rule_or_a_program(lab: str) -> None:
     way = traced(recording(lab), "single", "nobody").shown
     assert way.end and not way.arrives

@@ -30,11 +30,9 @@ from tests.support.edits import (
     on_node,
     without,
 )
-from tests.support.files import RECORDINGS
 from tests.support.hurt import NO_API, refused, with_output, without_api, without_nodes
-from tests.support.recordings import recording
+from tests.support.recordings import RECORDED_LABS, recording
 
-NAMES = [file.stem for file in sorted(RECORDINGS.glob("*.json"))]
 assert POD.host_end
 VETH = POD.host_end.name
 
@@ -88,14 +86,14 @@ def without_pod(lab: Snapshot) -> Snapshot:
     return replace(lab, netns_facts={**lab.netns_facts, POD.node.name: inside})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_a_healthy_lab_does_not_differ_from_itself(name: str) -> None:
     lab = recording(name)
     found = difference(lab, rewritten(lab, lambda text: text))  # another object, with nothing parsed yet
     assert (list(lines(found, everything=True)), found.notes, found.same) == ([], (), True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECORDED_LABS)
 def test_counters_and_learned_entries_are_no_change(name: str) -> None:
     def later(text: str) -> str:
         text = re.sub(r"\[\d+:\d+\]", "[7:420]", text)
